@@ -1,0 +1,135 @@
+# lamina - one program, everything out of tree in $(BUILD).
+#
+#   make                the program and its compat links        make demo     the main job on real input
+#   make check          all tests (CI runs this)                make check-long   fuzzing, long sweeps
+#   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR=
+#   SAN=address,undefined | SAN=thread     a sanitized build in its own folder
+#   WITHOUT="liburing libzstd libdeflate"  leaves optional libraries out
+
+comma := ,
+BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+PREFIX ?= /usr/local
+PKG_CONFIG ?= pkg-config
+CFLAGS ?= -O2 -g
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+
+OPTIONAL := liburing libzstd libdeflate
+FOUND := $(foreach p,$(filter-out $(WITHOUT),$(OPTIONAL)),$(if $(shell $(PKG_CONFIG) --exists $(p) && echo y),$(p)))
+LIBRARIES := jansson zlib $(FOUND)
+have = -DHAVE_$(shell echo $(1) | tr a-z- A-Z_)=1
+
+all_cppflags := -I. -D_GNU_SOURCE $(foreach p,$(FOUND),$(call have,$(p))) \
+	$(shell $(PKG_CONFIG) --cflags $(LIBRARIES)) $(CPPFLAGS)
+all_cflags := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wno-unused-parameter -Werror=implicit-function-declaration -Werror=incompatible-pointer-types \
+	-pthread -fno-omit-frame-pointer -ffile-prefix-map=$(CURDIR)=. \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined) $(CFLAGS)
+all_ldflags := -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+all_libs := $(shell $(PKG_CONFIG) --libs $(LIBRARIES)) $(LIBS)
+
+# --- what is built --------------------------------------------------------------------------------
+
+floors := block imgfmt raid volumes nbd tools
+lib_src := $(filter-out tools/main.c,$(sort $(foreach f,$(floors),$(wildcard $(f)/*.c))))
+lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
+testlib_src := $(sort $(wildcard tests/lib/*.c))
+testlib_obj := $(testlib_src:%.c=$(BUILD)/obj/%.o)
+unit_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/unit/*.c)))
+sweep_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/sweeps/*.c)))
+bench_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
+fuzz_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/*.c)))
+compat := $(addprefix $(BUILD)/compat/,qemu-img qemu-nbd qemu-io)
+
+.PHONY: all tests benches fuzzers check check-long bench demo install uninstall clean format format-check
+all: $(BUILD)/lamina $(compat)
+tests: all $(unit_bin) $(sweep_bin)
+benches: all $(bench_bin)
+fuzzers: $(fuzz_bin)
+
+$(BUILD)/lamina: $(BUILD)/obj/tools/main.o $(BUILD)/liblamina.a
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(all_libs)
+	@echo "  LD  $@"
+
+$(compat): | $(BUILD)/lamina
+	@mkdir -p $(@D)
+	$(Q)ln -sf ../lamina $@
+
+$(BUILD)/liblamina.a: $(lib_obj)
+	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+
+$(BUILD)/libtest.a: $(testlib_obj)
+	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+
+# The flags are a prerequisite: another WITHOUT or CFLAGS rebuilds.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(all_cppflags) $(all_cflags)' | cmp -s - $@ || echo '$(CC) $(all_cppflags) $(all_cflags)' > $@
+FORCE:
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c -o $@ $<
+	@echo "  CC  $<"
+
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(BUILD)/liblamina.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(shell $(PKG_CONFIG) --libs check) $(all_libs)
+
+$(BUILD)/tests/sweeps/%: $(BUILD)/obj/tests/sweeps/%.o $(BUILD)/libtest.a $(BUILD)/liblamina.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(all_libs)
+
+$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/liblamina.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(all_libs)
+
+# libFuzzer: clang, everything instrumented, in one step (few files change at a time).
+FUZZ_CC ?= clang-14
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(lib_src) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_CC) $(all_cppflags) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined -DFUZZING=1 -pthread -o $@ $< $(lib_src) $(all_libs)
+
+.PRECIOUS: $(BUILD)/obj/%.o
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# --- what is run ----------------------------------------------------------------------------------
+
+check: deps
+	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)BUILD=$(BUILD) scripts/check
+
+check-long: deps
+	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)BUILD=$(BUILD) scripts/check --long
+
+bench: deps
+	$(Q)$(MAKE) --no-print-directory benches
+	$(Q)BUILD=$(BUILD) bench/run
+
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)BUILD=$(BUILD) scripts/demo
+
+.PHONY: deps
+deps:
+	$(Q)scripts/install-deps
+
+install: all
+	install -D -m 755 $(BUILD)/lamina $(DESTDIR)$(PREFIX)/bin/lamina
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/lamina/README.md
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lamina/LICENSE
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/lamina
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/lamina
+
+clean:
+	rm -rf $(BUILD)
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+format-check:
+	$(Q)scripts/check-style

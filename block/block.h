@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* block.h - devices, drivers, and the one checked waist between layers.
+ *
+ * A *device* is one open layer; a *driver* is a kind of device: a const table. Layers never call a
+ * neighbour's table, they call the co_blk_ and blk_ functions here, which assert the contract once,
+ * split and align requests, and know the defaults of what a driver leaves out. All offsets and
+ * sizes are bytes; sizes are exact (need not be multiples of anything).
+ *
+ * Rules for every driver (docs/block.md has the reasons):
+ *  B1 Requests arrive clipped to the size and split/aligned to the limits the driver declares;
+ * read-modify-write of odd edges is done here, under a range lock. B2 Overlapping writes in flight:
+ * either order, never a mix below 512 bytes. B3 A failed write leaves old or new data in each
+ * sector, metadata consistent; any failed part fails the request. B4 Completion is not durability:
+ * only flush (or FUA) is. B5 Memory shows a change last: after everything that can fail. B6 A
+ * driver never opens a name: its opener gives it children. B7 Requests own their buffers to the
+ * end; closing waits for the last request.
+ *
+ * Everything runs at the device's home worker; called elsewhere, the waist hops there. resolve runs
+ * on any worker. */
+#ifndef BLOCK_BLOCK_H
+#define BLOCK_BLOCK_H
+
+#include "block/err.h"
+#include "block/host.h"
+#include "block/option.h"
+#include "block/vec.h"
+
+struct blk_device;
+struct blk_driver;
+struct blk_opener; /* resolver.h */
+
+enum blk_flags {
+    BLK_FUA = 1, /* durable when it returns, with the metadata that finds it */
+    BLK_COMPRESSED =
+        2, /* write: store compressed where the format can; whole clusters, else -EINVAL */
+    BLK_MAY_UNMAP = 4,   /* write_zeroes: space may be given back */
+    BLK_NO_FALLBACK = 8, /* write_zeroes: fast or -ENOTSUP, never by writing zeroes */
+};
+
+enum blk_open_flags {
+    BLK_OPEN_WRITE = 1,
+    BLK_OPEN_FRESH =
+        2, /* just created by the caller, nobody relies on it: no order between writes, no flush
+              unless asked, and not recognisable as an image until co_blk_complete() */
+    BLK_OPEN_NO_BACKING = 4,  /* do not open references to other files; what needs them answers
+                                 -ENOTSUP or null facts */
+    BLK_OPEN_FORCE_SHARE = 8, /* -U: take no locks (read-only only) */
+    BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
+};
+
+struct blk_limits {
+    uint32_t request_align; /* offset and length of reads and writes; 1: any */
+    uint32_t memory_align;  /* of buffers */
+    uint64_t max_transfer;  /* bytes per read or write; 0: no limit */
+    uint64_t optimal_transfer;
+    uint32_t zero_align; /* of write_zeroes that are fast; 1: any */
+    uint64_t discard_granularity;
+    uint32_t cluster_size; /* what info prints; 0: none */
+    bool fresh_reads_zero; /* never written space reads as zero (false: block devices, LVs, RAID) */
+    bool discard_reads_zero;
+    bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
+    bool can_unmap;
+};
+
+/* Where bytes lie: resolve's answer. Either @child (ask it next) or @file (the bottom). */
+struct blk_place {
+    struct blk_device *child;
+    struct host_file *file;
+    uint64_t offset; /* in child or file */
+    uint64_t bytes;  /* that lie together there, from the asked offset on; at most what was asked */
+};
+
+enum blk_extent_flags {
+    BLK_EXT_DATA = 1, /* bytes are stored and must be read */
+    BLK_EXT_ZERO = 2, /* reads as zero */
+    BLK_EXT_ALLOCATED =
+        4, /* this layer determines the contents (data or zero); else the backing device does */
+    BLK_EXT_COMPRESSED = 8,
+    BLK_EXT_PLACED = 16, /* child and child_offset are known */
+};
+struct blk_extent {
+    unsigned flags;
+    uint64_t bytes;
+    struct blk_device *child;
+    uint64_t child_offset;
+};
+
+/* Facts for people and JSON. Strings are owned (mem_free via blk_info_drop()). */
+struct blk_info {
+    uint64_t virtual_size, actual_size; /* actual: on disk; UINT64_MAX: unknown */
+    uint32_t cluster_size;              /* 0: none */
+    bool encrypted, compressed, dirty, corrupt;
+    bool has_dirty; /* the format can say dirty-flag */
+    char *backing_name, *backing_format, *full_backing_name;
+    json_t *specific;  /* "format-specific" data; NULL: none */
+    json_t *snapshots; /* array in qemu-img's shape; NULL: none */
+};
+void blk_info_drop(struct blk_info *i);
+
+/* One walk over all metadata. Messages go to @say as they are found. */
+struct blk_check {
+    bool fix_leaks, fix_errors;                             /* in */
+    void (*say)(struct blk_check *c, const char *sentence); /* in; may be NULL */
+    void *arg;
+    uint64_t corruptions, leaks, check_errors;
+    uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t image_end, total_clusters, allocated_clusters, fragmented_clusters,
+        compressed_clusters;
+};
+
+struct blk_inner {
+    char *name; /* as written behind // */
+    char *kind; /* "partition", "snapshot", "volume", ... */
+    uint64_t bytes;
+};
+
+enum blk_event { BLK_EV_RESIZED, BLK_EV_LOW_WATER, BLK_EV_MEMBER_FAILED, BLK_EV_MARKED_CORRUPT };
+struct blk_listener {
+    struct blk_listener *next;
+    void (*on_event)(struct blk_listener *l, struct blk_device *dev, enum blk_event ev);
+};
+
+struct blk_child {
+    const char *role; /* "file", "backing", "data", "member" ... */
+    struct blk_device *dev;
+};
+
+#define BLK_PROBE_HEAD (64 * KiB)
+#define BLK_PROBE_TAIL (128 * KiB)
+struct blk_probe {
+    const uint8_t *head, *tail; /* the first and last bytes of the file */
+    size_t head_bytes, tail_bytes;
+    uint64_t size;
+    const char *name; /* file name or "" */
+    bool as_qemu;     /* in the faces: what QEMU 7.2 would say */
+};
+
+/* How an image is created: @file is an open, writable, empty device that the new image is written
+ * into. */
+struct blk_create {
+    struct blk_device *file;
+    const struct opts *opts; /* parsed with the driver's create_options */
+    uint64_t size;           /* virtual bytes */
+    bool fresh; /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
+};
+
+/* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits
+ * and children. */
+struct blk_driver {
+    const char *name;       /* "qcow2" */
+    const char *title;      /* one line for -o help and the README's table */
+    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;         /* an image format: probed, created, named with -f/-O */
+    bool is_filter;         /* what it leaves out goes to its first child through resolve */
+    const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
+    const struct opt_desc *create_options;
+
+    /* Pure. Score 0..100 and a reason (a static sentence); 0: not mine. */
+    int (*probe)(const struct blk_probe *p, const char **reason);
+    int (*co_create)(const struct blk_create *c, struct blk_error *e);
+    int (*co_open)(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
+                   struct blk_error *e);
+    /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
+     * all the same. The waist closes the children. */
+    int (*co_close)(struct blk_device *dev, struct blk_error *e);
+    int (*co_reopen)(struct blk_device *dev, bool write, struct blk_error *e);
+    /* Lists inner devices (*out: array to be freed by blk_inner_drop()), or opens one: fills @dev
+     * as open() does, over @container as child. */
+    int (*co_inner_list)(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                         struct blk_error *e);
+    int (*co_inner_open)(struct blk_device *container, const char *name, struct blk_device *dev,
+                         struct blk_error *e);
+
+    int (*co_read)(struct blk_device *dev, uint64_t offset, const struct vec *to);
+    int (*co_write)(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                    unsigned flags);
+    int (*co_write_zeroes)(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags);
+    int (*co_discard)(struct blk_device *dev, uint64_t offset, uint64_t bytes);
+    int (*co_flush)(struct blk_device *dev);
+    /* Any worker, never suspends, no locks: true and *out, or false (a MISS). @write: an overwrite
+     * in place is meant. */
+    bool (*resolve)(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                    struct blk_place *out);
+    int (*co_map)(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out);
+    /* Takes [from->offset, +from->bytes) of a host file (from->file) as the new contents at
+     * @offset, without the bytes coming up. -ENOTSUP: caller copies. */
+    int (*co_copy)(struct blk_device *dev, uint64_t offset, const struct blk_place *from);
+    int (*co_complete)(
+        struct blk_device *dev,
+        struct blk_error *e); /* of BLK_OPEN_FRESH: write back all, then become recognisable */
+    int (*co_resize)(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
+    int (*co_check)(struct blk_device *dev, struct blk_check *check,
+                    struct blk_error *e); /* repairs what check asks for */
+    int (*co_info)(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+};
+
+#define BLK_MAX_CHILDREN 32 /* inline; more are allocated */
+struct blk_device {
+    const struct blk_driver *driver;
+    void *state;
+    char *name; /* for messages: the file name or spec; owned */
+    struct worker *home;
+    struct host *host;
+    uint64_t size;
+    struct blk_limits limits;
+    unsigned open_flags; /* enum blk_open_flags */
+    bool writable;       /* now */
+    bool marked_corrupt;
+
+    struct blk_child *children; /* owned array; each holds a reference */
+    size_t child_count;
+    unsigned refs;
+    unsigned in_flight;
+    struct co_queue idle;
+    struct co_range
+        serial; /* read-modify-write against all other writes; used when request_align > 1 */
+    struct blk_listener *listeners;
+    struct host_file *file; /* set by bottom devices only: what resolve answers */
+};
+
+/* --- life
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Allocates a device and runs the driver's open() with parsed @tree. Home: the current worker. For
+ * the resolver, and for tests that build stacks by hand (@opener may then be NULL, children given
+ * by @children/@count: references are taken over, also on failure). */
+must_use int co_blk_open(const struct blk_driver *driver, const char *name, const json_t *tree,
+                         unsigned open_flags, struct blk_opener *opener,
+                         const struct blk_child *children, size_t count, struct blk_device **out,
+                         struct blk_error *e);
+/* For drivers, in open(): adds @child (takes its reference). */
+must_use int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *child);
+struct blk_device *blk_child(const struct blk_device *dev, const char *role); /* NULL: none */
+struct blk_device *blk_ref(struct blk_device *dev);
+/* Drops a reference; the last one waits for requests in flight, closes the device, then its
+ * children. The first error of all. */
+int co_blk_close(struct blk_device *dev, struct blk_error *e);
+/* Waits until no request is in flight. */
+void co_blk_drain(struct blk_device *dev);
+
+/* --- data path: 0 or a negative errno
+ * ------------------------------------------------------------------------------------------ */
+/* Ranges outside the device: -EINVAL (writes past the end: -ENOSPC). Read-only: -EPERM... -EROFS.
+ */
+
+must_use int co_blk_read(struct blk_device *dev, uint64_t offset, const struct vec *to);
+must_use int co_blk_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                          unsigned flags);
+must_use int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                                 unsigned flags);
+must_use int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes);
+must_use int co_blk_flush(struct blk_device *dev);
+/* Follows resolve from layer to layer: true and a place in a host file, or false. Any worker, never
+ * suspends. */
+bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                 struct blk_place *out);
+/* One layer's answer for the extent at @offset, at most @bytes long; never empty. */
+must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                        struct blk_extent *out);
+/* What the guest sees there: through backing devices down to @base (not included; NULL: all),
+ * zeroes of a file's holes included. *depth counts the layers above the one that answered (0: @dev
+ * itself). QEMU's block status rules: docs/block.md. */
+must_use int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t offset,
+                              uint64_t bytes, struct blk_extent *out, unsigned *depth);
+/* Copies where both sides allow it without the bytes coming up; -ENOTSUP: nothing was done, read
+ * and write instead. */
+must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
+                         uint64_t src_offset, uint64_t bytes);
+
+/* Convenience over flat buffers. */
+static inline must_use int co_blk_read_buf(struct blk_device *dev, uint64_t offset, void *to,
+                                           uint64_t bytes)
+{
+    struct vec v = VEC_BUF(to, bytes);
+    return co_blk_read(dev, offset, &v);
+}
+static inline must_use int co_blk_write_buf(struct blk_device *dev, uint64_t offset,
+                                            const void *from, uint64_t bytes, unsigned flags)
+{
+    struct vec v = VEC_BUF(from, bytes);
+    return co_blk_write(dev, offset, &v, flags);
+}
+
+/* --- control
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+must_use int co_blk_reopen(struct blk_device *dev, bool write, struct blk_error *e);
+must_use int co_blk_complete(struct blk_device *dev, struct blk_error *e);
+must_use int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
+must_use int co_blk_check(struct blk_device *dev, struct blk_check *check,
+                          struct blk_error *e); /* -ENOTSUP: the format has none */
+must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                               struct blk_error *e);
+must_use int co_blk_inner_open(struct blk_device *container, const char *name,
+                               struct blk_device **out, struct blk_error *e);
+void blk_inner_drop(struct blk_inner *list, size_t count);
+void blk_listen(struct blk_device *dev, struct blk_listener *l);
+void blk_unlisten(struct blk_device *dev, struct blk_listener *l);
+void blk_tell(struct blk_device *dev, enum blk_event ev); /* for drivers */
+/* For drivers: nothing may be written any more; the device is read-only from now on and listeners
+ * hear of it. */
+void blk_mark_corrupt(struct blk_device *dev);
+
+/* --- the drivers there are
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+/* tools/drivers.c lists every driver of every floor; the program hands the list to the resolver.
+ * Ends with NULL. */
+extern const struct blk_driver *const blk_drivers[];
+const struct blk_driver *blk_find_driver(const struct blk_driver *const *list, const char *name);
+
+/* block/'s own */
+extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
+    fault_driver, log_driver;
+
+#endif
