@@ -166,6 +166,9 @@ struct blk_driver {
     int (*co_create)(const struct blk_create *c, struct blk_error *e);
     int (*co_open)(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                    struct blk_error *e);
+    /* Once, when everything that co_opener_reference() asked for is open and attached, children's
+     * before their parents': where a map format looks up its backing device. NULL: nothing. */
+    int (*co_opened)(struct blk_device *dev, struct blk_error *e);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
     int (*co_close)(struct blk_device *dev, struct blk_error *e);
