@@ -206,8 +206,8 @@ struct qcow2 {
     uint32_t page_bytes;                 /* of the metadata cache */
     uint32_t block_order;                /* log2 of the counts in a refcount block */
     char *backing_name, *backing_format; /* NULL: none */
-    uint8_t *cluster0;                   /* bytes of the header area, for names and lists */
-    uint32_t cluster0_bytes;
+    bool hidden;                         /* the magic is withheld until co_complete */
+    bool backing_missing; /* the image names a backing file that was not to be opened */
 
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
@@ -222,14 +222,13 @@ struct qcow2 {
     uint64_t memo_index,
         memo_block; /* the last refcount block that was looked up; memo_block 0: none */
 
-    struct qcow2_release *releases; /* first in, first out */
+    struct qcow2_release *releases;                   /* first in, first out */
     size_t release_head, release_count, release_room; /* [head, count) are to be done */
     struct qcow2_release kept[QCOW2_RELEASES_KEPT];
     unsigned background; /* coroutines of ours that still run */
     bool draining;
     struct co_queue idle;
-    struct blk_listener listener;
-    bool corrupt_written;
+    struct blk_listener listener; /* of the image itself: sets the corrupt bit */
 };
 
 static inline struct qcow2 *qcow2_of(const struct map *m)
@@ -279,7 +278,7 @@ must_use int co_qcow2_block_of(struct qcow2 *q, uint64_t cluster, uint64_t *offs
 /* qcow2_free.c */
 void qcow2_unplace(struct map *m, const struct map_cell *cells, size_t count);
 void qcow2_unplace_table(struct map *m, uint64_t offset);
-void co_qcow2_release(struct map *m, const struct map_cell *cell, bool punch);
+void co_qcow2_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch);
 void co_qcow2_release_table(struct map *m, uint64_t offset);
 /* Queues one reference less on a range of the file. Never fails: a leak at worst. */
 void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes, unsigned flags);
@@ -312,5 +311,25 @@ int64_t qcow2_snapshot_parse(const uint8_t *raw, size_t bytes, struct qcow2_snap
 must_use int co_qcow2_snapshots(struct qcow2 *q,
                                 int (*fn)(void *arg, const struct qcow2_snapshot *s), void *arg,
                                 struct blk_error *e);
+/* How long the snapshot table is. */
+must_use int co_qcow2_snapshot_bytes(struct qcow2 *q, uint64_t *bytes, struct blk_error *e);
+
+/* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
+struct qcow2_bitmap {
+    uint64_t table_offset;
+    uint32_t table_entries, flags;
+    uint8_t granularity_bits;
+    uint16_t name_bytes;
+    const char *name; /* in the raw bytes, not terminated */
+};
+int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out);
+struct qcow2_bitmap_list {
+    uint64_t offset, bytes; /* of the directory; 0: there is none */
+    uint32_t count;
+};
+/* Calls @fn for every persistent bitmap that is valid. */
+must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
+                              int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
+                              struct blk_error *e);
 
 #endif

@@ -212,18 +212,19 @@ void co_qcow2_drain(struct qcow2 *q)
 /* --- for the engine ----------------------------------------------------------------------------
  */
 
-static void release_cell(struct qcow2 *q, const struct map_cell *cell, unsigned flags)
+static void release_cell(struct qcow2 *q, const struct map_cell *cell, uint64_t count,
+                         unsigned flags)
 {
     if (cell->state == MAP_PACKED)
         qcow2_release(q, cell->offset, cell->packed_bytes, flags);
     else if (cell->offset)
-        qcow2_release(q, cell->offset, q->map.cluster_bytes, flags);
+        qcow2_release(q, cell->offset, count << q->header.cluster_bits, flags);
 }
 
 void qcow2_unplace(struct map *m, const struct map_cell *cells, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        release_cell(qcow2_of(m), &cells[i], 0);
+        release_cell(qcow2_of(m), &cells[i], 1, 0);
 }
 
 void qcow2_unplace_table(struct map *m, uint64_t offset)
@@ -231,9 +232,9 @@ void qcow2_unplace_table(struct map *m, uint64_t offset)
     qcow2_release(qcow2_of(m), offset, m->cluster_bytes, QCOW2_TABLE);
 }
 
-void co_qcow2_release(struct map *m, const struct map_cell *cell, bool punch)
+void co_qcow2_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch)
 {
-    release_cell(qcow2_of(m), cell, punch ? QCOW2_PUNCH : 0);
+    release_cell(qcow2_of(m), cell, count, punch ? QCOW2_PUNCH : 0);
 }
 
 void co_qcow2_release_table(struct map *m, uint64_t offset)
