@@ -147,13 +147,7 @@ void os_signal_cancel(struct host *h);
     .co_extent = co_os_extent, .co_copy = co_os_copy, .co_fstat = co_os_fstat,                    \
     .co_advise = co_os_advise, .lock = os_lock, .lock_test = os_lock_test, .fd = os_fd,           \
     .co_stat = co_os_stat, .co_rename = co_os_rename, .co_unlink = co_os_unlink,                  \
-    .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath, .co_list = co_os_list,          \
-    .co_listen = co_os_listen, .co_accept = co_os_accept, .co_connect = co_os_connect,            \
-    .stream_recv = os_stream_recv, .stream_sendv = os_stream_sendv,                               \
-    .stream_send_file = os_stream_send_file, .co_stream_wait = co_os_stream_wait,                 \
-    .stream_shutdown = os_stream_shutdown, .stream_close = os_stream_close,                       \
-    .stream_address = os_stream_address, .co_signal = co_os_signal,                               \
-    .signal_cancel = os_signal_cancel
+    .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath, .co_list = co_os_list
 
 /* host_threads.c, host_uring.c: gives a host, or -ENOTSUP. */
 must_use int host_threads_open(struct host **out);
