@@ -2,9 +2,9 @@
 /* sweep.h - the proof as a table-driven library: a subject (device stack, workload, checker) is one
  * row; the model test, the fault sweep and the crash sweep are the same for all.
  *
- * A sweep program is a table of subjects and `return sweep_main(argc, argv, "qcow2", rows)`. It runs
- * each row over the simulated host (block/host_sim.h), prints a line `ok - ROW: ...` or
- * `FAIL - ROW: ...` and, for a failure, one line that replays it:
+ * A sweep program is a table of subjects and `return sweep_main(argc, argv, "qcow2", rows)`. It
+ * runs each row over the simulated host (block/host_sim.h), prints a line `ok - ROW: ...` or `FAIL
+ * - ROW: ...` and, for a failure, one line that replays it:
  *
  *     replay: build/tests/sweeps/qcow2 --row qcow2-v3 --seed 7 --fault write:12:once:eio
  *     replay: build/tests/sweeps/qcow2 --row qcow2-v3 --seed 7 --cut 91 --apply 1:0:2 --tear 5
@@ -33,14 +33,14 @@ struct sweep_backing {
 };
 
 enum sweep_flags {
-    SWEEP_ALIGNED = 1,        /* requests are whole granules; else edges of 512 are drawn as well */
-    SWEEP_DISCARD_ANY = 2,    /* discarded space may show the backing file or garbage */
-    SWEEP_FLUSH_RETRY = 4,    /* a failed flush may succeed later without reopening (none of ours) */
+    SWEEP_ALIGNED = 1,     /* requests are whole granules; else edges of 512 are drawn as well */
+    SWEEP_DISCARD_ANY = 2, /* discarded space may show the backing file or garbage */
+    SWEEP_FLUSH_RETRY = 4, /* a failed flush may succeed later without reopening (none of ours) */
     SWEEP_NO_FAULTS = 8,
     SWEEP_NO_CRASHES = 16,
-    SWEEP_SHRINK = 32,        /* resize shrinks as well */
-    SWEEP_BLOCK_DEVICE = 64,  /* the image lies on a block device with garbage in it */
-    SWEEP_FRESH_FILE = 128,   /* toys: co_open creates what it needs on an empty file */
+    SWEEP_SHRINK = 32,       /* resize shrinks as well */
+    SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
+    SWEEP_FRESH_FILE = 128,  /* toys: co_open creates what it needs on an empty file */
 };
 
 /* One row. Only name, format and size must be there. */
@@ -91,7 +91,7 @@ struct sweep_budget {
 struct sweep_result {
     uint64_t model_ops, fault_points, fired, crash_states, crash_skipped, foreign;
     uint64_t lost, aliased, repairs; /* repairs: not opening, own check not clean, not writable */
-    uint64_t lies;                   /* a read that no order of the requests explains, outside a crash */
+    uint64_t lies; /* a read that no order of the requests explains, outside a crash */
     bool failed;
     char first[2000]; /* what the first failure was, with its replay line */
 };
