@@ -171,6 +171,18 @@ int co_blk_want_child(struct blk_device *dev, struct blk_opener *opener, const c
     return 0;
 }
 
+void blk_inherit_limits(struct blk_device *dev, const struct blk_device *child)
+{
+    const struct blk_limits *from = &child->limits;
+    struct blk_limits *to = &dev->limits;
+    to->optimal_transfer = from->optimal_transfer;
+    to->discard_granularity = from->discard_granularity;
+    to->fresh_reads_zero = from->fresh_reads_zero;
+    to->discard_reads_zero = from->discard_reads_zero;
+    to->can_zero_fast = from->can_zero_fast;
+    to->can_unmap = from->can_unmap;
+}
+
 struct blk_device *blk_ref(struct blk_device *dev)
 {
     assert(dev->refs > 0);
@@ -214,6 +226,26 @@ void blk_gate_open(struct blk_device *dev)
 {
     dev->gate = NULL;
     co_queue_wake_all(&dev->gate_waiters);
+}
+
+void blk_epoch_ended(struct worker *w)
+{
+    co_queue_wake_all(&w->requests.ended);
+}
+
+/* A request that resolved through @dev entered anywhere above it: so all that are in flight at this
+ * home are waited for. */
+void co_blk_quiesce(struct blk_device *dev)
+{
+    struct worker *w = dev->home;
+    assert(worker_self() == w);
+    co_mutex_lock(&w->requests.one_waiter);
+    unsigned old = w->requests.epoch;
+    assert(w->requests.in_flight[!old] == 0);
+    w->requests.epoch = !old;
+    while (w->requests.in_flight[old] > 0)
+        co_queue_wait(&w->requests.ended);
+    co_mutex_unlock(&w->requests.one_waiter);
 }
 
 /* Puts the devices of @dev's children whose last reference this was at the end of the list. */

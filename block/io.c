@@ -127,7 +127,8 @@ static int64_t read_pieces(struct blk_device *dev, uint64_t offset, const struct
 static struct blk_place filter_step(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct blk_place p = {0};
-    bool hit = dev->driver->is_filter && dev->driver->resolve(dev, offset, bytes, false, &p);
+    bool hit = dev->driver->is_filter && dev->driver->resolve &&
+               dev->driver->resolve(dev, offset, bytes, false, &p);
     assert(hit && p.child && p.bytes > 0 && p.bytes <= bytes);
     (void)hit;
     return p;
@@ -215,18 +216,17 @@ int co_blk_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
         struct blk_call call = {.dev = dev, .offset = offset, .vec = to};
         return co_on(dev->home, read_at_home, &call);
     }
-    blk_enter(dev);
+    unsigned epoch = blk_enter(dev);
     int rc = -EINVAL;
     if (likely(range_fits(offset, to->bytes, dev->size)))
         rc = likely(to->bytes) ? inside_read(dev, offset, to) : 0;
-    blk_leave(dev);
+    blk_leave(dev, epoch);
     return rc;
 }
 
 /* --- write ------------------------------------------------------------------------------------ */
 
-/* 0, or why a change of [offset, +bytes) is refused. */
-static int may_change(const struct blk_device *dev, uint64_t offset, uint64_t bytes)
+int blk_may_change(const struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     uint64_t end;
     if (!add_u64(offset, bytes, &end) || end > INT64_MAX)
@@ -275,11 +275,11 @@ int co_blk_write(struct blk_device *dev, uint64_t offset, const struct vec *from
         struct blk_call call = {.dev = dev, .offset = offset, .vec = from, .flags = flags};
         return co_on(dev->home, write_at_home, &call);
     }
-    blk_enter(dev);
-    int rc = may_change(dev, offset, from->bytes);
+    unsigned epoch = blk_enter(dev);
+    int rc = blk_may_change(dev, offset, from->bytes);
     if (likely(rc == 0) && likely(from->bytes))
         rc = co_blk_inside_write(dev, offset, from, flags);
-    blk_leave(dev);
+    blk_leave(dev, epoch);
     return rc;
 }
 
@@ -331,11 +331,11 @@ int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     struct blk_call call = {.dev = dev, .offset = offset, .bytes = bytes};
     if (!blk_at_home(dev))
         return co_on(dev->home, discard_at_home, &call);
-    blk_enter(dev);
+    unsigned epoch = blk_enter(dev);
     int rc = !range_fits(offset, bytes, dev->size) ? -EINVAL : !dev->writable ? -EROFS : 0;
     if (rc == 0 && bytes)
         rc = co_blk_run(discard_by_driver, &call);
-    blk_leave(dev);
+    blk_leave(dev, epoch);
     return rc;
 }
 
@@ -380,9 +380,9 @@ int co_blk_flush(struct blk_device *dev)
         struct blk_call call = {.dev = dev};
         return co_on(dev->home, flush_at_home, &call);
     }
-    blk_enter(dev);
+    unsigned epoch = blk_enter(dev);
     /* Nothing can have been written to a read-only device, but for one that became so by damage. */
     int rc = dev->writable || dev->marked_corrupt ? co_blk_inside_flush(dev) : 0;
-    blk_leave(dev);
+    blk_leave(dev, epoch);
     return rc;
 }

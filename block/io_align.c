@@ -149,6 +149,17 @@ static int cut_padding(struct blk_device *dev, uint64_t end)
     return dev->driver->co_resize(dev, MAX(end, dev->size), true, NULL);
 }
 
+/* A growing write that failed may have left bytes behind the end; they must not surface as the zeroes
+ * that later growth promises. */
+void co_blk_cut_back(struct blk_device *dev)
+{
+    struct co_range_hold hold;
+    co_blk_hold(dev, &hold, dev->size, 0, true, true);
+    if (!dev->driver->co_resize || dev->driver->co_resize(dev, dev->size, true, NULL) < 0)
+        dev->limits.fresh_reads_zero = false;
+    co_range_unlock(&dev->serial, &hold);
+}
+
 int co_blk_write_serial(struct blk_device *dev, uint64_t offset, const struct vec *from,
                         unsigned flags)
 {
@@ -169,5 +180,7 @@ int co_blk_write_serial(struct blk_device *dev, uint64_t offset, const struct ve
     if (rc == 0 && end > dev->size)
         dev->size = end;
     co_range_unlock(&dev->serial, &hold);
+    if (rc < 0 && end > dev->size)
+        co_blk_cut_back(dev);
     return rc;
 }

@@ -27,16 +27,26 @@ static inline bool blk_at_home(const struct blk_device *dev)
 
 void co_blk_gate_wait(struct blk_device *dev);
 
-static inline void blk_enter(struct blk_device *dev)
+void blk_epoch_ended(struct worker *w);
+
+/* Gives the epoch, which blk_leave() takes back. */
+static inline must_use unsigned blk_enter(struct blk_device *dev)
 {
     if (unlikely(dev->gate != NULL))
         co_blk_gate_wait(dev);
     dev->in_flight++;
+    struct worker *w = dev->home;
+    unsigned epoch = w->requests.epoch;
+    w->requests.in_flight[epoch]++;
+    return epoch;
 }
 
-static inline void blk_leave(struct blk_device *dev)
+static inline void blk_leave(struct blk_device *dev, unsigned epoch)
 {
-    assert(dev->in_flight > 0);
+    struct worker *w = dev->home;
+    assert(dev->in_flight > 0 && w->requests.in_flight[epoch] > 0);
+    if (--w->requests.in_flight[epoch] == 0 && unlikely(epoch != w->requests.epoch))
+        blk_epoch_ended(w);
     if (--dev->in_flight == 0 && unlikely(!co_queue_empty(&dev->idle)))
         co_queue_wake_all(&dev->idle);
 }
@@ -51,6 +61,8 @@ void blk_gate_open(struct blk_device *dev);
 int co_blk_run(int (*fn)(void *call), struct blk_call *call);
 
 /* io.c, for the other io files: requests that are already inside @dev. */
+/* 0, or why a change of [offset, +bytes) is refused. */
+int blk_may_change(const struct blk_device *dev, uint64_t offset, uint64_t bytes);
 int co_blk_driver_read(struct blk_device *dev, uint64_t offset, const struct vec *to);
 int co_blk_driver_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
                         unsigned flags);
@@ -71,6 +83,9 @@ int co_blk_read_unfit(struct blk_device *dev, uint64_t offset, const struct vec 
 /* Holds the range among writers, widens, bounces, splits, and lets a growable device grow. */
 int co_blk_write_serial(struct blk_device *dev, uint64_t offset, const struct vec *from,
                         unsigned flags);
+
+/* After a change past the end has failed: nothing of it may stay there. */
+void co_blk_cut_back(struct blk_device *dev);
 
 /* io_zero.c */
 #define BLK_ZERO_PIECES 16
