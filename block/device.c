@@ -7,6 +7,8 @@
 #include "block/resolver.h"
 #include "block/waist.h"
 
+#pragma weak co_opener_child
+
 /* --- open --------------------------------------------------------------------------------------
  */
 

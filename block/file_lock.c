@@ -11,8 +11,6 @@
  *
  * A reader uses 0 and denies 1 and 3; a writer uses 0, 1 and 3 and denies 1 and 3. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/sysmacros.h>
 
 #include "block/file.h"
 
@@ -51,72 +49,10 @@ static bool read_proc(struct host *h, const char *path, char *to, size_t bytes)
     return got > 0;
 }
 
-/* True if the text of a descriptor's fdinfo says that it holds @byte of @f:
- *   lock: 1: OFDLCK ADVISORY  READ -1 00:1b:5 100 101 */
-static bool fdinfo_holds(const char *text, const struct host_file *f, uint64_t byte)
-{
-    char file[64];
-    snprintf(file, sizeof(file), " %02x:%02x:%" PRIu64 " ", major(f->stat.device),
-             minor(f->stat.device), f->stat.inode);
-    for (const char *line = strstr(text, "lock:"); line; line = strstr(line + 1, "lock:")) {
-        const char *at = strstr(line, file), *end = strchr(line, '\n');
-        unsigned long long first, last;
-        if (at && (!end || at < end) &&
-            sscanf(at + strlen(file), "%llu %llu", &first, &last) == 2 && first <= byte &&
-            byte <= last)
-            return true;
-    }
-    return false;
-}
-
-static void free_names(char **names, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        mem_free(names[i]);
-    mem_free(names);
-}
-
-static bool process_holds(struct host_file *f, const char *pid, uint64_t byte)
-{
-    char path[300], text[2048];
-    char **names;
-    size_t count;
-    bool holds = false;
-    snprintf(path, sizeof(path), "/proc/%s/fdinfo", pid);
-    if (co_host_list(f->host, path, &names, &count) < 0)
-        return false;
-    for (size_t i = 0; !holds && i < count; i++) {
-        snprintf(path, sizeof(path), "/proc/%s/fdinfo/%s", pid, names[i]);
-        holds = read_proc(f->host, path, text, sizeof(text)) && fdinfo_holds(text, f, byte);
-    }
-    free_names(names, count);
-    return holds;
-}
-
-/* The kernel does not say whose an open file description's lock is; /proc does, for processes that
- * we may look into. 0: not known. */
-static int find_holder(struct host_file *f, uint64_t byte)
-{
-    char **names;
-    size_t count;
-    int pid = 0;
-    if (host_fd(f) < 0 || co_host_list(f->host, "/proc", &names, &count) < 0)
-        return 0;
-    for (size_t i = 0; pid == 0 && i < count; i++) {
-        if (names[i][0] >= '1' && names[i][0] <= '9' && process_holds(f, names[i], byte))
-            pid = atoi(names[i]);
-    }
-    free_names(names, count);
-    return pid;
-}
-
 static int refuse(struct host_file *f, const char *name, bool shared, unsigned permission, int pid,
                   struct blk_error *e)
 {
-    uint64_t byte = (shared ? USES : DENIES) + permission;
     char path[64], program[64] = "", who[128] = "";
-    if (pid <= 0)
-        pid = find_holder(f, byte);
     snprintf(path, sizeof(path), "/proc/%d/comm", pid);
     if (pid > 0 && read_proc(f->host, path, program, sizeof(program)))
         program[strcspn(program, "\n")] = 0;
