@@ -252,6 +252,10 @@ struct blk_device *blk_ref(struct blk_device *dev);
 int co_blk_close(struct blk_device *dev, struct blk_error *e);
 /* Waits until no request is in flight. */
 void co_blk_drain(struct blk_device *dev);
+/* The grace period: returns when every request that was in flight at the call, and could have
+ * resolved through @dev, has ended (later ones may go on). Not from inside a request (it would wait
+ * for itself). */
+void co_blk_quiesce(struct blk_device *dev);
 
 /* --- data path: 0 or a negative errno
  * ------------------------------------------------------------------------------------------ */
