@@ -26,10 +26,12 @@ struct worker_msg {
     void (*fn)(struct worker_msg *msg); /* runs on the receiving worker's loop, must not suspend */
 };
 
+/* Zero-initialised is not armed. Arming cannot fail: timers are linked into a heap of their own. */
 struct timer {
     uint64_t at_ns;
-    void (*fn)(struct timer *t); /* on the loop, must not suspend */
-    size_t heap_index;           /* worker.c's; 0: not armed */
+    void (*fn)(struct timer *t);       /* on the loop, must not suspend */
+    struct timer *child, *next, *prev; /* worker_timer.c's */
+    uint64_t seq;                      /* 0: not armed; timers due at one time fire in this order */
 };
 
 /* The public part of a worker; worker.c embeds it. */
@@ -39,6 +41,14 @@ struct worker {
     unsigned index;
     void *host_state; /* the host's per-worker part */
     struct alloc_fault alloc_fault;
+    /* block/device.c's: requests in flight here, by the epoch in which they began (two counters, as
+     * in SRCU), so that a grace period waits only for those that began before it. */
+    struct {
+        unsigned epoch;
+        uint64_t in_flight[2];
+        struct co_queue ended;
+        struct co_mutex one_waiter;
+    } requests;
 };
 
 struct runtime_options {
