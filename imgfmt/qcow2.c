@@ -28,8 +28,7 @@
 #include "imgfmt/qcow2.h"
 #include "block/resolver.h"
 
-/* --- the header on disk ------------------------------------------------------------------------
- */
+/* --- the header on disk --------------------------------------------------- */
 
 int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h)
 {
@@ -57,8 +56,7 @@ static int co_before_first_write(struct map *m)
     return co_qcow2_put_header(q, &h); /* Q6 */
 }
 
-/* --- marking the image corrupt -----------------------------------------------------------------
- */
+/* --- marking the image corrupt -------------------------------------------- */
 
 static void co_write_corrupt_bit(void *arg)
 {
@@ -85,8 +83,69 @@ static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_ev
         q->background--;
 }
 
-/* --- open --------------------------------------------------------------------------------------
- */
+/* --- the engine's view of the entries ------------------------------------- */
+
+static int decode(const struct map *m, const void *entry, struct map_cell *out)
+{
+    const struct qcow2 *q = qcow2_of(m);
+    struct qcow2_entry e;
+    be64 raw;
+
+    memcpy(&raw, entry, sizeof(raw));
+    *out = (struct map_cell){.state = MAP_HOLE};
+    uint64_t bits = be64_get(raw);
+    if (bits == 0)
+        return 0;
+    TRY(qcow2_entry_decode(bits, q->header.cluster_bits, q->header.version, &e));
+    uint64_t bytes = e.state == MAP_PACKED ? e.packed_bytes : m->cluster_bytes;
+    if ((e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
+        return -EIO; /* a write there would destroy the image */
+    out->state = e.state;
+    out->offset = e.offset;
+    out->packed_bytes = e.packed_bytes;
+    out->shared = e.offset != 0 && !e.copied && e.state != MAP_PACKED;
+    return 0;
+}
+
+static void encode(const struct map *m, const struct map_cell *cell, void *entry)
+{
+    const struct qcow2 *q = qcow2_of(m);
+    struct qcow2_entry e = {
+        .state = cell->state,
+        .copied = !cell->shared,
+        .offset = cell->offset,
+        .packed_bytes = cell->packed_bytes,
+    };
+    be64 raw = be64_of(qcow2_entry_encode(&e, q->header.cluster_bits));
+
+    memcpy(entry, &raw, sizeof(raw));
+}
+
+int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
+{
+    const struct qcow2 *q = qcow2_of(m);
+    be64 disk;
+
+    memcpy(&disk, raw, sizeof(disk));
+    uint64_t bits = be64_get(disk);
+    *offset = bits & QCOW2_OFFSET_MASK;
+    *shared = *offset != 0 && !(bits & QCOW2_COPIED);
+    if (*offset == 0)
+        return 0;
+    if (*offset & (m->cluster_bytes - 1) || qcow2_hits_tables(q, *offset, m->cluster_bytes))
+        return -EIO;
+    return 0;
+}
+
+static void root_encode(const struct map *m, uint64_t offset, void *raw)
+{
+    be64 disk = be64_of(offset ? offset | QCOW2_COPIED : 0);
+
+    (void)m;
+    memcpy(raw, &disk, sizeof(disk));
+}
+
+/* --- open ----------------------------------------------------------------- */
 
 uint32_t qcow2_page_bytes(uint32_t cluster_bits)
 {
@@ -97,10 +156,10 @@ uint32_t qcow2_page_bytes(uint32_t cluster_bits)
 }
 
 static const struct map_format qcow2_format = {
-    .decode = qcow2_decode,
-    .encode = qcow2_encode,
+    .decode = decode,
+    .encode = encode,
     .root_decode = qcow2_root_decode,
-    .root_encode = qcow2_root_encode,
+    .root_encode = root_encode,
     .co_place = co_qcow2_place,
     .co_place_packed = co_qcow2_place_packed,
     .co_place_table = co_qcow2_place_table,
@@ -332,8 +391,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     return co_opened(dev, e);
 }
 
-/* --- close -------------------------------------------------------------------------------------
- */
+/* --- close ---------------------------------------------------------------- */
 
 /* Everything written back, everything let go of counted. */
 static int co_settle(struct qcow2 *q, bool flush)
@@ -382,8 +440,7 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------- */
 
 /* Without its backing file an image cannot say what its holes hold. */
 static int needs_backing(struct blk_device *dev)

@@ -6,7 +6,8 @@
  *   qcow2_entry.c     L1, L2 and refcount entries; pure
  *   qcow2_refcount.c  who owns which cluster: allocation, reference counts
  *   qcow2_table.c     new refcount blocks, a longer refcount table, runs for tables
- *   qcow2_free.c      clusters on their way back: runs of free space, the queue of releases
+ *   qcow2_free.c      clusters on their way back: the queue of releases
+ *   qcow2_runs.c      runs of free clusters
  *   qcow2_pack.c      compressed clusters
  *   qcow2_create.c    an empty (or preallocated) image
  *   qcow2_resize.c    grow and shrink
@@ -21,7 +22,7 @@
 #include "block/endian.h"
 #include "imgfmt/map.h"
 
-/* --- the header ------------------------------------------------------------------------------ */
+/* --- the header ----------------------------------------------------------- */
 
 #define QCOW2_MAGIC            0x514649fbu
 #define QCOW2_SECTOR           512u
@@ -129,7 +130,7 @@ static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 /* L1 entries that @size virtual bytes need. */
 uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits);
 
-/* --- entries --------------------------------------------------------------------------------- */
+/* --- entries -------------------------------------------------------------- */
 
 #define QCOW2_COPIED         (1ULL << 63) /* exactly one reference: may be written in place */
 #define QCOW2_COMPRESSED     (1ULL << 62)
@@ -165,7 +166,7 @@ static inline uint64_t qcow2_count_max(uint32_t order)
 uint64_t qcow2_count_find(const uint8_t *block, uint32_t order, uint64_t from, uint64_t to,
                           bool zero);
 
-/* --- free space ------------------------------------------------------------------------------ */
+/* --- free space ----------------------------------------------------------- */
 
 /* Runs of clusters, sorted, never touching: what this session knows to be free. Bounded: what does
  * not fit is forgotten, and found again by the scan. */
@@ -193,7 +194,7 @@ struct qcow2_release {
     unsigned flags;
 };
 
-/* --- the open image -------------------------------------------------------------------------- */
+/* --- the open image ------------------------------------------------------- */
 
 #define QCOW2_RELEASES_KEPT 64 /* that need no memory to be remembered */
 
@@ -248,16 +249,11 @@ extern const struct blk_driver qcow2_driver;
 /* Writes the header's sector with @h's fields; durable when it returns (not in fresh mode). On
  * success @h is the image's header. */
 must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
+int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
 bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
-
-/* qcow2_entry.c: the engine's view of the codec */
-int qcow2_decode(const struct map *m, const void *entry, struct map_cell *out);
-void qcow2_encode(const struct map *m, const struct map_cell *cell, void *entry);
-int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
-void qcow2_root_encode(const struct map *m, uint64_t offset, void *raw);
 
 /* qcow2_refcount.c */
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);

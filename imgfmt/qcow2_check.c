@@ -75,8 +75,7 @@ static void co_read_piece(struct checker *k, uint64_t offset, void *to, uint64_t
     }
 }
 
-/* --- L2 and L1 ---------------------------------------------------------------------------------
- */
+/* --- L2 and L1 ------------------------------------------------------------ */
 
 static int check_packed(struct checker *k, uint64_t raw, const struct qcow2_entry *e)
 {
@@ -192,8 +191,7 @@ static int co_check_l1(struct checker *k, uint64_t offset, uint64_t entries)
     return co_each_entry(k, offset, entries, co_check_l1_entry);
 }
 
-/* --- snapshots and bitmaps ----------------------------------------------------------------------
- */
+/* --- snapshots and bitmaps ------------------------------------------------ */
 
 static int co_check_snapshot(void *arg, const struct qcow2_snapshot *s)
 {
@@ -261,8 +259,7 @@ static int co_check_bitmaps(struct checker *k, struct blk_error *e)
     return 0;
 }
 
-/* --- refcounts ---------------------------------------------------------------------------------
- */
+/* --- refcounts ------------------------------------------------------------ */
 
 static int co_refer_block(struct checker *k, uint64_t raw)
 {
@@ -375,8 +372,7 @@ static int co_compare_all(struct checker *k)
     return 0;
 }
 
-/* --- COPIED flags ------------------------------------------------------------------------------
- */
+/* --- COPIED flags --------------------------------------------------------- */
 
 /* A cluster may be written in place exactly if the image counts one reference on it. */
 static void co_check_flag(struct checker *k, const char *what, uint64_t raw)
@@ -413,8 +409,7 @@ static int co_check_flags(struct checker *k, uint64_t l1_raw)
     return 0;
 }
 
-/* --- all of it ---------------------------------------------------------------------------------
- */
+/* --- all of it ------------------------------------------------------------ */
 
 static int co_check_all(struct checker *k, struct blk_error *e)
 {

@@ -78,8 +78,7 @@ struct layout {
     uint64_t total;
 };
 
-/* --- options -----------------------------------------------------------------------------------
- */
+/* --- options -------------------------------------------------------------- */
 
 static int refuse_options(const struct opts *o, struct blk_error *e)
 {
@@ -163,8 +162,7 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     return 0;
 }
 
-/* --- layout ------------------------------------------------------------------------------------
- */
+/* --- layout --------------------------------------------------------------- */
 
 /* Clusters that an image needs which has every cluster allocated, counts included. */
 static uint64_t add_counts(uint64_t others, uint32_t block_order, uint32_t table_order,
@@ -224,8 +222,7 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     return 0;
 }
 
-/* --- writing -----------------------------------------------------------------------------------
- */
+/* --- writing -------------------------------------------------------------- */
 
 struct writer {
     struct blk_device *file;

@@ -71,67 +71,7 @@ uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits)
     }
 }
 
-int qcow2_decode(const struct map *m, const void *entry, struct map_cell *out)
-{
-    const struct qcow2 *q = qcow2_of(m);
-    struct qcow2_entry e;
-    be64 raw;
-
-    memcpy(&raw, entry, sizeof(raw));
-    *out = (struct map_cell){.state = MAP_HOLE};
-    uint64_t bits = be64_get(raw);
-    if (bits == 0)
-        return 0;
-    TRY(qcow2_entry_decode(bits, q->header.cluster_bits, q->header.version, &e));
-    uint64_t bytes = e.state == MAP_PACKED ? e.packed_bytes : m->cluster_bytes;
-    if ((e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
-        return -EIO; /* a write there would destroy the image */
-    out->state = e.state;
-    out->offset = e.offset;
-    out->packed_bytes = e.packed_bytes;
-    out->shared = e.offset != 0 && !e.copied && e.state != MAP_PACKED;
-    return 0;
-}
-
-void qcow2_encode(const struct map *m, const struct map_cell *cell, void *entry)
-{
-    const struct qcow2 *q = qcow2_of(m);
-    struct qcow2_entry e = {
-        .state = cell->state,
-        .copied = !cell->shared,
-        .offset = cell->offset,
-        .packed_bytes = cell->packed_bytes,
-    };
-    be64 raw = be64_of(qcow2_entry_encode(&e, q->header.cluster_bits));
-
-    memcpy(entry, &raw, sizeof(raw));
-}
-
-int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
-{
-    const struct qcow2 *q = qcow2_of(m);
-    be64 disk;
-
-    memcpy(&disk, raw, sizeof(disk));
-    uint64_t bits = be64_get(disk);
-    *offset = bits & QCOW2_OFFSET_MASK;
-    *shared = *offset != 0 && !(bits & QCOW2_COPIED);
-    if (*offset == 0)
-        return 0;
-    if (*offset & (m->cluster_bytes - 1) || qcow2_hits_tables(q, *offset, m->cluster_bytes))
-        return -EIO;
-    return 0;
-}
-
-void qcow2_root_encode(const struct map *m, uint64_t offset, void *raw)
-{
-    be64 disk = be64_of(offset ? offset | QCOW2_COPIED : 0);
-
-    (void)m;
-    memcpy(raw, &disk, sizeof(disk));
-}
-
-/* --- reference counts ------------------------------------------------------------------------ */
+/* --- reference counts ----------------------------------------------------- */
 
 uint64_t qcow2_count_get(const uint8_t *block, uint32_t order, uint64_t index)
 {

@@ -268,7 +268,7 @@ int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *o
     return take_names(in, out, e);
 }
 
-/* --- features -------------------------------------------------------------------------------- */
+/* --- features ------------------------------------------------------------- */
 
 static int refuse_unknown(const struct qcow2_header *h, const uint8_t *raw, uint64_t unknown,
                           struct blk_error *e)
@@ -345,7 +345,7 @@ int qcow2_header_refuse(const struct qcow2_header *h, const uint8_t *raw, bool w
     return write ? refuse_writing(h, e) : 0;
 }
 
-/* --- the way back ---------------------------------------------------------------------------- */
+/* --- the way back --------------------------------------------------------- */
 
 void qcow2_header_put(const struct qcow2_header *h, bool fresh, uint8_t *sector)
 {

@@ -3,8 +3,7 @@
  * prints them. Lists inside the image (snapshots, bitmaps) are read piece by piece, bounded. */
 #include "imgfmt/qcow2.h"
 
-/* --- snapshots ---------------------------------------------------------------------------------
- */
+/* --- snapshots ------------------------------------------------------------ */
 
 struct snapshot_disk {
     be64 l1_offset;
@@ -149,8 +148,7 @@ static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_e
     return co_qcow2_snapshots(q, list_snapshot, out->snapshots, e);
 }
 
-/* --- bitmaps -----------------------------------------------------------------------------------
- */
+/* --- bitmaps -------------------------------------------------------------- */
 
 struct bitmaps_disk { /* the header extension */
     be32 count;
@@ -246,8 +244,7 @@ static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
     return one && json_array_append_new(arg, one) == 0 ? 0 : -ENOMEM;
 }
 
-/* --- all of it ---------------------------------------------------------------------------------
- */
+/* --- all of it ------------------------------------------------------------ */
 
 static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
 {

@@ -149,7 +149,7 @@ int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count, uint64_
     return 0;
 }
 
-/* --- the end, and the holes ------------------------------------------------------------------- */
+/* --- the end, and the holes ----------------------------------------------- */
 
 /* The last cluster of the block at @block whose count is not zero, plus one; 0: there is none. */
 static int co_block_end(struct qcow2 *q, uint64_t base, unsigned *budget, uint64_t *end)
@@ -223,7 +223,7 @@ static int co_scan_page(struct qcow2 *q)
     return 0;
 }
 
-/* --- handing out ------------------------------------------------------------------------------ */
+/* --- handing out ---------------------------------------------------------- */
 
 /* Marks up to *count clusters from *first on as used: the first ones there whose count is zero, in
  * the page of *first. *count 0: there are none in this page. -ENOENT: no block. */
@@ -396,8 +396,7 @@ int co_qcow2_place_table(struct map *m, uint64_t *offset)
     return co_qcow2_place(m, &one, offset, &reused);
 }
 
-/* --- compressed clusters -----------------------------------------------------------------------
- */
+/* --- compressed clusters -------------------------------------------------- */
 
 /* Puts @bytes behind the last compressed cluster where its host cluster has room and its count can
  * still rise. False: there is no room. */

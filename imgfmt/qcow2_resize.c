@@ -28,8 +28,7 @@ static int reshape(struct qcow2 *q, const struct qcow2_header *h)
     return 0;
 }
 
-/* --- a longer L1 table -------------------------------------------------------------------------
- */
+/* --- a longer L1 table ---------------------------------------------------- */
 
 static int co_copy_l1(struct qcow2 *q, uint64_t to, uint64_t bytes)
 {
@@ -72,8 +71,7 @@ static int co_new_l1(struct qcow2 *q, uint64_t entries, uint64_t *offset)
     return rc;
 }
 
-/* --- grow --------------------------------------------------------------------------------------
- */
+/* --- grow ----------------------------------------------------------------- */
 
 /* [from, to) of the virtual disk reads as zero afterwards, whatever was there or lies behind. The
  * device has its new size already. */
@@ -153,8 +151,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
     return 0;
 }
 
-/* --- shrink ------------------------------------------------------------------------------------
- */
+/* --- shrink --------------------------------------------------------------- */
 
 /* Lets go of the L2 tables from L1 entry @from on: the entry first, the table once that is durable.
  * They hold nothing but holes by now. */

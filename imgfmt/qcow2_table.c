@@ -83,8 +83,7 @@ int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at)
     return rc;
 }
 
-/* --- a longer table ----------------------------------------------------------------------------
- */
+/* --- a longer table ------------------------------------------------------- */
 
 struct growth {
     uint64_t old_entries, entries; /* of the table */
@@ -220,8 +219,7 @@ int co_qcow2_grow_table(struct qcow2 *q)
     return co_switch_table(q, &g);
 }
 
-/* --- space that lies together ------------------------------------------------------------------
- */
+/* --- space that lies together --------------------------------------------- */
 
 /* Makes the refcount blocks that [first, first + n) needs, into clusters from *first on, which
  * moves up. */
