@@ -60,6 +60,8 @@ struct blk_limits {
     bool discard_reads_zero;
     bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
     bool can_unmap;
+    bool growable; /* writes, zeroes and copies past the size extend it (files that images live in);
+                      what lies between reads as zero. Never of a device that guests see */
 };
 
 /* Where bytes lie: resolve's answer. Either @child (ask it next) or @file (the bottom). */
@@ -77,6 +79,9 @@ enum blk_extent_flags {
         4, /* this layer determines the contents (data or zero); else the backing device does */
     BLK_EXT_COMPRESSED = 8,
     BLK_EXT_PLACED = 16, /* child and child_offset are known */
+    /* The child's own status refines this one (raw, fixed images). Alone: the child's answer is the
+     * answer. With DATA: the child's zeroes are zeroes here too. Needs PLACED. */
+    BLK_EXT_RECURSE = 32,
 };
 struct blk_extent {
     unsigned flags;
@@ -151,7 +156,8 @@ struct blk_driver {
     const char *title;      /* one line for -o help and the README's table */
     const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
     bool is_format;         /* an image format: probed, created, named with -f/-O */
-    bool is_filter;         /* what it leaves out goes to its first child through resolve */
+    bool is_filter;         /* what it leaves out goes to its children through resolve */
+    bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;
 
@@ -215,7 +221,8 @@ struct blk_device {
     struct co_range
         serial; /* read-modify-write against all other writes; used when request_align > 1 */
     struct blk_listener *listeners;
-    struct host_file *file; /* set by bottom devices only: what resolve answers */
+    struct host_file *file;          /* set by bottom devices only: what resolve answers */
+    struct blk_device *next_closing; /* co_blk_close()'s list: chains are closed by a loop */
 };
 
 /* --- life
@@ -231,6 +238,10 @@ must_use int co_blk_open(const struct blk_driver *driver, const char *name, cons
                          struct blk_error *e);
 /* For drivers, in open(): adds @child (takes its reference). */
 must_use int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *child);
+/* For drivers, in open(): the child given by hand under @role, or else the one that the opener
+ * makes of the option tree's key of that name. Gives *out (borrowed; may be NULL). */
+must_use int co_blk_want_child(struct blk_device *dev, struct blk_opener *opener, const char *role,
+                               unsigned open_flags, struct blk_device **out, struct blk_error *e);
 struct blk_device *blk_child(const struct blk_device *dev, const char *role); /* NULL: none */
 struct blk_device *blk_ref(struct blk_device *dev);
 /* Drops a reference; the last one waits for requests in flight, closes the device, then its
@@ -267,6 +278,10 @@ must_use int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, u
  * and write instead. */
 must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
                          uint64_t src_offset, uint64_t bytes);
+/* The checked form of the driver's co_copy: @from is a place in a host file. For drivers whose own
+ * co_copy puts the bytes into a child. -ENOTSUP: nothing was done. */
+must_use int co_blk_copy_from(struct blk_device *dst, uint64_t offset,
+                              const struct blk_place *from);
 
 /* Convenience over flat buffers. */
 static inline must_use int co_blk_read_buf(struct blk_device *dev, uint64_t offset, void *to,

@@ -63,7 +63,9 @@ struct map_shape {
     uint8_t root_entry_bytes; /* levels 2 */
     uint64_t root_offset;     /* of the root, or of the flat table */
     uint64_t root_entries;
-    bool append_only; /* whole clusters in order, nothing else (streamOptimized) */
+    bool no_zero_cells; /* entries cannot say MAP_ZERO (qcow2 version 2): where something is behind,
+                           zeroes are written as data; else a hole will do */
+    bool append_only;   /* whole clusters in order, nothing else (streamOptimized) */
 };
 
 struct map_update {

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* args.c - options from a verb's table, through getopt_long(): permuting, unique abbreviations,
+ * glued values. Help is printed from the same table. */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "tools/tool.h"
+
+static const struct arg_desc common[] = {
+    {ARG_HOST_ID, "host", "uring|threads", "how files are read and written", FACE_LAMINA, false},
+    {ARG_CHAIN_ID, "chain", "DIR", "an image's own references may also lie below DIR", FACE_LAMINA,
+     false},
+    {ARG_UNTRUSTED_ID, "untrusted", NULL, "open nothing that an image refers to", FACE_LAMINA,
+     false},
+    {'h', "help", NULL, "show this", 0, false},
+    ARG_END,
+};
+
+static bool known(const struct tool *t, const struct arg_desc *d)
+{
+    return d->faces == 0 || (d->faces & t->face);
+}
+
+static size_t count(const struct arg_desc *d)
+{
+    size_t n = 0;
+    for (; d && d->id; d++)
+        n++;
+    return n;
+}
+
+/* Adds a table to the getopt structures; @s is where the next short letter goes. */
+static void add(struct args *a, const struct arg_desc *d, size_t *longs, char **s)
+{
+    for (; d && d->id; d++) {
+        if (!known(a->tool, d))
+            continue;
+        if (d->id < 256) {
+            *(*s)++ = (char)d->id;
+            if (d->value)
+                *(*s)++ = ':';
+            if (d->value && d->optional)
+                *(*s)++ = ':';
+        }
+        if (d->name)
+            a->longs[(*longs)++] = (struct option){.name = d->name,
+                                                   .has_arg = !d->value     ? no_argument
+                                                              : d->optional ? optional_argument
+                                                                            : required_argument,
+                                                   .val = d->id};
+    }
+}
+
+int args_init(struct args *a, struct tool *t, int argc, char **argv)
+{
+    *a = (struct args){.tool = t, .command = t->command, .argc = argc, .argv = argv, .seen = 1};
+    size_t n = count(t->command->options) + count(common);
+    a->longs = calloc(n + 1, sizeof(*a->longs));
+    a->shorts = calloc(n + 2, 3);
+    if (!a->longs || !a->shorts) {
+        args_drop(a);
+        tool_error(t, "out of memory");
+        return -ENOMEM;
+    }
+    char *s = a->shorts;
+    size_t longs = 0;
+    *s++ = ':'; /* a missing value answers ':', and we word the message */
+    add(a, t->command->options, &longs, &s);
+    add(a, common, &longs, &s);
+    optind = 0; /* glibc: start over */
+    opterr = 0;
+    return 0;
+}
+
+void args_drop(struct args *a)
+{
+    free(a->longs);
+    free(a->shorts);
+    a->longs = NULL;
+    a->shorts = NULL;
+}
+
+/* Sets what the frame itself understands; true if it did, *rc is 0 or ARGS_BAD. */
+static bool take_common(struct args *a, int id, const char *value, int *rc)
+{
+    struct tool *t = a->tool;
+    *rc = 0;
+    switch (id) {
+    case ARG_HOST_ID:
+        t->host_kind = value;
+        break;
+    case ARG_CHAIN_ID:
+        t->chain_dir = value;
+        break;
+    case ARG_UNTRUSTED_ID:
+        t->untrusted = true;
+        break;
+    case 'U':
+        t->force_share = true;
+        break;
+    case 'q':
+        t->quiet = true;
+        break;
+    case 'p':
+        t->progress = true;
+        break;
+    case ARG_OUTPUT_ID:
+        t->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
+        if (t->output == OUTPUT_HUMAN && strcmp(value, "human") != 0) {
+            tool_misuse(t, "--output must be used with human or json as argument.");
+            *rc = ARGS_BAD;
+        }
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+/* True if @id came from an entry that means what the frame means by it: qemu-nbd's -p takes a
+ * value, so it is not the progress option. */
+static bool frames_own(const struct args *a, int id)
+{
+    if (id >= ARG_OUTPUT_ID && id < ARG_LONG)
+        return true;
+    for (const struct arg_desc *d = a->command->options; d && d->id; d++)
+        if (d->id == id && known(a->tool, d))
+            return !d->value;
+    return false;
+}
+
+static int unknown_option(const struct args *a)
+{
+    const char *word = a->argv[optind > 0 ? optind - 1 : 0];
+    if (optopt && optopt < 256 && strncmp(word, "--", 2) != 0)
+        tool_misuse(a->tool, "unrecognized option '-%c'", optopt);
+    else
+        tool_misuse(a->tool, "unrecognized option '%s'", word);
+    return ARGS_BAD;
+}
+
+int args_next(struct args *a, const char **value)
+{
+    for (;;) {
+        int id = getopt_long(a->argc, a->argv, a->shorts, a->longs, NULL), rc;
+        *value = optarg;
+        if (id == -1)
+            return ARGS_END;
+        if (id == '?')
+            return unknown_option(a);
+        if (id == ':') {
+            tool_misuse(a->tool, "missing argument for option '%s'", a->argv[optind - 1]);
+            return ARGS_BAD;
+        }
+        if (id == 'h') {
+            command_help(a->tool, a->command, stdout);
+            return ARGS_HELP;
+        }
+        if (!frames_own(a, id) || !take_common(a, id, optarg, &rc))
+            return id;
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int args_operands(const struct args *a, char ***operands)
+{
+    *operands = a->argv + optind;
+    return a->argc - optind;
+}
+
+static void help_table(const struct tool *t, const struct arg_desc *d, FILE *to)
+{
+    for (; d && d->id; d++) {
+        if (!known(t, d) || !d->help)
+            continue;
+        char left[80], letter[8] = "    ";
+        if (d->id < 256)
+            snprintf(letter, sizeof(letter), "-%c%s", d->id, d->name ? ", " : "  ");
+        snprintf(left, sizeof(left), "%s%s%s%s%s", letter, d->name ? "--" : "",
+                 d->name ? d->name : "", d->value ? (d->name ? "=" : "") : "",
+                 d->value ? d->value : "");
+        fprintf(to, "  %-30s %s\n", left, d->help);
+    }
+}
+
+void command_help(const struct tool *t, const struct command *c, FILE *to)
+{
+    if (t->face == FACE_LAMINA || t->face == FACE_IMG)
+        fprintf(to, "usage: %s %s\n", t->called, c->usage);
+    else
+        fprintf(to, "usage: %s\n", c->usage);
+    if (c->summary)
+        fprintf(to, "%s.\n", c->summary);
+    fprintf(to, "\nOptions:\n");
+    help_table(t, c->options, to);
+    help_table(t, common, to);
+    if (c->notes)
+        fprintf(to, "\n%s\n", c->notes);
+}
+
+const struct command *command_find(const struct tool *t, const char *name)
+{
+    for (const struct command *const *c = t->commands; *c; c++)
+        if (((*c)->faces & t->face) && strcmp((*c)->name, name) == 0)
+            return *c;
+    return NULL;
+}
+
+static void message(const struct tool *t, const char *fmt, va_list ap)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: ", t->called);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+
+void tool_error(const struct tool *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    message(t, fmt, ap);
+    va_end(ap);
+}
+
+int tool_misuse(const struct tool *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    message(t, fmt, ap);
+    va_end(ap);
+    if (t->face != FACE_LAMINA || !t->command)
+        fprintf(stderr, "Try '%s --help' for more information\n", t->called);
+    else
+        fprintf(stderr, "Try '%s %s --help' for more information\n", t->called, t->command->name);
+    return 1;
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* main.c - lamina: by which name it is called, and which verb it is told.
+ *
+ * Called as qemu-img, qemu-nbd or qemu-io (a link to the one binary) it is that face; by any other
+ * name it is lamina. Policy is two tables: the verbs and the faces. */
+#include <stdlib.h>
+
+#include "tools/tool.h"
+
+static const struct command *const commands[] = {
+    NULL,
+};
+
+/* What a face runs: verbs of its own, or the one command that it is. */
+static const struct face_entry {
+    const char *called;
+    enum face face;
+    int (*main)(struct tool *t, int argc, char **argv);
+    const struct command *command;
+} faces[] = {
+    {"qemu-img", FACE_IMG, face_img_main, NULL},
+    {"qemu-io", FACE_IO, face_io_main, NULL},
+};
+
+static const char tasks[] =
+    "lamina: every virtual disk format, and what disks are made of\n"
+    "\n"
+    "  lamina info disk.qcow2                       what it is: format, sizes, what it stands on\n"
+    "  lamina convert disk.img disk.qcow2           from one format to another, by the target's "
+    "ending\n"
+    "  lamina convert -c disk.vdi small.qcow2       the same, compressed\n"
+    "  lamina create disk.qcow2 20G                 a new, empty disk\n"
+    "  lamina create -b base.qcow2 vm1.qcow2        a new disk that begins as another one is now\n"
+    "  lamina check disk.qcow2                      is it sound? (-r leaks or -r all repairs)\n"
+    "  lamina compare a.qcow2 b.img                 do both show the guest the same bytes?\n"
+    "  lamina map disk.qcow2                        where its data lies\n"
+    "  lamina resize disk.qcow2 +10G                grow it (--shrink: make it smaller)\n"
+    "  lamina serve disk.qcow2                      offer it over NBD; `lamina ctl` steers the "
+    "server\n"
+    "\n"
+    "lamina VERB --help says all about a verb. The verbs:";
+
+static void print_tasks(const struct tool *t)
+{
+    puts(tasks);
+    printf(" ");
+    for (const struct command *const *c = t->commands; *c; c++)
+        printf(" %s", (*c)->name);
+    putchar('\n');
+}
+
+static int unknown_verb(const struct tool *t, const char *verb)
+{
+    tool_error(t, "there is no verb '%s'", verb);
+    return 1;
+}
+
+/* Options before the verb: the common ones. Gives the index of the verb, 0 when there is nothing
+ * left to do and *rc is the exit status. */
+static int lamina_prefix(struct tool *t, int argc, char **argv, int *rc)
+{
+    static const struct command prefix = {
+        .name = "lamina", .usage = "[OPTION]... VERB ...", .faces = FACE_LAMINA};
+    int verb = 1;
+    while (verb < argc && argv[verb][0] == '-')
+        verb += (strcmp(argv[verb], "--host") == 0 || strcmp(argv[verb], "--chain") == 0) ? 2 : 1;
+    if (verb > argc)
+        verb = argc;
+    struct args a;
+    const char *value;
+    t->command = &prefix;
+    *rc = 1;
+    if (args_init(&a, t, verb, argv) < 0)
+        return 0;
+    int id = args_next(&a, &value);
+    args_drop(&a);
+    t->command = NULL;
+    if (id == ARGS_END && verb < argc)
+        return verb;
+    if (id != ARGS_BAD) {
+        print_tasks(t);
+        *rc = 0;
+    }
+    return 0;
+}
+
+static int lamina_main(struct tool *t, int argc, char **argv)
+{
+    int rc;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("lamina 0.1");
+        return 0;
+    }
+    int verb = lamina_prefix(t, argc, argv, &rc);
+    if (verb == 0)
+        return rc;
+    if (strcmp(argv[verb], "help") == 0) {
+        const struct command *c = verb + 1 < argc ? command_find(t, argv[verb + 1]) : NULL;
+        if (c)
+            command_help(t, c, stdout);
+        else
+            print_tasks(t);
+        return 0;
+    }
+    t->command = command_find(t, argv[verb]);
+    if (!t->command)
+        return unknown_verb(t, argv[verb]);
+    return t->command->run(t, argc - verb, argv + verb);
+}
+
+/* Nothing printed may be lost without a word: a full disk under stdout is an error. */
+static int end(const struct tool *t, int rc)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        tool_error(t, "cannot write the output: %s", strerror(errno));
+        return rc ? rc : 1;
+    }
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    struct tool t = {.called = slash      ? slash + 1
+                               : argc > 0 ? argv[0]
+                                          : "lamina",
+                     .face = FACE_LAMINA,
+                     .commands = commands};
+    for (size_t i = 0; i < ARRAY_LEN(faces); i++) {
+        const struct face_entry *f = &faces[i];
+        if (strcmp(t.called, f->called) != 0)
+            continue;
+        t.face = f->face;
+        t.command = f->command;
+        return end(&t, f->main ? f->main(&t, argc, argv) : f->command->run(&t, argc, argv));
+    }
+    return end(&t, lamina_main(&t, argc, argv));
+}
