@@ -38,7 +38,8 @@ testlib_obj := $(testlib_src:%.c=$(BUILD)/obj/%.o)
 unit_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/unit/*.c)))
 sweep_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/sweeps/*.c)))
 bench_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
-fuzz_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/*.c)))
+fuzz_src := $(sort $(wildcard tests/fuzz/*.c))
+fuzz_bin := $(fuzz_src:%.c=$(BUILD)/%)
 compat := $(addprefix $(BUILD)/compat/,qemu-img qemu-nbd qemu-io)
 
 .PHONY: all tests benches fuzzers check check-long bench demo install uninstall clean format format-check
@@ -84,12 +85,18 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/liblamina.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(all_libs)
 
-# libFuzzer: clang, everything instrumented, in one step (few files change at a time).
+# libFuzzer: the library once more with clang, instrumented, in its own folder; then a link per target.
 FUZZ_CC ?= clang-14
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(lib_src) $(BUILD)/flags
+fuzz_flags := -fsanitize=fuzzer,address,undefined
+fuzz_make = +$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) \
+	SAN=fuzzer-no-link,address,undefined CFLAGS='-O1 -g -DFUZZING=1'
+.PHONY: fuzz-objects
+fuzz-objects:
+	$(fuzz_make) $(BUILD)/fuzz/liblamina.a $(fuzz_src:%.c=$(BUILD)/fuzz/obj/%.o)
+
+$(BUILD)/tests/fuzz/%: fuzz-objects
 	@mkdir -p $(@D)
-	$(Q)$(FUZZ_CC) $(all_cppflags) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined -DFUZZING=1 -pthread -o $@ $< $(lib_src) $(all_libs)
+	$(Q)$(FUZZ_CC) $(fuzz_flags) -pthread -o $@ $(BUILD)/fuzz/obj/tests/fuzz/$*.o $(BUILD)/fuzz/liblamina.a $(all_libs)
 
 .PRECIOUS: $(BUILD)/obj/%.o
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
@@ -97,11 +104,11 @@ $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(lib_src) $(BUILD)/flags
 # --- what is run ----------------------------------------------------------------------------------
 
 check: deps
-	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)$(MAKE) --no-print-directory tests fuzzers
 	$(Q)BUILD=$(BUILD) scripts/check
 
 check-long: deps
-	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)$(MAKE) --no-print-directory tests fuzzers
 	$(Q)BUILD=$(BUILD) scripts/check --long
 
 bench: deps

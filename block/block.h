@@ -166,6 +166,9 @@ struct blk_driver {
     int (*co_create)(const struct blk_create *c, struct blk_error *e);
     int (*co_open)(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                    struct blk_error *e);
+    /* Once, when everything that co_opener_reference() asked for is open and attached, children's
+     * before their parents': where a map format looks up its backing device. NULL: nothing. */
+    int (*co_opened)(struct blk_device *dev, struct blk_error *e);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
     int (*co_close)(struct blk_device *dev, struct blk_error *e);
@@ -249,6 +252,10 @@ struct blk_device *blk_ref(struct blk_device *dev);
 int co_blk_close(struct blk_device *dev, struct blk_error *e);
 /* Waits until no request is in flight. */
 void co_blk_drain(struct blk_device *dev);
+/* The grace period: returns when every request that was in flight at the call, and could have
+ * resolved through @dev, has ended (later ones may go on). Not from inside a request (it would wait
+ * for itself). */
+void co_blk_quiesce(struct blk_device *dev);
 
 /* --- data path: 0 or a negative errno
  * ------------------------------------------------------------------------------------------ */

@@ -26,11 +26,30 @@ struct resolver {
     bool force_share;      /* -U */
     const char *cache; /* "writeback" (default), "none", "unsafe", "directsync", "writethrough": of
                           the files below */
-    /* Called when a probe decided the format and that is worth saying (trust READ/WRITE); may be
-     * NULL. */
+    /* Called when a probe decided the format and that is worth saying (trust READ/WRITE; in the
+     * faces QEMU's warning about a probed raw disk that is written); may be NULL. */
     void (*say)(struct resolver *r, const char *sentence);
     void *arg;
+    struct resolver_secret *secrets; /* of --object; resolver_drop() wipes them */
 };
+
+/* --object: `secret,id=X,file=F[,format=raw|base64]`; in the faces `data=` too. The file is read
+ * now. */
+must_use int co_resolver_add_object(struct resolver *r, const char *text, struct blk_error *e);
+void resolver_drop(struct resolver *r);
+
+/* What a tree is: {"driver": "qcow2", "file": {"driver": "file", "filename": "x.qcow2"}, ...}. No
+ * "driver": the format is probed, except below "file", where it means the driver "file". A text in
+ * the place of an object is a spec. {"driver": "inner", "name": "p3", "of": {...}} is a device
+ * inside a container. Keys that begin with x-lamina- are the resolver's words to a driver and
+ * refused from outside:
+ *   file  x-lamina-beneath  a directory: co_host_open()'s @beneath; filename is relative to it
+ *         x-lamina-name     what to call the device in messages
+ *         x-lamina-create   co_host_open()'s flags beside READ and WRITE (an integer)
+ *   raw   x-lamina-probed   true: nobody said raw; writes that make sector 0 another format's
+ *                           header answer -EPERM
+ * Also understood in every object: cache {direct, no-flush, writeback}, read-only, force-share,
+ * node-name. */
 
 /* Parses @text to a tree that co_resolver_open_tree() takes; touches names only to see whether they
  * exist. Gives *out (json_decref). @format: NULL or the caller's -f. @image_opts: @text is
@@ -56,18 +75,26 @@ must_use int co_resolver_probe(struct resolver *r, struct blk_device *file,
  * ---------------------------------------------------------------------------------------------------------
  */
 
-/* Opens the child under @key of the device's option tree; if there is none: the file that the
- * device stands on is @fallback... for "file" the tree always has it. Adds it to @dev with @key as
- * role. */
+/* Opens the child under @key of the device's option tree and adds it to @dev with @key as role
+ * (borrowed: a literal). Under "file" and "data-file" no format is probed. -EINVAL if there is no
+ * such key. Opened on a coroutine of its own, so trees may nest. */
 must_use int co_opener_child(struct blk_opener *o, struct blk_device *dev, const char *key,
                              unsigned open_flags, struct blk_error *e);
+/* The same for a list (OPT_CHILDREN), in order, all with @role. */
+must_use int co_opener_children(struct blk_opener *o, struct blk_device *dev, const char *key,
+                                const char *role, unsigned open_flags, struct blk_error *e);
 /* True if the caller's tree names a child @key (it overrides what the image says); JSON null counts
  * and means "none". */
 bool opener_has(const struct blk_opener *o, const char *key);
-/* Opens what the image itself refers to: @reference as written there (relative to the image's own
- * directory), @format NULL: probe (where the trust row allows). Adds it as @role. Refusals name the
- * file and the option that would allow it. -ELOOP beyond 1,024 links or on a cycle. With
- * BLK_OPEN_NO_BACKING or TRUST_NOTHING: -EACCES without touching anything. */
+/* Asks for what the image itself refers to: @reference as written there (relative to the image's
+ * own directory), @format NULL: probe. Returns 0 at once, nothing is open yet: when @dev's open()
+ * has returned, the resolver opens all references of the chain in a loop, top to bottom, adds each
+ * as @role (a literal) and then calls co_opened(); so chains of 1,024 need no deep stack. A
+ * reference that fails fails the whole open. "backing" and "parent" are opened read-only, others
+ * with no more rights than @dev has. Refusals name the file and the option that would allow it.
+ * -ELOOP beyond 1,024 links or on a cycle. With BLK_OPEN_NO_BACKING or TRUST_NOTHING: -EACCES
+ * without touching anything. A caller's tree that has @role overrides: then that child is opened
+ * instead (null: none). */
 must_use int co_opener_reference(struct blk_opener *o, struct blk_device *dev, const char *role,
                                  const char *reference, const char *format, unsigned open_flags,
                                  struct blk_error *e);
@@ -76,7 +103,8 @@ must_use int co_opener_reference(struct blk_opener *o, struct blk_device *dev, c
 must_use int opener_full_name(const struct blk_opener *o, const char *reference, char **out);
 /* The name of the file the device stands on, or NULL. Borrowed. */
 const char *opener_file_name(const struct blk_opener *o);
-/* Secrets by id (--object secret): bytes to be wiped and freed by the caller. -ENOENT. */
+/* Secrets by id: *out is to be wiped and mem_free()d by the caller, a zero byte follows it.
+ * -ENOENT. */
 must_use int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *bytes,
                            struct blk_error *e);
 

@@ -9,26 +9,28 @@
  * where space comes from.
  *
  * The one write path, per run of clusters:
- *   1 lock    the cluster range among writers in flight (readers of data cells never wait)
+ *
+ *   1 lock    the cluster range among writers in flight (readers never wait)
  *   2 locate  the cells; data and not shared: write in place, done
  *   3 place   space for new clusters
- *   4 fill    edges from the backing device, the old shared cluster, or zeroes; one vectored write
- * with the data 5 order   note the edges: data before entry, with a durable barrier where the new
- * cluster hides older contents (a backing file's, a shared or compressed cluster's), is compressed,
- * reuses freed space, or the layer below does not read zero where never written 6 commit  the
- * entries enter the cached table, dirty (meta.h); no I/O in the ordinary case 7 show    in the same
- * step, not suspending: the cached page is the in-memory table failure in 3-6: unplace, unlock,
- * -errno; memory never shows an entry whose data write has not succeeded Zero and discard are the
- * same path with a MAP_ZERO or MAP_HOLE cell and no data; old space is released only after the
- * change is durable and the reads that began before have ended.
+ *   4 fill    edges from the backing device, the old cluster, or zeroes; one vectored write
+ *   5 order   data before entry, with a durable barrier where the new cluster hides older contents
+ *             (a backing file's, a shared or compressed cluster's), is compressed, reuses freed
+ *             space, or the layer below does not read zero where never written
+ *   6 commit  the entries enter the cached table, dirty (meta.h); no I/O in the ordinary case
+ *   7 show    in the same step, not suspending: the cached page is the in-memory table
+ *
+ * A failure in 3-6: unplace, unlock, -errno; memory never shows an entry whose data write has not
+ * succeeded. Zero and discard are the same path with a MAP_ZERO or MAP_HOLE cell and no data; old
+ * space is released only after the change is durable and the reads that began before have ended.
  *
  * Invariants:
  *   M1  Data that hides older contents is durable before its entry is.
  *   M2  Memory never shows an entry whose data write has not succeeded.
  *   M3  No two entries of one image own the same cluster.
  *   M4  Space is owned (counted) durably before an entry that points at it is durable.
- *   M5  Space is reused only after the entry that pointed at it is durably gone and no read that
- * saw it is in flight. */
+ *   M5  Space is reused only after the entry that pointed at it is durably gone and no request that
+ *       saw it is in flight. */
 #ifndef IMGFMT_MAP_H
 #define IMGFMT_MAP_H
 
@@ -53,19 +55,19 @@ struct map_cell {
 /* Filled by the format's open() after validation. Only resize changes it, while the device is
  * drained. */
 struct map_shape {
-    uint64_t size;          /* virtual bytes */
-    uint8_t cluster_bits;   /* 9 .. 28 */
-    uint8_t entry_bytes;    /* 4, 8 or 16 */
-    uint8_t levels;         /* 1: one flat table at root_offset; 2: root of table places */
-    bool backing_short_ok;  /* reads past the backing device's end are zero (always true so far) */
-    uint32_t table_entries; /* levels 2: entries per table (a power of two) */
-    uint32_t table_bytes;   /* levels 2: of one table, as placed by co_place_table */
+    uint64_t size;            /* virtual bytes */
+    uint8_t cluster_bits;     /* 9 .. 28 */
+    uint8_t entry_bytes;      /* 4, 8 or 16 */
+    uint8_t levels;           /* 1: one flat table at root_offset; 2: root of table places */
+    uint32_t table_entries;   /* levels 2: entries per table (a power of two) */
+    uint32_t table_bytes;     /* levels 2: of one table, as placed by co_place_table */
     uint8_t root_entry_bytes; /* levels 2 */
     uint64_t root_offset;     /* of the root, or of the flat table */
     uint64_t root_entries;
     bool no_zero_cells; /* entries cannot say MAP_ZERO (qcow2 version 2): where something is behind,
                            zeroes are written as data; else a hole will do */
-    bool append_only;   /* whole clusters in order, nothing else (streamOptimized) */
+    bool zero_keeps_space; /* MAP_ZERO with an offset can be said: space stays allocated under it */
+    bool append_only;      /* whole clusters in order, nothing else (streamOptimized) */
 };
 
 struct map_update {
@@ -99,14 +101,16 @@ struct map_format {
     /* Gives placed, never shown space back. Does not fail. */
     void (*unplace)(struct map *m, const struct map_cell *cells, size_t count);
     void (*unplace_table)(struct map *m, uint64_t offset);
-    /* Space that was shown once: the change that let go of it is durable and nobody reads it. May
-     * suspend (host punch of whole clusters when @punch). */
-    void (*co_release)(struct map *m, const struct map_cell *cell, bool punch);
+    /* Space that was shown once: the change that let go of it is durable and nobody reads it.
+     * @count clusters of one kind that lie together from @cell on (1 where cell is MAP_PACKED or
+     * shared). May suspend; gives whole clusters back to the layer below when @punch. */
+    void (*co_release)(struct map *m, const struct map_cell *cell, uint64_t count, bool punch);
     void (*co_release_table)(struct map *m, uint64_t offset);
 
-    /* Just before the entries of @updates change in the cached tables: pages of the format's own
-     * that must go with them (VDI's block count, VMDK's second table). Must not suspend; what it
-     * needs it pinned in co_prepare. All or none. NULL: nothing. */
+    /* Pages of the format's own that must change with the entries (VDI's block count, VMDK's second
+     * table): commit() changes them in the step in which the entries change; it must not suspend,
+     * and does all or nothing. What it needs in memory, co_prepare() brings there. Both NULL:
+     * nothing. */
     int (*co_prepare)(struct map *m, const struct map_update *updates, size_t count);
     int (*commit)(struct map *m, const struct map_update *updates, size_t count);
     /* Once per open, before the first change of anything. NULL: nothing. */
@@ -132,9 +136,9 @@ struct map {
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
     struct blk_device *backing; /* NULL: none */
-    struct meta
-        *meta;   /* opened by the format (it needs it for its own tables), closed by map_detach() */
-    void *state; /* the format's */
+    struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
+                                   co_map_detach() */
+    void *state;                /* the format's */
     bool fresh;
     uint64_t cluster_bytes;   /* derived */
     struct map_private *priv; /* the engine's: index, locks, readers in flight, unpack cache */

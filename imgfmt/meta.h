@@ -36,19 +36,21 @@ struct meta_page {
     uint8_t *data;
     uint8_t rank;
     bool dirty;
+    uint64_t key; /* what an index knows it by, while published */
     /* meta.c's */
-    bool loading, listed;
+    struct meta *owner;
+    bool loading, in_batch;
     unsigned pins;
-    uint8_t *frozen; /* the copy that a running write-back owns, once data has moved on */
-    bool in_batch;
+    uint8_t *frozen; /* the contents that a running write-back will write, once data moved on */
     int rc;
-    void **published; /* where an index points at us: cleared before eviction */
+    struct meta_page **published; /* where an index points at us: cleared before eviction */
     struct co_queue waiters;
-    struct meta_page *lru_prev, *lru_next, *hash_next, *dirty_next;
+    struct meta_page *lru_prev, *lru_next, *hash_next, *dirty_prev, *dirty_next, *batch_next;
 };
 
 struct meta_options {
     struct blk_device *file; /* borrowed */
+    struct blk_device *data; /* where meta_data_before()'s data lies; NULL: in @file */
     uint32_t page_bytes;     /* power of two, 512 .. 64 KiB */
     uint64_t limit_bytes; /* of clean and dirty pages together; exceeded only by what is pinned */
     bool fresh;
@@ -69,22 +71,27 @@ must_use int co_meta_get(struct meta *m, uint64_t offset, unsigned rank, struct 
 must_use int co_meta_new(struct meta *m, uint64_t offset, unsigned rank, struct meta_page **out);
 /* The page if it is in memory and loaded, pinned; else NULL. Never suspends. */
 struct meta_page *meta_peek(struct meta *m, uint64_t offset);
+void meta_pin(struct meta_page *p); /* of a page that is known to be there: published, or pinned */
 void meta_put(struct meta *m, struct meta_page *p);
 /* Must precede a change of p->data; after it the change cannot fail and must be made without
  * suspending in between. Marks the page dirty. -ENOMEM (a batch holds the page and no copy could be
  * had), -EROFS/-EIO after a failed write-back. */
 must_use int meta_touch(struct meta *m, struct meta_page *p);
-/* Makes *slot point at @p (a release store) until the page is evicted. For lock-free look-ups. */
-void meta_publish(struct meta *m, struct meta_page *p, void **slot);
+/* Makes *slot point at @p (an atomic store) until the page is evicted or another takes the slot.
+ * For lock-free look-ups: p->key is @key all that time, p->data never moves, and its entries change
+ * by atomic stores. */
+void meta_publish(struct meta *m, struct meta_page *p, uint64_t key, struct meta_page **slot);
 
 /* The data written so far must be durable before any page of @rank or above that is dirty now (or
  * dirtied before the next batch) is written. */
 void meta_data_before(struct meta *m, unsigned rank);
-/* Runs @fn once all that is dirty now is durable (the batch that holds it, or in fresh mode: was
- * written). @d belongs to the caller until then. @fn runs on a coroutine and may suspend. If the
- * write-back fails, it is not run and stays queued. */
+/* Runs @co_fn once all that is dirty now is durable (in fresh mode: soon). It runs on a coroutine
+ * of its own, may suspend and may dirty pages; no write-back waits for it. @taken: a batch holds
+ * it, so nothing that is changed from now on may be added to it. If the write-back fails, it is not
+ * run and stays the caller's to free after co_meta_close(). */
 struct meta_deferred {
     struct meta_deferred *next;
+    bool taken;
     void (*co_fn)(struct meta_deferred *d);
 };
 void meta_defer(struct meta *m, struct meta_deferred *d);
@@ -95,9 +102,11 @@ void co_meta_forget(struct meta *m, uint64_t offset, uint64_t bytes);
 /* Writes back all that is dirty in order. @flush: and the last step (and all data) is durable when
  * it returns. Many callers share one batch. */
 must_use int co_meta_write_back(struct meta *m, bool flush);
+/* For closing: writes back, waits for the deferred calls, and again until nothing is left. */
+must_use int co_meta_settle(struct meta *m, bool flush);
 /* 0, or the error of a failed write-back: allocation must stop. */
 int meta_error(const struct meta *m);
-bool meta_is_dirty(const struct meta *m);
+bool meta_is_dirty(const struct meta *m); /* or has deferred calls that have not run */
 uint64_t meta_bytes(const struct meta *m);
 
 #endif
