@@ -2,7 +2,7 @@
 /* handshake.c - fixed newstyle negotiation.
  *
  *   server: NBDMAGIC IHAVEOPT flags       client: flags
- *   client: IHAVEOPT code bytes payload   server: replies, the last one ACK or an error   (repeated)
+ *   client: IHAVEOPT code bytes payload   server: replies, the last one ACK or an error (repeated)
  *   until GO or EXPORT_NAME succeeds (transmission), or ABORT, or a breach (hang up)
  *
  * Each option is a row of the table at the end. What a peer can make us hold is one message in and
@@ -168,8 +168,7 @@ static void choose(struct nbd_handshake *h, struct nbd_export *x)
 static void opt_export_name(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
                             uint32_t bytes)
 {
-    struct nbd_export *x =
-        bytes <= NBD_MAX_NAME ? nbd_export_find(h->exports, in, bytes) : NULL;
+    struct nbd_export *x = bytes <= NBD_MAX_NAME ? nbd_export_find(h->exports, in, bytes) : NULL;
     struct nbd_export_name_reply r = {.zeroes = {0}};
 
     if (!x) {
