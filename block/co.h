@@ -58,9 +58,11 @@ static inline void co_mutex_unlock_at_(struct co_mutex **m)
         co_mutex_unlock(*m);
 }
 /* Holds @m to the end of the scope. */
-#define with_lock(m)                         \
-    struct co_mutex *with_lock_##__COUNTER__ \
-        __attribute__((cleanup(co_mutex_unlock_at_), unused)) = (co_mutex_lock(m), (m))
+#define with_lock(m)              with_lock_named_(m, __LINE__)
+#define with_lock_named_(m, line) with_lock_paste_(m, line)
+#define with_lock_paste_(m, line)                                                                \
+    struct co_mutex *with_lock_##line##_ __attribute__((cleanup(co_mutex_unlock_at_), unused)) = \
+        (co_mutex_lock(m), (m))
 #define assert_held(m) assert((m)->holder == co_self())
 
 /* Readers share, a writer is alone; a waiting writer holds new readers back. Zero-initialised is

@@ -26,10 +26,12 @@ struct worker_msg {
     void (*fn)(struct worker_msg *msg); /* runs on the receiving worker's loop, must not suspend */
 };
 
+/* Zero-initialised is not armed. Arming cannot fail: timers are linked into a heap of their own. */
 struct timer {
     uint64_t at_ns;
-    void (*fn)(struct timer *t); /* on the loop, must not suspend */
-    size_t heap_index;           /* worker.c's; 0: not armed */
+    void (*fn)(struct timer *t);       /* on the loop, must not suspend */
+    struct timer *child, *next, *prev; /* worker_timer.c's */
+    uint64_t seq;                      /* 0: not armed; timers due at one time fire in this order */
 };
 
 /* The public part of a worker; worker.c embeds it. */
