@@ -579,6 +579,17 @@ static int run_check(struct load *l)
     return bad ? 1 : 0;
 }
 
+/* Takes what is still in flight: some servers do not like to be left with answers in hand. */
+static void say_goodbye(struct load *l)
+{
+    l->out_bytes = 0;
+    put_request(l, NBD_CMD_DISC, 0, 0, 0, 0);
+    if (flush_out(l))
+        while (recv(l->fd, l->in, IN_ROOM, 0) > 0)
+            ;
+    close(l->fd);
+}
+
 /* --- command line --- */
 
 static const struct option longs[] = {
@@ -662,6 +673,7 @@ int main(int argc, char **argv)
     static struct load l = {
         .export = "", .block = 4096, .depth = 64, .seconds = 3, .seed = 1, .cpu = 1};
     bool verify;
+    int rc = 0;
 
     parse_words(&l, argc, argv);
     l.random_state = l.seed;
@@ -679,8 +691,10 @@ int main(int argc, char **argv)
     connect_to_server(&l);
     if (l.size < l.block)
         die("the export is smaller than a block");
-    if (verify)
-        return strcmp(l.mode, "write") == 0 ? run_writer(&l) : run_check(&l);
-    run_load(&l);
-    return 0;
+    if (!verify)
+        run_load(&l);
+    else
+        rc = strcmp(l.mode, "write") == 0 ? run_writer(&l) : run_check(&l);
+    say_goodbye(&l);
+    return rc;
 }
