@@ -143,21 +143,23 @@ static void pack_in(struct nbd_conn *c)
 }
 
 /* One recv: of a payload into its own buffer, else into the shared one. The count, 0 at the end of
- * the stream, -EAGAIN. */
-static int64_t receive(struct nbd_conn *c)
+ * the stream, -EAGAIN. *room is what it could have been. */
+static int64_t receive(struct nbd_conn *c, size_t *room)
 {
     struct nbd_request *w = c->filling;
     int64_t n;
 
     if (w) {
-        n = host_stream_recv(c->stream, w->data + w->filled, w->ask.length - w->filled);
+        *room = w->ask.length - w->filled;
+        n = host_stream_recv(c->stream, w->data + w->filled, *room);
         if (n > 0)
             w->filled += (uint32_t)n;
         return n;
     }
     TRY(take_in(c));
     pack_in(c);
-    n = host_stream_recv(c->stream, c->in + c->in_end, IN_BYTES - c->in_end);
+    *room = IN_BYTES - c->in_end;
+    n = host_stream_recv(c->stream, c->in + c->in_end, *room);
     if (n > 0)
         c->in_end += (size_t)n;
     return n;
@@ -288,20 +290,20 @@ static int co_parse(struct nbd_conn *c)
 static int co_receive(struct nbd_conn *c)
 {
     while (!c->broken && !c->stopping) {
-        int64_t n = receive(c);
+        size_t room;
+        int64_t n = receive(c, &room);
         int rc;
 
-        if (n == -EAGAIN) {
-            park_in(c);
-            n = co_host_stream_wait(c->stream, HOST_READABLE, 0);
-            if (n < 0)
-                return (int)n;
-            continue;
-        }
-        if (n <= 0)
+        if (n == 0 || (n < 0 && n != -EAGAIN))
             return (int)n;
-        rc = co_parse(c);
+        rc = n > 0 ? co_parse(c) : PARSED_ALL;
         if (rc != PARSED_ALL)
+            return rc;
+        if ((size_t)n == room) /* there may be more */
+            continue;
+        park_in(c);
+        rc = co_host_stream_wait(c->stream, HOST_READABLE, 0);
+        if (rc < 0)
             return rc;
     }
     return 0;

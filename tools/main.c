@@ -8,6 +8,8 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
+    &serve_command,
+    &ctl_command,
     NULL,
 };
 
@@ -20,6 +22,7 @@ static const struct face_entry {
 } faces[] = {
     {"qemu-img", FACE_IMG, face_img_main, NULL},
     {"qemu-io", FACE_IO, face_io_main, NULL},
+    {"qemu-nbd", FACE_NBD, NULL, &nbd_face_command},
 };
 
 static const char tasks[] =
