@@ -6,6 +6,10 @@
  *
  *   nbd_load --socket PATH [--export NAME] --mode MODE [--block N] [--depth N] [--seconds S]
  *            [--seed N] [--simple] [--cpu N] [--pid N] [--state FILE] [--span BYTES] [--fua]
+ *            [--batch N]
+ *
+ * New requests are sent when --batch of them can be (default: a quarter of the depth), so that no
+ * server is made to wake up for each single one.
  *
  * Modes: randread, randwrite, seqread: prints one JSON line (iops, p50 and p99 in microseconds, and
  * the CPU microseconds per request of process --pid). write: tagged blocks in rounds, each with a
@@ -30,7 +34,7 @@
 
 struct load {
     const char *socket, *export, *mode, *state;
-    uint32_t block, depth;
+    uint32_t block, depth, batch;
     double seconds;
     uint64_t seed, span;
     bool simple, structured, fua;
@@ -330,10 +334,12 @@ static void run_load(struct load *l)
     while (t < end) {
         ssize_t n;
 
-        for (; l->idles; l->idles--)
-            fill_slot(l, l->idle[l->idles - 1], t);
-        if (l->out_bytes && !flush_out(l))
-            die("send");
+        if (l->idles >= l->batch) {
+            for (; l->idles; l->idles--)
+                fill_slot(l, l->idle[l->idles - 1], t);
+            if (!flush_out(l))
+                die("send");
+        }
         n = recv(l->fd, l->in + l->in_bytes, IN_ROOM - l->in_bytes, 0);
         if (n <= 0)
             die("recv");
@@ -597,7 +603,7 @@ static const struct option longs[] = {
     {"block", 1, NULL, 'b'},  {"depth", 1, NULL, 'd'},  {"seconds", 1, NULL, 't'},
     {"seed", 1, NULL, 'r'},   {"simple", 0, NULL, 'S'}, {"cpu", 1, NULL, 'c'},
     {"pid", 1, NULL, 'p'},    {"state", 1, NULL, 'f'},  {"span", 1, NULL, 'n'},
-    {"fua", 0, NULL, 'F'},    {NULL, 0, NULL, 0},
+    {"fua", 0, NULL, 'F'},    {"batch", 1, NULL, 'B'},  {NULL, 0, NULL, 0},
 };
 
 static void set_number(struct load *l, int id)
@@ -610,6 +616,9 @@ static void set_number(struct load *l, int id)
         break;
     case 'd':
         l->depth = (uint32_t)v;
+        break;
+    case 'B':
+        l->batch = (uint32_t)v;
         break;
     case 'r':
         l->seed = v;
@@ -651,8 +660,10 @@ static void parse_words(struct load *l, int argc, char **argv)
         else
             set_number(l, id);
     }
-    if (!l->socket || !l->mode || l->depth < 1 || l->depth > MAX_DEPTH || l->block < 512 ||
-        l->block > NBD_MAX_REQUEST || strlen(l->export) > 250) {
+    if (!l->batch)
+        l->batch = MAX(l->depth / 4, 1);
+    if (!l->socket || !l->mode || l->batch > l->depth || l->depth < 1 || l->depth > MAX_DEPTH ||
+        l->block < 512 || l->block > NBD_MAX_REQUEST || strlen(l->export) > 250) {
         fprintf(stderr, "nbd_load: see the first lines of bench/nbd_load.c\n");
         exit(2);
     }

@@ -9,7 +9,6 @@
 
 static const struct command *const commands[] = {
     &serve_command,
-    &ctl_command,
     NULL,
 };
 
