@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* probe.c - which format is on a file: every format looks at its first 64 KiB, its last 128 KiB and
+ * its size; the highest score wins, the order of the driver list breaks ties, and what nobody
+ * claims is raw. */
+#include "block/resolver_private.h"
+
+static int co_read_ends(struct blk_device *file, struct blk_probe *p, uint8_t *head, uint8_t *tail)
+{
+    p->size = file->size;
+    p->head_bytes = (size_t)MIN(file->size, BLK_PROBE_HEAD);
+    p->tail_bytes = (size_t)MIN(file->size, BLK_PROBE_TAIL);
+    p->head = head;
+    p->tail = tail;
+    TRY(co_blk_read_buf(file, 0, head, p->head_bytes));
+    return co_blk_read_buf(file, file->size - p->tail_bytes, tail, p->tail_bytes);
+}
+
+static const struct blk_driver *best_of(const struct resolver *r, const struct blk_probe *p,
+                                        const char **reason)
+{
+    const struct blk_driver *best = blk_find_driver(r->drivers, "raw");
+    int best_score = 1;
+    *reason = "no format was recognised";
+    for (const struct blk_driver *const *d = r->drivers; *d; d++) {
+        const char *why = "";
+        if (!(*d)->is_format || !(*d)->probe || *d == best)
+            continue;
+        int score = (*d)->probe(p, &why);
+        if (score > best_score) {
+            best = *d;
+            best_score = score;
+            *reason = why;
+        }
+    }
+    return best;
+}
+
+int co_resolver_probe(struct resolver *r, struct blk_device *file, const struct blk_driver **out,
+                      const char **reason, struct blk_error *e)
+{
+    struct blk_probe p = {.name = file->name, .as_qemu = trust_rule(r)->face};
+    const char *why;
+    auto_free uint8_t *buf = mem_aligned(BLK_PROBE_HEAD + BLK_PROBE_TAIL);
+    if (!buf)
+        return err_set(e, -ENOMEM, "no memory to look at the file");
+    if (file->size > 0) {
+        int rc = co_read_ends(file, &p, buf, buf + BLK_PROBE_HEAD);
+        if (rc < 0)
+            return err_errno(e, rc, "Could not read image for determining its format");
+    }
+    *out = best_of(r, &p, reason ? reason : &why);
+    return *out ? 0 : err_set(e, -ENOTSUP, "this build has no driver \"raw\"");
+}

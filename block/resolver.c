@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* resolver.c - from a spec to an open stack: parse it (spec.c), put the caller's format over it,
+ * open the tree (resolver_node.c), then what its images refer to (resolver_chain.c). */
+#include "block/resolver_private.h"
+#include "block/spec.h"
+
+/* --- parse
+ * ------------------------------------------------------------------------------------- */
+
+bool co_resolver_is_file(struct resolver *r, const char *path)
+{
+    struct host_stat st;
+    return co_host_stat(r->host, path, &st) == 0 &&
+           (st.type == HOST_FILE_REGULAR || st.type == HOST_FILE_BLOCK);
+}
+
+static bool co_env_is_file(const struct spec_env *env, const char *path)
+{
+    return co_resolver_is_file(env->arg, path);
+}
+
+int co_parse_spec(struct resolver *r, const char *text, bool image_opts, json_t **out,
+                  struct blk_error *e)
+{
+    struct spec_env env = {
+        .face = trust_rule(r)->face,
+        .co_is_file = co_env_is_file,
+        .arg = r,
+    };
+    return co_spec_parse(&env, text, image_opts, out, e);
+}
+
+static const char *nearest_driver(const struct resolver *r, const char *word, bool formats)
+{
+    const char *names[64];
+    size_t n = 0;
+    for (const struct blk_driver *const *d = r->drivers; *d && n < ARRAY_LEN(names); d++)
+        if (!formats || (*d)->is_format)
+            names[n++] = (*d)->name;
+    return opts_nearest(word, names, n);
+}
+
+int unknown_driver(struct open_run *run, const char *name, struct blk_error *e)
+{
+    if (run->rule->face)
+        return err_set(e, -EINVAL, "Unknown driver '%.60s'", name);
+    const char *near = nearest_driver(run->r, name, false);
+    return err_set(e, -ENOTSUP, "this build has no driver \"%.60s\"%s%s%s", name,
+                   near ? ": the nearest is \"" : "", near ? near : "", near ? "\"" : "");
+}
+
+static int check_format(struct resolver *r, const char *format, struct blk_error *e)
+{
+    const struct blk_driver *d = blk_find_driver(r->drivers, format);
+    if (d && (d->is_format || trust_rule(r)->face))
+        return 0;
+    if (trust_rule(r)->face)
+        return err_set(e, -EINVAL, "Unknown driver '%.60s'", format);
+    const char *near = nearest_driver(r, format, true);
+    return err_set(e, -EINVAL, "Unknown file format '%.60s'%s%s%s", format,
+                   near ? ": the nearest is '" : "", near ? near : "", near ? "'" : "");
+}
+
+int put_format(struct resolver *r, const char *format, json_t **tree, struct blk_error *e)
+{
+    const char *told = json_string_value(json_object_get(*tree, "driver"));
+    const struct blk_driver *known = told ? blk_find_driver(r->drivers, told) : NULL;
+    if (told && strcmp(told, format) == 0)
+        return 0;
+    if (told && known && known->is_format && !trust_rule(r)->face)
+        return err_set(e, -EINVAL, "the format is told twice: %s and %s", told, format);
+    if (told && (!known || !known->is_format))
+        *tree = spec_on_file(*tree);
+    if (json_object_set_new(*tree, "driver", json_string(format)) < 0)
+        return err_set(e, -ENOMEM, "no memory for a spec");
+    return 0;
+}
+
+int co_resolver_parse(struct resolver *r, const char *text, const char *format, bool image_opts,
+                      json_t **out, struct blk_error *e)
+{
+    json_t *tree = NULL;
+    *out = NULL;
+    if (format)
+        TRY(check_format(r, format, e));
+    TRY(co_parse_spec(r, text, image_opts, &tree, e));
+    int rc = format ? put_format(r, format, &tree, e) : 0;
+    if (rc < 0) {
+        json_decref(tree);
+        return rc;
+    }
+    *out = tree;
+    return 0;
+}
+
+/* --- open
+ * ------------------------------------------------------------------------------------- */
+
+static void run_drop(struct open_run *run)
+{
+    references_drop(run->first);
+    for (size_t i = 0; i < run->opened_count; i++)
+        co_blk_close(run->opened[i], NULL);
+    mem_free(run->opened);
+    links_drop(run);
+}
+
+static int co_run(struct resolver *r, struct node *n, struct blk_device **out, struct blk_error *e)
+{
+    struct open_run run = {.r = r, .rule = trust_rule(r)};
+    struct blk_device *dev = NULL;
+    n->link = link_new(&run, NULL, true);
+    n->cache = r->cache;
+    if (r->force_share && !(n->flags & BLK_OPEN_WRITE))
+        n->flags |= BLK_OPEN_FORCE_SHARE;
+    int rc = n->link ? co_node_open(&run, n, &dev, e)
+                     : err_set(e, -ENOMEM, "no memory to open a device");
+    if (rc == 0)
+        rc = co_references_open(&run, e);
+    if (rc == 0)
+        rc = co_run_opened(&run, e);
+    run_drop(&run);
+    if (rc == 0)
+        *out = dev;
+    else
+        co_blk_close(dev, NULL);
+    return rc;
+}
+
+int co_resolver_open_tree(struct resolver *r, const json_t *tree, unsigned open_flags,
+                          struct blk_device **out, struct blk_error *e)
+{
+    struct blk_error own = {0};
+    struct node n = {.tree = tree, .flags = open_flags};
+    return co_run(r, &n, out, e ? e : &own);
+}
+
+int co_resolver_open(struct resolver *r, const char *text, const char *format, unsigned open_flags,
+                     struct blk_device **out, struct blk_error *e)
+{
+    json_t *tree = NULL;
+    int rc = co_resolver_parse(r, text, format, false, &tree, e);
+    if (rc == 0)
+        rc = co_resolver_open_tree(r, tree, open_flags, out, e);
+    else if (e && !trust_rule(r)->face)
+        err_prefix(e, "%.200s", text);
+    json_decref(tree);
+    if (rc < 0 && e && trust_rule(r)->face)
+        err_prefix(e, "Could not open '%.200s'", text);
+    return rc;
+}
+
+/* What stands below the formats of @tree. Borrowed. */
+static const json_t *bottom_of(struct resolver *r, const json_t *tree)
+{
+    for (;;) {
+        const char *name = json_string_value(json_object_get(tree, "driver"));
+        const struct blk_driver *d = name ? blk_find_driver(r->drivers, name) : NULL;
+        const json_t *file = json_object_get(tree, "file");
+        if (!file || (name && !(d && d->is_format)))
+            return tree;
+        tree = file;
+    }
+}
+
+int co_resolver_open_file(struct resolver *r, const char *text, unsigned open_flags,
+                          unsigned create, struct blk_device **out, struct blk_error *e)
+{
+    struct blk_error own = {0};
+    json_t *tree = NULL;
+    e = e ? e : &own;
+    int rc = co_parse_spec(r, text, false, &tree, e);
+    if (rc < 0)
+        return trust_rule(r)->face ? rc : err_prefix(e, "%.200s", text);
+    struct node n = {
+        .tree = bottom_of(r, tree), .flags = open_flags, .create = create, .bottom = true};
+    rc = co_run(r, &n, out, e);
+    json_decref(tree);
+    return rc;
+}
