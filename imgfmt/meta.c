@@ -339,6 +339,13 @@ void meta_publish(struct meta *m, struct meta_page *p, uint64_t key, struct meta
     __atomic_store_n(slot, p, __ATOMIC_SEQ_CST);
 }
 
+void meta_unpublish_all(struct meta *m)
+{
+    for (size_t i = 0; i < m->bucket_count; i++)
+        for (struct meta_page *p = m->buckets[i]; p; p = p->hash_next)
+            meta_unpublish(p);
+}
+
 /* --- changing pages --- */
 
 void meta_list_dirty(struct meta *m, struct meta_page *p)
@@ -432,9 +439,7 @@ void co_meta_close(struct meta *m)
     if (!m)
         return;
     meta_batch_close(m);
-    for (size_t i = 0; i < m->bucket_count; i++)
-        for (struct meta_page *p = m->buckets[i]; p; p = p->hash_next)
-            meta_unpublish(p);
+    meta_unpublish_all(m);
     for (struct meta_slab *s = m->slabs, *next; s; s = next) {
         next = s->next;
         mem_free(s->data);
@@ -458,4 +463,14 @@ bool meta_is_dirty(const struct meta *m)
 uint64_t meta_bytes(const struct meta *m)
 {
     return m->page_count * (uint64_t)m->o.page_bytes;
+}
+
+uint64_t meta_limit(const struct meta *m)
+{
+    return m->o.limit_bytes;
+}
+
+uint32_t meta_page_bytes(const struct meta *m)
+{
+    return m->o.page_bytes;
 }

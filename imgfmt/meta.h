@@ -86,6 +86,7 @@ must_use int meta_touch(struct meta *m, struct meta_page *p);
 void meta_publish(struct meta *m, struct meta_page *p, uint64_t key, struct meta_page **slot);
 
 void meta_unpublish(struct meta_page *p);
+void meta_unpublish_all(struct meta *m); /* the index goes away */
 
 /* The data written so far must be durable before any page of @rank or above that is dirty now (or
  * dirtied before the next batch) is written. */
@@ -114,5 +115,7 @@ int meta_error(const struct meta *m);
 /* Something that was changed is not durable yet, or deferred calls have not run. */
 bool meta_is_dirty(const struct meta *m);
 uint64_t meta_bytes(const struct meta *m);
+uint64_t meta_limit(const struct meta *m);
+uint32_t meta_page_bytes(const struct meta *m);
 
 #endif
