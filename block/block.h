@@ -224,7 +224,9 @@ struct blk_device {
     struct co_range
         serial; /* read-modify-write against all other writes; used when request_align > 1 */
     struct blk_listener *listeners;
-    struct host_file *file;          /* set by bottom devices only: what resolve answers */
+    struct host_file *file; /* set by bottom devices only: what resolve answers */
+    struct co *gate;        /* the coroutine that changes size or mode; all other requests wait */
+    struct co_queue gate_waiters;
     struct blk_device *next_closing; /* co_blk_close()'s list: chains are closed by a loop */
 };
 
@@ -239,12 +241,15 @@ must_use int co_blk_open(const struct blk_driver *driver, const char *name, cons
                          unsigned open_flags, struct blk_opener *opener,
                          const struct blk_child *children, size_t count, struct blk_device **out,
                          struct blk_error *e);
-/* For drivers, in open(): adds @child (takes its reference). */
+/* For drivers, in open(): adds @child (takes its reference; on failure it stays the caller's). */
 must_use int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *child);
 /* For drivers, in open(): the child given by hand under @role, or else the one that the opener
  * makes of the option tree's key of that name. Gives *out (borrowed; may be NULL). */
 must_use int co_blk_want_child(struct blk_device *dev, struct blk_opener *opener, const char *role,
                                unsigned open_flags, struct blk_device **out, struct blk_error *e);
+/* For filters, in open(): what @dev passes on of @child's nature (what fresh and discarded space
+ * reads as, what is fast, best sizes), not its alignment: the child sees to that itself. */
+void blk_inherit_limits(struct blk_device *dev, const struct blk_device *child);
 struct blk_device *blk_child(const struct blk_device *dev, const char *role); /* NULL: none */
 struct blk_device *blk_ref(struct blk_device *dev);
 /* Drops a reference; the last one waits for requests in flight, closes the device, then its

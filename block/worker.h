@@ -41,6 +41,14 @@ struct worker {
     unsigned index;
     void *host_state; /* the host's per-worker part */
     struct alloc_fault alloc_fault;
+    /* block/device.c's: requests in flight here, by the epoch in which they began (two counters, as
+     * in SRCU), so that a grace period waits only for those that began before it. */
+    struct {
+        unsigned epoch;
+        uint64_t in_flight[2];
+        struct co_queue ended;
+        struct co_mutex one_waiter;
+    } requests;
 };
 
 struct runtime_options {

@@ -1,7 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* drivers.c - every driver of every floor, in the order in which probes of equal score win. */
 #include "block/block.h"
+#include "imgfmt/raw.h"
 
 const struct blk_driver *const blk_drivers[] = {
+    &raw_driver,
+    /* not formats */
+    &file_driver,
+    &mem_driver,
+    &null_driver,
+    &slice_driver,
+    &concat_driver,
     NULL,
 };

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices.
+ *
+ * Changes of mode and size close the device's gate: requests in flight end first, new ones wait. */
+#include "block/waist.h"
+
+/* --- reopen, complete ------------------------------------------------------------------------- */
+
+/* Backing devices stay read-only: who wants to write one asks for it itself. */
+static bool follows_parent(const struct blk_child *child)
+{
+    return strcmp(child->role, "backing") != 0 && strcmp(child->role, "parent") != 0;
+}
+
+static int reopen_children(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    for (size_t i = 0; i < dev->child_count; i++) {
+        struct blk_child *child = &dev->children[i];
+        /* Another holder of the same device may be writing to it. */
+        if (!follows_parent(child) || child->dev->writable == write ||
+            (!write && child->dev->refs > 1))
+            continue;
+        TRY(co_blk_reopen(child->dev, write, e));
+    }
+    return 0;
+}
+
+static int reopen_gated(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    if (write) {
+        if (dev->marked_corrupt)
+            return err_set(e, -EROFS, "%s is marked corrupt and stays read-only", dev->name);
+        TRY(reopen_children(dev, true, e));
+    } else {
+        int rc = co_blk_inside_flush(dev);
+        if (rc < 0)
+            return err_errno(e, rc, "%s could not be flushed", dev->name);
+    }
+    if (dev->driver->co_reopen)
+        TRY(dev->driver->co_reopen(dev, write, e));
+    dev->writable = write;
+    dev->open_flags =
+        write ? dev->open_flags | BLK_OPEN_WRITE : dev->open_flags & ~(unsigned)BLK_OPEN_WRITE;
+    return write ? 0 : reopen_children(dev, false, e);
+}
+
+int co_blk_reopen(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    if (dev->writable == write)
+        return 0;
+    co_blk_gate_close(dev);
+    int rc = reopen_gated(dev, write, e);
+    blk_gate_open(dev);
+    return rc;
+}
+
+int co_blk_complete(struct blk_device *dev, struct blk_error *e)
+{
+    if (!(dev->open_flags & BLK_OPEN_FRESH))
+        return 0;
+    co_blk_gate_close(dev);
+    int rc = dev->driver->co_complete ? dev->driver->co_complete(dev, e) : 0;
+    for (size_t i = 0; rc == 0 && i < dev->child_count; i++)
+        rc = co_blk_complete(dev->children[i].dev, e);
+    if (rc == 0)
+        dev->open_flags &= ~(unsigned)BLK_OPEN_FRESH;
+    blk_gate_open(dev);
+    return rc;
+}
+
+/* --- resize ----------------------------------------------------------------------------------- */
+
+int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
+{
+    if (!dev->driver->co_resize)
+        return err_set(e, -ENOTSUP, "Image format driver does not support resize");
+    if (!dev->writable)
+        return err_set(e, -EROFS, "%s is read-only", dev->name);
+    if (size > INT64_MAX)
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes is more than any image can hold", size);
+    if (size < dev->size && !shrink)
+        return err_set(e, -EINVAL,
+                       "Use the --shrink option to perform a shrink operation; %s would lose its "
+                       "last %" PRIu64 " bytes",
+                       dev->name, dev->size - size);
+    co_blk_gate_close(dev);
+    int rc = dev->driver->co_resize(dev, size, shrink, e);
+    if (rc == 0)
+        dev->size = size;
+    blk_gate_open(dev);
+    if (rc == 0)
+        blk_tell(dev, BLK_EV_RESIZED);
+    return rc;
+}
+
+/* --- check, info ------------------------------------------------------------------------------ */
+
+int co_blk_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e)
+{
+    if (!dev->driver->co_check)
+        return err_set(e, -ENOTSUP, "This image format does not support checks");
+    if ((check->fix_leaks || check->fix_errors) && !dev->writable)
+        return err_set(e, -EROFS, "%s is read-only and cannot be repaired", dev->name);
+    co_blk_gate_close(dev);
+    int rc = dev->driver->co_check(dev, check, e);
+    blk_gate_open(dev);
+    return rc;
+}
+
+/* What the files below take on disk, but for backing devices; unknown if one of them is. */
+static uint64_t actual_size(struct blk_device *dev)
+{
+    uint64_t sum = 0;
+    bool any = false;
+    for (size_t i = 0; i < dev->child_count; i++) {
+        if (!follows_parent(&dev->children[i]))
+            continue;
+        struct blk_info below = {0};
+        struct blk_error ignored;
+        int rc = co_blk_info(dev->children[i].dev, &below, &ignored);
+        uint64_t bytes = rc < 0 ? UINT64_MAX : below.actual_size;
+        blk_info_drop(&below);
+        if (bytes == UINT64_MAX || !add_u64(sum, bytes, &sum))
+            return UINT64_MAX;
+        any = true;
+    }
+    return any ? sum : UINT64_MAX;
+}
+
+struct info_call {
+    struct blk_device *dev;
+    struct blk_info *out;
+    struct blk_error *e;
+};
+
+static int info_at_home(void *arg)
+{
+    struct info_call *call = arg;
+    struct blk_device *dev = call->dev;
+    struct blk_info *out = call->out;
+    *out = (struct blk_info){.virtual_size = dev->size,
+                             .actual_size = UINT64_MAX,
+                             .cluster_size = dev->limits.cluster_size,
+                             .corrupt = dev->marked_corrupt};
+    if (dev->driver->co_info) {
+        int rc = dev->driver->co_info(dev, out, call->e);
+        if (rc < 0) {
+            blk_info_drop(out);
+            return rc;
+        }
+    }
+    if (out->actual_size == UINT64_MAX)
+        out->actual_size = actual_size(dev);
+    return 0;
+}
+
+int co_blk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
+{
+    struct info_call call = {dev, out, e};
+    return co_on(dev->home, info_at_home, &call);
+}
+
+void blk_info_drop(struct blk_info *i)
+{
+    mem_free(i->backing_name);
+    mem_free(i->backing_format);
+    mem_free(i->full_backing_name);
+    json_decref(i->specific);
+    json_decref(i->snapshots);
+    *i = (struct blk_info){0};
+}
+
+/* --- inner devices ---------------------------------------------------------------------------- */
+
+int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                      struct blk_error *e)
+{
+    *out = NULL;
+    *count = 0;
+    if (!dev->driver->co_inner_list)
+        return 0;
+    return dev->driver->co_inner_list(dev, out, count, e);
+}
+
+void blk_inner_drop(struct blk_inner *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        mem_free(list[i].name);
+        mem_free(list[i].kind);
+    }
+    mem_free(list);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/lib/on_host.h"
+
+int on_host(const char *kind, int (*fn)(void *arg), void *arg)
+{
+    struct runtime_options o = {.workers = 1};
+    struct runtime *rt;
+    int rc = host_open(kind, &o.host);
+    if (rc < 0 || (rc = runtime_open(&o, &rt)) < 0) {
+        fprintf(stderr, "no host: %s\n", strerror(-rc));
+        abort();
+    }
+    rc = runtime_run(rt, fn, arg);
+    runtime_close(rt);
+    host_close(o.host);
+    return rc;
+}
+
+int co_try_open_text(const struct blk_driver *driver, const char *options, unsigned open_flags,
+                     struct blk_device *child, struct blk_device **out, struct blk_error *e)
+{
+    json_t *tree = json_object();
+    int rc = opts_text_to_tree(options, NULL, tree, e);
+    if (rc == 0) {
+        struct blk_child file = {.role = "file", .dev = child};
+        rc = co_blk_open(driver, NULL, tree, open_flags, NULL, &file, child ? 1 : 0, out, e);
+    }
+    json_decref(tree);
+    return rc;
+}
+
+struct blk_device *co_open_text(const struct blk_driver *driver, const char *options,
+                                struct blk_device *child)
+{
+    struct blk_error e = {0};
+    struct blk_device *dev = NULL;
+    if (co_try_open_text(driver, options, BLK_OPEN_WRITE, child, &dev, &e) < 0) {
+        fprintf(stderr, "%s,%s: %s\n", driver->name, options, e.text);
+        abort();
+    }
+    return dev;
+}
+
+void co_close_ok(struct blk_device *dev)
+{
+    struct blk_error e = {0};
+    if (co_blk_close(dev, &e) < 0) {
+        fprintf(stderr, "close: %s\n", e.text);
+        abort();
+    }
+}
+
+uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+void fill_random(uint64_t *state, void *to, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        ((uint8_t *)to)[i] = (uint8_t)(next_random(state) >> 32 | 1);
+}

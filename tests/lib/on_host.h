@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* on_host.h - runs a test's coroutine on a runtime of its own, and opens small stacks by hand. */
+#ifndef TESTS_ON_HOST_H
+#define TESTS_ON_HOST_H
+
+#include "block/block.h"
+
+/* Runs @fn(@arg) as a coroutine with one worker on the real host @kind (NULL: the best); its value.
+ */
+int on_host(const char *kind, int (*fn)(void *arg), void *arg);
+
+/* Opens @driver over @child (role "file"; NULL: none; the reference is taken over) with options as
+ * key=value text. Aborts with the error's text when that fails. Writable. */
+struct blk_device *co_open_text(const struct blk_driver *driver, const char *options,
+                                struct blk_device *child);
+/* The same, failing: gives the errno and *e. */
+int co_try_open_text(const struct blk_driver *driver, const char *options, unsigned open_flags,
+                     struct blk_device *child, struct blk_device **out, struct blk_error *e);
+void co_close_ok(struct blk_device *dev);
+
+/* A reproducible stream of numbers. */
+uint64_t next_random(uint64_t *state);
+void fill_random(uint64_t *state, void *to, size_t bytes);
+
+#endif
