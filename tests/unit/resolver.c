@@ -51,7 +51,7 @@ static int co_chain_opened(struct blk_device *dev, struct blk_error *e)
     if (opened_count < sizeof opened_order - 1)
         opened_order[opened_count] = backing ? 'b' : '.';
     opened_count++;
-    if (backing && strcmp(backing->driver->name, "null") != 0 && backing->size == 0)
+    if (backing && strcmp(backing->driver->name, "chain") == 0 && backing->size == 0)
         return err_set(e, -EIO, "opened before what is behind it");
     return 0;
 }
@@ -398,7 +398,7 @@ static const struct open_case cases[] = {
     {TRUST_WRITE, "table.img//p2", .flags = W, .shape = "half(raw)"},
     {TRUST_READ, "table.img//p9", .rc = -ENOENT, .says = "there is no p9 in it"},
     {TRUST_READ, "base.img//p1", .rc = -ENOTSUP, .says = "base.img: driver \"raw\" has no inner"},
-    {TRUST_READ, "table.img//p1//x", .rc = -ENOTSUP, .says = "\"half\" has no inner"},
+    {TRUST_READ, "table.img//p2//x", .rc = -ENOTSUP, .says = "\"half\" has no inner"},
     {TRUST_FACE, "table.img//p2", .rc = -ENOTDIR, .says = "Not a directory"},
     {TRUST_READ, "table.img//p2", .format = "chain", .rc = -EINVAL, .says = "not in chain format"},
     {TRUST_READ, "md:base.img,lone.img", .rc = -ENOTSUP, .says = "this build has no driver \"md\""},
