@@ -21,17 +21,38 @@ struct os_source {
 struct os_host {
     struct host pub;
     pthread_mutex_t signal_lock;
-    struct host_stream *signal_stream; /* of the coroutine in co_host_signal(); under signal_lock */
-    bool signal_cancelled;             /* under signal_lock */
+    struct os_stream *signal_stream; /* of the coroutine in co_host_signal(); under signal_lock */
+    bool signal_cancelled;           /* under signal_lock */
+    struct worker *signal_worker;    /* where it waits; under signal_lock */
+    struct worker_msg signal_msg;
     bool use_date_epoch;
     uint64_t date_epoch_ns;
 };
 
 struct os_batch; /* host_os_batch.c */
+struct os_stream_wait;
+
+/* A stream belongs to the worker that first waits on it; it may move once (accepted here, served
+ * there), while nobody waits. Events that the former owner had already fetched are ignored. */
+struct os_stream {
+    struct host_stream pub;
+    struct os_source source;
+    int fd;
+    atomic_uint ready; /* enum host_wait as last seen by epoll, less what gave EAGAIN since */
+    atomic_bool shut;
+    char *address, *unlink_path;
+    uint64_t unlink_device, unlink_inode;
+
+    pthread_mutex_t lock;
+    struct os_worker *owner, *first_owner;  /* under lock */
+    struct os_stream_wait *reader, *writer; /* under lock; both on the owner */
+    struct worker_msg free_msg;
+};
 
 struct os_worker {
     struct worker *worker;
     int epoll, event;
+    bool pipe_signal_blocked;
     struct os_batch *batch; /* made when first used */
 };
 
@@ -123,8 +144,13 @@ int co_os_sync_dir(struct host *h, const char *path);
 int co_os_realpath(struct host *h, const char *path, char **out);
 int co_os_list(struct host *h, const char *path, char ***names, size_t *count);
 
-/* --- host_stream.c ---------------------------------------------------------------------------- */
+/* --- host_stream.c, host_address.c, host_signal.c
+ * ---------------------------------------------------------------------------- */
 
+/* Takes @fd, also on failure. @address is copied; NULL: none. */
+must_use int os_stream_make(struct host *h, int fd, const char *address, struct os_stream **out);
+/* Wakes who waits on @s, on its owner. */
+void os_stream_kick(struct os_stream *s);
 int co_os_listen(struct host *h, const char *address, struct host_stream **out);
 int co_os_accept(struct host_stream *listener, struct host_stream **out);
 int co_os_connect(struct host *h, const char *address, struct host_stream **out);
@@ -147,7 +173,13 @@ void os_signal_cancel(struct host *h);
     .co_extent = co_os_extent, .co_copy = co_os_copy, .co_fstat = co_os_fstat,                    \
     .co_advise = co_os_advise, .lock = os_lock, .lock_test = os_lock_test, .fd = os_fd,           \
     .co_stat = co_os_stat, .co_rename = co_os_rename, .co_unlink = co_os_unlink,                  \
-    .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath, .co_list = co_os_list
+    .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath, .co_list = co_os_list,          \
+    .co_listen = co_os_listen, .co_accept = co_os_accept, .co_connect = co_os_connect,            \
+    .stream_recv = os_stream_recv, .stream_sendv = os_stream_sendv,                               \
+    .stream_send_file = os_stream_send_file, .co_stream_wait = co_os_stream_wait,                 \
+    .stream_shutdown = os_stream_shutdown, .stream_close = os_stream_close,                       \
+    .stream_address = os_stream_address, .co_signal = co_os_signal,                               \
+    .signal_cancel = os_signal_cancel
 
 /* host_threads.c, host_uring.c: gives a host, or -ENOTSUP. */
 must_use int host_threads_open(struct host **out);

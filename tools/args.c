@@ -130,11 +130,28 @@ static bool frames_own(const struct args *a, int id)
     return false;
 }
 
+/* The verb's long option that is nearest to @word ("--forse=x"), or NULL. */
+static const char *nearest_option(const struct args *a, const char *word)
+{
+    char bare[64];
+    const char *names[80];
+    size_t count = 0;
+    snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(word + 2, "="), word + 2);
+    for (const struct option *o = a->longs; o->name && count < ARRAY_LEN(names); o++)
+        names[count++] = o->name;
+    return opts_nearest(bare, names, count);
+}
+
 static int unknown_option(const struct args *a)
 {
     const char *word = a->argv[optind > 0 ? optind - 1 : 0];
-    if (optopt && optopt < 256 && strncmp(word, "--", 2) != 0)
+    if (strncmp(word, "--", 2) != 0) {
         tool_misuse(a->tool, "unrecognized option '-%c'", optopt);
+        return ARGS_BAD;
+    }
+    const char *near = nearest_option(a, word);
+    if (near && a->tool->face == FACE_LAMINA)
+        tool_misuse(a->tool, "unrecognized option '%s'; did you mean '--%s'?", word, near);
     else
         tool_misuse(a->tool, "unrecognized option '%s'", word);
     return ARGS_BAD;
@@ -198,6 +215,16 @@ void command_help(const struct tool *t, const struct command *c, FILE *to)
     help_table(t, common, to);
     if (c->notes)
         fprintf(to, "\n%s\n", c->notes);
+}
+
+bool tool_add_object(struct tool *t, const char *text)
+{
+    if (t->object_count == TOOL_OBJECTS) {
+        tool_misuse(t, "more than %d objects", TOOL_OBJECTS);
+        return false;
+    }
+    t->objects[t->object_count++] = text;
+    return true;
 }
 
 const struct command *command_find(const struct tool *t, const char *name)

@@ -8,6 +8,9 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
+    &info_command,
+    &create_command,
+    &serve_command,
     NULL,
 };
 
@@ -20,6 +23,7 @@ static const struct face_entry {
 } faces[] = {
     {"qemu-img", FACE_IMG, face_img_main, NULL},
     {"qemu-io", FACE_IO, face_io_main, NULL},
+    {"qemu-nbd", FACE_NBD, NULL, &nbd_face_command},
 };
 
 static const char tasks[] =
@@ -51,7 +55,15 @@ static void print_tasks(const struct tool *t)
 
 static int unknown_verb(const struct tool *t, const char *verb)
 {
-    tool_error(t, "there is no verb '%s'", verb);
+    const char *names[ARRAY_LEN(commands)];
+    size_t count = 0;
+    for (const struct command *const *c = t->commands; *c; c++)
+        names[count++] = (*c)->name;
+    const char *near = opts_nearest(verb, names, count);
+    if (near)
+        tool_error(t, "there is no verb '%s'; did you mean '%s'?", verb, near);
+    else
+        tool_error(t, "there is no verb '%s'; `%s` alone lists them", verb, t->called);
     return 1;
 }
 

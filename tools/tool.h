@@ -22,6 +22,7 @@ enum face {
 };
 
 enum output { OUTPUT_HUMAN, OUTPUT_JSON };
+#define TOOL_OBJECTS 32
 
 /* What the caller asked of this run. main.c fills it, args_next() sets the common options. */
 struct tool {
@@ -32,13 +33,15 @@ struct tool {
 
     /* Common options. Under lamina's own name every verb takes --host, --chain and --untrusted,
      * before the verb or after it. The others belong to the verbs that list them. */
-    const char *host_kind; /* --host=uring|threads; NULL: the best there is */
-    const char *chain_dir; /* --chain DIR; NULL: none */
-    bool untrusted;        /* --untrusted */
-    bool force_share;      /* -U */
-    bool quiet;            /* -q */
-    bool progress;         /* -p */
-    enum output output;    /* --output */
+    const char *host_kind;             /* --host=uring|threads; NULL: the best there is */
+    const char *chain_dir;             /* --chain DIR; NULL: none */
+    bool untrusted;                    /* --untrusted */
+    bool force_share;                  /* -U */
+    bool quiet;                        /* -q */
+    bool progress;                     /* -p */
+    enum output output;                /* --output */
+    const char *objects[TOOL_OBJECTS]; /* --object, in order */
+    unsigned object_count;
 
     /* While tool_run() runs. */
     struct host *host;
@@ -94,6 +97,9 @@ int args_next(struct args *a, const char **value);
 int args_operands(const struct args *a, char ***operands); /* their number; borrowed */
 void args_drop(struct args *a);
 
+/* Keeps an --object for the resolvers of this run. False after a message: there are too many. */
+bool tool_add_object(struct tool *t, const char *text);
+
 /* Entries that verbs share in their tables. */
 #define ARG_FORCE_SHARE                                                                          \
     {                                                                                            \
@@ -144,7 +150,7 @@ must_use int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_th
  * tool_run(). */
 void tool_block_signals(const int *signals);
 /* A resolver for this run; inside tool_run(). @trust as for lamina's own name: the faces and
- * --untrusted have their own rows, which are used instead. */
+ * --untrusted have their own rows, which are used instead. image.h has one with the secrets. */
 void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 
 /* --- the verbs

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image.c - opening what the command line names. All names go through the resolver, which knows who
+ * may open what; this file only fills it in from the options. */
+#include <ctype.h>
+
+#include "tools/image.h"
+
+int co_tool_resolver(struct tool *t, enum trust trust, const char *cache, struct resolver *r,
+                     struct blk_error *e)
+{
+    tool_resolver(t, trust, r);
+    if (cache)
+        r->cache = cache;
+    for (unsigned i = 0; i < t->object_count; i++) {
+        int rc = co_resolver_add_object(r, t->objects[i], e);
+        if (rc < 0) {
+            resolver_drop(r);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int co_open(struct tool *t, const struct image *i, struct resolver *r,
+                   struct blk_device **out, struct blk_error *e)
+{
+    unsigned flags = i->flags;
+    if (t->force_share && !(flags & BLK_OPEN_WRITE))
+        flags |= BLK_OPEN_FORCE_SHARE;
+    if (!i->image_opts)
+        return co_resolver_open(r, i->text, i->format, flags, out, e);
+    json_t *tree = NULL;
+    int rc = co_resolver_parse(r, i->text, i->format, true, &tree, e);
+    if (rc == 0)
+        rc = co_resolver_open_tree(r, tree, flags, out, e);
+    json_decref(tree);
+    return rc < 0 ? err_prefix(e, "Could not open '%.200s'", i->text) : rc;
+}
+
+int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
+                  struct blk_error *e)
+{
+    struct resolver r;
+    *out = NULL;
+    TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
+    int rc = co_open(t, i, &r, out, e);
+    resolver_drop(&r);
+    return rc;
+}
+
+int co_image_close(struct blk_device *dev, int rc, struct blk_error *e)
+{
+    struct blk_error closing = {0};
+    if (!dev)
+        return rc;
+    int closed = co_blk_close(dev, &closing);
+    if (rc < 0 || closed >= 0)
+        return rc;
+    if (e)
+        *e = closing;
+    return closed;
+}
+
+bool cache_known(const char *name)
+{
+    static const char *const names[] = {"writeback", "none",       "off",
+                                        "unsafe",    "directsync", "writethrough"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+#define MAX_FORMATS 64
+
+const struct blk_driver *format_find(const struct tool *t, const char *name, const char *what)
+{
+    const char *names[MAX_FORMATS];
+    size_t count = 0;
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
+        if (!(*d)->is_format)
+            continue;
+        if (strcmp((*d)->name, name) == 0)
+            return *d;
+        if (count < MAX_FORMATS)
+            names[count++] = (*d)->name;
+    }
+    const char *near = opts_nearest(name, names, count);
+    if (t->face != FACE_LAMINA)
+        tool_error(t, "%sUnknown file format '%s'", what, name);
+    else if (near)
+        tool_error(t, "%sthere is no format '%s'; did you mean '%s'?", what, name, near);
+    else
+        tool_error(t, "%sthere is no format '%s'; `%s help formats` lists them", what, name,
+                   t->called);
+    return NULL;
+}
+
+/* True if @word (of @bytes) stands in the blank separated @list. */
+static bool listed(const char *list, const char *word, size_t bytes)
+{
+    while (list && *list) {
+        size_t n = strcspn(list, " ");
+        if (n == bytes && strncasecmp(list, word, n) == 0)
+            return true;
+        list += n + strspn(list + n, " ");
+    }
+    return false;
+}
+
+const struct blk_driver *format_by_ending(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    const char *dot = strrchr(slash ? slash : name, '.');
+    if (!dot)
+        return NULL;
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++)
+        if ((*d)->is_format && listed((*d)->extensions, dot + 1, strlen(dot + 1)))
+            return *d;
+    return NULL;
+}
+
+bool size_told(const struct tool *t, const char *what, const char *text, uint64_t *bytes)
+{
+    struct blk_error e = {0};
+    int rc = opts_parse_size(text, bytes, &e);
+    if (rc == 0 && *bytes <= INT64_MAX)
+        return true;
+    if (rc == -EINVAL) {
+        tool_error(t, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
+        tool_error(t, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+    } else {
+        tool_error(t, "Invalid %s specified. Must be between 0 and %" PRId64 ".", what, INT64_MAX);
+    }
+    return false;
+}
+
+int tool_failed(const struct tool *t, const struct blk_error *e)
+{
+    if (e->text[0])
+        tool_error(t, "%s", e->text);
+    else if (e->rc < 0) /* else it was told already */
+        tool_error(t, "%s", strerror(-e->rc));
+    return 1;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image.h - how verbs open the images that they are told, and the words of the options that say
+ * how. */
+#ifndef TOOLS_IMAGE_H
+#define TOOLS_IMAGE_H
+
+#include "tools/tool.h"
+
+/* One image as told on the command line. Zero-initialised but for text is a read-only image of a
+ * format to be found out. */
+struct image {
+    const char *text;   /* the operand */
+    const char *format; /* -f; NULL: probe */
+    bool image_opts;    /* --image-opts: text is key=value or json */
+    const char *cache;  /* -t or -T; NULL: writeback */
+    unsigned flags;     /* enum blk_open_flags */
+    enum trust trust;   /* of lamina's own name */
+};
+
+/* Opens it; inside tool_run(). Gives *out; the error names the image. */
+must_use int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
+                           struct blk_error *e);
+/* A resolver for this run with the --object secrets in it; resolver_drop() it. */
+must_use int co_tool_resolver(struct tool *t, enum trust trust, const char *cache,
+                              struct resolver *r, struct blk_error *e);
+/* Closes @dev (may be NULL); its error only if *e holds none yet. Gives the first. */
+int co_image_close(struct blk_device *dev, int rc, struct blk_error *e);
+
+/* True if @name is one of the cache modes; the message is the caller's. */
+bool cache_known(const char *name);
+/* By name or NULL after a message that names the nearest; @what goes in front ("x.img: "). */
+const struct blk_driver *format_find(const struct tool *t, const char *name, const char *what);
+/* The format that @name's ending says, or NULL. */
+const struct blk_driver *format_by_ending(const char *name);
+/* A size of the command line; a message and false if it is none. @what: "image size". */
+bool size_told(const struct tool *t, const char *what, const char *text, uint64_t *bytes);
+/* Tells what went wrong: "lamina: TEXT". Gives 1. */
+int tool_failed(const struct tool *t, const struct blk_error *e);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* info.c - what an image is. Opens the file that is named and, without --backing-chain, no other:
+ * what an image says of other files is printed, not followed. */
+#include "tools/image.h"
+#include "tools/output.h"
+
+enum { ARG_CHAIN = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    {ARG_CHAIN, "backing-chain", NULL, "say the same of all that it stands on", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_OUTPUT,
+    ARG_FORCE_SHARE,
+    ARG_END};
+
+struct fact {
+    char *name;
+    const char *format;
+    struct blk_info info;
+};
+
+struct info {
+    struct tool *tool;
+    struct image image;
+    bool chain;
+    struct fact *facts;
+    size_t count;
+    struct blk_error error;
+};
+
+static int co_fact(struct info *in, struct blk_device *dev)
+{
+    struct fact *more = mem_resize(in->facts, (in->count + 1) * sizeof(*more));
+    if (!more)
+        return err_set(&in->error, -ENOMEM, "out of memory");
+    in->facts = more;
+    struct fact *f = &more[in->count];
+    *f = (struct fact){.format = dev->driver->name};
+    bool plain = in->count == 0 && !in->image.image_opts;
+    f->name = mem_strdup(plain ? in->image.text : dev->name ? dev->name : "");
+    if (!f->name)
+        return err_set(&in->error, -ENOMEM, "out of memory");
+    in->count++;
+    return co_blk_info(dev, &f->info, &in->error);
+}
+
+static int co_run(void *arg)
+{
+    struct info *in = arg;
+    struct blk_device *top;
+    TRY(co_image_open(in->tool, &in->image, &top, &in->error));
+    int rc = 0;
+    for (struct blk_device *dev = top; dev && rc == 0; dev = blk_child(dev, "backing")) {
+        rc = co_fact(in, dev);
+        if (!in->chain)
+            break;
+    }
+    return co_image_close(top, rc, &in->error);
+}
+
+static int print(const struct info *in)
+{
+    if (in->tool->output == OUTPUT_HUMAN) {
+        for (size_t i = 0; i < in->count; i++) {
+            if (i > 0)
+                putchar('\n');
+            output_info_human(in->facts[i].name, in->facts[i].format, &in->facts[i].info);
+        }
+        return 0;
+    }
+    if (!in->chain)
+        return output_json(
+            output_info_json(in->facts[0].name, in->facts[0].format, &in->facts[0].info));
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < in->count; i++)
+        json_array_append_new(
+            list, output_info_json(in->facts[i].name, in->facts[i].format, &in->facts[i].info));
+    return output_json(list);
+}
+
+static void drop(struct info *in)
+{
+    for (size_t i = 0; i < in->count; i++) {
+        mem_free(in->facts[i].name);
+        blk_info_drop(&in->facts[i].info);
+    }
+    mem_free(in->facts);
+}
+
+static int parse(struct info *in, int argc, char **argv)
+{
+    struct tool *t = in->tool;
+    struct args a;
+    const char *value;
+    char **operands;
+    int id;
+    if (args_init(&a, t, argc, argv) < 0)
+        return ARGS_BAD;
+    while ((id = args_next(&a, &value)) >= 0) {
+        if (id == 'f')
+            in->image.format = value;
+        else if (id == ARG_CHAIN)
+            in->chain = true;
+        else if (id == ARG_IMAGE_OPTS)
+            in->image.image_opts = true;
+        else
+            tool_add_object(t, value);
+    }
+    int left = args_operands(&a, &operands);
+    args_drop(&a);
+    if (id != ARGS_END)
+        return id;
+    if (left != 1) {
+        tool_misuse(t, "Expecting one image file name");
+        return ARGS_BAD;
+    }
+    in->image.text = operands[0];
+    return ARGS_END;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct info in = {.tool = t};
+    int id = parse(&in, argc, argv);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    in.image.trust = in.chain ? TRUST_READ : TRUST_NOTHING;
+    in.image.flags = in.chain ? 0 : BLK_OPEN_NO_BACKING;
+    int rc = tool_run(t, 1, co_run, &in);
+    rc = rc < 0 ? tool_failed(t, &in.error) : print(&in);
+    drop(&in);
+    return rc;
+}
+
+const struct command info_command = {
+    .name = "info",
+    .run = run,
+    .usage = "info [OPTION]... IMAGE",
+    .summary = "Say what an image is: format, sizes, what it stands on",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes = "It opens IMAGE and no other file, unless --backing-chain asks for more.\n"
+             "\n"
+             "  lamina info disk.qcow2\n"
+             "  lamina info --backing-chain --output=json overlay.qcow2",
+};

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* make.c - a new image: file, format, name. make_options.c has what is told with -o. */
+#include <libgen.h>
+#include <unistd.h>
+
+#include "tools/make.h"
+
+/* --- where it lies -----------------------------------------------------------------------------
+ */
+
+/* A name that no rule of the specs can take for something else. */
+static char *plain(const char *path)
+{
+    return path[0] == '/' ? mem_strdup(path) : mem_printf("./%s", path);
+}
+
+/* The path that the target's text means, NULL if it is no plain file (a URL, a set). */
+static int co_find_path(struct make *m, struct resolver *r, struct blk_error *e)
+{
+    json_t *tree = NULL;
+    TRY(co_resolver_parse(r, m->name, "raw", false, &tree, e));
+    const json_t *file = json_object_get(tree, "file");
+    const char *driver = json_string_value(json_object_get(file, "driver"));
+    const char *path = json_string_value(json_object_get(file, "filename"));
+    int rc = 0;
+    if (path && (!driver || strcmp(driver, "file") == 0)) {
+        m->path = mem_strdup(path);
+        rc = m->path ? 0 : err_set(e, -ENOMEM, "out of memory");
+    }
+    json_decref(tree);
+    return rc;
+}
+
+/* A symlink that leads somewhere is followed: the file behind it is replaced, not the link. */
+static int co_follow(struct make *m)
+{
+    char *real;
+    if (co_host_realpath(m->tool->host, m->path, &real) < 0)
+        return 0; /* not there yet */
+    mem_free(m->path);
+    m->path = real;
+    return 0;
+}
+
+#define NAME_BYTES 200 /* of the target that a temporary name keeps */
+
+static char *temporary_name(const struct make *m)
+{
+    uint8_t random[6];
+    const char *slash = strrchr(m->path, '/');
+    const char *base = slash ? slash + 1 : m->path;
+    host_random(m->tool->host, random, sizeof(random));
+    return mem_printf("%.*s.%.*s.lamina-%02x%02x%02x%02x%02x%02x", (int)(base - m->path), m->path,
+                      NAME_BYTES, base, random[0], random[1], random[2], random[3], random[4],
+                      random[5]);
+}
+
+/* --- the file ------------------------------------------------------------------------------------
+ */
+
+static int co_create_file(struct make *m, struct resolver *r, const char *path, unsigned create,
+                          struct blk_device **out, struct blk_error *e)
+{
+    char *text = plain(path);
+    if (!text)
+        return err_set(e, -ENOMEM, "out of memory");
+    int rc = co_resolver_open_file(r, text, BLK_OPEN_WRITE, create, out, e);
+    mem_free(text);
+    return rc;
+}
+
+/* Words of QEMU for a file that cannot be made. */
+static int face_error(const struct make *m, int rc, struct blk_error *e)
+{
+    if (m->tool->face == FACE_LAMINA || !e || rc == -EAGAIN || rc == -EBUSY)
+        return rc;
+    return err_errno(e, rc, "Could not create '%s'", m->name);
+}
+
+/* A new file, under a name of its own if the directory lets us. */
+static int co_new_file(struct make *m, struct resolver *r, struct blk_device **out,
+                       struct blk_error *e)
+{
+    int rc = -EACCES;
+    if (!m->direct) {
+        m->written = temporary_name(m);
+        if (!m->written)
+            return err_set(e, -ENOMEM, "out of memory");
+        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
+    }
+    if (rc == -EACCES || rc == -EPERM || rc == -ENAMETOOLONG) { /* only the name itself is ours */
+        mem_free(m->written);
+        m->written = mem_strdup(m->path);
+        if (!m->written)
+            return err_set(e, -ENOMEM, "out of memory");
+        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
+    }
+    m->created = rc == 0;
+    return rc < 0 ? face_error(m, rc, e) : 0;
+}
+
+/* Over a file that is there, in place. */
+static int co_reuse_file(struct make *m, struct resolver *r, struct blk_device **out,
+                         struct blk_error *e)
+{
+    m->written = mem_strdup(m->path);
+    if (!m->written)
+        return err_set(e, -ENOMEM, "out of memory");
+    int rc = co_create_file(m, r, m->path, HOST_TRUNCATE, out, e);
+    return rc < 0 ? face_error(m, rc, e) : 0;
+}
+
+static int co_file(struct make *m, struct resolver *r, struct blk_device **out, struct blk_error *e)
+{
+    struct host_stat st;
+    TRY(co_find_path(m, r, e));
+    if (!m->path) { /* whoever is behind that name makes it */
+        m->direct = true;
+        return co_resolver_open_file(r, m->name, BLK_OPEN_WRITE, HOST_CREATE, out, e);
+    }
+    if (co_host_stat(m->tool->host, m->path, &st) < 0)
+        return co_new_file(m, r, out, e);
+    bool face = m->tool->face != FACE_LAMINA;
+    if (!face && !m->force)
+        return err_set(e, -EEXIST, "%s exists already; --force replaces it%s", m->name,
+                       st.type == HOST_FILE_BLOCK ? " (it is a block device)" : "");
+    TRY(co_follow(m));
+    if (face || m->direct || st.type != HOST_FILE_REGULAR)
+        return co_reuse_file(m, r, out, e);
+    /* Nobody else may be using it; and nobody shall begin to, until the new one has its name. */
+    TRY(co_create_file(m, r, m->path, 0, &m->held, e));
+    return co_new_file(m, r, out, e);
+}
+
+int co_make(struct make *m, struct blk_error *e)
+{
+    struct resolver r;
+    struct blk_device *file = NULL;
+    struct opts opts = {0};
+    TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
+    int rc = co_file(m, &r, &file, e);
+    resolver_drop(&r);
+    TRY(rc);
+    rc = opts_parse(m->driver->create_options, m->options, &opts, e);
+    if (rc == 0) {
+        struct blk_create c = {.file = file, .opts = &opts, .size = m->size, .fresh = m->fresh};
+        rc = m->driver->co_create(&c, e);
+        opts_drop(&opts);
+    }
+    return co_image_close(file, rc, e);
+}
+
+int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct blk_error *e)
+{
+    char *text = m->path ? plain(m->written) : mem_strdup(m->name);
+    if (!text)
+        return err_set(e, -ENOMEM, "out of memory");
+    struct image i = {.text = text,
+                      .format = m->driver->name,
+                      .cache = m->cache,
+                      .flags = flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0),
+                      .trust = TRUST_WRITE};
+    int rc = co_image_open(m->tool, &i, out, e);
+    mem_free(text);
+    return rc;
+}
+
+int co_make_end(struct make *m, int rc, struct blk_error *e)
+{
+    struct host *h = m->tool->host;
+    bool renames = m->path && m->written && strcmp(m->path, m->written) != 0;
+    if (rc == 0 && renames) {
+        rc = co_host_rename(h, m->written, m->path);
+        if (rc < 0)
+            err_errno(e, rc, "%s is written, but cannot be given its name %s", m->written, m->path);
+    }
+    if (rc < 0 && m->created)
+        (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
+    rc = co_image_close(take(m->held), rc, e);
+    return rc;
+}
+
+void make_drop(struct make *m)
+{
+    json_decref(m->options);
+    mem_free(m->path);
+    mem_free(m->written);
+    m->options = NULL;
+    m->path = m->written = NULL;
+}

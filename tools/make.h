@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* make.h - how a new image comes to be: the name, the file, the format in it; and how it goes away
+ * again if something fails.
+ *
+ * A new regular file is written under a name of its own in the target's directory and takes the
+ * target's name when all is done (co_make_end): what has the target's name is always whole. Where
+ * the directory takes no new names, and in the qemu-img face over an existing file, it is written
+ * in place. */
+#ifndef TOOLS_MAKE_H
+#define TOOLS_MAKE_H
+
+#include "tools/image.h"
+
+struct make {
+    /* told */
+    struct tool *tool;
+    const char *name;                /* the target, as told */
+    const struct blk_driver *driver; /* the format */
+    json_t *options;                 /* creation options (owned); size is not among them */
+    uint64_t size;
+    const char *cache;
+    bool force;  /* an existing file may be replaced (lamina's own name) */
+    bool direct; /* write under the target's name at once */
+    bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
+    /* kept */
+    char *path;              /* of the file; NULL: the target is no plain file */
+    char *written;           /* the name that it is written under */
+    bool created;            /* we made it: to be removed on failure */
+    struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
+};
+
+/* Adds @text (of -o) to @options. -EINVAL with a message. */
+must_use int make_add_options(const struct tool *t, json_t *options, const char *text);
+/* Takes "size" out of the options; *given says whether it was there. */
+must_use int make_take_size(struct make *m, uint64_t *size, bool *given, struct blk_error *e);
+/* Checks the options against the format's table. */
+must_use int make_check_options(const struct make *m, struct blk_error *e);
+bool make_has_option(const struct blk_driver *d, const char *name);
+/* qemu-img's "Formatting 'x', fmt=..." line. */
+void make_print_formatting(const struct make *m);
+/* qemu-img's `-o help`. */
+void make_print_help(const struct tool *t, const struct blk_driver *d, bool with_target);
+
+/* Makes the file and the empty image in it, and closes it again. */
+must_use int co_make(struct make *m, struct blk_error *e);
+/* Opens what co_make() made, for writing. */
+must_use int co_make_open(struct make *m, unsigned flags, struct blk_device **out,
+                          struct blk_error *e);
+/* All is written and closed (@rc 0): it takes the target's name. Or not: what we made goes away.
+ * Gives the first error. */
+int co_make_end(struct make *m, int rc, struct blk_error *e);
+void make_drop(struct make *m);
+
+#endif
