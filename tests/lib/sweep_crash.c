@@ -74,7 +74,9 @@ static int state_main(void *arg)
         sweep_broke(&w->verdict, BREAK_REPAIR, "does not open: %s", e.text);
         return 0;
     }
-    if (!model_size_legal(&st->rec->w.model, w->dev->size, st->cut, true))
+    const struct model *m = &st->rec->w.model;
+    bool between = w->run.subject->flags & SWEEP_SIZE_OF_FILE;
+    if (!(between ? model_size_between : model_size_legal)(m, w->dev->size, st->cut, true))
         sweep_broke(&w->verdict, BREAK_LOST, "the size is %" PRIu64, w->dev->size);
     if (!w->verdict.what && co_sweep_read_all(w) == 0)
         sweep_compare(w, &st->legal);
