@@ -190,6 +190,21 @@ int opts_parse_size(const char *text, uint64_t *bytes, struct blk_error *e)
     return 0;
 }
 
+/* --- texts
+ * ------------------------------------------------------------------------------------- */
+
+json_t *json_from_text(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string)
+        return string;
+    auto_free char *ascii = mem_strdup(text);
+    for (char *c = ascii; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return ascii ? json_string(ascii) : NULL;
+}
+
 /* --- misspelt names
  * ------------------------------------------------------------------------------------- */
 
