@@ -11,5 +11,7 @@ const struct blk_driver *const blk_drivers[] = {
     &null_driver,
     &slice_driver,
     &concat_driver,
+    &fault_driver,
+    &log_driver,
     NULL,
 };
