@@ -27,12 +27,15 @@ is() { # is WHAT GOT WANTED
     if [ "$2" = "$3" ]; then ok "$1"; else fail "$1: got '$2', wanted '$3'"; fi
 }
 
-# Starts a server on $sock and waits until it listens. With NBD_PROGRAM another program.
+# start READY COMMAND...: starts a server and waits until READY, a command, succeeds.
 start() {
-    "${NBD_PROGRAM:-$LAMINA}" "$@" >server.log 2>&1 &
+    local ready=$1
+    shift
+    : >server.log
+    "$@" >server.log 2>&1 &
     server=$!
-    for _ in $(seq 200); do
-        [ -S "$sock" ] && return 0
+    for _ in $(seq 500); do
+        $ready && return 0
         kill -0 "$server" 2>/dev/null || break
         sleep 0.02
     done
@@ -40,7 +43,9 @@ start() {
     cat server.log
     exit 1
 }
-serve() { start serve --socket "$sock" "$@"; }
+# It says its URI when it listens; a socket that is there may be a dead server's.
+announced() { grep -q '^nbd' server.log 2>/dev/null; }
+serve() { start announced "$LAMINA" serve --socket "$sock" "$@"; }
 
 # Stops it as an administrator would; the exit status is the server's.
 stop() {
