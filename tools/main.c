@@ -10,6 +10,7 @@
 static const struct command *const commands[] = {
     &info_command,
     &create_command,
+    &serve_command,
     NULL,
 };
 
@@ -22,6 +23,7 @@ static const struct face_entry {
 } faces[] = {
     {"qemu-img", FACE_IMG, face_img_main, NULL},
     {"qemu-io", FACE_IO, face_io_main, NULL},
+    {"qemu-nbd", FACE_NBD, NULL, &nbd_face_command},
 };
 
 static const char tasks[] =
