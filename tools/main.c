@@ -11,6 +11,7 @@ static const struct command *const commands[] = {
     &info_command,
     &create_command,
     &serve_command,
+    &ctl_command,
     NULL,
 };
 
