@@ -77,7 +77,8 @@ static int open_error(struct blk_device *dev, const struct file *f, unsigned fla
                       struct blk_error *e)
 {
     struct host_stat st;
-    if (rc == -EINVAL && !f->beneath && co_host_stat(dev->host, f->path, &st) == 0) {
+    const char *path = f->beneath ? dev->name : f->path; /* the name starts where we do */
+    if (rc == -EINVAL && co_host_stat(dev->host, path, &st) == 0) {
         if (st.type != HOST_FILE_REGULAR && st.type != HOST_FILE_BLOCK)
             return err_set(e, rc,
                            "Could not open '%s': it is neither a regular file nor a block device",

@@ -51,7 +51,9 @@ static int open_once(const struct open_job *job, int oflags)
 {
     int fd;
 
-    oflags |= O_CLOEXEC | O_NOCTTY;
+    oflags |= O_CLOEXEC;
+    if (!(oflags & O_PATH)) /* openat2() refuses flags that mean nothing */
+        oflags |= O_NOCTTY;
     if (job->beneath)
         return open_beneath(job, job->relative ? job->relative : job->path, oflags);
     do

@@ -149,8 +149,8 @@ static int cut_padding(struct blk_device *dev, uint64_t end)
     return dev->driver->co_resize(dev, MAX(end, dev->size), true, NULL);
 }
 
-/* A growing write that failed may have left bytes behind the end; they must not surface as the zeroes
- * that later growth promises. */
+/* A growing write that failed may have left bytes behind the end; they must not surface as the
+ * zeroes that later growth promises. */
 void co_blk_cut_back(struct blk_device *dev)
 {
     struct co_range_hold hold;

@@ -179,7 +179,7 @@ static int co_driver_open(struct open_run *run, const struct node *n, const stru
     int rc = co_call_driver(o, d, name, out, e);
     if (rc < 0 && e->rc == 0)
         err_errno(e, rc, "could not be opened");
-    if (rc < 0 && !run->rule->face)
+    if (rc < 0 && !run->rule->face && strcmp(d->name, "file") != 0)
         run_name_error(run, name, e);
     co_blk_close(o->file, NULL);
     references_drop(o->first);
@@ -248,6 +248,20 @@ static int co_file_device(struct open_run *run, const struct node *n, const stru
     return rc;
 }
 
+/* The file driver speaks QEMU's words: "Could not open 'X': why". Under lamina's own name that is
+ * "X: why". */
+static int file_error(struct open_run *run, const struct node *n, const char *name, int rc,
+                      struct blk_error *e)
+{
+    auto_free char *said = mem_printf("Could not open '%s': ", name);
+    size_t len = said && strncmp(e->text, said, strlen(said)) == 0 ? strlen(said) : 0;
+    if (len)
+        memmove(e->text, e->text + len, strlen(e->text + len) + 1);
+    if (!run->rule->face)
+        return run_name_error(run, name, e);
+    return len ? err_prefix(e, "Could not %s '%.200s'", n->create ? "create" : "open", name) : rc;
+}
+
 static int co_file_open(struct open_run *run, const struct node *n, const struct blk_driver *d,
                         struct blk_device **out, struct blk_error *e)
 {
@@ -256,9 +270,7 @@ static int co_file_open(struct open_run *run, const struct node *n, const struct
         return err_set(e, -EINVAL, "The 'file' block driver requires a file name");
     const char *name = tree_name(n->tree);
     int rc = co_file_device(run, n, d, name, out, e);
-    if (rc < 0 && run->rule->face)
-        return err_prefix(e, "Could not %s '%.200s'", n->create ? "create" : "open", name);
-    return rc < 0 ? run_name_error(run, name, e) : 0;
+    return rc < 0 ? file_error(run, n, name, rc, e) : 0;
 }
 
 /* --- a device inside another
@@ -368,6 +380,25 @@ static int co_probed_open(struct open_run *run, const struct node *n, struct blk
     return co_driver_open(run, &as, d, file, out, e);
 }
 
+/* In the faces a backing file /dev/null means an empty disk: libvirt writes so. */
+static int co_empty_open(struct open_run *run, const struct node *n, struct blk_device **out,
+                         struct blk_error *e)
+{
+    const struct blk_driver *d = blk_find_driver(run->r->drivers, "null");
+    json_auto_t *tree = json_pack("{s:i, s:s}", "size", 0, "x-lamina-name", "/dev/null");
+    if (!d || !tree)
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    struct node empty = *n;
+    empty.tree = tree;
+    return co_driver_open(run, &empty, d, NULL, out, e);
+}
+
+static bool is_dev_null(const struct open_run *run, const struct node *n)
+{
+    const char *filename = json_string_value(json_object_get(n->tree, "filename"));
+    return run->rule->face && filename && strcmp(filename, "/dev/null") == 0;
+}
+
 static int co_object_open(struct open_run *run, struct node *n, struct blk_device **out,
                           struct blk_error *e)
 {
@@ -383,8 +414,9 @@ static int co_object_open(struct open_run *run, struct node *n, struct blk_devic
     const struct blk_driver *d = blk_find_driver(run->r->drivers, name);
     if (!d)
         return unknown_driver(run, name, e);
-    return strcmp(name, "file") == 0 ? co_file_open(run, n, d, out, e)
-                                     : co_driver_open(run, n, d, NULL, out, e);
+    if (strcmp(name, "file") != 0)
+        return co_driver_open(run, n, d, NULL, out, e);
+    return is_dev_null(run, n) ? co_empty_open(run, n, out, e) : co_file_open(run, n, d, out, e);
 }
 
 /* A top object that names its file directly means that file under a format to be probed. */

@@ -14,7 +14,8 @@
  * dirty at one instant as a *batch*: [data flush if asked] rank 0, flush, rank 1, flush, ..., then
  * the deferred calls. A page that is changed while it is in the batch gets a second copy; the batch
  * keeps the old one. Flushes with nothing to order are left out: one fsync covers data and rank 0.
- * If any step fails, the flush fails and stays failed (meta_error), pages stay dirty.
+ * If any step fails, the flush fails and pages stay dirty. After a failed flush of the file, or a
+ * write that failed otherwise than for want of space or memory, it stays failed (meta_error).
  *
  * In fresh mode (BLK_OPEN_FRESH) there are no flushes and no order; pages still go out under
  * pressure and on complete.
@@ -34,12 +35,13 @@ struct meta;
 struct meta_page {
     uint64_t offset; /* in the file, a multiple of page_bytes */
     uint8_t *data;
+    uint64_t key; /* what an index knows it by, while published */
     uint8_t rank;
     bool dirty;
-    uint64_t key; /* what an index knows it by, while published */
     /* meta.c's */
-    struct meta *owner;
-    bool loading, in_batch;
+    bool used; /* looked at through an index: kept a while longer */
+    bool loading;
+    uint8_t batch; /* enum meta_batch_state */
     unsigned pins;
     uint8_t *frozen; /* the contents that a running write-back will write, once data moved on */
     int rc;
@@ -64,14 +66,15 @@ must_use int meta_open(const struct meta_options *o, struct meta **out);
 /* Drops everything, dirty or not: write back first. */
 void co_meta_close(struct meta *m);
 
-/* The page at @offset, read if need be, pinned. Past the end of the file it reads as zero. One page
- * has one rank for life (asserted). */
+/* The page at @offset, read if need be, pinned. Past the end of the file it reads as zero. -EIO if
+ * it is cached with another rank: the image's tables overlap. */
 must_use int co_meta_get(struct meta *m, uint64_t offset, unsigned rank, struct meta_page **out);
 /* As co_meta_get() for space that was just allocated: zero-filled, dirty, never read. */
 must_use int co_meta_new(struct meta *m, uint64_t offset, unsigned rank, struct meta_page **out);
 /* The page if it is in memory and loaded, pinned; else NULL. Never suspends. */
 struct meta_page *meta_peek(struct meta *m, uint64_t offset);
-void meta_pin(struct meta_page *p); /* of a page that is known to be there: published, or pinned */
+void meta_pin(struct meta *m,
+              struct meta_page *p); /* of a page that is known to be there: published, or pinned */
 void meta_put(struct meta *m, struct meta_page *p);
 /* Must precede a change of p->data; after it the change cannot fail and must be made without
  * suspending in between. Marks the page dirty. -ENOMEM (a batch holds the page and no copy could be
@@ -81,6 +84,9 @@ must_use int meta_touch(struct meta *m, struct meta_page *p);
  * For lock-free look-ups: p->key is @key all that time, p->data never moves, and its entries change
  * by atomic stores. */
 void meta_publish(struct meta *m, struct meta_page *p, uint64_t key, struct meta_page **slot);
+
+void meta_unpublish(struct meta_page *p);
+void meta_unpublish_all(struct meta *m); /* the index goes away */
 
 /* The data written so far must be durable before any page of @rank or above that is dirty now (or
  * dirtied before the next batch) is written. */
@@ -106,7 +112,10 @@ must_use int co_meta_write_back(struct meta *m, bool flush);
 must_use int co_meta_settle(struct meta *m, bool flush);
 /* 0, or the error of a failed write-back: allocation must stop. */
 int meta_error(const struct meta *m);
-bool meta_is_dirty(const struct meta *m); /* or has deferred calls that have not run */
+/* Something that was changed is not durable yet, or deferred calls have not run. */
+bool meta_is_dirty(const struct meta *m);
 uint64_t meta_bytes(const struct meta *m);
+uint64_t meta_limit(const struct meta *m);
+uint32_t meta_page_bytes(const struct meta *m);
 
 #endif

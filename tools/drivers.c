@@ -2,8 +2,10 @@
 /* drivers.c - every driver of every floor, in the order in which probes of equal score win. */
 #include "block/block.h"
 #include "imgfmt/raw.h"
+#include "imgfmt/vdi.h"
 
 const struct blk_driver *const blk_drivers[] = {
+    &vdi_driver,
     &raw_driver,
     /* not formats */
     &file_driver,
@@ -11,5 +13,7 @@ const struct blk_driver *const blk_drivers[] = {
     &null_driver,
     &slice_driver,
     &concat_driver,
+    &fault_driver,
+    &log_driver,
     NULL,
 };

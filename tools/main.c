@@ -8,8 +8,8 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command,    &convert_command, &create_command, &check_command,
-    &compare_command, &map_command,     &resize_command, NULL,
+    &info_command, &convert_command, &create_command, &check_command, &compare_command,
+    &map_command,  &resize_command,  &serve_command,  NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -21,6 +21,7 @@ static const struct face_entry {
 } faces[] = {
     {"qemu-img", FACE_IMG, face_img_main, NULL},
     {"qemu-io", FACE_IO, face_io_main, NULL},
+    {"qemu-nbd", FACE_NBD, NULL, &nbd_face_command},
 };
 
 static const char tasks[] =

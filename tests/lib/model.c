@@ -151,18 +151,41 @@ void model_resize_end(struct model *m, uint32_t size_op, bool ok)
     s->ok = ok;
 }
 
-bool model_size_legal(const struct model *m, uint64_t size, uint64_t cut, bool crash)
+/* The lowest and highest size that is legal, and whether @size is one of them. */
+static bool sizes_at(const struct model *m, uint64_t cut, bool crash, uint64_t size, uint64_t *low,
+                     uint64_t *high)
 {
     uint64_t cover = 0;
-    for (uint32_t i = 0; i < m->size_count; i++)
-        if (m->sizes[i].ok && (crash ? m->sizes[i].flushed_cut <= cut
-                                     : !m->lossy || m->sizes[i].flushed != MODEL_NEVER))
-            cover = MAX(cover, m->sizes[i].start);
-    for (uint32_t i = 0; i < m->size_count; i++)
-        if (m->sizes[i].bytes == size && m->sizes[i].end >= cover &&
-            (!crash || m->sizes[i].start_cut <= cut))
-            return true;
-    return false;
+    bool found = false;
+    for (uint32_t i = 0; i < m->size_count; i++) {
+        const struct model_op *s = &m->sizes[i];
+        bool sure = crash ? s->flushed_cut <= cut : !m->lossy || s->flushed != MODEL_NEVER;
+        if (s->ok && sure)
+            cover = MAX(cover, s->start);
+    }
+    *low = UINT64_MAX;
+    *high = 0;
+    for (uint32_t i = 0; i < m->size_count; i++) {
+        const struct model_op *s = &m->sizes[i];
+        if (s->end < cover || (crash && s->start_cut > cut))
+            continue;
+        found |= s->bytes == size;
+        *low = MIN(*low, s->bytes);
+        *high = MAX(*high, s->bytes);
+    }
+    return found;
+}
+
+bool model_size_legal(const struct model *m, uint64_t size, uint64_t cut, bool crash)
+{
+    uint64_t low, high;
+    return sizes_at(m, cut, crash, size, &low, &high);
+}
+
+bool model_size_between(const struct model *m, uint64_t size, uint64_t cut, bool crash)
+{
+    uint64_t low, high;
+    return sizes_at(m, cut, crash, size, &low, &high) || (size >= low && size <= high);
 }
 
 /* --- contents -----------------------------------------------------------------------------------

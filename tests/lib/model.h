@@ -75,6 +75,8 @@ uint64_t model_now(struct model *m);
 uint32_t model_resize_begin(struct model *m, uint64_t size, uint64_t cut);
 void model_resize_end(struct model *m, uint32_t size_op, bool ok);
 bool model_size_legal(const struct model *m, uint64_t size, uint64_t cut, bool crash);
+/* Also true of what lies between two legal sizes. */
+bool model_size_between(const struct model *m, uint64_t size, uint64_t cut, bool crash);
 uint64_t model_size(const struct model *m); /* the latest */
 
 /* Contents. */

@@ -136,7 +136,6 @@ void co_sweep_clean(struct sweep_work *w);
 
 enum sweep_fault_target { FAULT_CALL, FAULT_ALLOC };
 struct sweep_fault_point {
-    enum sweep_fault_target target;
     unsigned mode; /* index into the table of modes */
     uint64_t nth;
 };

@@ -238,6 +238,8 @@ static int co_change_step(struct sweep_work *w, const struct sweep_step *s, uint
     model_end(&w->model, op, rc == 0);
     if (rc == 0 && (s->flags & BLK_FUA))
         model_fua(&w->model, op, host_sim_cut(w->run.host));
+    if (rc < 0 && (s->flags & BLK_FUA) && w->loses) /* its fsync took others' data along */
+        model_doubt(&w->model);
     return rc;
 }
 

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map_private.h - what the engine's files share: map.c (tables, look-ups), map_read.c, map_write.c
+ * (the write path), map_zero.c (zero, discard), map_packed.c (compressed clusters). */
+#ifndef IMGFMT_MAP_PRIVATE_H
+#define IMGFMT_MAP_PRIVATE_H
+
+#include "imgfmt/map.h"
+
+#define MAP_BATCH         64  /* cells that change in one step, at most */
+#define MAP_RELEASE_CELLS 256 /* of one struct map_release */
+#define MAP_UNPACKED      4   /* decompressed clusters kept per image */
+
+/* Space that lets go after a batch. */
+struct map_release {
+    struct meta_deferred deferred;
+    struct map *map;
+    struct map_release *prev, *next; /* all there are, to be freed with the map */
+    bool queued;
+    unsigned count;
+    struct map_released {
+        struct map_cell cell;
+        bool punch;
+    } items[MAP_RELEASE_CELLS];
+};
+
+/* A decompressed cluster. */
+struct map_unpacked {
+    uint64_t offset; /* of the packed bytes; 0: empty */
+    uint8_t *cluster;
+    uint64_t used_at;
+    unsigned pins;
+    bool loading;
+    int rc;
+    struct co_queue waiters;
+};
+
+struct map_private {
+    /* The index: table pages by number, direct mapped; a page that lost its slot is found through
+     * the root again. Read by any worker. */
+    struct meta_page **index;
+    uint64_t index_mask;
+    unsigned page_bits;         /* entries per page, as a power of two */
+    unsigned page_bytes;        /* meta's */
+    struct co_range writers;    /* virtual bytes */
+    struct co_mutex new_tables; /* levels 2: one at a time */
+    struct co_mutex first_write;
+    bool may_write; /* co_before_first_write has run */
+    bool said_corrupt;
+    struct map_release *releases, *open_release;
+    struct map_unpacked unpacked[MAP_UNPACKED];
+    uint64_t unpacked_clock;
+};
+
+/* Neighbouring clusters of one kind: for data, that lie together. */
+struct map_run {
+    struct map_cell cell; /* of the first */
+    uint64_t offset;      /* where the asked byte lies; only of data */
+    uint64_t bytes;       /* from the asked byte on */
+};
+
+static inline uint64_t map_slot(const struct map *m, uint64_t cluster)
+{
+    return m->format->slot ? m->format->slot(m, cluster) : cluster;
+}
+
+/* True if something shows through a hole at this cluster. */
+static inline bool map_hides(const struct map *m, uint64_t cluster)
+{
+    return m->backing && cluster << m->shape.cluster_bits < m->backing->size;
+}
+
+static inline bool map_in_place(const struct map_cell *cell)
+{
+    return cell->state == MAP_DATA && !cell->shared;
+}
+
+/* The page of table entries that holds @cluster's, pinned; NULL: its table is not there, all are
+ * holes. *first and *count: the clusters that the answer covers, from @cluster on. */
+must_use int co_map_page(struct map *m, uint64_t cluster, struct meta_page **out, uint64_t *count);
+/* The same to change it: its table is made where it was not there, copied where shared. */
+must_use int co_map_page_to_write(struct map *m, uint64_t cluster, struct meta_page **out,
+                                  uint64_t *count);
+must_use int map_entry_get(struct map *m, const struct meta_page *page, uint64_t cluster,
+                           struct map_cell *out);
+/* What lies at @offset, at most @bytes of it. */
+must_use int co_map_run(struct map *m, uint64_t offset, uint64_t bytes, struct map_run *out);
+/* Marks the image corrupt and gives -EIO. */
+int map_broken(struct map *m, const char *sentence);
+
+/* Changes cells of one page, which is pinned: prepare, touch, commit, show. What is let go of is
+ * released once that is durable (@punch: and given back below). */
+must_use int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u,
+                           size_t count, bool punch);
+void map_unplace_one(struct map *m, const struct map_cell *cell);
+
+/* Reads [at, +to->bytes) inside one cluster as its cell says. */
+must_use int co_map_read_cell(struct map *m, uint64_t cluster, const struct map_cell *cell,
+                              uint32_t at, const struct vec *to);
+must_use int co_map_read_backing(struct map *m, uint64_t offset, const struct vec *to);
+
+/* Where new bytes come from: one of three. */
+struct map_source {
+    const struct vec *vec;
+    const struct blk_place *place;
+    /* neither: zeroes */
+    uint64_t offset; /* virtual, where the source begins */
+};
+/* Steps 3 to 7 for the clusters of [at, end), which are locked and not in place: as many as go
+ * together; *done bytes. */
+must_use int co_map_allocate(struct map *m, uint64_t at, uint64_t end, const struct map_source *src,
+                             uint64_t *done);
+
+must_use int co_map_read_packed(struct map *m, const struct map_cell *cell, uint32_t at,
+                                const struct vec *to);
+must_use int co_map_write_packed(struct map *m, uint64_t offset, const struct vec *from);
+/* The packed bytes at @offset are not what they were. */
+void map_forget_unpacked(struct map *m, uint64_t offset);
+void map_free_unpacked(struct map *m);
+
+#endif

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map_write.c - the one write path (map.h): lock, locate, place, fill, order, commit, show.
+ *
+ * Writes in place hold their clusters shared, so that many go on at once in one cluster while what
+ * would take it away waits; allocating holds them alone. Neighbouring new clusters are placed,
+ * written and committed together. */
+#include "imgfmt/map_private.h"
+
+#define WRITE_PIECES 16
+
+/* New clusters on their way: nothing of this is shown before commit. */
+struct fresh_run {
+    struct map *map;
+    struct meta_page *page;
+    struct map_update u[MAP_BATCH];
+    uint64_t count;
+    uint64_t at, end; /* virtual: what the source covers */
+    uint64_t offset;  /* of the first cluster */
+    bool reused;      /* the space may hold old bytes */
+    bool own;         /* it is the space that a zero cell kept */
+};
+
+static uint64_t first_byte(const struct fresh_run *r)
+{
+    return r->u[0].cluster << r->map->shape.cluster_bits;
+}
+
+static uint64_t end_byte(const struct fresh_run *r)
+{
+    return first_byte(r) + r->count * r->map->cluster_bytes;
+}
+
+/* True if nothing but zeroes is seen there. */
+static bool is_blank(const struct map *m, uint64_t cluster, const struct map_cell *cell)
+{
+    return cell->state == MAP_ZERO || (cell->state == MAP_HOLE && !map_hides(m, cluster));
+}
+
+static bool reads_zero(const struct fresh_run *r)
+{
+    return !r->reused && r->map->data->limits.fresh_reads_zero;
+}
+
+/* --- 2, 3: which clusters, and where to --- */
+
+/* Neighbours that need new space, from @r->at on; at most what one page and one batch hold. */
+static int gather(struct fresh_run *r, uint64_t covered)
+{
+    struct map *m = r->map;
+    uint64_t cluster = r->at >> m->shape.cluster_bits;
+    uint64_t last = (r->end - 1) >> m->shape.cluster_bits;
+    uint64_t most = MIN(MIN(covered, last - cluster + 1), MAP_BATCH);
+    for (r->count = 0; r->count < most; r->count++) {
+        struct map_update *u = &r->u[r->count];
+        u->cluster = cluster + r->count;
+        TRY(map_entry_get(m, r->page, u->cluster, &u->old));
+        bool kept = u->old.state == MAP_ZERO && u->old.offset && !u->old.shared;
+        if (r->count > 0 && (kept || map_in_place(&u->old)))
+            break;
+        r->own |= kept;
+        if (kept) {
+            r->count = 1;
+            break;
+        }
+    }
+    assert(r->count > 0 && !map_in_place(&r->u[0].old));
+    return 0;
+}
+
+static int co_place_run(struct fresh_run *r)
+{
+    struct map *m = r->map;
+    if (r->own) {
+        r->offset = r->u[0].old.offset;
+        r->reused = true;
+    } else {
+        uint64_t given = r->count;
+        TRY(m->format->co_place(m, &given, &r->offset, &r->reused));
+        assert(given > 0 && given <= r->count);
+        r->count = given;
+    }
+    for (uint64_t i = 0; i < r->count; i++)
+        r->u[i].now =
+            (struct map_cell){.state = MAP_DATA, .offset = r->offset + i * m->cluster_bytes};
+    r->end = MIN(r->end, end_byte(r));
+    return 0;
+}
+
+static void unplace_run(struct fresh_run *r)
+{
+    for (uint64_t i = 0; i < r->count && !r->own; i++)
+        map_unplace_one(r->map, &r->u[i].now);
+}
+
+/* --- 4: the bytes --- */
+
+/* What lies around the caller's bytes inside the first or last cluster. */
+struct edge {
+    uint64_t at, bytes; /* virtual */
+    uint8_t *buffer;    /* NULL: zeroes, or nothing */
+    bool zero;          /* must be written as zeroes */
+};
+
+static int co_fill_edge(struct fresh_run *r, const struct map_update *u, struct edge *e)
+{
+    struct map *m = r->map;
+    if (e->bytes == 0)
+        return 0;
+    e->zero = !reads_zero(r);
+    if (is_blank(m, u->cluster, &u->old))
+        return 0;
+    e->buffer = buf_get(e->bytes);
+    if (!e->buffer)
+        return -ENOMEM;
+    struct vec to = VEC_BUF(e->buffer, e->bytes);
+    TRY(co_map_read_cell(m, u->cluster, &u->old, e->at & (m->cluster_bytes - 1), &to));
+    if (mem_is_zero(e->buffer, e->bytes)) {
+        buf_put(e->buffer, e->bytes);
+        e->buffer = NULL;
+    } else {
+        e->zero = false;
+    }
+    return 0;
+}
+
+static int co_write_edge(struct fresh_run *r, const struct edge *e)
+{
+    uint64_t to = r->offset + (e->at - first_byte(r));
+    if (e->buffer)
+        return co_blk_write_buf(r->map->data, to, e->buffer, e->bytes, 0);
+    return e->zero && e->bytes ? co_blk_write_zeroes(r->map->data, to, e->bytes, 0) : 0;
+}
+
+/* Edges and the caller's bytes in one write, if they are few pieces; false: too many. */
+static bool co_write_joined(struct fresh_run *r, struct edge *head, struct edge *tail,
+                            const struct vec *data, int *rc)
+{
+    struct iovec pieces[WRITE_PIECES];
+    unsigned n = 0, data_pieces;
+    uint64_t at = head->buffer ? head->at : r->at;
+    if (head->buffer)
+        pieces[n++] = (struct iovec){head->buffer, head->bytes};
+    if (vec_export(data, pieces + n, WRITE_PIECES - 2, &data_pieces) < data->bytes)
+        return false;
+    n += data_pieces;
+    if (tail->buffer)
+        pieces[n++] = (struct iovec){tail->buffer, tail->bytes};
+    struct vec all = {.iov = pieces,
+                      .bytes = data->bytes + (head->buffer ? head->bytes : 0) +
+                               (tail->buffer ? tail->bytes : 0)};
+    *rc = co_blk_write(r->map->data, r->offset + (at - first_byte(r)), &all, 0);
+    return true;
+}
+
+static int co_write_source(struct fresh_run *r, struct edge *head, struct edge *tail,
+                           const struct map_source *src)
+{
+    struct map *m = r->map;
+    uint64_t to = r->offset + (r->at - first_byte(r)), bytes = r->end - r->at;
+    int rc;
+    if (src->vec) {
+        struct vec data = vec_slice(src->vec, r->at - src->offset, bytes);
+        if (co_write_joined(r, head, tail, &data, &rc)) {
+            TRY(rc);
+            buf_put(take(head->buffer), head->bytes);
+            buf_put(take(tail->buffer), tail->bytes);
+        } else {
+            TRY(co_blk_write(m->data, to, &data, 0));
+        }
+    } else if (src->place) {
+        struct blk_place from = *src->place;
+        from.offset += r->at - src->offset;
+        from.bytes = bytes;
+        TRY(co_blk_copy_from(m->data, to, &from));
+    } else if (!reads_zero(r)) {
+        TRY(co_blk_write_zeroes(m->data, to, bytes, 0));
+    }
+    TRY(co_write_edge(r, head));
+    return co_write_edge(r, tail);
+}
+
+static int co_write_bytes(struct fresh_run *r, const struct map_source *src)
+{
+    uint64_t begin = first_byte(r), stop = end_byte(r);
+    struct edge head = {.at = begin, .bytes = r->at - begin};
+    struct edge tail = {.at = r->end, .bytes = stop - r->end};
+    int rc = co_fill_edge(r, &r->u[0], &head);
+    if (rc == 0)
+        rc = co_fill_edge(r, &r->u[r->count - 1], &tail);
+    if (rc == 0)
+        rc = co_write_source(r, &head, &tail, src);
+    if (head.buffer)
+        buf_put(head.buffer, head.bytes);
+    if (tail.buffer)
+        buf_put(tail.buffer, tail.bytes);
+    return rc;
+}
+
+/* --- 5, 6, 7 --- */
+
+/* M1: does anything of what was there before, or of what the space held, need hiding? */
+static bool needs_barrier(const struct fresh_run *r)
+{
+    if (!reads_zero(r))
+        return true;
+    for (uint64_t i = 0; i < r->count; i++)
+        if (!is_blank(r->map, r->u[i].cluster, &r->u[i].old))
+            return true;
+    return false;
+}
+
+static int co_allocate_on_page(struct fresh_run *r, uint64_t covered, const struct map_source *src)
+{
+    struct map *m = r->map;
+    TRY(gather(r, covered));
+    TRY(co_place_run(r));
+    int rc = co_write_bytes(r, src);
+    if (rc == 0) {
+        if (needs_barrier(r))
+            meta_data_before(m->meta, m->format->table_rank);
+        rc = co_map_change(m, r->page, r->u, r->count, false);
+    }
+    if (rc < 0)
+        unplace_run(r);
+    return rc;
+}
+
+int co_map_allocate(struct map *m, uint64_t at, uint64_t end, const struct map_source *src,
+                    uint64_t *done)
+{
+    struct fresh_run *r = buf_get(sizeof(*r)); /* too large for a coroutine's stack */
+    if (!r)
+        return -ENOMEM;
+    r->map = m;
+    r->page = NULL;
+    r->at = at;
+    r->end = end;
+    r->own = r->reused = false;
+    uint64_t covered;
+    int rc = meta_error(m->meta);
+    if (rc == 0)
+        rc = co_map_page_to_write(m, at >> m->shape.cluster_bits, &r->page, &covered);
+    if (rc == 0) {
+        rc = co_allocate_on_page(r, covered, src);
+        meta_put(m->meta, r->page);
+    }
+    *done = r->end - r->at;
+    buf_put(r, sizeof(*r));
+    return rc;
+}
+
+/* --- the range --- */
+
+static int co_write_in_place(struct map *m, const struct map_run *run, uint64_t at, uint64_t bytes,
+                             const struct map_source *src, unsigned flags)
+{
+    if (src->vec) {
+        struct vec data = vec_slice(src->vec, at - src->offset, bytes);
+        return co_blk_write(m->data, run->offset, &data, flags);
+    }
+    struct blk_place from = *src->place;
+    from.offset += at - src->offset;
+    from.bytes = bytes;
+    return co_blk_copy_from(m->data, run->offset, &from);
+}
+
+/* Writes [offset, end). FUA goes down with the bytes where nothing but them needs to be durable;
+ * else the caller flushes. */
+static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
+                          const struct map_source *src, unsigned flags, bool *allocated)
+{
+    struct co_range_hold hold;
+    uint64_t mask = m->cluster_bytes - 1;
+    uint64_t lock_end = (end + mask) & ~mask;
+    bool shared = true;
+    int rc = 0;
+    co_range_lock(&m->priv->writers, &hold, offset & ~mask, lock_end - (offset & ~mask), true);
+    for (uint64_t at = offset, done; at < end && rc == 0; at += done) {
+        struct map_run run;
+        done = 0;
+        rc = co_map_run(m, at, end - at, &run);
+        if (rc < 0)
+            break;
+        if (map_in_place(&run.cell)) {
+            done = run.bytes;
+            rc = co_write_in_place(m, &run, at, done, src, flags);
+        } else if (shared) { /* alone from here to the end; what was seen may have changed */
+            shared = false;
+            co_range_unlock(&m->priv->writers, &hold);
+            co_range_lock(&m->priv->writers, &hold, at & ~mask, lock_end - (at & ~mask), false);
+        } else {
+            *allocated = true;
+            rc = co_map_allocate(m, at, end, src, &done);
+        }
+    }
+    co_range_unlock(&m->priv->writers, &hold);
+    return rc;
+}
+
+int co_map_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
+{
+    struct map *m = dev->state;
+    TRY(co_map_will_write(m));
+    bool allocated = false;
+    bool settled = !meta_is_dirty(m->meta);
+    if (flags & BLK_COMPRESSED) {
+        TRY(co_map_write_packed(m, offset, from));
+        allocated = true;
+    } else {
+        struct map_source src = {.vec = from, .offset = offset};
+        TRY(co_write_range(m, offset, offset + from->bytes, &src, settled ? flags & BLK_FUA : 0,
+                           &allocated));
+    }
+    return flags & BLK_FUA && (allocated || !settled) ? co_map_flush(dev) : 0;
+}
+
+int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
+{
+    struct map *m = dev->state;
+    TRY(co_map_will_write(m));
+    bool allocated = false;
+    struct map_source src = {.place = from, .offset = offset};
+    return co_write_range(m, offset, offset + from->bytes, &src, 0, &allocated);
+}
+
+/* --- moving --- */
+
+static int co_copy_bytes(struct map *m, uint64_t from, uint64_t to, uint64_t bytes)
+{
+    uint64_t step = MIN(bytes, 1 * MiB);
+    uint8_t *buffer = buf_get(step);
+    int rc = buffer ? 0 : -ENOMEM;
+    for (uint64_t done = 0; done < bytes && rc == 0; done += step) {
+        struct vec v = VEC_BUF(buffer, MIN(step, bytes - done));
+        rc = co_map_read_cell(m, 0, &(struct map_cell){.state = MAP_DATA, .offset = from + done}, 0,
+                              &v);
+        if (rc == 0)
+            rc = co_blk_write(m->data, to + done, &v, 0);
+    }
+    if (buffer)
+        buf_put(buffer, step);
+    return rc;
+}
+
+static int co_move_locked(struct map *m, struct meta_page *page, struct map_update *u)
+{
+    TRY(map_entry_get(m, page, u->cluster, &u->old));
+    if (!map_in_place(&u->old))
+        return -EINVAL;
+    TRY(co_copy_bytes(m, u->old.offset, u->now.offset, m->cluster_bytes));
+    meta_data_before(m->meta, m->format->table_rank);
+    return co_map_change(m, page, u, 1, true);
+}
+
+int co_map_move(struct map *m, uint64_t cluster, const struct map_cell *to)
+{
+    struct map_update u = {.cluster = cluster, .now = *to};
+    struct co_range_hold hold;
+    struct meta_page *page;
+    uint64_t covered;
+    co_range_lock(&m->priv->writers, &hold, cluster << m->shape.cluster_bits, m->cluster_bytes,
+                  false);
+    int rc = co_map_page_to_write(m, cluster, &page, &covered);
+    if (rc == 0) {
+        rc = co_move_locked(m, page, &u);
+        meta_put(m->meta, page);
+    }
+    co_range_unlock(&m->priv->writers, &hold);
+    return rc;
+}

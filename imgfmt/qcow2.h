@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2.h - what the files of the qcow2 driver share: the header as a trusted struct, the entry
+ * codec, and the allocator.
+ *
+ *   qcow2_header.c    cluster 0: bytes to struct and back; pure
+ *   qcow2_entry.c     L1, L2 and refcount entries; pure
+ *   qcow2_refcount.c  who owns which cluster: allocation, reference counts
+ *   qcow2_table.c     new refcount blocks, a longer refcount table, runs for tables
+ *   qcow2_free.c      clusters on their way back: the queue of releases
+ *   qcow2_runs.c      runs of free clusters
+ *   qcow2_pack.c      compressed clusters
+ *   qcow2_create.c    an empty (or preallocated) image
+ *   qcow2_resize.c    grow and shrink
+ *   qcow2_check.c     recounts all references, finds and repairs leaks
+ *   qcow2_info.c      facts for people and JSON
+ *   qcow2.c           open, close, the durability rules, the driver's table
+ *
+ * Section numbers are those of the public format description (docs/interop/qcow2.txt of QEMU). */
+#ifndef IMGFMT_QCOW2_H
+#define IMGFMT_QCOW2_H
+
+#include "block/endian.h"
+#include "imgfmt/map.h"
+
+/* --- the header ----------------------------------------------------------- */
+
+#define QCOW2_MAGIC            0x514649fbu
+#define QCOW2_SECTOR           512u
+#define QCOW2_MAX_L1_BYTES     (32 * MiB)
+#define QCOW2_MAX_REFTABLE     (8 * MiB)
+#define QCOW2_MAX_SNAPSHOTS    65536u
+#define QCOW2_MAX_BACKING_NAME 1023u
+#define QCOW2_MAX_OFFSET       (1ULL << 56) /* entries hold bits 9 to 55 */
+
+enum qcow2_incompatible {
+    QCOW2_DIRTY = 1,
+    QCOW2_CORRUPT = 2,
+    QCOW2_DATA_FILE = 4,
+    QCOW2_COMPRESSION = 8,
+    QCOW2_EXTENDED_L2 = 16,
+    QCOW2_INCOMPATIBLE_KNOWN = 31,
+};
+enum qcow2_compatible { QCOW2_LAZY_REFCOUNTS = 1 };
+enum qcow2_autoclear { QCOW2_BITMAPS = 1, QCOW2_RAW_DATA = 2, QCOW2_AUTOCLEAR_KNOWN = 3 };
+enum qcow2_compression_type { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
+
+/* At offset 0, big endian. Version 2 ends before @incompatible. */
+struct qcow2_header_disk {
+    be32 magic;                 /* "QFI" 0xfb */
+    be32 version;               /* 2 or 3 */
+    be64 backing_offset;        /* of the backing file's name; 0: none */
+    be32 backing_bytes;         /* its length, no terminator */
+    be32 cluster_bits;          /* 9 .. 21 */
+    be64 size;                  /* virtual bytes */
+    be32 crypt_method;          /* 0 none, 1 AES, 2 LUKS */
+    be32 l1_entries;            /* of the active L1 table */
+    be64 l1_offset;             /* cluster aligned */
+    be64 refcount_table_offset; /* cluster aligned */
+    be32 refcount_table_clusters;
+    be32 snapshot_count;
+    be64 snapshots_offset;    /* cluster aligned */
+    be64 incompatible;        /* unknown bits: must not be opened */
+    be64 compatible;          /* unknown bits: ignored */
+    be64 autoclear;           /* unknown bits: cleared by who writes */
+    be32 refcount_order;      /* width is 1 << order bits; version 2: 4 */
+    be32 header_bytes;        /* of this header; 104, 112, or more from the future */
+    uint8_t compression_type; /* with header_bytes > 104 */
+    uint8_t padding[7];
+};
+static_assert(sizeof(struct qcow2_header_disk) == 112, "qcow2 header");
+#define QCOW2_V2_BYTES 72u
+#define QCOW2_V3_BYTES 104u
+
+/* A piece of cluster 0. */
+struct qcow2_span {
+    uint32_t offset, bytes; /* bytes 0: there is none */
+};
+
+/* The header after validation: every field may be used without another look. */
+struct qcow2_header {
+    uint32_t version;
+    uint32_t cluster_bits;
+    uint64_t size;
+    uint32_t crypt_method;
+    uint32_t l1_entries;
+    uint64_t l1_offset;
+    uint64_t refcount_table_offset;
+    uint32_t refcount_table_clusters;
+    uint32_t snapshot_count;
+    uint64_t snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
+    uint32_t refcount_order;
+    uint32_t header_bytes;
+    uint8_t compression_type;
+    /* In cluster 0: */
+    struct qcow2_span backing_name, backing_format, data_file_name, feature_names, bitmaps;
+};
+
+/* @raw: the first @bytes of the file (at most a cluster; at least 512 unless the file is shorter);
+ * @file_bytes: the file's length; @fresh: the magic is withheld (zero).
+ * Checks all of security.md's limits; does not judge features (qcow2_header_refuse()). With
+ * @damaged, tables beyond the end of the file are let through, for check. */
+struct qcow2_raw_header {
+    const uint8_t *raw;
+    size_t bytes;
+    uint64_t file_bytes;
+    bool fresh, damaged;
+};
+must_use int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *out,
+                                struct blk_error *e);
+/* How many bytes of the file qcow2_header_parse() wants, from the first 512: the cluster size, or 0
+ * when it is no qcow2 header. */
+uint32_t qcow2_header_wants(const uint8_t *first, size_t bytes, bool fresh);
+/* What this program cannot read (@write false) or not write right: a sentence, or 0. @raw gives the
+ * names of unknown features. */
+must_use int qcow2_header_refuse(const struct qcow2_header *h, const uint8_t *raw, bool write,
+                                 struct blk_error *e);
+/* Writes the fixed fields of @h over the first bytes of @sector (QCOW2_SECTOR long); what follows
+ * them there stays. */
+void qcow2_header_put(const struct qcow2_header *h, bool fresh, uint8_t *sector);
+/* A whole header cluster for a new image, with extensions, the table of feature names where there
+ * is room, and the backing name; sets the spans of @h. -ENOSPC: the name does not fit. */
+must_use int qcow2_header_build(struct qcow2_header *h, const char *backing_name,
+                                const char *backing_format, uint8_t *cluster);
+
+static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
+{
+    return 1ULL << h->cluster_bits;
+}
+/* L1 entries that @size virtual bytes need. */
+uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits);
+
+/* --- entries -------------------------------------------------------------- */
+
+#define QCOW2_COPIED         (1ULL << 63) /* exactly one reference: may be written in place */
+#define QCOW2_COMPRESSED     (1ULL << 62)
+#define QCOW2_ZERO           1ULL
+#define QCOW2_OFFSET_MASK    0x00fffffffffffe00ULL
+#define QCOW2_L1_RESERVED    0x7f000000000001ffULL
+#define QCOW2_L2_RESERVED    0x3f000000000001feULL
+#define QCOW2_TABLE_RESERVED 0x1ffULL /* of a refcount table entry */
+
+/* What an L2 entry of any bytes means. */
+struct qcow2_entry {
+    enum map_state state;
+    bool copied;
+    uint64_t offset;       /* 0: none; packed: any byte */
+    uint32_t packed_bytes; /* up to the end of the last 512-byte sector */
+};
+/* -EIO: no valid image holds it. */
+int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+                       struct qcow2_entry *out);
+uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits);
+/* The offset mask of a compressed cluster's descriptor. */
+uint64_t qcow2_packed_offset_max(uint32_t cluster_bits);
+
+/* Reference counts of 1 << @order bits in a block: widths below a byte are packed from the lowest
+ * bit up, others are big endian. */
+uint64_t qcow2_count_get(const uint8_t *block, uint32_t order, uint64_t index);
+void qcow2_count_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t count);
+static inline uint64_t qcow2_count_max(uint32_t order)
+{
+    return order == 6 ? UINT64_MAX : (1ULL << (1u << order)) - 1;
+}
+/* The first index in [from, to) whose count is zero (@zero) or is not; @to: there is none. */
+uint64_t qcow2_count_find(const uint8_t *block, uint32_t order, uint64_t from, uint64_t to,
+                          bool zero);
+
+/* --- free space ----------------------------------------------------------- */
+
+/* Runs of clusters, sorted, never touching: what this session knows to be free. Bounded: what does
+ * not fit is forgotten, and found again by the scan. */
+struct qcow2_run {
+    uint64_t first, count;
+};
+struct qcow2_runs {
+    struct qcow2_run *runs;
+    size_t used, room, limit;
+};
+/* Adds a run (parts of it may be there already); joins neighbours. false: forgotten (full, or no
+ * memory). */
+bool qcow2_runs_add(struct qcow2_runs *r, uint64_t first, uint64_t count);
+/* Takes up to @want clusters that lie together; 0: empty. Prefers a run of the whole length. */
+uint64_t qcow2_runs_take(struct qcow2_runs *r, uint64_t want, uint64_t *first);
+void qcow2_runs_drop(struct qcow2_runs *r);
+
+/* Space on its way back: one reference less on the clusters that a range of the file touches. */
+enum qcow2_release_flags {
+    QCOW2_PUNCH = 1, /* clusters whose count becomes zero are punched first */
+    QCOW2_TABLE = 2, /* pages of it may be in the metadata cache */
+};
+struct qcow2_release {
+    uint64_t offset, bytes;
+    unsigned flags;
+};
+
+/* --- the open image ------------------------------------------------------- */
+
+#define QCOW2_RELEASES_KEPT 64 /* that need no memory to be remembered */
+
+struct qcow2 {
+    struct map map; /* first: the engine's operations take dev->state */
+
+    /* Immutable after open but for header, which changes under @alloc, and @sector with it. */
+    struct qcow2_header header;
+    uint8_t *sector;                     /* the file's first 512 bytes, as they are to be */
+    uint32_t page_bytes;                 /* of the metadata cache */
+    uint32_t block_order;                /* log2 of the counts in a refcount block */
+    char *backing_name, *backing_format; /* NULL: none */
+    bool hidden;                         /* the magic is withheld until co_complete */
+    bool backing_missing; /* the image names a backing file that was not to be opened */
+
+    /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
+     * write-back's deferred calls (they only queue here). */
+    struct co_mutex alloc;
+    int failed;         /* a header or table write failed half way: nothing is allocated again */
+    uint64_t next;      /* clusters from here up have never been handed out; UINT64_MAX: unknown */
+    uint64_t used_end;  /* clusters below were used or lie inside the file when it was opened */
+    uint64_t scan;      /* the search for holes: clusters below were looked at */
+    uint64_t table_seq; /* raised when a refcount table entry changes */
+    struct qcow2_runs free;
+    uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
+    uint64_t memo_index,
+        memo_block; /* the last refcount block that was looked up; memo_block 0: none */
+
+    struct qcow2_release *releases;                   /* first in, first out */
+    size_t release_head, release_count, release_room; /* [head, count) are to be done */
+    struct qcow2_release kept[QCOW2_RELEASES_KEPT];
+    unsigned background; /* coroutines of ours that still run */
+    bool draining;
+    struct co_queue idle;
+    struct blk_listener listener; /* of the image itself: sets the corrupt bit */
+};
+
+static inline struct qcow2 *qcow2_of(const struct map *m)
+{
+    return container_of(m, struct qcow2, map);
+}
+static inline struct qcow2 *qcow2_of_dev(const struct blk_device *dev)
+{
+    return container_of((struct map *)dev->state, struct qcow2, map);
+}
+
+/* Ranks of the metadata cache: own before publish. */
+enum qcow2_rank { QCOW2_RANK_BLOCK, QCOW2_RANK_TABLE, QCOW2_RANK_L2, QCOW2_RANK_L1 };
+
+/* qcow2.c */
+extern const struct blk_driver qcow2_driver;
+/* Writes the header's sector with @h's fields; durable when it returns (not in fresh mode). On
+ * success @h is the image's header. */
+must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
+int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
+/* Page size for the metadata cache of an image. */
+uint32_t qcow2_page_bytes(uint32_t cluster_bits);
+/* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
+bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+
+/* qcow2_refcount.c */
+int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
+int co_qcow2_place_table(struct map *m, uint64_t *offset);
+int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused);
+/* @clusters that lie together, counted; for tables. Caller holds alloc. */
+must_use int co_qcow2_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
+/* The count of one cluster, 0 where there is no block. -EIO: the table points nowhere sensible. */
+must_use int co_qcow2_count(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/* Changes the counts of [first, +count) by @delta (1 or -1); they lie in one page of a block that
+ * exists (qcow2_page_run()). All or none. Caller holds alloc. */
+must_use int co_qcow2_count_add(struct qcow2 *q, uint64_t first, uint64_t count, int delta);
+/* How many clusters from @first on share its page of counts. */
+uint64_t qcow2_page_run(const struct qcow2 *q, uint64_t first);
+/* The refcount block that counts @cluster: *offset 0 if there is none. Caller holds alloc. */
+must_use int co_qcow2_block_of(struct qcow2 *q, uint64_t cluster, uint64_t *offset);
+
+/* qcow2_free.c */
+void qcow2_unplace(struct map *m, const struct map_cell *cells, size_t count);
+void qcow2_unplace_table(struct map *m, uint64_t offset);
+void co_qcow2_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch);
+void co_qcow2_release_table(struct map *m, uint64_t offset);
+/* Queues one reference less on a range of the file. Never fails: a leak at worst. */
+void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes, unsigned flags);
+/* Works the queue off; caller holds nothing. */
+void co_qcow2_drain(struct qcow2 *q);
+
+/* qcow2_pack.c */
+int qcow2_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
+                 size_t packed_bytes, void *cluster);
+int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *packed_bytes);
+
+/* the rest of the driver's table */
+extern const struct opt_desc qcow2_create_options[];
+int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
+int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
+int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
+int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+
+/* A snapshot table entry; pure. Gives the bytes it takes, or -EINVAL/-EAGAIN (more than @bytes). */
+struct qcow2_snapshot {
+    uint64_t l1_offset, date_sec, date_nsec, vm_clock_nsec, vm_state_bytes, disk_bytes, icount;
+    uint32_t l1_entries;
+    const char *id, *name; /* in the raw bytes, not terminated */
+    uint16_t id_bytes, name_bytes;
+    bool has_icount;
+};
+int64_t qcow2_snapshot_parse(const uint8_t *raw, size_t bytes, struct qcow2_snapshot *out);
+#define QCOW2_SNAPSHOT_MAX (40 + 1024 + 65535 + 65535 + 8)
+/* Calls @fn for every snapshot of the table. */
+must_use int co_qcow2_snapshots(struct qcow2 *q,
+                                int (*fn)(void *arg, const struct qcow2_snapshot *s), void *arg,
+                                struct blk_error *e);
+/* How long the snapshot table is. */
+must_use int co_qcow2_snapshot_bytes(struct qcow2 *q, uint64_t *bytes, struct blk_error *e);
+
+/* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
+struct qcow2_bitmap {
+    uint64_t table_offset;
+    uint32_t table_entries, flags;
+    uint8_t granularity_bits;
+    uint16_t name_bytes;
+    const char *name; /* in the raw bytes, not terminated */
+};
+int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out);
+struct qcow2_bitmap_list {
+    uint64_t offset, bytes; /* of the directory; 0: there is none */
+    uint32_t count;
+};
+/* Calls @fn for every persistent bitmap that is valid. */
+must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
+                              int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
+                              struct blk_error *e);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_alloc.h - what the files of the qcow2 allocator share among themselves. Everything here is
+ * called with qcow2.alloc held. */
+#ifndef IMGFMT_QCOW2_ALLOC_H
+#define IMGFMT_QCOW2_ALLOC_H
+
+#include "imgfmt/qcow2.h"
+
+static inline uint64_t qcow2_table_entries(const struct qcow2 *q)
+{
+    return (uint64_t)q->header.refcount_table_clusters << (q->header.cluster_bits - 3);
+}
+
+/* qcow2_refcount.c */
+
+/* The page of the refcount table that holds entry @index, pinned, and where in it. */
+must_use int co_qcow2_table_page(struct qcow2 *q, uint64_t index, struct meta_page **page,
+                                 uint8_t **entry);
+must_use int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count, uint64_t *value,
+                                 uint64_t *same);
+
+/* One run of up to *count clusters, the table growing when needed. */
+must_use int co_qcow2_place_run(struct qcow2 *q, uint64_t *first, uint64_t *count, bool *reused);
+
+/* qcow2_table.c */
+
+/* Makes refcount block @index in the free cluster @at, which it counts itself or another block
+ * does. -EAGAIN: the table has no entry for it (co_qcow2_grow_table()). */
+must_use int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at);
+/* Gives the refcount table more entries. Lets go of alloc and takes it again: look again at
+ * everything. */
+must_use int co_qcow2_grow_table(struct qcow2 *q);
+
+#endif

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_create.c - writes an empty or a preallocated qcow2 image.
+ *
+ *   | header | refcount table | refcount blocks | L1 | [L2 tables | data clusters] |
+ *
+ * All sizes follow from the virtual size, so nothing is allocated: every table is a sequence of
+ * entries in order and is written as such. The refcount table is made long enough for the whole
+ * image where that costs little. The header comes last (without its magic for a fresh image). */
+#include "imgfmt/qcow2.h"
+
+#define CHUNK             (1 * MiB)
+#define SPARE_TABLE_BYTES (1 * MiB) /* the refcount table is made for a full image up to here */
+
+static const char *const compat_names[] = {"0.10", "1.1", "v2", "v3", NULL};
+static const char *const compression_names[] = {"zlib", "zstd", NULL};
+static const char *const preallocation_names[] = {"off", "metadata", "falloc", "full", NULL};
+enum preallocation { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
+
+const struct opt_desc qcow2_create_options[] = {
+    {.name = "size", .type = OPT_SIZE, .help = "virtual disk size"},
+    {.name = "compat",
+     .type = OPT_ENUM,
+     .help = "compatibility level",
+     .preset = "1.1",
+     .choices = compat_names},
+    {.name = "backing_file", .type = OPT_STRING, .help = "file name of a base image"},
+    {.name = "backing_fmt", .type = OPT_STRING, .help = "format of the base image"},
+    {.name = "cluster_size",
+     .type = OPT_SIZE,
+     .help = "bytes, a power of two from 512 to 2M",
+     .preset = "64K"},
+    {.name = "preallocation",
+     .type = OPT_ENUM,
+     .help = "what is allocated at once",
+     .preset = "off",
+     .choices = preallocation_names},
+    {.name = "lazy_refcounts",
+     .type = OPT_BOOL,
+     .help = "postpone reference count updates",
+     .preset = "off"},
+    {.name = "refcount_bits",
+     .type = OPT_INT,
+     .help = "width of a reference count, a power of two up to 64",
+     .preset = "16"},
+    {.name = "compression_type",
+     .type = OPT_ENUM,
+     .help = "how compressed clusters are stored",
+     .preset = "zlib",
+     .choices = compression_names},
+    {.name = "extended_l2", .type = OPT_BOOL, .help = "subclusters", .preset = "off"},
+    {.name = "data_file", .type = OPT_STRING, .help = "file name of an external data file"},
+    {.name = "data_file_raw",
+     .type = OPT_BOOL,
+     .help = "the external data file stays a raw image",
+     .preset = "off"},
+    {.name = "encryption",
+     .type = OPT_BOOL,
+     .help = "encrypt with AES (deprecated)",
+     .preset = "off"},
+    {.name = "nocow",
+     .type = OPT_BOOL,
+     .help = "no copy-on-write of the file (btrfs)",
+     .preset = "off"},
+    {0},
+};
+
+/* What is asked for, and where everything comes to lie, in clusters. */
+struct layout {
+    struct qcow2_header header;
+    const char *backing_name, *backing_format;
+    enum preallocation preallocation;
+    bool zero_entries; /* preallocated data clusters are to be marked as zeroes */
+    uint64_t table_at, table_clusters;
+    uint64_t blocks_at, blocks;
+    uint64_t l1_at, l1_clusters;
+    uint64_t l2_at, l2_tables; /* preallocated */
+    uint64_t data_at, data_clusters;
+    uint64_t total;
+};
+
+/* --- options -------------------------------------------------------------- */
+
+static int refuse_options(const struct opts *o, struct blk_error *e)
+{
+    if (opts_given(o, "data_file") || opts_bool(o, "data_file_raw"))
+        return err_set(e, -ENOTSUP,
+                       "this version of lamina does not make qcow2 images with an "
+                       "external data file (data_file)");
+    if (opts_bool(o, "extended_l2"))
+        return err_set(e, -ENOTSUP,
+                       "this version of lamina does not make qcow2 images with "
+                       "extended L2 entries (extended_l2)");
+    if (opts_bool(o, "encryption"))
+        return err_set(e, -ENOTSUP,
+                       "this version of lamina does not make encrypted qcow2 images "
+                       "(encryption)");
+    return 0;
+}
+
+static int take_version(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    uint64_t bits = opts_number(o, "refcount_bits");
+    uint64_t compat = opts_number(o, "compat");
+
+    h->version = compat == 1 || compat == 3 ? 3 : 2;
+    if (!is_pow2(bits) || bits > 64)
+        return err_set(e, -EINVAL,
+                       "Refcount width must be a power of two and may not exceed 64 bits");
+    h->refcount_order = log2_floor(bits);
+    h->compression_type = (uint8_t)opts_number(o, "compression_type");
+    if (h->compression_type)
+        h->incompatible |= QCOW2_COMPRESSION;
+    if (opts_bool(o, "lazy_refcounts"))
+        h->compatible |= QCOW2_LAZY_REFCOUNTS;
+    if (h->version >= 3)
+        return 0;
+    if (bits != 16)
+        return err_set(e, -EINVAL,
+                       "Different refcount widths than 16 bits require compatibility "
+                       "level 1.1 or above (use version=v3 or greater)");
+    if (h->compatible)
+        return err_set(e, -EINVAL,
+                       "Lazy refcounts only supported with compatibility level 1.1 and "
+                       "above (use version=v3 or greater)");
+    if (h->compression_type)
+        return err_set(e, -EINVAL,
+                       "Non-zlib compression type is only supported with compatibility "
+                       "level 1.1 and above (use version=v3 or greater)");
+    return 0;
+}
+
+static int take_options(const struct blk_create *c, struct layout *l, struct blk_error *e)
+{
+    const struct opts *o = c->opts;
+    struct qcow2_header *h = &l->header;
+    uint64_t cluster = opts_number(o, "cluster_size");
+
+    TRY(refuse_options(o, e));
+    if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB)
+        return err_set(e, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
+    h->cluster_bits = log2_floor(cluster);
+    TRY(take_version(o, h, e));
+#ifndef HAVE_LIBZSTD
+    if (h->compression_type == QCOW2_ZSTD)
+        return err_set(e, -ENOTSUP, "this lamina was built without libzstd");
+#endif
+    l->preallocation = (enum preallocation)opts_number(o, "preallocation");
+    l->backing_name = opts_text(o, "backing_file");
+    l->backing_format = opts_text(o, "backing_fmt");
+    if (l->backing_name && !*l->backing_name)
+        l->backing_name = NULL;
+    if (l->backing_name && !l->backing_format)
+        return err_set(e, -EINVAL, "a backing file needs its format beside it (backing_fmt)");
+    if (!l->backing_name && l->backing_format)
+        return err_set(e, -EINVAL, "Backing format cannot be used without backing file");
+    if (l->backing_name && l->preallocation != PRE_OFF)
+        return err_set(e, -EINVAL,
+                       "Backing file and preallocation can only be used at the same "
+                       "time if extended_l2 is enabled");
+    l->zero_entries =
+        l->preallocation == PRE_METADATA && h->version >= 3 && !c->file->limits.fresh_reads_zero;
+    return 0;
+}
+
+/* --- layout --------------------------------------------------------------- */
+
+/* Clusters that an image needs which has every cluster allocated, counts included. */
+static uint64_t add_counts(uint64_t others, uint32_t block_order, uint32_t table_order,
+                           uint64_t *blocks, uint64_t *table)
+{
+    *blocks = *table = 0;
+    for (;;) {
+        uint64_t total = others + *blocks + *table;
+        uint64_t b = div_up(total, 1ULL << block_order);
+        uint64_t t = div_up(b, 1ULL << table_order);
+        if (b == *blocks && t == *table)
+            return total;
+        *blocks = b;
+        *table = t;
+    }
+}
+
+static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
+{
+    struct qcow2_header *h = &l->header;
+    uint32_t bits = h->cluster_bits, table_order = bits - 3;
+    uint32_t block_order = bits + 3 - h->refcount_order;
+    uint64_t blocks, spare;
+
+    if (size > INT64_MAX - 511 || qcow2_l1_needs(size, bits) > QCOW2_MAX_L1_BYTES / 8)
+        return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");
+    h->size = align_up(size, 512);
+    h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, bits);
+    l->l1_clusters = MAX(div_up(h->l1_entries * 8ULL, 1ULL << bits), 1);
+    uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
+    add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
+    if (l->preallocation != PRE_OFF) {
+        l->l2_tables = l2;
+        l->data_clusters = data;
+    }
+    spare = MIN(spare, MAX(SPARE_TABLE_BYTES >> bits, 1));
+    uint64_t others = 1 + l->l1_clusters + l->l2_tables + l->data_clusters;
+    l->total = add_counts(others, block_order, table_order, &l->blocks, &l->table_clusters);
+    if (spare > l->table_clusters) {
+        l->table_clusters = spare;
+        do {
+            blocks = l->blocks;
+            l->total = others + spare + blocks;
+            l->blocks = div_up(l->total, 1ULL << block_order);
+        } while (l->blocks != blocks);
+    }
+    if (l->table_clusters << bits > QCOW2_MAX_REFTABLE || l->total > QCOW2_MAX_OFFSET >> bits)
+        return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");
+    l->table_at = 1;
+    l->blocks_at = l->table_at + l->table_clusters;
+    l->l1_at = l->blocks_at + l->blocks;
+    l->l2_at = l->l1_at + l->l1_clusters;
+    l->data_at = l->l2_at + l->l2_tables;
+    h->l1_offset = l->l1_at << bits;
+    h->refcount_table_offset = l->table_at << bits;
+    h->refcount_table_clusters = (uint32_t)l->table_clusters;
+    return 0;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+struct writer {
+    struct blk_device *file;
+    uint8_t *buf; /* CHUNK bytes */
+};
+
+/* Writes @entries entries of 8 bytes at @offset: the first @used say @first, @first + @step, ...;
+ * the others are zero. */
+struct sequence {
+    uint64_t offset, entries, used, first, step, flags;
+};
+
+static int co_write_sequence(struct writer *w, const struct sequence *s)
+{
+    uint64_t per_chunk = CHUNK / 8;
+
+    for (uint64_t at = 0; at < s->entries; at += per_chunk) {
+        uint64_t n = MIN(per_chunk, s->entries - at);
+        if (at >= s->used && w->file->limits.growable && at + n < s->entries) {
+            TRY(co_blk_write_zeroes(w->file, s->offset + at * 8, n * 8, BLK_MAY_UNMAP));
+            continue;
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            be64 raw = be64_of(at + i < s->used ? (s->first + (at + i) * s->step) | s->flags : 0);
+            memcpy(w->buf + i * 8, &raw, sizeof(raw));
+        }
+        TRY(co_blk_write_buf(w->file, s->offset + at * 8, w->buf, n * 8, 0));
+    }
+    return 0;
+}
+
+/* The refcount blocks: a one for every cluster of the layout. */
+static int co_write_counts(struct writer *w, const struct layout *l)
+{
+    uint32_t bits = l->header.cluster_bits, order = l->header.refcount_order;
+    uint64_t bytes = l->blocks << bits, start = l->blocks_at << bits;
+
+    for (uint64_t at = 0; at < bytes; at += CHUNK) {
+        uint64_t n = MIN(CHUNK, bytes - at);
+        uint64_t base = at * 8 >> order, counts = n * 8 >> order;
+        memset(w->buf, 0, n);
+        for (uint64_t i = 0; i < counts && base + i < l->total; i++)
+            qcow2_count_set(w->buf, order, i, 1);
+        TRY(co_blk_write_buf(w->file, start + at, w->buf, n, 0));
+    }
+    return 0;
+}
+
+static int co_write_tables(struct writer *w, const struct layout *l)
+{
+    uint32_t bits = l->header.cluster_bits;
+    uint64_t cluster = 1ULL << bits, per_cluster = cluster / 8;
+    struct sequence table = {
+        .offset = l->table_at << bits,
+        .entries = l->table_clusters * per_cluster,
+        .used = l->blocks,
+        .first = l->blocks_at << bits,
+        .step = cluster,
+    };
+    struct sequence l1 = {
+        .offset = l->l1_at << bits,
+        .entries = l->l1_clusters * per_cluster,
+        .used = l->l2_tables,
+        .first = l->l2_at << bits,
+        .step = cluster,
+        .flags = QCOW2_COPIED,
+    };
+    struct sequence l2 = {
+        .offset = l->l2_at << bits,
+        .entries = l->l2_tables * per_cluster,
+        .used = l->data_clusters,
+        .first = l->data_at << bits,
+        .step = cluster,
+        .flags = QCOW2_COPIED | (l->zero_entries ? QCOW2_ZERO : 0),
+    };
+
+    TRY(co_write_sequence(w, &table));
+    TRY(co_write_counts(w, l));
+    TRY(co_write_sequence(w, &l1));
+    return co_write_sequence(w, &l2);
+}
+
+static int co_write_data(struct writer *w, const struct layout *l)
+{
+    uint32_t bits = l->header.cluster_bits;
+    uint64_t at = l->data_at << bits, end = l->total << bits;
+    bool zeroes =
+        l->preallocation == PRE_METADATA && !l->zero_entries && !w->file->limits.fresh_reads_zero;
+
+    if (l->preallocation == PRE_OFF)
+        return 0;
+    if (l->preallocation == PRE_FALLOC || zeroes)
+        return co_blk_write_zeroes(w->file, at, end - at, 0);
+    if (l->preallocation == PRE_METADATA)
+        return w->file->size < end ? co_blk_resize(w->file, end, false, NULL) : 0;
+    memset(w->buf, 0, CHUNK);
+    for (; at < end; at += CHUNK)
+        TRY(co_blk_write_buf(w->file, at, w->buf, MIN(CHUNK, end - at), 0));
+    return 0;
+}
+
+static int co_write_image(const struct blk_create *c, struct layout *l, const uint8_t *cluster)
+{
+    struct writer w = {.file = c->file, .buf = mem_aligned(CHUNK)};
+    auto_free uint8_t *buf = w.buf;
+    uint8_t sector[QCOW2_SECTOR] = {0};
+    uint64_t bytes = qcow2_cluster_bytes(&l->header);
+
+    if (!buf)
+        return -ENOMEM;
+    if (!c->file->limits.growable && c->file->size < l->total << l->header.cluster_bits)
+        return -ENOSPC;
+    /* Whatever was here is no image from now on. */
+    TRY(co_blk_write_buf(c->file, 0, sector, sizeof(sector), 0));
+    TRY(co_write_tables(&w, l));
+    TRY(co_write_data(&w, l));
+    if (bytes > sizeof(sector))
+        TRY(co_blk_write_buf(c->file, sizeof(sector), cluster + sizeof(sector),
+                             bytes - sizeof(sector), 0));
+    if (!c->fresh)
+        TRY(co_blk_flush(c->file));
+    memcpy(sector, cluster, sizeof(sector));
+    qcow2_header_put(&l->header, c->fresh, sector);
+    TRY(co_blk_write_buf(c->file, 0, sector, sizeof(sector), 0));
+    return c->fresh ? 0 : co_blk_flush(c->file);
+}
+
+int co_qcow2_create(const struct blk_create *c, struct blk_error *e)
+{
+    auto_free struct layout *l = mem_zalloc(sizeof(*l));
+    auto_free uint8_t *cluster = NULL;
+
+    if (!l)
+        return err_errno(e, -ENOMEM, "cannot create the image");
+    TRY(take_options(c, l, e));
+    TRY(lay_out(l, c->size, e));
+    cluster = mem_aligned(qcow2_cluster_bytes(&l->header));
+    if (!cluster)
+        return err_errno(e, -ENOMEM, "cannot create the image");
+    if (qcow2_header_build(&l->header, l->backing_name, l->backing_format, cluster) < 0)
+        return err_set(e, -EINVAL,
+                       "the backing file's name is too long: at most 1023 bytes, and "
+                       "it must fit the first cluster");
+    int rc = co_write_image(c, l, cluster);
+    return rc < 0 ? err_errno(e, rc, "cannot write the image") : 0;
+}

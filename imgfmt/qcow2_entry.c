@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_entry.c - the entries of a qcow2 image's tables: L2, L1 and reference counts.
+ *
+ *   L2, a cluster:     63 COPIED | 62 0 | 55..9 offset | 0 ZERO (version 3)
+ *   L2, compressed:    63 0      | 62 1 | 61..x sectors beyond the first | x-1..0 offset in bytes,
+ *                      x = 62 - (cluster_bits - 8)
+ *   L1:                63 COPIED | 55..9 offset of the L2 table
+ *
+ * Pure: any bytes are answered. Reserved bits are ignored when read (check names them) and never
+ * written. */
+#include "imgfmt/qcow2.h"
+
+static unsigned packed_offset_bits(uint32_t cluster_bits)
+{
+    return 62 - (cluster_bits - 8);
+}
+
+uint64_t qcow2_packed_offset_max(uint32_t cluster_bits)
+{
+    return MIN((1ULL << packed_offset_bits(cluster_bits)) - 1, QCOW2_MAX_OFFSET - 1);
+}
+
+static void decode_packed(uint64_t raw, uint32_t cluster_bits, struct qcow2_entry *out)
+{
+    unsigned bits = packed_offset_bits(cluster_bits);
+    uint64_t sectors = ((raw & ~(QCOW2_COPIED | QCOW2_COMPRESSED)) >> bits) + 1;
+
+    out->state = MAP_PACKED;
+    out->offset = raw & ((1ULL << bits) - 1);
+    out->packed_bytes = (uint32_t)(sectors * QCOW2_SECTOR - out->offset % QCOW2_SECTOR);
+}
+
+int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+                       struct qcow2_entry *out)
+{
+    *out = (struct qcow2_entry){.copied = raw & QCOW2_COPIED};
+    if (raw & QCOW2_COMPRESSED) {
+        decode_packed(raw, cluster_bits, out);
+        return out->offset < QCOW2_MAX_OFFSET ? 0 : -EIO;
+    }
+    out->offset = raw & QCOW2_OFFSET_MASK;
+    if (out->offset & ((1ULL << cluster_bits) - 1))
+        return -EIO;
+    if (raw & QCOW2_ZERO) {
+        out->state = MAP_ZERO;
+        return version >= 3 ? 0 : -EIO;
+    }
+    out->state = out->offset ? MAP_DATA : MAP_HOLE;
+    return 0;
+}
+
+uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits)
+{
+    uint64_t copied = e->copied && e->offset ? QCOW2_COPIED : 0;
+
+    switch (e->state) {
+    case MAP_ZERO:
+        return e->offset | copied | QCOW2_ZERO;
+    case MAP_DATA:
+        return e->offset | copied;
+    case MAP_PACKED: {
+        unsigned bits = packed_offset_bits(cluster_bits);
+        uint64_t last = e->offset + e->packed_bytes - 1;
+        uint64_t more = last / QCOW2_SECTOR - e->offset / QCOW2_SECTOR;
+        assert(e->packed_bytes && e->offset <= qcow2_packed_offset_max(cluster_bits));
+        assert(more <= (1ULL << (62 - bits)) - 1);
+        return QCOW2_COMPRESSED | more << bits | e->offset;
+    }
+    default:
+        return 0;
+    }
+}
+
+/* --- reference counts ----------------------------------------------------- */
+
+uint64_t qcow2_count_get(const uint8_t *block, uint32_t order, uint64_t index)
+{
+    if (order < 3) {
+        unsigned bits = 1u << order;
+        unsigned per_byte = 8 / bits;
+        unsigned shift = (unsigned)(index % per_byte) * bits;
+        return (block[index / per_byte] >> shift) & ((1u << bits) - 1);
+    }
+    const uint8_t *at = block + (index << (order - 3));
+    switch (order) {
+    case 3:
+        return *at;
+    case 4:
+        return be16_get(*(const be16 *)at);
+    case 5:
+        return be32_get(*(const be32 *)at);
+    default:
+        return be64_get(*(const be64 *)at);
+    }
+}
+
+void qcow2_count_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t count)
+{
+    assert(count <= qcow2_count_max(order));
+    if (order < 3) {
+        unsigned bits = 1u << order;
+        unsigned per_byte = 8 / bits;
+        unsigned shift = (unsigned)(index % per_byte) * bits;
+        uint8_t mask = (uint8_t)(((1u << bits) - 1) << shift);
+        uint8_t *at = block + index / per_byte;
+        *at = (uint8_t)((*at & ~mask) | count << shift);
+        return;
+    }
+    uint8_t *at = block + (index << (order - 3));
+    switch (order) {
+    case 3:
+        *at = (uint8_t)count;
+        break;
+    case 4:
+        *(be16 *)at = be16_of((uint16_t)count);
+        break;
+    case 5:
+        *(be32 *)at = be32_of((uint32_t)count);
+        break;
+    default:
+        *(be64 *)at = be64_of(count);
+    }
+}
+
+/* Whether eight bytes at once settle the question for all counts in them. */
+static bool word_skips(const uint8_t *at, uint32_t order, bool zero)
+{
+    uint64_t word;
+
+    memcpy(&word, at, sizeof(word));
+    if (!zero)
+        return word == 0;
+    if (order < 3)
+        return word == UINT64_MAX;
+    if (order == 3)
+        return !((word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL);
+    if (order == 4)
+        return !((word - 0x0001000100010001ULL) & ~word & 0x8000800080008000ULL);
+    return false;
+}
+
+uint64_t qcow2_count_find(const uint8_t *block, uint32_t order, uint64_t from, uint64_t to,
+                          bool zero)
+{
+    uint64_t per_word = 64u >> order;
+
+    for (uint64_t i = from; i < to;) {
+        if (i % per_word == 0 && to - i >= per_word &&
+            word_skips(block + i / per_word * 8, order, zero)) {
+            i += per_word;
+            continue;
+        }
+        if ((qcow2_count_get(block, order, i) == 0) == zero)
+            return i;
+        i++;
+    }
+    return to;
+}

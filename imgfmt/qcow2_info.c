@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_info.c - what a qcow2 image says about itself, for people and JSON: names as qemu-img
+ * prints them. Lists inside the image (snapshots, bitmaps) are read piece by piece, bounded. */
+#include "imgfmt/qcow2.h"
+
+/* --- snapshots ------------------------------------------------------------ */
+
+struct snapshot_disk {
+    be64 l1_offset;
+    be32 l1_entries;
+    be16 id_bytes;
+    be16 name_bytes;
+    be32 date_sec;
+    be32 date_nsec;
+    be64 vm_clock_nsec;
+    be32 vm_state_bytes;
+    be32 extra_bytes; /* then extra data, id, name, padding to 8 */
+};
+static_assert(sizeof(struct snapshot_disk) == 40, "qcow2 snapshot");
+
+int64_t qcow2_snapshot_parse(const uint8_t *raw, size_t bytes, struct qcow2_snapshot *out)
+{
+    struct snapshot_disk d;
+    be64 v;
+
+    if (bytes < sizeof(d))
+        return -EAGAIN;
+    memcpy(&d, raw, sizeof(d));
+    uint32_t extra = be32_get(d.extra_bytes);
+    if (extra > 1024)
+        return -EINVAL;
+    *out = (struct qcow2_snapshot){
+        .l1_offset = be64_get(d.l1_offset),
+        .l1_entries = be32_get(d.l1_entries),
+        .date_sec = be32_get(d.date_sec),
+        .date_nsec = be32_get(d.date_nsec),
+        .vm_clock_nsec = be64_get(d.vm_clock_nsec),
+        .vm_state_bytes = be32_get(d.vm_state_bytes),
+        .id_bytes = be16_get(d.id_bytes),
+        .name_bytes = be16_get(d.name_bytes),
+    };
+    uint64_t all = sizeof(d) + extra + out->id_bytes + out->name_bytes;
+    if (bytes < all)
+        return -EAGAIN;
+    raw += sizeof(d);
+    if (extra >= 8) {
+        memcpy(&v, raw, 8);
+        out->vm_state_bytes = be64_get(v);
+    }
+    if (extra >= 16) {
+        memcpy(&v, raw + 8, 8);
+        out->disk_bytes = be64_get(v);
+    }
+    if (extra >= 24) {
+        memcpy(&v, raw + 16, 8);
+        out->icount = be64_get(v);
+        out->has_icount = out->icount != UINT64_MAX;
+    }
+    out->id = (const char *)raw + extra;
+    out->name = out->id + out->id_bytes;
+    return (int64_t)align_up(all, 8);
+}
+
+/* @bytes: how long the table is, when all was walked. */
+static int co_walk_snapshots(struct qcow2 *q, int (*fn)(void *arg, const struct qcow2_snapshot *s),
+                             void *arg, uint64_t *bytes, struct blk_error *e)
+{
+    uint64_t at = q->header.snapshots_offset, start = at;
+    auto_free uint8_t *buf = q->header.snapshot_count ? mem_alloc(QCOW2_SNAPSHOT_MAX) : NULL;
+
+    if (q->header.snapshot_count && !buf)
+        return err_errno(e, -ENOMEM, "cannot read the snapshot table");
+    for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
+        uint64_t file_bytes = q->map.file->size;
+        uint64_t n = at < file_bytes ? MIN(QCOW2_SNAPSHOT_MAX, file_bytes - at) : 0;
+        struct qcow2_snapshot s;
+        int rc = n ? co_blk_read_buf(q->map.file, at, buf, n) : 0;
+        if (rc < 0)
+            return err_errno(e, rc, "cannot read the snapshot table");
+        int64_t used = qcow2_snapshot_parse(buf, n, &s);
+        if (used < 0)
+            return err_set(e, -EINVAL, "snapshot %" PRIu32 " at %" PRIu64 " is damaged", i, at);
+        rc = fn(arg, &s);
+        if (rc != 0)
+            return rc;
+        at += (uint64_t)used;
+        if (at - start > 64 * MiB)
+            return err_set(e, -EFBIG, "the snapshot table is longer than 64 MiB");
+    }
+    *bytes = at - start;
+    return 0;
+}
+
+int co_qcow2_snapshots(struct qcow2 *q, int (*fn)(void *arg, const struct qcow2_snapshot *s),
+                       void *arg, struct blk_error *e)
+{
+    uint64_t bytes;
+
+    return co_walk_snapshots(q, fn, arg, &bytes, e);
+}
+
+static int ignore_snapshot(void *arg, const struct qcow2_snapshot *s)
+{
+    return 0;
+}
+
+int co_qcow2_snapshot_bytes(struct qcow2 *q, uint64_t *bytes, struct blk_error *e)
+{
+    return co_walk_snapshots(q, ignore_snapshot, NULL, bytes, e);
+}
+
+/* Text of an image as a JSON string: bytes that are no UTF-8 become question marks. */
+static json_t *text_json(const char *text, size_t bytes)
+{
+    json_t *v = json_stringn(text, bytes);
+
+    if (v)
+        return v;
+    auto_free char *copy = mem_alloc(bytes + 1);
+    if (!copy)
+        return NULL;
+    for (size_t i = 0; i < bytes; i++)
+        copy[i] = text[i] & 0x80 ? '?' : text[i];
+    return json_stringn(copy, bytes);
+}
+
+static int list_snapshot(void *arg, const struct qcow2_snapshot *s)
+{
+    json_t *one = json_pack(
+        "{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id", text_json(s->id, s->id_bytes), "name",
+        text_json(s->name, s->name_bytes), "vm-state-size", (json_int_t)s->vm_state_bytes,
+        "date-sec", (json_int_t)s->date_sec, "date-nsec", (json_int_t)s->date_nsec, "vm-clock-sec",
+        (json_int_t)(s->vm_clock_nsec / 1000000000), "vm-clock-nsec",
+        (json_int_t)(s->vm_clock_nsec % 1000000000));
+
+    if (one && s->has_icount)
+        json_object_set_new(one, "icount", json_integer((json_int_t)s->icount));
+    return one && json_array_append_new(arg, one) == 0 ? 0 : -ENOMEM;
+}
+
+static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
+{
+    if (q->header.snapshot_count == 0)
+        return 0;
+    out->snapshots = json_array();
+    if (!out->snapshots)
+        return err_errno(e, -ENOMEM, "cannot list the snapshots");
+    return co_qcow2_snapshots(q, list_snapshot, out->snapshots, e);
+}
+
+/* --- bitmaps -------------------------------------------------------------- */
+
+struct bitmaps_disk { /* the header extension */
+    be32 count;
+    be32 reserved;
+    be64 directory_bytes;
+    be64 directory_offset;
+};
+static_assert(sizeof(struct bitmaps_disk) == 24, "qcow2 bitmaps");
+
+struct bitmap_disk { /* a directory entry */
+    be64 table_offset;
+    be32 table_entries;
+    be32 flags; /* 0 in use, 1 auto, 2 extra data is compatible */
+    uint8_t type;
+    uint8_t granularity_bits;
+    be16 name_bytes;
+    be32 extra_bytes; /* then extra data, name, padding to 8 */
+};
+static_assert(sizeof(struct bitmap_disk) == 24, "qcow2 bitmap");
+
+int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out)
+{
+    struct bitmap_disk d;
+
+    if (bytes < sizeof(d))
+        return -EINVAL;
+    memcpy(&d, raw, sizeof(d));
+    *out = (struct qcow2_bitmap){
+        .table_offset = be64_get(d.table_offset),
+        .table_entries = be32_get(d.table_entries),
+        .flags = be32_get(d.flags),
+        .granularity_bits = d.granularity_bits,
+        .name_bytes = be16_get(d.name_bytes),
+    };
+    uint64_t extra = be32_get(d.extra_bytes);
+    uint64_t all = sizeof(d) + extra + out->name_bytes;
+    if (extra > 1024 || out->name_bytes > 1023 || out->granularity_bits > 31 || all > bytes)
+        return -EINVAL;
+    out->name = (const char *)raw + sizeof(d) + extra;
+    return (int64_t)MIN(align_up(all, 8), bytes);
+}
+
+int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
+                     int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
+                     struct blk_error *e)
+{
+    struct bitmaps_disk d;
+
+    *list = (struct qcow2_bitmap_list){0};
+    if (!q->header.bitmaps.bytes || !(q->header.autoclear & QCOW2_BITMAPS))
+        return 0;
+    int rc = co_blk_read_buf(q->map.file, q->header.bitmaps.offset, &d, sizeof(d));
+    if (rc < 0)
+        return err_errno(e, rc, "cannot read the list of bitmaps");
+    list->count = be32_get(d.count);
+    list->offset = be64_get(d.directory_offset);
+    list->bytes = be64_get(d.directory_bytes);
+    if (list->count > 65535 || list->bytes > 65535 * 1024ULL ||
+        list->offset & (q->map.cluster_bytes - 1) ||
+        !range_fits(list->offset, list->bytes, q->map.file->size))
+        return err_set(e, -EINVAL, "the list of bitmaps at %" PRIu64 " is damaged", list->offset);
+    auto_free uint8_t *buf = mem_alloc(MAX(list->bytes, 1));
+    if (!buf)
+        return err_errno(e, -ENOMEM, "cannot read the list of bitmaps");
+    rc = list->bytes ? co_blk_read_buf(q->map.file, list->offset, buf, list->bytes) : 0;
+    if (rc < 0)
+        return err_errno(e, rc, "cannot read the list of bitmaps");
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        struct qcow2_bitmap b;
+        int64_t used = qcow2_bitmap_parse(buf + at, list->bytes - at, &b);
+        if (used < 0)
+            return err_set(e, -EINVAL, "bitmap %" PRIu32 " is damaged", i);
+        rc = fn(arg, &b);
+        if (rc != 0)
+            return rc;
+        at += (uint64_t)used;
+    }
+    return 0;
+}
+
+static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
+{
+    json_t *flags = json_array();
+    json_t *one =
+        json_pack("{s:o, s:o, s:I}", "flags", flags, "name", text_json(b->name, b->name_bytes),
+                  "granularity", (json_int_t)1 << b->granularity_bits);
+
+    if (one && b->flags & 1)
+        json_array_append_new(flags, json_string("in-use"));
+    if (one && b->flags & 2)
+        json_array_append_new(flags, json_string("auto"));
+    return one && json_array_append_new(arg, one) == 0 ? 0 : -ENOMEM;
+}
+
+/* --- all of it ------------------------------------------------------------ */
+
+static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
+{
+    const struct qcow2_header *h = &q->header;
+    struct qcow2_bitmap_list list;
+    json_t *data = json_object();
+
+    if (!data)
+        return err_errno(e, -ENOMEM, "cannot describe the image");
+    out->specific = data;
+    json_object_set_new(data, "compat", json_string(h->version >= 3 ? "1.1" : "0.10"));
+    json_object_set_new(data, "compression-type",
+                        json_string(h->compression_type == QCOW2_ZSTD ? "zstd" : "zlib"));
+    if (h->version >= 3) {
+        json_object_set_new(data, "lazy-refcounts",
+                            json_boolean(h->compatible & QCOW2_LAZY_REFCOUNTS));
+    }
+    json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
+    if (h->version >= 3) {
+        json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_CORRUPT));
+        json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));
+    }
+    json_t *bitmaps = json_array();
+    int rc = bitmaps ? co_qcow2_bitmaps(q, &list, list_bitmap, bitmaps, e) : -ENOMEM;
+    if (rc == 0 && json_array_size(bitmaps))
+        json_object_set(data, "bitmaps", bitmaps);
+    json_decref(bitmaps);
+    return rc;
+}
+
+int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
+{
+    struct qcow2 *q = qcow2_of_dev(dev);
+
+    out->virtual_size = q->header.size;
+    out->cluster_size = (uint32_t)q->map.cluster_bytes;
+    out->has_dirty = true;
+    out->dirty = q->header.incompatible & QCOW2_DIRTY;
+    out->corrupt = q->header.incompatible & QCOW2_CORRUPT;
+    if (q->backing_name) {
+        out->backing_name = mem_strdup(q->backing_name);
+        if (!out->backing_name)
+            return err_errno(e, -ENOMEM, "cannot describe the image");
+    }
+    if (q->backing_format) {
+        out->backing_format = mem_strdup(q->backing_format);
+        if (!out->backing_format)
+            return err_errno(e, -ENOMEM, "cannot describe the image");
+    }
+    TRY(co_specific(q, out, e));
+    return co_list_snapshots(q, out, e);
+}

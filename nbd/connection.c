@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* connection.c - one client from accept to end: handshake, receiving many requests at a time,
+ * parsing them in place, backpressure.
+ *
+ * Bytes are received into a buffer of 256 KiB that a connection has only while there is something
+ * in it (the pool hands out the warm one, so in effect it belongs to the worker). A write whose
+ * payload does not lie there whole gets its own aligned buffer, and the rest of the payload is
+ * received straight into that. Payloads of refused writes are thrown away as they come. */
+#include "nbd/connection.h"
+#include "nbd/handshake.h"
+#include "nbd/server.h"
+
+#define IN_BYTES     (256u << 10)
+#define BURST        256u /* requests taken before others get their turn */
+#define SPARES       256u /* request structs kept by a connection */
+#define HANDSHAKE_IN (sizeof(struct nbd_option_head) + NBD_MAX_PAYLOAD)
+
+/* --- requests' memory --- */
+
+struct nbd_request *nbd_request_get(struct nbd_conn *c)
+{
+    struct nbd_request *r = c->spare;
+
+    if (r) {
+        c->spare = r->next;
+        c->spares--;
+    } else {
+        r = mem_alloc(sizeof(*r));
+        if (!r)
+            return NULL;
+        r->conn = c;
+    }
+    r->buf = r->data = r->more = NULL;
+    r->filled = 0;
+    c->in_flight++;
+    return r;
+}
+
+void nbd_request_put(struct nbd_request *r)
+{
+    struct nbd_conn *c = r->conn;
+
+    if (r->buf) {
+        buf_put(r->buf, r->buf_bytes);
+        c->memory -= r->buf_bytes;
+    }
+    if (r->more)
+        buf_put(r->more, r->more_bytes);
+    c->in_flight--;
+    if (c->spares == SPARES) {
+        mem_free(r);
+        return;
+    }
+    r->next = c->spare;
+    c->spare = r;
+    c->spares++;
+}
+
+int nbd_request_buf(struct nbd_request *r, size_t bytes)
+{
+    r->buf_bytes = MAX(bytes, 4096);
+    r->buf = r->data = buf_get(r->buf_bytes);
+    if (!r->buf)
+        return -ENOMEM;
+    r->conn->memory += r->buf_bytes;
+    return 0;
+}
+
+/* --- stopping --- */
+
+static bool full(const struct nbd_conn *c)
+{
+    const struct nbd_limits *l = nbd_server_limits(c->server);
+
+    return c->in_flight >= l->in_flight || c->memory >= l->memory;
+}
+
+void nbd_conn_settle(struct nbd_conn *c)
+{
+    if (!co_queue_empty(&c->room) && (c->broken || c->stopping || !full(c)))
+        co_queue_wake_all(&c->room);
+    if (c->stopping && c->in_flight == (c->filling ? 1 : 0) && !c->broken)
+        nbd_conn_abort(c);
+    if (c->ending)
+        co_queue_wake_all(&c->idle);
+}
+
+void nbd_conn_stop(struct nbd_conn *c)
+{
+    c->stopping = true;
+    if (!c->export)
+        nbd_conn_abort(c);
+    nbd_conn_settle(c);
+}
+
+void nbd_conn_abort(struct nbd_conn *c)
+{
+    if (c->broken)
+        return;
+    c->broken = true;
+    host_stream_shutdown(c->stream);
+    if (!co_queue_empty(&c->room))
+        co_queue_wake_all(&c->room);
+}
+
+/* --- receiving --- */
+
+static int take_in(struct nbd_conn *c)
+{
+    if (c->in)
+        return 0;
+    c->in = buf_get(IN_BYTES);
+    if (!c->in)
+        return -ENOMEM;
+    memcpy(c->in, c->stash, c->stashed);
+    c->in_start = 0;
+    c->in_end = c->stashed;
+    c->stashed = 0;
+    return 0;
+}
+
+/* Gives the buffer back before the connection sleeps, if what is left fits the stash. */
+static void park_in(struct nbd_conn *c)
+{
+    size_t left = c->in_end - c->in_start;
+
+    if (!c->in || left > sizeof(c->stash))
+        return;
+    memcpy(c->stash, c->in + c->in_start, left);
+    c->stashed = left;
+    buf_put(c->in, IN_BYTES);
+    c->in = NULL;
+}
+
+/* Room behind what is there; nothing longer than a part of a header is ever left over there. */
+static void pack_in(struct nbd_conn *c)
+{
+    if (c->in_start == 0)
+        return;
+    memmove(c->in, c->in + c->in_start, c->in_end - c->in_start);
+    c->in_end -= c->in_start;
+    c->in_start = 0;
+}
+
+/* One recv: of a payload into its own buffer, else into the shared one. The count, 0 at the end of
+ * the stream, -EAGAIN. *room is what it could have been. */
+static int64_t receive(struct nbd_conn *c, size_t *room)
+{
+    struct nbd_request *w = c->filling;
+    int64_t n;
+
+    if (w) {
+        *room = w->ask.length - w->filled;
+        n = host_stream_recv(c->stream, w->data + w->filled, *room);
+        if (n > 0)
+            w->filled += (uint32_t)n;
+        return n;
+    }
+    TRY(take_in(c));
+    pack_in(c);
+    *room = IN_BYTES - c->in_end;
+    n = host_stream_recv(c->stream, c->in + c->in_end, *room);
+    if (n > 0)
+        c->in_end += (size_t)n;
+    return n;
+}
+
+/* --- parsing --- */
+
+enum parsed {
+    PARSED_ALL,   /* needs more bytes */
+    PARSED_BURST, /* there is more, but others are to have their turn */
+    PARSED_FULL,  /* there is more, but too much is in flight */
+    PARSED_END,   /* the client said goodbye */
+};
+
+/* A write whose payload is not all there: what is, is copied; the rest comes by receive(). */
+static int begin_filling(struct nbd_conn *c, struct nbd_request *r)
+{
+    size_t have = c->in_end - c->in_start;
+
+    if (nbd_request_buf(r, r->ask.length) < 0) {
+        c->skip = r->ask.length;
+        nbd_reply(r, -ENOMEM);
+        return 0;
+    }
+    memcpy(r->data, c->in + c->in_start, have);
+    r->filled = (uint32_t)have;
+    c->in_start = c->in_end;
+    c->filling = r;
+    return 0;
+}
+
+static int take_write(struct nbd_conn *c, struct nbd_request *r)
+{
+    if (c->in_end - c->in_start < r->ask.length)
+        return begin_filling(c, r);
+    nbd_request_run(r, c->in + c->in_start);
+    c->in_start += r->ask.length;
+    return 0;
+}
+
+/* The request at in_start, which lies there whole. */
+static int take_request(struct nbd_conn *c)
+{
+    struct nbd_request_wire raw;
+    struct nbd_request *r;
+    uint32_t error;
+    const char *why;
+
+    memcpy(&raw, c->in + c->in_start, sizeof(raw));
+    r = nbd_request_get(c);
+    if (!r)
+        return -ENOMEM;
+    if (nbd_ask_parse(&raw, &c->session, &c->export->facts, &r->ask, &error, &why) < 0) {
+        nbd_request_put(r);
+        return -EPROTO;
+    }
+    c->in_start += sizeof(raw);
+    if (r->ask.type == NBD_CMD_DISC) {
+        nbd_request_put(r);
+        return PARSED_END;
+    }
+    if (error) {
+        if (r->ask.type == NBD_CMD_WRITE)
+            c->skip = r->ask.length;
+        nbd_reply_error(r, error, why);
+        return 0;
+    }
+    if (r->ask.type == NBD_CMD_WRITE)
+        return take_write(c, r);
+    nbd_request_run(r, NULL);
+    return 0;
+}
+
+static void take_skipped(struct nbd_conn *c)
+{
+    size_t n = MIN(c->skip, c->in_end - c->in_start);
+
+    c->skip -= n;
+    c->in_start += n;
+}
+
+/* Takes requests from what has been received. An enum parsed, or a negative errno. */
+static int parse(struct nbd_conn *c)
+{
+    struct nbd_request *w = c->filling;
+
+    if (w) {
+        if (w->filled < w->ask.length)
+            return PARSED_ALL;
+        c->filling = NULL;
+        nbd_request_run(w, NULL);
+    }
+    for (unsigned taken = 0; c->in; taken++) {
+        int rc;
+
+        take_skipped(c);
+        if (c->filling || c->in_end - c->in_start < sizeof(struct nbd_request_wire))
+            return PARSED_ALL;
+        if (c->stopping || full(c))
+            return PARSED_FULL;
+        if (taken == BURST)
+            return PARSED_BURST;
+        rc = take_request(c);
+        if (rc != 0)
+            return rc;
+    }
+    return PARSED_ALL;
+}
+
+/* Parses all that is there, with pauses. 0: more bytes are needed; PARSED_END; a negative errno. */
+static int co_parse(struct nbd_conn *c)
+{
+    for (;;) {
+        int rc = parse(c);
+
+        if (rc != PARSED_BURST && rc != PARSED_FULL)
+            return rc;
+        nbd_send(c);
+        if (rc == PARSED_BURST)
+            co_yield ();
+        else if (!c->broken && (c->stopping || full(c)))
+            co_queue_wait(&c->room);
+        if (c->broken || c->stopping)
+            return -ECANCELED;
+    }
+}
+
+static int co_receive(struct nbd_conn *c)
+{
+    while (!c->broken && !c->stopping) {
+        size_t room;
+        int64_t n = receive(c, &room);
+        int rc;
+
+        if (n == 0 || (n < 0 && n != -EAGAIN))
+            return (int)n;
+        rc = n > 0 ? co_parse(c) : PARSED_ALL;
+        if (rc != PARSED_ALL)
+            return rc;
+        if ((size_t)n == room) /* there may be more */
+            continue;
+        park_in(c);
+        rc = co_host_stream_wait(c->stream, HOST_READABLE, 0);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* --- handshake --- */
+
+static int co_send_all(struct nbd_conn *c, const uint8_t *from, size_t bytes)
+{
+    while (bytes) {
+        struct iovec iov = {.iov_base = (void *)from, .iov_len = bytes};
+        int64_t n = host_stream_sendv(c->stream, &iov, 1);
+
+        if (n == -EAGAIN) {
+            TRY(co_host_stream_wait(c->stream, HOST_WRITABLE, 0));
+            continue;
+        }
+        if (n < 0)
+            return (int)n;
+        from += n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+static int64_t co_recv_some(struct nbd_conn *c, uint8_t *to, size_t bytes)
+{
+    int64_t n;
+
+    while ((n = host_stream_recv(c->stream, to, bytes)) == -EAGAIN)
+        TRY(co_host_stream_wait(c->stream, HOST_READABLE, 0));
+    return n == 0 ? -ECONNRESET : n;
+}
+
+/* Feeds the handshake until it is through. @in has HANDSHAKE_IN bytes; *have are left over. */
+static int co_haggle(struct nbd_conn *c, struct nbd_handshake *h, uint8_t *in, size_t *have)
+{
+    for (;;) {
+        size_t used;
+        int64_t n;
+
+        TRY(co_send_all(c, h->out, h->out_bytes));
+        nbd_handshake_sent(h);
+        if (h->phase == NBD_PHASE_TRANSMIT)
+            return 0;
+        if (h->phase == NBD_PHASE_CLOSE)
+            return -ECONNRESET;
+        used = nbd_handshake_feed(h, in, *have);
+        *have -= used;
+        memmove(in, in + used, *have);
+        if (used)
+            continue;
+        n = co_recv_some(c, in + *have, HANDSHAKE_IN - *have);
+        if (n < 0)
+            return (int)n;
+        *have += (size_t)n;
+    }
+}
+
+/* What was agreed, and requests that came right behind it. */
+static int begin_transmission(struct nbd_conn *c, const struct nbd_handshake *h,
+                              const uint8_t *left_over, size_t bytes)
+{
+    c->export = h->chosen;
+    c->session = (struct nbd_session){
+        .structured = h->structured,
+        .allocation = h->allocation,
+        .align = h->asked_block_size ? h->chosen->facts.min_block : 1,
+    };
+    if (bytes == 0)
+        return 0;
+    TRY(take_in(c));
+    memcpy(c->in, left_over, bytes);
+    c->in_end = bytes;
+    return 0;
+}
+
+static int co_negotiate(struct nbd_conn *c)
+{
+    struct nbd_handshake h;
+    size_t have = 0;
+    auto_free uint8_t *in = mem_alloc(HANDSHAKE_IN);
+    int rc = nbd_handshake_begin(&h, nbd_server_exports(c->server));
+
+    if (!in)
+        rc = -ENOMEM;
+    if (rc == 0)
+        rc = co_haggle(c, &h, in, &have);
+    if (rc == 0 && c->broken)
+        rc = -ECANCELED;
+    if (rc == 0)
+        rc = begin_transmission(c, &h, in, have);
+    nbd_handshake_drop(&h);
+    return rc;
+}
+
+/* --- life --- */
+
+/* Waits until nothing of the connection is running any more. */
+static void co_drain(struct nbd_conn *c)
+{
+    if (c->filling) {
+        nbd_request_put(c->filling);
+        c->filling = NULL;
+    }
+    c->ending = true;
+    c->stopping = true;
+    nbd_conn_settle(c);
+    while (c->in_flight || c->sending || c->hooked)
+        co_queue_wait(&c->idle);
+}
+
+static void conn_free(struct nbd_conn *c)
+{
+    assert(c->memory == 0);
+    if (c->in)
+        buf_put(c->in, IN_BYTES);
+    while (c->spare) {
+        struct nbd_request *r = c->spare;
+
+        c->spare = r->next;
+        mem_free(r);
+    }
+    host_stream_close(c->stream);
+    mem_free(c);
+}
+
+static void co_conn(void *arg)
+{
+    struct nbd_conn *c = arg;
+    int rc;
+
+    nbd_server_enter(c->server, c);
+    rc = co_negotiate(c);
+    if (rc == 0) {
+        nbd_server_through(c->server, c);
+        rc = co_parse(c);
+        if (rc == PARSED_ALL)
+            rc = co_receive(c);
+    }
+    if (rc < 0 && rc != -ECANCELED)
+        nbd_conn_abort(c); /* a stop lets the replies out first, so does a goodbye */
+    co_drain(c);
+    nbd_server_leave(c->server, c);
+    conn_free(c);
+}
+
+int nbd_conn_start(struct nbd_server *server, struct host_stream *stream)
+{
+    struct nbd_conn *c = mem_zalloc(sizeof(*c));
+    int rc = -ENOMEM;
+
+    if (c) {
+        c->server = server;
+        c->stream = stream;
+        rc = co_start(co_conn, c);
+    }
+    if (rc < 0) {
+        host_stream_close(stream);
+        mem_free(c);
+    }
+    return rc;
+}

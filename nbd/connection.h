@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* connection.h - one client: what it sent and is not yet parsed, its requests in flight, the
+ * replies that wait to be sent. Inside of nbd/; others use server.h.
+ *
+ *   connection.c  life, handshake, receiving, parsing
+ *   request.c     what a request may be, and running it
+ *   reply.c       replies: put together, batched, sent
+ *
+ * Everything of a connection runs on one worker. Three things may run for it: the receiver (a
+ * coroutine from accept to end), requests (a coroutine each, if they cannot finish at once), and
+ * the sender (the turn hook; a coroutine while the socket is full). The connection goes when the
+ * receiver has ended and no request is in flight. */
+#ifndef NBD_CONNECTION_H
+#define NBD_CONNECTION_H
+
+#include "nbd/export.h"
+#include "nbd/proto.h"
+
+struct nbd_server;
+struct nbd_conn;
+
+/* What both sides agreed on. */
+struct nbd_session {
+    bool structured; /* replies */
+    bool allocation; /* base:allocation may be asked */
+    uint32_t align;  /* what offsets and lengths keep to; 1: the client was told nothing */
+};
+
+/* A request, parsed. */
+struct nbd_ask {
+    uint16_t type, flags;
+    uint32_t length;
+    uint64_t offset;
+    be64 cookie;
+};
+
+/* Pure. -EPROTO: not a request at all, the connection is lost. Else *error is 0 or the enum
+ * nbd_errno to answer, *why the sentence that goes with it. */
+must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_session *s,
+                           const struct nbd_facts *f, struct nbd_ask *out, uint32_t *error,
+                           const char **why);
+
+#define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
+#define NBD_SMALL_READ (32u << 10) /* up to here header and data are one piece */
+
+struct nbd_request {
+    struct nbd_request *next; /* of the out queue, or of the free list */
+    struct nbd_conn *conn;
+    struct nbd_ask ask;
+    uint32_t filled; /* bytes of a write's payload that have come */
+    uint8_t *buf;    /* from buf_get(), or NULL */
+    size_t buf_bytes;
+    uint8_t *data; /* inside buf */
+    uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
+    size_t more_bytes;
+
+    /* The reply, as it is sent; what was sent is taken off the front. */
+    struct iovec *piece;
+    unsigned pieces;
+    struct iovec own[2];
+    uint8_t head[sizeof(struct nbd_chunk_error) + 102];
+};
+
+struct nbd_conn {
+    struct nbd_conn *next, *prev; /* the server's list */
+    struct nbd_server *server;
+    struct host_stream *stream;
+    struct nbd_export *export; /* NULL until the handshake is through */
+    struct nbd_session session;
+    struct timer deadline; /* of the handshake */
+    bool half_open;        /* still in the handshake */
+
+    /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
+     * of a header in @stash. */
+    uint8_t *in;
+    size_t in_start, in_end;
+    uint8_t stash[sizeof(struct nbd_request_wire)];
+    size_t stashed;
+    uint64_t skip;               /* bytes of a refused write's payload still to come */
+    struct nbd_request *filling; /* a write whose payload is coming */
+    struct co_queue room;        /* the receiver, while too much is in flight */
+
+    /* Sending. */
+    struct nbd_request *out_first, *out_last;
+    struct turn_hook hook;
+    bool hooked;  /* the hook is armed */
+    bool sending; /* the sender coroutine runs */
+
+    unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
+    size_t memory;      /* bytes of their buffers */
+    bool stopping;      /* answer what is in flight, take no more */
+    bool broken;        /* the stream failed: replies are dropped */
+    bool ending;        /* the receiver has ended and waits in @idle */
+    struct co_queue idle;
+    struct nbd_request *spare; /* free list */
+    unsigned spares;
+};
+
+/* --- connection.c --- */
+
+/* Starts serving @stream (taken, also on failure). */
+must_use int nbd_conn_start(struct nbd_server *server, struct host_stream *stream);
+/* No more requests are taken; what is in flight is answered, then the connection ends. */
+void nbd_conn_stop(struct nbd_conn *c);
+/* Now: requests in flight still run to their end, unanswered. */
+void nbd_conn_abort(struct nbd_conn *c);
+/* Something ended: wakes who waited for it. */
+void nbd_conn_settle(struct nbd_conn *c);
+struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
+void nbd_request_put(struct nbd_request *r);
+/* A buffer for the request's data, counted. -ENOMEM. */
+must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+
+/* --- request.c --- */
+
+/* Runs a request whose data (of a write: r->data, or @payload in passing) is there, to its reply.
+ * May go on after it returned. */
+void nbd_request_run(struct nbd_request *r, const uint8_t *payload);
+
+/* --- reply.c --- */
+
+/* Answers @r: @rc is 0 or a negative errno. */
+void nbd_reply(struct nbd_request *r, int rc);
+/* Answers with an NBD error number and a sentence. */
+void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *why);
+/* Sends what is queued now, as far as the socket takes it. */
+void nbd_send(struct nbd_conn *c);
+uint32_t nbd_errno_of(int rc);
+
+/* Most extents in one answer to BLOCK_STATUS. */
+#define NBD_MAX_EXTENTS 4096u
+
+#endif

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* handshake.c - fixed newstyle negotiation.
+ *
+ *   server: NBDMAGIC IHAVEOPT flags       client: flags
+ *   client: IHAVEOPT code bytes payload   server: replies, the last one ACK or an error (repeated)
+ *   until GO or EXPORT_NAME succeeds (transmission), or ABORT, or a breach (hang up)
+ *
+ * Each option is a row of the table at the end. What a peer can make us hold is one message in and
+ * the replies to it; it is given NBD_MAX_OPTIONS tries. */
+#include "nbd/handshake.h"
+
+/* --- what goes out --- */
+
+static void put(struct nbd_handshake *h, const void *from, size_t bytes)
+{
+    if (h->out_room - h->out_bytes < bytes) {
+        size_t room = MAX(2 * h->out_room, h->out_bytes + bytes + 256);
+        uint8_t *more = mem_resize(h->out, room);
+
+        if (!more) {
+            h->phase = NBD_PHASE_CLOSE;
+            return;
+        }
+        h->out = more;
+        h->out_room = room;
+    }
+    memcpy(h->out + h->out_bytes, from, bytes);
+    h->out_bytes += bytes;
+}
+
+static void put_reply(struct nbd_handshake *h, uint32_t code, uint32_t type, uint32_t bytes)
+{
+    struct nbd_option_reply r = {
+        .magic = be64_of(NBD_OPT_REPLY_MAGIC),
+        .code = be32_of(code),
+        .type = be32_of(type),
+        .bytes = be32_of(bytes),
+    };
+
+    put(h, &r, sizeof(r));
+}
+
+/* An error reply with a sentence for the person at the client. */
+static void refuse(struct nbd_handshake *h, uint32_t code, uint32_t type, const char *why)
+{
+    put_reply(h, code, type, (uint32_t)strlen(why));
+    put(h, why, strlen(why));
+}
+
+static void acknowledge(struct nbd_handshake *h, uint32_t code)
+{
+    put_reply(h, code, NBD_REP_ACK, 0);
+}
+
+int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *exports)
+{
+    struct nbd_hello hello = {
+        .magic = be64_of(NBD_MAGIC),
+        .option_magic = be64_of(NBD_OPTION_MAGIC),
+        .flags = be16_of(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES),
+    };
+
+    *h = (struct nbd_handshake){.exports = exports};
+    put(h, &hello, sizeof(hello));
+    return h->phase == NBD_PHASE_CLOSE ? -ENOMEM : 0;
+}
+
+void nbd_handshake_drop(struct nbd_handshake *h)
+{
+    mem_free(h->out);
+    h->out = NULL;
+}
+
+void nbd_handshake_sent(struct nbd_handshake *h)
+{
+    h->out_bytes = 0;
+}
+
+/* --- payloads --- */
+
+static bool take_bytes(const uint8_t **at, size_t *left, size_t bytes, const uint8_t **out)
+{
+    if (*left < bytes)
+        return false;
+    *out = *at;
+    *at += bytes;
+    *left -= bytes;
+    return true;
+}
+
+static bool take_u32(const uint8_t **at, size_t *left, uint32_t *out)
+{
+    const uint8_t *p;
+    be32 raw;
+
+    if (!take_bytes(at, left, sizeof(raw), &p))
+        return false;
+    memcpy(&raw, p, sizeof(raw));
+    *out = be32_get(raw);
+    return true;
+}
+
+static bool take_name(const uint8_t **at, size_t *left, struct nbd_name *out)
+{
+    return take_u32(at, left, &out->bytes) && out->bytes <= NBD_MAX_NAME &&
+           take_bytes(at, left, out->bytes, &out->text);
+}
+
+int nbd_parse_info(const uint8_t *in, size_t bytes, struct nbd_info_request *out)
+{
+    const uint8_t *p;
+    be16 count;
+
+    if (!take_name(&in, &bytes, &out->name) || !take_bytes(&in, &bytes, sizeof(count), &p))
+        return -EINVAL;
+    memcpy(&count, p, sizeof(count));
+    out->count = be16_get(count);
+    out->items = (const be16 *)in;
+    return bytes == out->count * sizeof(be16) ? 0 : -EINVAL;
+}
+
+int nbd_parse_meta(const uint8_t *in, size_t bytes, struct nbd_meta_request *out)
+{
+    const uint8_t *at;
+    uint32_t length;
+
+    if (!take_name(&in, &bytes, &out->name) || !take_u32(&in, &bytes, &out->left))
+        return -EINVAL;
+    out->at = in;
+    for (uint32_t i = 0; i < out->left; i++)
+        if (!take_u32(&in, &bytes, &length) || !take_bytes(&in, &bytes, length, &at))
+            return -EINVAL;
+    return bytes == 0 ? 0 : -EINVAL;
+}
+
+bool nbd_meta_next(struct nbd_meta_request *m, struct nbd_name *query)
+{
+    size_t inside = SIZE_MAX; /* nbd_parse_meta() has looked at every length */
+
+    if (m->left == 0)
+        return false;
+    m->left--;
+    return take_u32(&m->at, &inside, &query->bytes) &&
+           take_bytes(&m->at, &inside, query->bytes, &query->text);
+}
+
+static bool name_is(const struct nbd_name *n, const char *text)
+{
+    return n->bytes == strlen(text) && memcmp(n->text, text, n->bytes) == 0;
+}
+
+/* --- options --- */
+
+static uint16_t flags_of(const struct nbd_handshake *h, const struct nbd_export *x)
+{
+    return x->facts.flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
+}
+
+static void choose(struct nbd_handshake *h, struct nbd_export *x)
+{
+    h->chosen = x;
+    h->allocation = h->allocation && h->context == x;
+    if (h->phase != NBD_PHASE_CLOSE)
+        h->phase = NBD_PHASE_TRANSMIT;
+}
+
+/* Has no error reply: an unknown name hangs up. */
+static void opt_export_name(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
+                            uint32_t bytes)
+{
+    struct nbd_export *x = bytes <= NBD_MAX_NAME ? nbd_export_find(h->exports, in, bytes) : NULL;
+    struct nbd_export_name_reply r = {.zeroes = {0}};
+
+    if (!x) {
+        h->phase = NBD_PHASE_CLOSE;
+        return;
+    }
+    r.size = be64_of(x->facts.size);
+    r.flags = be16_of(flags_of(h, x));
+    put(h, &r, h->no_zeroes ? offsetof(struct nbd_export_name_reply, zeroes) : sizeof(r));
+    h->asked_block_size = false;
+    choose(h, x);
+}
+
+static void opt_abort(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    acknowledge(h, code);
+    h->phase = NBD_PHASE_CLOSE;
+}
+
+static void opt_list(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    for (const struct nbd_export *x = h->exports->first; x; x = x->next) {
+        uint32_t name = (uint32_t)strlen(x->name);
+        uint32_t text = x->description ? (uint32_t)strlen(x->description) : 0;
+        be32 length = be32_of(name);
+
+        put_reply(h, code, NBD_REP_SERVER, (uint32_t)sizeof(length) + name + text);
+        put(h, &length, sizeof(length));
+        put(h, x->name, name);
+        if (text)
+            put(h, x->description, text);
+    }
+    acknowledge(h, code);
+}
+
+static void put_info_text(struct nbd_handshake *h, uint32_t code, uint16_t type, const char *text)
+{
+    be16 raw = be16_of(type);
+
+    put_reply(h, code, NBD_REP_INFO, (uint32_t)(sizeof(raw) + strlen(text)));
+    put(h, &raw, sizeof(raw));
+    put(h, text, strlen(text));
+}
+
+static void put_info_numbers(struct nbd_handshake *h, uint32_t code, const struct nbd_export *x,
+                             bool asked_block_size)
+{
+    struct nbd_info_export export = {
+        .type = be16_of(NBD_INFO_EXPORT),
+        .size = be64_of(x->facts.size),
+        .flags = be16_of(flags_of(h, x)),
+    };
+    /* A client that did not ask does not keep to it: it is told, and served, any alignment. */
+    struct nbd_info_block_size block = {
+        .type = be16_of(NBD_INFO_BLOCK_SIZE),
+        .minimum = be32_of(asked_block_size ? x->facts.min_block : 1),
+        .preferred = be32_of(x->facts.preferred_block),
+        .maximum = be32_of(x->facts.max_block),
+    };
+
+    put_reply(h, code, NBD_REP_INFO, sizeof(export));
+    put(h, &export, sizeof(export));
+    put_reply(h, code, NBD_REP_INFO, sizeof(block));
+    put(h, &block, sizeof(block));
+}
+
+/* INFO and GO differ in what follows the answer. */
+static void opt_go(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    struct nbd_info_request r;
+    struct nbd_export *x;
+    bool name = false, description = false, block_size = false;
+
+    if (nbd_parse_info(in, bytes, &r) < 0) {
+        refuse(h, code, NBD_REP_ERR_INVALID, "malformed request for information");
+        return;
+    }
+    x = nbd_export_find(h->exports, r.name.text, r.name.bytes);
+    if (!x) {
+        refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
+        return;
+    }
+    for (unsigned i = 0; i < r.count; i++) {
+        uint16_t type = be16_get(r.items[i]);
+
+        name |= type == NBD_INFO_NAME;
+        description |= type == NBD_INFO_DESCRIPTION;
+        block_size |= type == NBD_INFO_BLOCK_SIZE;
+    }
+    if (name)
+        put_info_text(h, code, NBD_INFO_NAME, x->name);
+    if (description && x->description)
+        put_info_text(h, code, NBD_INFO_DESCRIPTION, x->description);
+    put_info_numbers(h, code, x, block_size);
+    acknowledge(h, code);
+    h->asked_block_size = block_size;
+    if (code == NBD_OPT_GO)
+        choose(h, x);
+}
+
+static void opt_structured(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
+                           uint32_t bytes)
+{
+    if (h->structured) {
+        refuse(h, code, NBD_REP_ERR_INVALID, "structured replies are already agreed");
+        return;
+    }
+    h->structured = true;
+    acknowledge(h, code);
+}
+
+static bool query_matches(const struct nbd_name *query, bool listing)
+{
+    return name_is(query, "base:allocation") || (listing && name_is(query, "base:"));
+}
+
+static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    static const char context[] = "base:allocation";
+    bool listing = code == NBD_OPT_LIST_META_CONTEXT, found = false;
+    struct nbd_meta_request r;
+    struct nbd_name query;
+    struct nbd_export *x;
+
+    if (!listing) /* whatever comes of it, the last one counts */
+        h->allocation = false;
+    if (!h->structured || nbd_parse_meta(in, bytes, &r) < 0) {
+        refuse(h, code, NBD_REP_ERR_INVALID,
+               h->structured ? "malformed query" : "structured replies must be agreed first");
+        return;
+    }
+    x = nbd_export_find(h->exports, r.name.text, r.name.bytes);
+    if (!x) {
+        refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
+        return;
+    }
+    found = listing && r.left == 0;
+    while (nbd_meta_next(&r, &query))
+        found |= query_matches(&query, listing);
+    if (found) {
+        be32 id = be32_of(listing ? 0 : NBD_CONTEXT_ALLOCATION);
+
+        put_reply(h, code, NBD_REP_META_CONTEXT, sizeof(id) + sizeof(context) - 1);
+        put(h, &id, sizeof(id));
+        put(h, context, sizeof(context) - 1);
+    }
+    acknowledge(h, code);
+    if (!listing) {
+        h->allocation = found;
+        h->context = x;
+    }
+}
+
+static const struct option {
+    uint32_t code;
+    bool empty; /* a payload is a mistake */
+    void (*run)(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes);
+} options[] = {
+    {NBD_OPT_EXPORT_NAME, false, opt_export_name},
+    {NBD_OPT_ABORT, false, opt_abort},
+    {NBD_OPT_LIST, true, opt_list},
+    {NBD_OPT_INFO, false, opt_go},
+    {NBD_OPT_GO, false, opt_go},
+    {NBD_OPT_STRUCTURED_REPLY, true, opt_structured},
+    {NBD_OPT_LIST_META_CONTEXT, false, opt_meta},
+    {NBD_OPT_SET_META_CONTEXT, false, opt_meta},
+};
+
+static void run_option(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        if (options[i].code != code)
+            continue;
+        if (options[i].empty && bytes != 0)
+            refuse(h, code, NBD_REP_ERR_INVALID, "this option has no payload");
+        else
+            options[i].run(h, code, in, bytes);
+        return;
+    }
+    refuse(h, code, NBD_REP_ERR_UNSUP, "this option is not known here");
+}
+
+/* --- the machine --- */
+
+static size_t feed_flags(struct nbd_handshake *h, const uint8_t *in, size_t bytes)
+{
+    be32 raw;
+    uint32_t flags;
+
+    if (bytes < sizeof(raw))
+        return 0;
+    memcpy(&raw, in, sizeof(raw));
+    flags = be32_get(raw);
+    h->fixed = flags & NBD_FLAG_FIXED_NEWSTYLE;
+    h->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
+    h->phase = flags & ~(uint32_t)(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
+                   ? NBD_PHASE_CLOSE
+                   : NBD_PHASE_OPTIONS;
+    return sizeof(raw);
+}
+
+/* An oversized payload is thrown away if that is cheap; an answer to it is still possible then. */
+static size_t feed_oversized(struct nbd_handshake *h, uint32_t code, uint32_t bytes)
+{
+    if (bytes > NBD_MAX_SKIP || code == NBD_OPT_EXPORT_NAME) {
+        h->phase = NBD_PHASE_CLOSE;
+    } else {
+        h->skip = bytes;
+        refuse(h, code, NBD_REP_ERR_TOO_BIG, "the option's payload is too long");
+    }
+    return sizeof(struct nbd_option_head);
+}
+
+static size_t feed_option(struct nbd_handshake *h, const uint8_t *in, size_t bytes)
+{
+    struct nbd_option_head head;
+    uint32_t code, length;
+
+    if (bytes < sizeof(head))
+        return 0;
+    memcpy(&head, in, sizeof(head));
+    code = be32_get(head.code);
+    length = be32_get(head.bytes);
+    if (be64_get(head.magic) != NBD_OPTION_MAGIC || ++h->options > NBD_MAX_OPTIONS ||
+        (!h->fixed && code != NBD_OPT_EXPORT_NAME)) {
+        h->phase = NBD_PHASE_CLOSE;
+        return sizeof(head);
+    }
+    if (length > NBD_MAX_PAYLOAD)
+        return feed_oversized(h, code, length);
+    if (bytes < sizeof(head) + length) {
+        h->options--; /* looked at again when it is complete */
+        return 0;
+    }
+    run_option(h, code, in + sizeof(head), length);
+    return sizeof(head) + length;
+}
+
+size_t nbd_handshake_feed(struct nbd_handshake *h, const uint8_t *in, size_t bytes)
+{
+    if (h->skip) {
+        size_t n = MIN(h->skip, bytes);
+
+        h->skip -= n;
+        return n;
+    }
+    if (h->phase == NBD_PHASE_HELLO)
+        return feed_flags(h, in, bytes);
+    if (h->phase == NBD_PHASE_OPTIONS)
+        return feed_option(h, in, bytes);
+    return 0;
+}

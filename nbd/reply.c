@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* reply.c - replies: put together in the request, queued, and sent many at a time.
+ *
+ * A small read's header lies in the bytes before its page-aligned data, so it is one piece. Long
+ * reads are cut into chunks where they hold zeroes: a hole costs 32 bytes instead of its length.
+ * Whatever is ready when a loop turn ends goes out by one sendmsg. */
+#include "nbd/connection.h"
+#include "nbd/server.h"
+
+#define BATCH_PIECES 512 /* per sendmsg; 8 KiB of a coroutine's stack */
+#define HOLE_BLOCK   (64u << 10)
+#define MAX_CHUNKS   64u
+
+uint32_t nbd_errno_of(int rc)
+{
+    switch (-rc) {
+    case EPERM:
+    case EACCES:
+    case EROFS:
+        return NBD_EPERM;
+    case ENOMEM:
+        return NBD_ENOMEM;
+    case EINVAL:
+        return NBD_EINVAL;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return NBD_ENOSPC;
+    case EOVERFLOW:
+        return NBD_EOVERFLOW;
+    case ENOTSUP:
+        return NBD_ENOTSUP;
+    case ESHUTDOWN:
+        return NBD_ESHUTDOWN;
+    default:
+        return NBD_EIO;
+    }
+}
+
+/* --- sending --- */
+
+/* Takes @bytes off the front of the queue; requests that are through are put back. */
+static void take_off(struct nbd_conn *c, size_t bytes)
+{
+    while (c->out_first) {
+        struct nbd_request *r = c->out_first;
+
+        for (; r->pieces && bytes >= r->piece->iov_len; r->pieces--, r->piece++)
+            bytes -= r->piece->iov_len;
+        if (r->pieces) {
+            r->piece->iov_base = (uint8_t *)r->piece->iov_base + bytes;
+            r->piece->iov_len -= bytes;
+            return;
+        }
+        c->out_first = r->next;
+        if (!c->out_first)
+            c->out_last = NULL;
+        nbd_request_put(r);
+    }
+}
+
+/* One sendmsg: 1 all of the batch went, 0 the socket is full, or a negative errno. */
+static int send_batch(struct nbd_conn *c)
+{
+    struct iovec iov[BATCH_PIECES];
+    unsigned n = 0;
+    size_t bytes = 0;
+    int64_t sent;
+
+    for (struct nbd_request *r = c->out_first; r && n < BATCH_PIECES; r = r->next)
+        for (unsigned i = 0; i < r->pieces && n < BATCH_PIECES; i++) {
+            iov[n++] = r->piece[i];
+            bytes += r->piece[i].iov_len;
+        }
+    sent = host_stream_sendv(c->stream, iov, n);
+    if (sent == -EAGAIN)
+        return 0;
+    if (sent < 0)
+        return (int)sent;
+    take_off(c, (size_t)sent);
+    return (size_t)sent == bytes;
+}
+
+static void drop_all(struct nbd_conn *c)
+{
+    while (c->out_first) {
+        struct nbd_request *r = c->out_first;
+
+        c->out_first = r->next;
+        nbd_request_put(r);
+    }
+    c->out_last = NULL;
+}
+
+/* Runs while the socket is full. A client that takes nothing for a whole time limit is dropped. */
+static void co_sender(void *arg)
+{
+    struct nbd_conn *c = arg;
+    int rc = 0;
+
+    while (c->out_first && !c->broken && rc >= 0) {
+        rc = co_host_stream_wait(c->stream, HOST_WRITABLE, nbd_server_limits(c->server)->slow_ns);
+        if (rc > 0 && c->out_first && !c->broken)
+            rc = send_batch(c);
+        nbd_conn_settle(c);
+    }
+    c->sending = false;
+    if (rc < 0)
+        nbd_conn_abort(c);
+    if (c->broken)
+        drop_all(c);
+    nbd_conn_settle(c);
+}
+
+void nbd_send(struct nbd_conn *c)
+{
+    int rc = 1;
+
+    if (c->sending)
+        return;
+    while (c->out_first && !c->broken && rc == 1)
+        rc = send_batch(c);
+    if (rc < 0)
+        nbd_conn_abort(c);
+    if (c->broken) {
+        drop_all(c);
+    } else if (c->out_first) {
+        c->sending = true;
+        if (co_start(co_sender, c) < 0) {
+            c->sending = false;
+            nbd_conn_abort(c);
+            drop_all(c);
+        }
+    }
+    nbd_conn_settle(c);
+}
+
+static void on_turn_end(struct turn_hook *h)
+{
+    struct nbd_conn *c = container_of(h, struct nbd_conn, hook);
+
+    c->hooked = false;
+    nbd_send(c);
+}
+
+static void queue(struct nbd_request *r)
+{
+    struct nbd_conn *c = r->conn;
+
+    r->next = NULL;
+    if (c->out_last)
+        c->out_last->next = r;
+    else
+        c->out_first = r;
+    c->out_last = r;
+    if (!c->hooked && !c->sending) {
+        c->hooked = true;
+        worker_at_turn_end(&c->hook, on_turn_end);
+    }
+}
+
+/* --- putting together --- */
+
+static void piece(struct nbd_request *r, void *base, size_t bytes)
+{
+    r->piece[r->pieces++] = (struct iovec){.iov_base = base, .iov_len = bytes};
+}
+
+static void set_simple(struct nbd_simple_reply *h, const struct nbd_request *r, uint32_t error)
+{
+    *h = (struct nbd_simple_reply){
+        .magic = be32_of(NBD_SIMPLE_MAGIC), .error = be32_of(error), .cookie = r->ask.cookie};
+}
+
+static void set_chunk(struct nbd_chunk *h, const struct nbd_request *r, uint16_t type, bool last,
+                      uint32_t bytes)
+{
+    *h = (struct nbd_chunk){
+        .magic = be32_of(NBD_STRUCTURED_MAGIC),
+        .flags = be16_of(last ? NBD_CHUNK_DONE : 0),
+        .type = be16_of(type),
+        .cookie = r->ask.cookie,
+        .bytes = be32_of(bytes),
+    };
+}
+
+static void begin(struct nbd_request *r)
+{
+    r->piece = r->own;
+    r->pieces = 0;
+}
+
+/* The header goes before the data where there is room for it. */
+static void put_before_data(struct nbd_request *r, const void *head, size_t bytes)
+{
+    if (r->data != r->buf) {
+        memcpy(r->data - bytes, head, bytes);
+        piece(r, r->data - bytes, bytes + r->ask.length);
+    } else {
+        memcpy(r->head, head, bytes);
+        piece(r, r->head, bytes);
+        piece(r, r->data, r->ask.length);
+    }
+}
+
+static void set_hole(struct nbd_chunk_hole *h, const struct nbd_request *r, uint32_t at,
+                     uint32_t bytes, bool last)
+{
+    set_chunk(&h->head, r, NBD_CHUNK_HOLE, last, sizeof(*h) - sizeof(h->head));
+    h->offset = be64_of(r->ask.offset + at);
+    h->length = be32_of(bytes);
+}
+
+static void set_data(struct nbd_chunk_data *h, const struct nbd_request *r, uint32_t at,
+                     uint32_t bytes, bool last)
+{
+    set_chunk(&h->head, r, NBD_CHUNK_DATA, last, (uint32_t)sizeof(h->offset) + bytes);
+    h->offset = be64_of(r->ask.offset + at);
+}
+
+/* Where the run that begins at @at ends: all zero blocks, or none. */
+static uint32_t run_end(const struct nbd_request *r, uint32_t at, uint32_t block, bool *zero)
+{
+    uint32_t end = at;
+
+    do {
+        uint32_t n = MIN(block, r->ask.length - end);
+        bool is_zero = mem_is_zero(r->data + end, n);
+
+        if (end == at)
+            *zero = is_zero;
+        else if (is_zero != *zero)
+            break;
+        end += n;
+    } while (end < r->ask.length);
+    return end;
+}
+
+/* What a long reply of several chunks is made of; lies in r->more. */
+struct chunk_list {
+    struct iovec piece[2 * MAX_CHUNKS];
+    struct nbd_chunk_hole head[MAX_CHUNKS]; /* the larger of the two kinds */
+};
+
+/* Chunks of data and holes. False: it is one run of data, or there is no memory for the list. */
+static bool put_runs(struct nbd_request *r)
+{
+    uint32_t block = HOLE_BLOCK, at = 0, end;
+    struct chunk_list *list;
+    bool zero = false;
+
+    while (r->ask.length / block >= MAX_CHUNKS)
+        block *= 2;
+    if (run_end(r, 0, block, &zero) == r->ask.length)
+        return false;
+    r->more_bytes = sizeof(*list);
+    r->more = buf_get(r->more_bytes);
+    if (!r->more)
+        return false;
+    list = (struct chunk_list *)(void *)r->more;
+    r->piece = list->piece;
+    for (unsigned i = 0; at < r->ask.length; i++, at = end) {
+        end = run_end(r, at, block, &zero);
+        if (zero) {
+            set_hole(&list->head[i], r, at, end - at, end == r->ask.length);
+            piece(r, &list->head[i], sizeof(struct nbd_chunk_hole));
+        } else {
+            set_data((struct nbd_chunk_data *)&list->head[i], r, at, end - at,
+                     end == r->ask.length);
+            piece(r, &list->head[i], sizeof(struct nbd_chunk_data));
+            piece(r, r->data + at, end - at);
+        }
+    }
+    return true;
+}
+
+static void put_read_structured(struct nbd_request *r)
+{
+    bool whole = r->ask.flags & NBD_CMD_FLAG_DF;
+    struct nbd_chunk_hole hole;
+    struct nbd_chunk_data data;
+
+    if (r->ask.length == 0) {
+        set_chunk((struct nbd_chunk *)r->head, r, NBD_CHUNK_NONE, true, 0);
+        piece(r, r->head, sizeof(struct nbd_chunk));
+    } else if (!whole && mem_is_zero(r->data, r->ask.length)) {
+        set_hole(&hole, r, 0, r->ask.length, true);
+        memcpy(r->head, &hole, sizeof(hole));
+        piece(r, r->head, sizeof(hole));
+    } else if (whole || r->ask.length < 2 * HOLE_BLOCK || !put_runs(r)) {
+        set_data(&data, r, 0, r->ask.length, true);
+        put_before_data(r, &data, sizeof(data));
+    }
+}
+
+static void put_read(struct nbd_request *r)
+{
+    struct nbd_simple_reply simple;
+
+    if (r->conn->session.structured) {
+        put_read_structured(r);
+    } else {
+        set_simple(&simple, r, 0);
+        put_before_data(r, &simple, sizeof(simple));
+    }
+}
+
+/* The extents lie in r->data, r->filled bytes of them. */
+static void put_status(struct nbd_request *r)
+{
+    struct nbd_chunk_status s;
+
+    set_chunk(&s.head, r, NBD_CHUNK_BLOCK_STATUS, true, (uint32_t)sizeof(s.context) + r->filled);
+    s.context = be32_of(1); /* NBD_CONTEXT_ALLOCATION */
+    memcpy(r->head, &s, sizeof(s));
+    piece(r, r->head, sizeof(s));
+    piece(r, r->data, r->filled);
+}
+
+static void drop_buf(struct nbd_request *r)
+{
+    if (r->buf) {
+        buf_put(r->buf, r->buf_bytes);
+        r->conn->memory -= r->buf_bytes;
+        r->buf = r->data = NULL;
+    }
+}
+
+void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *why)
+{
+    drop_buf(r);
+    begin(r);
+    r->conn->export->stats.errors++;
+    if (r->conn->session.structured) {
+        struct nbd_chunk_error e;
+        size_t text = MIN(strlen(why), sizeof(r->head) - sizeof(e));
+
+        set_chunk(&e.head, r, NBD_CHUNK_ERROR, true, (uint32_t)(sizeof(e) - sizeof(e.head) + text));
+        e.error = be32_of(error);
+        e.text_bytes = be16_of((uint16_t)text);
+        memcpy(r->head, &e, sizeof(e));
+        memcpy(r->head + sizeof(e), why, text);
+        piece(r, r->head, sizeof(e) + text);
+    } else {
+        set_simple((struct nbd_simple_reply *)r->head, r, error);
+        piece(r, r->head, sizeof(struct nbd_simple_reply));
+    }
+    queue(r);
+}
+
+void nbd_reply(struct nbd_request *r, int rc)
+{
+    if (rc < 0) {
+        nbd_reply_error(r, nbd_errno_of(rc), strerror(-rc));
+        return;
+    }
+    begin(r);
+    if (r->ask.type == NBD_CMD_READ) {
+        put_read(r);
+    } else if (r->ask.type == NBD_CMD_BLOCK_STATUS) {
+        put_status(r);
+    } else {
+        /* A simple reply is allowed here whatever was agreed, and the shorter one. */
+        drop_buf(r);
+        set_simple((struct nbd_simple_reply *)r->head, r, 0);
+        piece(r, r->head, sizeof(struct nbd_simple_reply));
+    }
+    queue(r);
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* server.c - listening, letting clients in, and stopping.
+ *
+ * A silent client costs a coroutine and a few KiB for ten seconds; a hundred of them at most, then
+ * the oldest makes room, so a real client always gets in. */
+#include "nbd/server.h"
+
+#include "nbd/connection.h"
+
+struct nbd_server {
+    struct host *host;
+    struct host_stream *listener;
+    unsigned max_clients;
+    bool once, stopping;
+    struct nbd_limits limits;
+    struct nbd_exports exports;
+
+    struct nbd_conn *first, *last; /* oldest first */
+    unsigned clients, half_open, through;
+    struct co_queue changed; /* a client left, or stop was asked */
+    struct timer stop_timer;
+};
+
+#define SECOND 1000000000ULL
+
+static void fill_limits(struct nbd_limits *l)
+{
+    static const struct nbd_limits preset = {
+        .handshake_ns = 10 * SECOND,
+        .slow_ns = 60 * SECOND,
+        .stop_ns = 30 * SECOND,
+        .half_open = 100,
+        .in_flight = 1024,
+        .memory = 64 * MiB,
+    };
+
+    l->handshake_ns = l->handshake_ns ? l->handshake_ns : preset.handshake_ns;
+    l->slow_ns = l->slow_ns ? l->slow_ns : preset.slow_ns;
+    l->stop_ns = l->stop_ns ? l->stop_ns : preset.stop_ns;
+    l->half_open = l->half_open ? l->half_open : preset.half_open;
+    l->in_flight = l->in_flight ? l->in_flight : preset.in_flight;
+    l->memory = l->memory ? l->memory : preset.memory;
+}
+
+int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
+                    struct blk_error *e)
+{
+    struct nbd_server *s = mem_zalloc(sizeof(*s));
+
+    if (!s)
+        return err_set(e, -ENOMEM, "out of memory");
+    *s = (struct nbd_server){
+        .host = o->host, .max_clients = o->max_clients, .once = o->once, .limits = o->limits};
+    fill_limits(&s->limits);
+    *out = s;
+    return 0;
+}
+
+/* A socket that nobody answers on is what a killed server leaves. */
+static bool co_remove_dead_socket(struct host *h, const char *address)
+{
+    static const char unix_prefix[] = "unix:";
+    const char *path = address + sizeof(unix_prefix) - 1;
+    struct host_stream *peer;
+    struct host_stat st;
+    int rc;
+
+    if (strncmp(address, unix_prefix, sizeof(unix_prefix) - 1) != 0)
+        return false;
+    if (co_host_stat(h, path, &st) < 0 || st.type != HOST_FILE_OTHER)
+        return false;
+    rc = co_host_connect(h, address, &peer);
+    if (rc == 0)
+        host_stream_close(peer);
+    return rc == -ECONNREFUSED && co_host_unlink(h, path) == 0;
+}
+
+int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_error *e)
+{
+    int rc = co_host_listen(s->host, address, &s->listener);
+
+    if ((rc == -EADDRINUSE || rc == -EEXIST) && co_remove_dead_socket(s->host, address))
+        rc = co_host_listen(s->host, address, &s->listener);
+    return rc < 0 ? err_errno(e, rc, "cannot listen on %s", address) : 0;
+}
+
+struct nbd_exports *nbd_server_exports(struct nbd_server *s)
+{
+    return &s->exports;
+}
+
+const char *nbd_server_address(const struct nbd_server *s)
+{
+    return host_stream_address(s->listener);
+}
+
+const struct nbd_limits *nbd_server_limits(const struct nbd_server *s)
+{
+    return &s->limits;
+}
+
+unsigned nbd_server_clients(const struct nbd_server *s)
+{
+    return s->through;
+}
+
+/* --- clients --- */
+
+static void on_deadline(struct timer *t)
+{
+    nbd_conn_abort(container_of(t, struct nbd_conn, deadline));
+}
+
+static void evict_oldest(struct nbd_server *s)
+{
+    for (struct nbd_conn *c = s->first; c; c = c->next)
+        if (c->half_open && !c->broken) {
+            nbd_conn_abort(c);
+            return;
+        }
+}
+
+void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c)
+{
+    c->prev = s->last;
+    if (s->last)
+        s->last->next = c;
+    else
+        s->first = c;
+    s->last = c;
+    s->clients++;
+    c->half_open = true;
+    if (++s->half_open > s->limits.half_open)
+        evict_oldest(s);
+    timer_arm(&c->deadline, worker_now() + s->limits.handshake_ns, on_deadline);
+}
+
+static void handshake_over(struct nbd_server *s, struct nbd_conn *c)
+{
+    if (c->half_open) {
+        timer_cancel(&c->deadline);
+        c->half_open = false;
+        s->half_open--;
+    }
+}
+
+void nbd_server_through(struct nbd_server *s, struct nbd_conn *c)
+{
+    handshake_over(s, c);
+    s->through++;
+    c->export->clients++;
+}
+
+void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
+{
+    handshake_over(s, c);
+    *(c->prev ? &c->prev->next : &s->first) = c->next;
+    *(c->next ? &c->next->prev : &s->last) = c->prev;
+    s->clients--;
+    if (c->export) {
+        c->export->clients--;
+        if (--s->through == 0 && s->once)
+            nbd_server_stop(s);
+    }
+    co_queue_wake_all(&s->changed);
+}
+
+/* --- serving --- */
+
+static void on_stop_timer(struct timer *t)
+{
+    struct nbd_server *s = container_of(t, struct nbd_server, stop_timer);
+
+    for (struct nbd_conn *c = s->first; c; c = c->next)
+        nbd_conn_abort(c);
+}
+
+void nbd_server_stop(struct nbd_server *s)
+{
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    if (s->listener)
+        host_stream_shutdown(s->listener);
+    timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);
+    for (struct nbd_conn *c = s->first; c; c = c->next)
+        nbd_conn_stop(c);
+    co_queue_wake_all(&s->changed);
+}
+
+/* Accepting fails for want of descriptors or memory: later there may be some. */
+static void co_let_in(struct nbd_server *s)
+{
+    struct host_stream *stream;
+    int rc = co_host_accept(s->listener, &stream);
+
+    if (rc == 0 && s->stopping) {
+        host_stream_close(stream);
+        return;
+    }
+    if (rc == 0)
+        rc = nbd_conn_start(s, stream);
+    if (rc < 0 && !s->stopping) {
+        evict_oldest(s);
+        co_sleep(SECOND / 20);
+    }
+}
+
+void co_nbd_server_run(struct nbd_server *s)
+{
+    while (!s->stopping) {
+        if (s->max_clients && s->clients >= s->max_clients)
+            co_queue_wait(&s->changed);
+        else
+            co_let_in(s);
+    }
+    while (s->clients)
+        co_queue_wait(&s->changed);
+    timer_cancel(&s->stop_timer);
+}
+
+int co_nbd_server_close(struct nbd_server *s, struct blk_error *e)
+{
+    int rc;
+
+    assert(s->clients == 0);
+    if (s->listener)
+        host_stream_close(s->listener);
+    rc = co_nbd_exports_close(&s->exports, e);
+    mem_free(s);
+    return rc;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* server.h - an NBD server: exports, where it listens, whom it lets in, how it stops. Lives on one
+ * worker; its functions are called there. */
+#ifndef NBD_SERVER_H
+#define NBD_SERVER_H
+
+#include "nbd/export.h"
+
+struct nbd_server;
+struct nbd_conn;
+
+/* What a peer can make us hold or wait for. Zero fields mean the defaults. */
+struct nbd_limits {
+    uint64_t handshake_ns; /* in all; 10 s */
+    uint64_t slow_ns;      /* a client that takes no byte of its replies; 60 s */
+    uint64_t stop_ns;      /* what a stop waits for requests in flight; 30 s */
+    unsigned half_open;    /* clients in the handshake, beyond which the oldest goes; 100 */
+    unsigned in_flight;    /* requests per client; 1024 */
+    size_t memory;         /* bytes of requests in flight per client; 64 MiB */
+};
+
+struct nbd_server_options {
+    struct host *host;
+    const char *address;  /* "unix:PATH", "tcp:HOST:PORT" */
+    unsigned max_clients; /* at once; more wait in the listen queue. 0: no limit */
+    bool once;            /* ends when the last client that got through has gone */
+    struct nbd_limits limits;
+};
+
+must_use int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
+                             struct blk_error *e);
+/* Exports are added before it runs. */
+struct nbd_exports *nbd_server_exports(struct nbd_server *s);
+/* @address: "unix:PATH" or "tcp:HOST:PORT". A Unix socket that a dead server left behind is
+ * replaced. No client is let in before co_nbd_server_run(). */
+must_use int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_error *e);
+/* Where it listens, as host.h writes addresses. */
+const char *nbd_server_address(const struct nbd_server *s);
+/* Serves until nbd_server_stop(), or `once`: then every request in flight has been answered and no
+ * client is left. */
+void co_nbd_server_run(struct nbd_server *s);
+/* Lets nobody in any more and ends; may be called at any time, and again. */
+void nbd_server_stop(struct nbd_server *s);
+/* Closes the exports' devices (flushed); their first error. */
+int co_nbd_server_close(struct nbd_server *s, struct blk_error *e);
+unsigned nbd_server_clients(const struct nbd_server *s);
+
+/* --- for connections --- */
+
+const struct nbd_limits *nbd_server_limits(const struct nbd_server *s);
+void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c);   /* begins the handshake */
+void nbd_server_through(struct nbd_server *s, struct nbd_conn *c); /* has an export now */
+void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c);
+
+#endif

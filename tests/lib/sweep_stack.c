@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* sweep_stack.c - a subject's images over the simulated host: create, open, check, and the foreign
+ * checker's opinion of an export. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/lib/sweep_int.h"
+
+int sweep_on(struct host *host, unsigned workers, int (*fn)(void *arg), void *arg)
+{
+    struct runtime_options o = {.host = host, .workers = MAX(1U, workers), .pool_threads = 1};
+    struct runtime *rt;
+    if (runtime_open(&o, &rt) < 0)
+        abort();
+    int rc = runtime_run(rt, fn, arg);
+    runtime_close(rt);
+    return rc;
+}
+
+void sweep_run_init(struct sweep_run *run, const struct sweep_subject *s, struct host *host,
+                    uint64_t seed)
+{
+    *run = (struct sweep_run){
+        .subject = s,
+        .host = host,
+        .seed = seed,
+        .resolver = {.host = host, .drivers = blk_drivers, .trust = TRUST_WRITE},
+    };
+}
+
+/* --- create -------------------------------------------------------------------------------------
+ */
+
+static int co_format(const struct blk_driver *driver, struct blk_device *file, const char *options,
+                     uint64_t size, struct blk_error *e)
+{
+    json_t *tree = json_object();
+    struct opts opts;
+    int rc = options ? opts_text_to_tree(options, NULL, tree, e) : 0;
+    if (rc == 0)
+        rc = opts_parse(driver->create_options, tree, &opts, e);
+    json_decref(tree);
+    if (rc < 0)
+        return rc;
+    struct blk_create c = {.file = file, .opts = &opts, .size = size};
+    rc = driver->co_create(&c, e);
+    opts_drop(&opts);
+    return rc;
+}
+
+static int co_create_image(struct sweep_run *run, const char *path, const char *format,
+                           const char *options, uint64_t size, struct blk_error *e)
+{
+    const struct blk_driver *driver = blk_find_driver(blk_drivers, format);
+    struct blk_device *file;
+    if (!driver)
+        return err_set(e, -ENOENT, "no driver %s", format);
+    bool device = run->subject->flags & SWEEP_BLOCK_DEVICE;
+    TRY(co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, device ? 0 : HOST_CREATE, &file,
+                              e));
+    int rc = co_format(driver, file, options, size, e);
+    if (rc == 0)
+        rc = co_blk_flush(file);
+    int closed = co_blk_close(file, rc == 0 ? e : NULL);
+    return rc < 0 ? rc : closed;
+}
+
+static int co_open_image(struct sweep_run *run, const char *path, const char *format,
+                         const char *options, struct blk_device **out, struct blk_error *e)
+{
+    json_t *tree = json_pack("{s:s, s:{s:s, s:s}}", "driver", format, "file", "driver", "file",
+                             "filename", path);
+    int rc = options ? opts_text_to_tree(options, NULL, tree, e) : 0;
+    if (rc == 0)
+        rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
+    json_decref(tree);
+    return rc;
+}
+
+static int co_fill_base(struct blk_device *dev)
+{
+    auto_free uint8_t *buf = mem_aligned(64 * KiB);
+    for (uint64_t at = 0; at < dev->size;) {
+        uint64_t bytes = MIN(64 * KiB, dev->size - at);
+        model_fill(MODEL_BASE, at, buf, bytes);
+        TRY(co_blk_write_buf(dev, at, buf, bytes, 0));
+        at += bytes;
+    }
+    return co_blk_flush(dev);
+}
+
+static int co_create_base(struct sweep_run *run, const struct sweep_backing *b, struct blk_error *e)
+{
+    struct blk_device *dev;
+    TRY(co_create_image(run, SWEEP_BASE, b->format, b->create, b->size, e));
+    TRY(co_open_image(run, SWEEP_BASE, b->format, NULL, &dev, e));
+    int rc = co_fill_base(dev);
+    int closed = co_blk_close(dev, e);
+    return rc < 0 ? rc : closed;
+}
+
+static int co_create_all(struct sweep_run *run, struct blk_error *e)
+{
+    const struct sweep_subject *s = run->subject;
+    if (s->co_create)
+        return s->co_create(run, e);
+    if (s->backing)
+        TRY(co_create_base(run, s->backing, e));
+    return co_create_image(run, SWEEP_TOP, s->format, s->create, s->size, e);
+}
+
+struct preparing {
+    struct sweep_run run;
+    struct blk_error e;
+};
+
+static int prepare_main(void *arg)
+{
+    struct preparing *p = arg;
+    return co_create_all(&p->run, &p->e);
+}
+
+struct host *sweep_prepare(const struct sweep_subject *s, uint64_t seed, struct sweep_verdict *v)
+{
+    struct sim_options o = {.seed = seed};
+    struct host *host, *clean;
+    if (host_sim_open(&o, &host) < 0)
+        abort();
+    if ((s->flags & SWEEP_BLOCK_DEVICE) &&
+        host_sim_add_device(host, SWEEP_TOP, sweep_max_size(s) * 2 + 4 * MiB) < 0)
+        abort();
+    struct preparing p = {.e = {0}};
+    sweep_run_init(&p.run, s, host, seed);
+    int rc = sweep_on(host, 1, prepare_main, &p);
+    if (rc < 0)
+        sweep_broke(v, BREAK_REPAIR, "create: %s (%s)", p.e.text, strerror(-rc));
+    else if (host_sim_clone(host, seed, &clean) < 0)
+        abort();
+    host_close(host);
+    return rc < 0 ? NULL : clean;
+}
+
+int co_sweep_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
+{
+    const struct sweep_subject *s = run->subject;
+    if (s->co_open)
+        return s->co_open(run, out, e);
+    return co_open_image(run, SWEEP_TOP, s->format, s->open, out, e);
+}
+
+/* --- check --------------------------------------------------------------------------------------
+ */
+
+struct said {
+    struct blk_check check;
+    char first[300];
+};
+
+static void keep_first(struct blk_check *c, const char *sentence)
+{
+    struct said *s = container_of(c, struct said, check);
+    if (!s->first[0])
+        snprintf(s->first, sizeof(s->first), "%s", sentence);
+}
+
+int co_sweep_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
+                   struct blk_error *e)
+{
+    *bad = 0;
+    if (run->subject->co_check)
+        return run->subject->co_check(run, dev, bad, e);
+    struct said s = {.check = {.say = keep_first}};
+    int rc = co_blk_check(dev, &s.check, e);
+    if (rc == -ENOTSUP)
+        return 0;
+    *bad = s.check.corruptions + s.check.check_errors;
+    if (rc == 0 && *bad)
+        err_set(e, -EIO, "%s", s.first);
+    return rc;
+}
+
+/* --- the foreign checker ------------------------------------------------------------------------
+ */
+
+static int ask(const struct sweep_subject *s, const char *path, char *text, size_t room)
+{
+    char command[400], line[300];
+    snprintf(command, sizeof(command), "qemu-img check -f %s %s 2>&1", s->foreign, path);
+    FILE *out = popen(command, "r");
+    if (!out)
+        return -errno;
+    size_t at = 0;
+    text[0] = 0;
+    while (fgets(line, sizeof(line), out))
+        if (at + strlen(line) < room)
+            at += (size_t)snprintf(text + at, room - at, "%s", line);
+    int status = pclose(out);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) == 127)
+        return -ENOENT;
+    if (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3)
+        return 1;
+    return s->foreign_ok && s->foreign_ok(text);
+}
+
+int sweep_foreign(const struct sweep_subject *s, const struct host *host, char *text, size_t room)
+{
+    char dir[200], top[240], base[240];
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", tmp && *tmp ? tmp : "/dev/shm");
+    if (!mkdtemp(dir))
+        return -errno;
+    snprintf(top, sizeof(top), "%s/top.img", dir);
+    snprintf(base, sizeof(base), "%s/base.img", dir);
+    int rc = host_sim_export(host, SWEEP_TOP, top);
+    if (rc == 0 && s->backing)
+        rc = host_sim_export(host, SWEEP_BASE, base);
+    if (rc == 0)
+        rc = ask(s, top, text, room);
+    unlink(top);
+    unlink(base);
+    rmdir(dir);
+    return rc;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vdi.c - VDI: the header's bounds, random work against an array of bytes, both ways against
+ * qemu-img. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "imgfmt/vdi.h"
+#include "tests/lib/on_host.h"
+
+static void create_on(struct blk_device *file, const char *options, uint64_t size, bool fresh)
+{
+    json_t *tree = json_object();
+    struct blk_error e = {0};
+    struct opts opts;
+    ck_assert_int_eq(opts_text_to_tree(options, NULL, tree, &e), 0);
+    ck_assert_int_eq(opts_parse(vdi_driver.create_options, tree, &opts, &e), 0);
+    struct blk_create c = {.file = file, .opts = &opts, .size = size, .fresh = fresh};
+    int rc = vdi_driver.co_create(&c, &e);
+    ck_assert_msg(rc == 0, "create: %s", e.text);
+    opts_drop(&opts);
+    json_decref(tree);
+}
+
+static struct blk_device *open_on(struct blk_device *file, unsigned flags)
+{
+    struct blk_device *dev = NULL;
+    struct blk_error e = {0};
+    int rc = co_try_open_text(&vdi_driver, "", flags, blk_ref(file), &dev, &e);
+    ck_assert_msg(rc == 0, "open: %s", e.text);
+    return dev;
+}
+
+/* --- the header --- */
+
+static struct vdi_header_disk good_header(void)
+{
+    struct vdi_header_disk raw = {0};
+    raw.signature = le32_of(VDI_SIGNATURE);
+    raw.version = le32_of(VDI_VERSION);
+    raw.type = le32_of(VDI_DYNAMIC);
+    raw.map_offset = le32_of(512);
+    raw.data_offset = le32_of(1024);
+    raw.sector_bytes = le32_of(512);
+    raw.size = le64_of(100 * MiB);
+    raw.block_bytes = le32_of(MiB);
+    raw.blocks = le32_of(100);
+    return raw;
+}
+
+START_TEST(header_bounds)
+{
+    struct vdi_header out;
+    struct blk_error e;
+    struct vdi_header_disk raw = good_header();
+    ck_assert_int_eq(vdi_header_parse(&raw, 1024, false, &out, &e), 0);
+    ck_assert_uint_eq(out.size, 100 * MiB);
+#define REFUSED(field, value, rc)                                               \
+    do {                                                                        \
+        raw = good_header();                                                    \
+        raw.field = value;                                                      \
+        ck_assert_int_eq(vdi_header_parse(&raw, 1 * MiB, false, &out, &e), rc); \
+        ck_assert(e.text[0]);                                                   \
+    } while (0)
+    REFUSED(signature, le32_of(0), -EINVAL);
+    REFUSED(version, le32_of(0x20000), -ENOTSUP);
+    REFUSED(type, le32_of(VDI_DIFFERENCING), -ENOTSUP);
+    REFUSED(type, le32_of(VDI_UNDO), -ENOTSUP);
+    REFUSED(type, le32_of(77), -ENOTSUP);
+    REFUSED(uuid_parent[3], 1, -ENOTSUP);
+    REFUSED(map_offset, le32_of(0), -EINVAL);
+    REFUSED(map_offset, le32_of(513), -EINVAL);
+    REFUSED(map_offset, le32_of(UINT32_MAX - 511), -EINVAL);
+    REFUSED(data_offset, le32_of(512), -EINVAL);
+    REFUSED(data_offset, le32_of(1025), -EINVAL);
+    REFUSED(sector_bytes, le32_of(4096), -EINVAL);
+    REFUSED(size, le64_of(100 * MiB + 1), -EINVAL);
+    REFUSED(size, le64_of(UINT64_MAX), -EINVAL);
+    REFUSED(block_bytes, le32_of(0), -EINVAL);
+    REFUSED(block_bytes, le32_of(MiB + 1), -EINVAL);
+    REFUSED(block_bytes, le32_of(1u << 31), -EINVAL);
+    REFUSED(block_extra, le32_of(1), -ENOTSUP);
+    REFUSED(blocks, le32_of(0x1fffff00), -EINVAL);
+    REFUSED(blocks, le32_of(UINT32_MAX), -EINVAL);
+#undef REFUSED
+}
+END_TEST
+
+/* --- random work --- */
+
+#define WORK_BYTES (9 * MiB + 512 * 3)
+
+struct work {
+    struct blk_device *file, *dev;
+    uint8_t *model, *buffer;
+    uint64_t seed;
+};
+
+static void compare(struct work *w)
+{
+    ck_assert_int_eq(co_blk_read_buf(w->dev, 0, w->buffer, WORK_BYTES), 0);
+    if (memcmp(w->buffer, w->model, WORK_BYTES) == 0)
+        return;
+    for (uint64_t i = 0; i < WORK_BYTES; i++)
+        ck_assert_msg(w->buffer[i] == w->model[i], "byte %" PRIu64 ": %u, not %u", i, w->buffer[i],
+                      w->model[i]);
+}
+
+static void one_step(struct work *w)
+{
+    uint64_t r = next_random(&w->seed);
+    uint64_t most = r & 1 ? 3 * MiB : 20000;
+    uint64_t at = next_random(&w->seed) % WORK_BYTES;
+    uint64_t bytes = 1 + next_random(&w->seed) % MIN(most, WORK_BYTES - at);
+    if (r >> 8 & 1) {
+        at &= ~511ULL;
+        bytes = MIN(align_up(bytes, 512), WORK_BYTES - at);
+    }
+    switch (r >> 16 & 7) {
+    case 0:
+        ck_assert_int_eq(co_blk_write_zeroes(w->dev, at, bytes, r >> 24 & 1 ? BLK_MAY_UNMAP : 0),
+                         0);
+        memset(w->model + at, 0, bytes);
+        break;
+    case 1:
+        at = align_down(at, MiB);
+        bytes = MIN(align_up(bytes, MiB), WORK_BYTES - at);
+        ck_assert_int_eq(co_blk_discard(w->dev, at, bytes), 0);
+        memset(w->model + at, 0, bytes); /* no parent: a discarded block reads zero */
+        break;
+    case 2:
+        ck_assert_int_eq(co_blk_flush(w->dev), 0);
+        break;
+    case 3:
+        ck_assert_int_eq(co_blk_read_buf(w->dev, at, w->buffer, bytes), 0);
+        ck_assert_mem_eq(w->buffer, w->model + at, bytes);
+        break;
+    default:
+        fill_random(&w->seed, w->model + at, MIN(bytes, 4096));
+        memset(w->model + at + MIN(bytes, 4096), r >> 32 & 0xff, bytes - MIN(bytes, 4096));
+        ck_assert_int_eq(co_blk_write_buf(w->dev, at, w->model + at, bytes, r >> 24 & BLK_FUA), 0);
+    }
+}
+
+static void check_clean(struct blk_device *dev)
+{
+    struct blk_check c = {0};
+    struct blk_error e = {0};
+    ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
+    ck_assert_uint_eq(c.corruptions, 0);
+    ck_assert_uint_eq(c.leaks, 0);
+}
+
+static int random_work(void *arg)
+{
+    struct work w = {.seed = *(int *)arg};
+    w.model = mem_zalloc(WORK_BYTES);
+    w.buffer = mem_alloc(WORK_BYTES);
+    w.file = co_open_text(&mem_driver, "size=0", NULL);
+    create_on(w.file, "", WORK_BYTES, false);
+    for (unsigned round = 0; round < 6; round++) {
+        w.dev = open_on(w.file, BLK_OPEN_WRITE);
+        ck_assert_uint_eq(w.dev->size, WORK_BYTES);
+        check_clean(w.dev);
+        compare(&w);
+        for (unsigned i = 0; i < 60; i++)
+            one_step(&w);
+        compare(&w);
+        co_close_ok(w.dev);
+    }
+    mem_free(w.model);
+    mem_free(w.buffer);
+    co_close_ok(w.file);
+    return 0;
+}
+
+START_TEST(random_work_reads_back_and_closes_dense)
+{
+    on_host(NULL, random_work, &_i);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("vdi");
+    TCase *tc = tcase_create("vdi");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, header_bounds);
+    tcase_add_loop_test(tc, random_work_reads_back_and_closes_dense, 0, 8);
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
