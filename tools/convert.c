@@ -307,7 +307,13 @@ static int check(struct convert *c)
     c->make.cache = c->cache ? c->cache : c->sync ? "writeback" : "unsafe";
     if (!c->cache)
         c->cache = c->make.cache;
-    return target_format(c);
+    if (target_format(c))
+        return 1;
+    if (c->backing && !c->into && !make_has_option(c->make.driver, "backing_file")) {
+        tool_error(t, "Backing file not supported for file format '%s'", c->make.driver->name);
+        return 1;
+    }
+    return 0;
 }
 
 static int convert(struct convert *c)

@@ -63,7 +63,9 @@ static int co_make_target(struct convert *c)
     struct make *m = &c->make;
     if (c->backing)
         TRY(co_look_at_backing(c));
-    TRY(make_check_options(m, &c->error));
+    int rc = make_check_options(m, &c->error);
+    if (rc < 0)
+        return rc == -ENOTSUP ? face_prefix(c, rc) : rc;
     m->size = m->driver->extensions && strcmp(m->driver->name, "raw") != 0
                   ? align_up(c->size, SECTOR)
                   : c->size;
