@@ -38,7 +38,7 @@ enum sweep_flags {
     SWEEP_FLUSH_RETRY = 4, /* a failed flush may succeed later without reopening (none of ours) */
     SWEEP_NO_FAULTS = 8,
     SWEEP_NO_CRASHES = 16,
-    SWEEP_SHRINK = 32,       /* resize shrinks as well */
+    SWEEP_SHRINK = 32, /* resize shrinks as well */
     SWEEP_SIZE_OF_FILE =
         128, /* the size is the file's, which a crash may leave between the old and the new */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */

@@ -45,8 +45,6 @@ struct model_sector {
 struct model {
     uint64_t max_size;  /* sectors beyond do not exist */
     uint64_t base_size; /* of the backing file; 0: none */
-    bool lossy;         /* an fsync failed with loss, perhaps behind the client's back: until it is
-                           flushed again, an acknowledged write may be gone from reads */
     uint64_t now;
     struct model_op *ops; /* [0] is nothing; numbers are 1 .. op_count - 1 */
     uint32_t op_count, op_room;

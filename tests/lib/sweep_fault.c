@@ -107,7 +107,7 @@ static const struct sweep_step flush_step = {.kind = STEP_FLUSH};
 
 static void co_look(struct sweep_work *w)
 {
-    if (w->dev && !w->verdict.what && co_sweep_read_all(w) == 0)
+    if (w->dev && !w->verdict.what && !sweep_lost(w) && co_sweep_read_all(w) == 0)
         sweep_compare(w, NULL);
 }
 
@@ -125,7 +125,6 @@ static void co_recover(struct sweep_work *w)
     if (flushed)
         w->faults = false;
     co_sweep_close(w);
-    w->model.lossy = false;
     co_sweep_open_again(w);
     w->faults = false;
     co_look(w);

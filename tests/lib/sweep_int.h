@@ -66,6 +66,9 @@ struct sweep_work {
     struct blk_device *dev; /* NULL: not open */
     bool faults;            /* errors are allowed */
     bool loses;             /* the fault drops unsynced data */
+    uint64_t fired_before;  /* faults that had fired when the device was opened */
+    bool lost;              /* an fsync failed with loss since: the page cache may show anything
+                               where data was lost, so reads are not checked until it is reopened */
     bool sticky_flush;      /* a failed flush must stay failed */
     uint64_t flush_failed;  /* model time; 0: not since the last open */
     bool failed_ops;        /* some operation failed */
@@ -113,6 +116,7 @@ void co_sweep_open_again(struct sweep_work *w);
 /* One operation outside of the plan. */
 int co_sweep_step(struct sweep_work *w, const struct sweep_step *step);
 void sweep_disarm(struct sweep_work *w);
+bool sweep_lost(struct sweep_work *w); /* brings w->lost up to date */
 
 /* sweep_verify.c */
 

@@ -186,7 +186,8 @@ static void op_failed(struct sweep_work *w, const struct sweep_step *s, int rc)
 static void check_read(struct sweep_work *w, uint64_t offset, uint64_t bytes, const uint8_t *data,
                        uint64_t began)
 {
-    w->model.lossy |= w->loses && host_sim_fired(w->run.host) > 0;
+    if (sweep_lost(w))
+        return;
     for (uint64_t at = 0; at < bytes; at += MODEL_SECTOR) {
         uint32_t value = model_value(offset + at, data + at);
         uint64_t sector = (offset + at) / MODEL_SECTOR;
@@ -324,10 +325,17 @@ int co_sweep_step(struct sweep_work *w, const struct sweep_step *step)
 /* --- the run ------------------------------------------------------------------------------------
  */
 
+bool sweep_lost(struct sweep_work *w)
+{
+    w->lost |= w->loses && host_sim_fired(w->run.host) > w->fired_before;
+    return w->lost;
+}
+
 void sweep_disarm(struct sweep_work *w)
 {
-    w->model.lossy |= w->loses && host_sim_fired(w->run.host) > 0;
+    sweep_lost(w);
     host_sim_fault(w->run.host, NULL);
+    w->fired_before = 0;
     worker_self()->alloc_fault = (struct alloc_fault){0};
 }
 
@@ -349,6 +357,8 @@ void co_sweep_open_again(struct sweep_work *w)
 {
     struct blk_error e = {0};
     w->flush_failed = 0;
+    w->lost = false;
+    w->fired_before = host_sim_fired(w->run.host);
     int rc = co_sweep_open(&w->run, &w->dev, &e);
     if (rc < 0 && w->faults) {
         sweep_disarm(w);
