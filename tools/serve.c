@@ -71,15 +71,21 @@ static void announce(const struct serving *s)
 
 /* --- running --- */
 
-/* The qemu-nbd face says it as qemu-nbd does. */
+/* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
 static int open_failed(struct serving *s, const char *spec, const struct blk_error *e)
 {
     const struct tool *t = s->plan->tool;
+    const char *text = e->text;
+    char prefix[256];
+    int n = snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", spec);
 
-    if (t->face == FACE_NBD)
-        tool_error(t, "Failed to blk_new_open '%s': %s", spec, e->text);
-    else
-        tool_error(t, "%s", e->text);
+    if (t->face != FACE_NBD) {
+        tool_error(t, "%s", text);
+        return e->rc;
+    }
+    if (strncmp(text, prefix, (size_t)n) == 0)
+        text += n;
+    tool_error(t, "Failed to blk_new_open '%s': %s", spec, text);
     return e->rc;
 }
 
