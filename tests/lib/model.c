@@ -130,10 +130,9 @@ uint64_t model_size(const struct model *m)
     return 0;
 }
 
-uint32_t model_resize_begin(struct model *m, uint64_t size, uint64_t cut)
+uint32_t model_resize_begin(struct model *m, uint64_t old, uint64_t size, uint64_t cut)
 {
     assert(size <= m->max_size);
-    uint64_t old = model_size(m);
     m->sizes = grow(m->sizes, m->size_count, &m->size_room, sizeof(*m->sizes));
     m->sizes[m->size_count] = begin(m, MODEL_ZERO, 0, size, cut);
     /* What is cut off reads as zero if it ever comes back. */

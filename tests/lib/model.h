@@ -69,8 +69,8 @@ void model_flushed(struct model *m, uint64_t began, uint64_t cut);
 void model_doubt(struct model *m);
 uint64_t model_now(struct model *m);
 
-/* Resize, with nothing else in flight. */
-uint32_t model_resize_begin(struct model *m, uint64_t size, uint64_t cut);
+/* Resize from @old (what the device says), with nothing else in flight. */
+uint32_t model_resize_begin(struct model *m, uint64_t old, uint64_t size, uint64_t cut);
 void model_resize_end(struct model *m, uint32_t size_op, bool ok);
 bool model_size_legal(const struct model *m, uint64_t size, uint64_t cut, bool crash);
 /* Also true of what lies between two legal sizes. */

@@ -15,6 +15,11 @@ bool sweep_long(void)
     return text && *text && strcmp(text, "0") != 0;
 }
 
+bool sweep_trace(void)
+{
+    return getenv("SWEEP_TRACE") != NULL;
+}
+
 void sweep_note(struct sweep_result *r, const struct sweep_verdict *v, const char *program,
                 const struct sweep_subject *s, uint64_t seed, const char *replay)
 {

@@ -171,8 +171,8 @@ static void fault_run(struct faulted *f, const struct sweep_subject *s, const st
     f->w.steps = steps;
     f->w.faults = p->nth > 0;
     f->w.loses = m->fault.lose_unsynced;
-    f->w.sticky_flush = m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) &&
-                        (m->fault.op == SIM_WRITE || m->fault.op == SIM_FSYNC);
+    f->w.sticky_flush =
+        m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) && m->fault.op == SIM_FSYNC;
     sweep_on(host, s->workers, fault_main, f);
     free(steps);
 }
