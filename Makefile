@@ -44,7 +44,7 @@ compat := $(addprefix $(BUILD)/compat/,qemu-img qemu-nbd qemu-io)
 
 .PHONY: all tests benches fuzzers check check-long bench demo install uninstall clean format format-check
 all: $(BUILD)/lamina $(compat)
-tests: all $(unit_bin) $(sweep_bin)
+tests: all $(unit_bin) $(sweep_bin) $(BUILD)/bench/nbd_load
 benches: all $(bench_bin)
 fuzzers: $(fuzz_bin)
 

@@ -140,8 +140,9 @@ struct host_stream {
 
 enum host_wait { HOST_READABLE = 1, HOST_WRITABLE = 2 };
 
-/* @address: "unix:PATH" or "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one). A
- * listening Unix socket's path must not exist (-EADDRINUSE); it is unlinked by host_stream_close().
+/* @address: "unix:PATH" or "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one).
+ * "private:unix:PATH" listens for this user only. A listening Unix socket's path must not exist
+ * (-EADDRINUSE); it is unlinked by host_stream_close().
  */
 must_use int co_host_listen(struct host *h, const char *address, struct host_stream **out);
 must_use int co_host_accept(struct host_stream *listener,

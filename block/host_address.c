@@ -163,12 +163,14 @@ static int make_stream(struct host *h, int fd, bool peer, struct os_stream **out
 
 /* --- listening -------------------------------------------------------------------------------- */
 
-static int listen_at(const struct where *w)
+static int listen_at(const struct where *w, bool private)
 {
     int on = 1, fd = socket_for(w);
 
     if (fd < 0)
         return fd;
+    if (private) /* before bind(): the file has these rights from its first moment */
+        fchmod(fd, 0600);
     if (w->addr.ss_family != AF_UNIX)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (bind(fd, sockaddr_of(w), w->bytes) < 0 || listen(fd, SOMAXCONN) < 0) {
@@ -199,9 +201,12 @@ int co_os_listen(struct host *h, const char *address, struct host_stream **out)
     struct os_stream *s;
     int fd = -EADDRNOTAVAIL;
 
+    bool private = strncmp(address, "private:", 8) == 0;
+    if (private)
+        address += 8;
     TRY(co_lookup(address, &l));
     for (unsigned i = 0; i < l.count && fd < 0; i++)
-        fd = listen_at(&l.where[i]);
+        fd = listen_at(&l.where[i], private);
     if (fd < 0)
         return fd;
     TRY(make_stream(h, fd, false, &s));

@@ -81,6 +81,8 @@ int sim_listen(struct host *host, const char *address, struct host_stream **out)
 {
     struct sim_host *h = sim_of(host);
     co_sim_latency(h);
+    if (strncmp(address, "private:", 8) == 0)
+        address += 8;
     size_t n = strlen(address);
     auto_free char *real = NULL;
     if (strncmp(address, "tcp:", 4) == 0 && n > 2 && strcmp(address + n - 2, ":0") == 0)

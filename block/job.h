@@ -23,14 +23,16 @@ struct job {
     struct blk_error error;
 
     int (*co_run)(struct job *j, struct blk_error *e);
-    /* Writes what is needed to go on after a stop; NULL: the kind has no checkpoint. */
+    /* Writes what is needed to go on after a stop; NULL: the kind has no checkpoint. Called from
+     * co_job_step(): before it pauses, when it was cancelled, and every 10 seconds. */
     int (*co_checkpoint)(struct job *j, struct blk_error *e);
     void (*on_event)(struct job *j); /* state or progress changed; may be NULL; must not suspend */
     void *arg;
 
     /* job.c's */
     struct co_queue wakers, finished;
-    uint64_t budget_at_ns;
+    uint64_t budget_at_ns;  /* when all bytes so far are paid for */
+    uint64_t checkpoint_ns; /* of the last one */
     struct job *next;
 };
 
@@ -50,14 +52,15 @@ void job_forget(struct job_list *l, struct job *j);
 struct job *job_find(struct job_list *l, const char *id);
 
 /* To be called between steps of work: counts @bytes done, keeps the speed limit, waits while
- * paused. -ECANCELED once cancelled. */
+ * paused, writes the checkpoint when one is due. -ECANCELED once cancelled; the checkpoint's error.
+ */
 must_use int co_job_step(struct job *j, uint64_t bytes);
 void job_pause(struct job *j);
 void job_resume(struct job *j);
 void job_cancel(struct job *j);
 void job_set_speed(struct job *j, uint64_t bytes_per_second);
 const char *job_state_name(enum job_state s);
-/* A new object: id kind state done total speed error. */
+/* A new object: id kind state done total speed seconds error; NULL: no memory. */
 json_t *job_to_json(const struct job *j);
 
 #endif

@@ -74,6 +74,8 @@ must_use int opts_text_to_tree(const char *text, const char *implied, json_t *tr
 must_use int opts_parse_size(const char *text, uint64_t *bytes, struct blk_error *e);
 /* One line per option: name, type or choices, help, default. */
 void opts_help(const struct opt_desc *table, FILE *to);
+/* A JSON string of @text; bytes that are not UTF-8 become '?'. NULL: no memory. */
+json_t *json_from_text(const char *text);
 /* The nearest of @count names (edit distance at most a third of the word), or NULL. */
 const char *opts_nearest(const char *word, const char *const *names, size_t count);
 

@@ -190,6 +190,40 @@ int opts_parse_size(const char *text, uint64_t *bytes, struct blk_error *e)
     return 0;
 }
 
+/* --- texts
+ * ------------------------------------------------------------------------------------- */
+
+int json_check_depth(const char *text, size_t bytes, struct blk_error *e)
+{
+    unsigned depth = 0;
+    bool quoted = false;
+    for (const char *end = text + bytes; text < end; text++) {
+        if (quoted && *text == '\\')
+            text++;
+        else if (*text == '"')
+            quoted = !quoted;
+        else if (!quoted && (*text == '{' || *text == '['))
+            depth++;
+        else if (!quoted && (*text == '}' || *text == ']') && depth)
+            depth--;
+        if (depth > OPTS_DEPTH)
+            return err_set(e, -EINVAL, "the JSON nests deeper than %d levels", OPTS_DEPTH);
+    }
+    return 0;
+}
+
+json_t *json_from_text(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string)
+        return string;
+    auto_free char *ascii = mem_strdup(text);
+    for (char *c = ascii; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return ascii ? json_string(ascii) : NULL;
+}
+
 /* --- misspelt names
  * ------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,9 @@
  * how much of @text that took, the comma not included. */
 size_t opts_take_word(const char *text, char *to);
 
+/* Refuses JSON that nests deeper than OPTS_DEPTH before anything recurses over it. */
+must_use int json_check_depth(const char *text, size_t bytes, struct blk_error *e);
+
 /* Puts @value (taken over, also on failure; NULL: no memory) at `a.b.c` below @tree, at most @room
  * levels down. Objects merge, other values are replaced. */
 must_use int opts_put(json_t *tree, const char *key, json_t *value, unsigned room,

@@ -57,26 +57,6 @@ static int give(json_t *tree, json_t **out, struct blk_error *e)
 /* --- json:{...} and key=value
  * ------------------------------------------------------------------------------------- */
 
-/* Refuses nesting that jansson's recursion, or ours over the result, could not stand. */
-static int check_depth(const char *text, struct blk_error *e)
-{
-    unsigned depth = 0;
-    bool quoted = false;
-    for (; *text; text++) {
-        if (quoted && *text == '\\' && text[1])
-            text++;
-        else if (*text == '"')
-            quoted = !quoted;
-        else if (!quoted && (*text == '{' || *text == '['))
-            depth++;
-        else if (!quoted && (*text == '}' || *text == ']') && depth)
-            depth--;
-        if (depth > OPTS_DEPTH)
-            return err_set(e, -EINVAL, "the JSON nests deeper than %d levels", OPTS_DEPTH);
-    }
-    return 0;
-}
-
 static int nest(const json_t *from, unsigned room, json_t **out, struct blk_error *e);
 
 static int nest_list(const json_t *from, unsigned room, json_t **out, struct blk_error *e)
@@ -176,7 +156,7 @@ int co_spec_json(const char *text, json_t **out, struct blk_error *e)
         text += 5;
     if (strlen(text) > SPEC_JSON_MAX)
         return err_set(e, -E2BIG, "the JSON is longer than %llu bytes", SPEC_JSON_MAX);
-    TRY(check_depth(text, e));
+    TRY(json_check_depth(text, strlen(text), e));
     struct json_work w = {.text = text, .e = e};
     int rc = co_self() ? co_offload(parse_json, &w) : parse_json(&w);
     *out = w.tree;
@@ -259,7 +239,7 @@ static bool co_split_inner(const struct spec_env *env, const char *text, json_t 
         *rc = err_set(e, -ENOMEM, "no memory for a spec");
         return true;
     }
-    for (char *at = strstr(left + 1, "//"); at; at = strstr(at + 1, "//")) {
+    for (char *at = *left ? strstr(left + 1, "//") : NULL; at; at = strstr(at + 1, "//")) {
         *at = 0;
         if (co_is_file(env, left)) {
             *rc = file_then_inner(left, text + (at - left) + 2, out, e);

@@ -311,7 +311,10 @@ int co_map_write(struct blk_device *dev, uint64_t offset, const struct vec *from
         TRY(co_write_range(m, offset, offset + from->bytes, &src, settled ? flags & BLK_FUA : 0,
                            &allocated));
     }
-    return flags & BLK_FUA && (allocated || !settled) ? co_map_flush(dev) : 0;
+    /* While we waited for the lock another writer may have shown the entry we wrote through: what
+     * finds our bytes is durable only if nothing is dirty now. */
+    bool durable = settled && !allocated && !meta_is_dirty(m->meta);
+    return flags & BLK_FUA && !durable ? co_map_flush(dev) : 0;
 }
 
 int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)

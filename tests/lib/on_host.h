@@ -3,7 +3,19 @@
 #ifndef TESTS_ON_HOST_H
 #define TESTS_ON_HOST_H
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "block/block.h"
+
+/* As ck_assert(), for loops: Check sends a message for each of its own, and reads them all. */
+#define must(cond)                                                     \
+    do {                                                               \
+        if (!(cond)) {                                                 \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            abort();                                                   \
+        }                                                              \
+    } while (0)
 
 /* Runs @fn(@arg) as a coroutine with one worker on the real host @kind (NULL: the best); its value.
  */

@@ -170,10 +170,9 @@ static void step_read(struct model *m, uint64_t offset, uint64_t bytes)
     struct memory mem = scatter(&m->seed, bytes);
     mem.vec.iov = mem.iov;
     uint8_t *flat = mem_alloc(bytes + 1);
-    ck_assert_int_eq(co_blk_read(m->dev, offset, &mem.vec), 0);
+    must(co_blk_read(m->dev, offset, &mem.vec) == 0);
     vec_to_buf(&mem.vec, flat);
-    ck_assert_msg(memcmp(flat, m->bytes + offset, bytes) == 0, "read %" PRIu64 "+%" PRIu64, offset,
-                  bytes);
+    must(memcmp(flat, m->bytes + offset, bytes) == 0);
     mem_free(flat);
     mem_free(mem.base);
 }
@@ -185,7 +184,7 @@ static void step_write(struct model *m, uint64_t offset, uint64_t bytes)
     fill_random(&m->seed, m->bytes + offset, bytes);
     vec_from_buf(&mem.vec, m->bytes + offset);
     unsigned flags = next_random(&m->seed) % 8 == 0 ? BLK_FUA : 0;
-    ck_assert_int_eq(co_blk_write(m->dev, offset, &mem.vec, flags), 0);
+    must(co_blk_write(m->dev, offset, &mem.vec, flags) == 0);
     mem_free(mem.base);
 }
 
@@ -195,17 +194,17 @@ static void step_zeroes(struct model *m, uint64_t offset, uint64_t bytes)
     int rc = co_blk_write_zeroes(m->dev, offset, bytes, flags);
     if (rc == -ENOTSUP && (flags & BLK_NO_FALLBACK)) /* then nothing was changed */
         return step_read(m, offset, bytes);
-    ck_assert_int_eq(rc, 0);
+    must(rc == 0);
     memset(m->bytes + offset, 0, bytes);
 }
 
 static void step_discard(struct model *m, uint64_t offset, uint64_t bytes)
 {
     uint8_t *now = mem_alloc(bytes + 1);
-    ck_assert_int_eq(co_blk_discard(m->dev, offset, bytes), 0);
-    ck_assert_int_eq(co_blk_read_buf(m->dev, offset, now, bytes), 0);
+    must(co_blk_discard(m->dev, offset, bytes) == 0);
+    must(co_blk_read_buf(m->dev, offset, now, bytes) == 0);
     for (uint64_t i = 0; i < bytes; i++)
-        ck_assert(now[i] == 0 || now[i] == m->bytes[offset + i]);
+        must(now[i] == 0 || now[i] == m->bytes[offset + i]);
     memcpy(m->bytes + offset, now, bytes);
     mem_free(now);
 }
@@ -215,11 +214,11 @@ static void step_map(struct model *m, uint64_t offset, uint64_t bytes)
     while (bytes > 0) {
         struct blk_extent ext;
         unsigned depth;
-        ck_assert_int_eq(co_blk_map_chain(m->dev, NULL, offset, bytes, &ext, &depth), 0);
-        ck_assert(ext.bytes > 0 && ext.bytes <= bytes && depth == 0);
-        ck_assert((ext.flags & BLK_EXT_DATA) || (ext.flags & BLK_EXT_ZERO));
+        must(co_blk_map_chain(m->dev, NULL, offset, bytes, &ext, &depth) == 0);
+        must(ext.bytes > 0 && ext.bytes <= bytes && depth == 0);
+        must((ext.flags & BLK_EXT_DATA) || (ext.flags & BLK_EXT_ZERO));
         if (ext.flags & BLK_EXT_ZERO)
-            ck_assert(mem_is_zero(m->bytes + offset, ext.bytes));
+            must(mem_is_zero(m->bytes + offset, ext.bytes));
         offset += ext.bytes;
         bytes -= ext.bytes;
     }
@@ -255,7 +254,7 @@ static int co_model_steps(void *arg)
         default:
             step_map(m, offset, bytes);
             if (i % 16 == 0)
-                ck_assert_int_eq(co_blk_flush(m->dev), 0);
+                must(co_blk_flush(m->dev) == 0);
         }
     }
     return 0;
@@ -266,11 +265,11 @@ static int co_one_after_the_other(void *arg)
     const struct stack *stack = arg;
     uint8_t *bytes = mem_zalloc(DISK);
     struct model m = {stack->open(), bytes, 0, DISK, 11, stack->on_disk ? 300 : 1500};
-    ck_assert_uint_eq(m.dev->size, DISK);
+    must(m.dev->size == DISK);
     co_model_steps(&m);
     m.from = 0;
     step_read(&m, 0, DISK);
-    ck_assert_uint_eq(m.dev->size, DISK);
+    must(m.dev->size == DISK);
     co_close_ok(m.dev);
     mem_free(bytes);
     return 0;
@@ -292,7 +291,7 @@ static int co_side_by_side(void *arg)
             dev, bytes, begin, i == 7 ? DISK : begin + 5555, i + 1, stack->on_disk ? 60 : 300};
         co_group_start(&group, co_model_steps, &parts[i]);
     }
-    ck_assert_int_eq(co_group_wait(&group), 0);
+    must(co_group_wait(&group) == 0);
     struct model all = {dev, bytes, 0, DISK, 1, 0};
     step_read(&all, 0, DISK);
     co_close_ok(dev);

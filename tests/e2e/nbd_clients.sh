@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Foreign clients against our server: libnbd's tools, QEMU's, fio.
+set -u
+. "$(dirname "$0")/../lib/nbd.sh"
+
+# A disk with a bit of everything: data, holes, written zeroes, an odd end.
+truncate -s $((64 * 1024 * 1024 + 512)) disk.img
+dd if=/dev/urandom of=disk.img bs=64k count=300 seek=5 conv=notrunc status=none
+dd if=/dev/zero of=disk.img bs=64k count=20 seek=100 conv=notrunc status=none
+printf 'the end' | dd of=disk.img bs=1 seek=$((64 * 1024 * 1024 + 505)) conv=notrunc status=none
+hash() { sha256sum <"$1" | cut -d' ' -f1; }
+want=$(hash disk.img)
+
+serve -f raw --read-only disk.img
+is "nbdinfo --size" "$(nbdinfo --size "$uri")" $((64 * 1024 * 1024 + 512))
+nbdinfo --json "$uri" >info.json
+is "nbdinfo --json: what a read-only export can" \
+    "$(jq -c '.exports[0] | [.is_read_only, .can_flush, .can_multi_conn, .can_df, .can_cache, .can_trim, .can_zero]' info.json)" \
+    '[true,true,true,true,true,false,false]'
+is "nbdinfo --json: protocol" "$(jq -c '[.protocol, .structured, .TLS]' info.json)" '["newstyle-fixed",true,false]'
+is "nbdinfo --list" "$(nbdinfo --list --json "$uri" | jq -c '[.exports[]."export-name"]')" '[""]'
+is "nbdinfo --map: whole and in order" \
+    "$(nbdinfo --map --json "$uri" | jq 'reduce .[] as $x (0; if $x.offset == . then . + $x.length else -1 end)')" \
+    $((64 * 1024 * 1024 + 512))
+nbdinfo --map --json "$uri" | jq -r '.[] | select(.type % 4 == 3) | "\(.offset) \(.length)"' >holes
+python3 - <<'END' && ok "nbdinfo --map: what it calls zero is zero" || fail "nbdinfo --map: what it calls zero is zero"
+disk = open("disk.img", "rb").read()
+holes = [tuple(map(int, l.split())) for l in open("holes")]
+assert sum(n for _, n in holes) > 40 << 20, holes
+for at, n in holes:
+    assert not any(disk[at:at + n].strip(b"\0")), (at, n)
+END
+for c in 1 4; do
+    rm -f out.img
+    check "nbdcopy from us, $c connections" nbdcopy -C $c "$uri" out.img
+    is "nbdcopy from us, $c connections: hash" "$(hash out.img)" "$want"
+done
+rm -f out.qcow2
+check "qemu-img convert from us" qemu-img convert -O qcow2 "$uri" out.qcow2
+check "qemu-img compare" qemu-img compare -f qcow2 -F raw out.qcow2 disk.img
+check "writing to a read-only export is refused" bash -c "! qemu-io -f raw -c 'write 0 4k' '$uri'"
+is "read-only left the file alone" "$(hash disk.img)" "$want"
+check "clean stop" stop
+[ ! -e "$sock" ] && ok "the socket is gone after the stop" || fail "the socket is gone after the stop"
+
+truncate -s $((64 * 1024 * 1024 + 512)) target.img
+serve -f raw target.img
+check "nbdcopy to us, 4 connections" nbdcopy -C 4 --flush disk.img "$uri"
+stop
+is "nbdcopy to us: hash" "$(hash target.img)" "$want"
+rm -f target.img
+truncate -s $((64 * 1024 * 1024 + 512)) target.img
+serve -f raw target.img
+check "qemu-img convert to us" qemu-img convert -n -f raw -O raw disk.img "$uri"
+check "qemu-io: write, read, zero, discard" qemu-io -f raw -c 'write -P 7 1M 100k' -c 'read -P 7 1M 100k' \
+    -c 'write -z 1100k 64k' -c 'read -P 0 1100k 64k' -c 'write -z -u 2M 1M' -c 'discard 4M 1M' -c flush \
+    -c 'write -f -P 9 12345 777' -c 'read -P 9 12345 777' "$uri"
+stop
+is "what qemu-io wrote is in the file" "$(dd if=target.img bs=1 skip=12345 count=777 status=none | tr -d '\011' | wc -c)" 0
+
+truncate -s 64M fio.img
+serve -f raw fio.img
+for job in "randwrite 4k 32" "randrw 64k 8" "write 1M 4"; do
+    set -- $job
+    check "fio --ioengine=nbd $1 $2 with verification" fio --name=v --ioengine=nbd --uri="$uri" --rw="$1" --bs="$2" \
+        --iodepth="$3" --size=64M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64
+done
+stop
+
+truncate -s 1M a.img
+truncate -s 2M b.img
+serve -f raw a.img b.img
+is "several exports are named after their files" "$(nbdinfo --list --json "$uri" | jq -c '[.exports[] | [."export-name", ."export-size"]]')" \
+    '[["a.img",1048576],["b.img",2097152]]'
+is "one by name" "$(nbdinfo --size "nbd+unix:///b.img?socket=$sock")" 2097152
+is "the first is the default" "$(nbdinfo --size "$uri")" 1048576
+check "an unknown name is refused" bash -c "! nbdinfo 'nbd+unix:///c.img?socket=$sock'"
+stop
+serve -f raw --export one --export 'zwei drei' a.img b.img
+is "named by --export" "$(nbdinfo --size "nbd+unix:///zwei%20drei?socket=$sock")" 2097152
+check "the URI that is printed is escaped" grep -q "^nbd+unix:///zwei%20drei?socket=$sock\$" server.log
+check "a QEMU line is printed" grep -q "^for QEMU: -drive file=nbd+unix:///one?socket=$sock,format=raw,if=virtio\$" server.log
+stop
+exit $bad

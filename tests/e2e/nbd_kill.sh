@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# kill -9 of the server under a client that writes blocks it can tell apart and flushes them in rounds: what was
+# flushed is there after a restart, and the image is sound. 20 kills in all, 200 in check-long.
+set -u
+. "$(dirname "$0")/../lib/nbd.sh"
+kills=20
+[ -n "$LAMINA_LONG" ] && kills=200
+formats="raw qcow2 vdi"
+count=$(wc -w <<<"$formats")
+
+sound() { # format: is the image fit for use? leaks are allowed
+    case $1 in
+    raw) return 0 ;;
+    qcow2)
+        qemu-img check -q -f qcow2 disk.qcow2 >check.log 2>&1
+        local rc=$?
+        [ $rc = 0 ] || [ $rc = 3 ]
+        ;;
+    *) qemu-img check -q -f "$1" "disk.$1" >check.log 2>&1 ;;
+    esac
+}
+
+kill_rounds() { # format rounds
+    local f=$1 lost=0 broken=0 writes=0 depth
+    "$LAMINA" create -q -f "$f" probe."$f" 1M >check.log 2>&1 || { fail "$f: cannot be created"; cat check.log; return; }
+    rm -f state "disk.$f"
+    if [ "$f" = raw ]; then truncate -s 64M disk.raw; else qemu-img create -q -f "$f" "disk.$f" 64M; fi
+    for i in $(seq "$2"); do
+        depth=$((1 << (i % 7)))
+        serve -f "$f" "disk.$f"
+        "$load" --socket "$sock" --mode write --cpu -1 --depth $depth --seconds 20 --seed $((i * 31)) --state state >load.log 2>&1 &
+        local writer=$!
+        sleep "0.$((RANDOM % 30 + 5))"
+        kill -KILL "$server"
+        wait "$server" 2>/dev/null
+        server=
+        wait $writer || { fail "$f: the writer failed"; cat load.log; return; }
+        writes=$((writes + $(jq .writes load.log)))
+        sound "$f" || { broken=$((broken + 1)); cat check.log; }
+        serve -f "$f" "disk.$f"
+        "$load" --socket "$sock" --mode check --cpu -1 --state state >check.log 2>&1 || { lost=$((lost + 1)); cat check.log; }
+        stop || fail "$f: the server did not stop cleanly"
+    done
+    echo "# $f: $2 kills, $writes tagged writes"
+    is "$f: kills after which a flushed write was lost" "$lost" 0
+    is "$f: kills after which the image was not sound" "$broken" 0
+}
+for f in $formats; do kill_rounds "$f" $((kills / count + 1)); done
+exit $bad

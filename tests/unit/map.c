@@ -1,0 +1,690 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map.c - the map engine over a toy format that knows every kind of cell: random work against an
+ * array of bytes, over a backing device, with shared tables, and with many requests at once.
+ *
+ * The toy: | root: 512 le64 | 4 KiB units: tables of 512 le64, clusters, packed bytes |. An entry
+ * is state << 60 | shared << 59 | packed bytes << 40 | offset. Ownership is counted in memory. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/endian.h"
+#include "block/fault.h"
+#include "block/log.h"
+#include "imgfmt/map.h"
+#include "tests/lib/on_host.h"
+
+#define UNIT       4096ULL
+#define UNITS      20000
+#define TOY_SIZE   (5 * MiB + 1234)
+#define SHARED     (1ULL << 59)
+#define OFFSET     ((1ULL << 40) - 1)
+#define RANK_TABLE 2
+#define RANK_ROOT  3
+
+struct toy {
+    struct map map;
+    uint8_t refs[UNITS];
+    uint64_t high; /* units from here on were never used */
+    uint64_t packed_at, packed_end;
+};
+
+/* What the next opened toy is like. */
+static struct {
+    bool no_zero_cells, zero_keeps_space;
+    uint64_t root;
+    uint64_t cache;
+} how;
+
+/* --- the format --- */
+
+static uint64_t le(const void *p)
+{
+    le64 v;
+    memcpy(&v, p, 8);
+    return le64_get(v);
+}
+
+static void put_le(void *p, uint64_t n)
+{
+    le64 v = le64_of(n);
+    memcpy(p, &v, 8);
+}
+
+static int toy_decode(const struct map *m, const void *entry, struct map_cell *out)
+{
+    uint64_t raw = le(entry);
+    if (raw >> 60 > MAP_PACKED || raw >> 60 == MAP_PARTIAL)
+        return -EIO;
+    out->state = raw >> 60;
+    out->shared = raw & SHARED;
+    out->offset = raw & OFFSET;
+    out->packed_bytes = raw >> 40 & 0xffff;
+    return 0;
+}
+
+static void toy_encode(const struct map *m, const struct map_cell *cell, void *entry)
+{
+    put_le(entry, (uint64_t)cell->state << 60 | (cell->shared ? SHARED : 0) |
+                      (uint64_t)cell->packed_bytes << 40 | cell->offset);
+}
+
+static int toy_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
+{
+    *offset = le(raw) & OFFSET;
+    *shared = le(raw) & SHARED;
+    return 0;
+}
+
+static void toy_root_encode(const struct map *m, uint64_t offset, void *raw)
+{
+    put_le(raw, offset);
+}
+
+static struct toy *toy_of(struct map *m)
+{
+    return container_of(m, struct toy, map);
+}
+
+static int toy_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
+{
+    struct toy *t = toy_of(m);
+    uint64_t u = 1;
+    while (u < UNITS && t->refs[u])
+        u++;
+    uint64_t n = 0;
+    while (n < *count && u + n < UNITS && !t->refs[u + n] && (u + n < t->high) == (u < t->high))
+        t->refs[u + n++] = 1;
+    if (n == 0)
+        return -ENOSPC;
+    *reused = u < t->high;
+    t->high = MAX(t->high, u + n);
+    *count = n;
+    *offset = u * UNIT;
+    return 0;
+}
+
+static int toy_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused)
+{
+    struct toy *t = toy_of(m);
+    uint64_t one = 1;
+    if (t->packed_at + bytes > t->packed_end || !t->refs[t->packed_at / UNIT]) {
+        TRY(toy_place(m, &one, &t->packed_at, reused));
+        t->packed_end = t->packed_at + UNIT;
+    } else {
+        t->refs[t->packed_at / UNIT]++;
+    }
+    *reused = true;
+    *offset = t->packed_at;
+    t->packed_at += bytes;
+    return 0;
+}
+
+static int toy_place_table(struct map *m, uint64_t *offset)
+{
+    uint64_t one = 1;
+    bool reused;
+    return toy_place(m, &one, offset, &reused);
+}
+
+static void let_go(struct map *m, uint64_t offset)
+{
+    struct toy *t = toy_of(m);
+    ck_assert(t->refs[offset / UNIT] > 0);
+    t->refs[offset / UNIT]--;
+}
+
+static void toy_unplace(struct map *m, const struct map_cell *cells, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        let_go(m, cells[i].offset);
+}
+
+static void toy_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch)
+{
+    for (uint64_t i = 0; i < count; i++)
+        let_go(m, cell->offset + i * UNIT);
+}
+
+/* A cluster of one byte packs to a few. */
+static int toy_pack(const struct map *m, const void *cluster, void *packed, size_t *bytes)
+{
+    const uint8_t *c = cluster;
+    if (memcmp(c, c + 1, m->cluster_bytes - 1) != 0)
+        return -ENOSPC;
+    memset(packed, c[0], 200);
+    *bytes = 200;
+    return 0;
+}
+
+static int toy_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
+                      size_t bytes, void *cluster)
+{
+    if (bytes < 200)
+        return -EIO;
+    memset(cluster, *(const uint8_t *)packed, m->cluster_bytes);
+    return 0;
+}
+
+static const struct map_format toy_format = {
+    .decode = toy_decode,
+    .encode = toy_encode,
+    .root_decode = toy_root_decode,
+    .root_encode = toy_root_encode,
+    .co_place = toy_place,
+    .co_place_packed = toy_place_packed,
+    .co_place_table = toy_place_table,
+    .unplace = toy_unplace,
+    .unplace_table = let_go,
+    .co_release = toy_release,
+    .co_release_table = let_go,
+    .pack = toy_pack,
+    .unpack = toy_unpack,
+    .table_rank = RANK_TABLE,
+    .root_rank = RANK_ROOT,
+};
+
+/* --- the driver --- */
+
+static int count_cell(struct map *m, uint64_t cluster, const struct map_cell *cell, void *refs)
+{
+    if (cell->offset)
+        ((uint8_t *)refs)[cell->offset / UNIT]++;
+    return 0;
+}
+
+static int co_count(struct toy *t, uint8_t refs[UNITS])
+{
+    memset(refs, 0, UNITS);
+    TRY(co_map_walk(&t->map, count_cell, refs));
+    for (uint64_t i = 0; i < t->map.shape.root_entries; i++) {
+        struct meta_page *p;
+        TRY(co_meta_get(t->map.meta, t->map.shape.root_offset, RANK_ROOT, &p));
+        uint64_t table = le(p->data + i * 8) & OFFSET;
+        if (table)
+            refs[table / UNIT]++;
+        meta_put(t->map.meta, p);
+    }
+    refs[0] = 1;
+    refs[how.root / UNIT] = 1;
+    return 0;
+}
+
+static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
+                       struct blk_error *e)
+{
+    struct toy *t = mem_zalloc(sizeof(*t));
+    t->map = (struct map){
+        .dev = dev,
+        .file = blk_child(dev, "file"),
+        .data = blk_child(dev, "file"),
+        .backing = blk_child(dev, "backing"),
+        .format = &toy_format,
+        .fresh = dev->open_flags & BLK_OPEN_FRESH,
+        .shape = {.size = TOY_SIZE,
+                  .cluster_bits = 12,
+                  .entry_bytes = 8,
+                  .levels = 2,
+                  .table_entries = 512,
+                  .table_bytes = 4096,
+                  .root_entry_bytes = 8,
+                  .root_offset = how.root,
+                  .root_entries = 3,
+                  .no_zero_cells = how.no_zero_cells,
+                  .zero_keeps_space = how.zero_keeps_space},
+    };
+    struct meta_options o = {.file = t->map.file,
+                             .page_bytes = 4096,
+                             .limit_bytes = how.cache ? how.cache : MiB,
+                             .fresh = t->map.fresh};
+    ck_assert_int_eq(meta_open(&o, &t->map.meta), 0);
+    ck_assert_int_eq(map_attach(&t->map, e), 0);
+    ck_assert_int_eq(co_count(t, t->refs), 0);
+    t->high = div_up(t->map.file->size, UNIT);
+    dev->state = t;
+    dev->size = TOY_SIZE;
+    dev->limits.fresh_reads_zero = true;
+    return 0;
+}
+
+static int co_toy_close(struct blk_device *dev, struct blk_error *e)
+{
+    struct toy *t = dev->state;
+    int rc = co_meta_settle(t->map.meta, true);
+    if (rc == 0 && dev->writable && !(dev->open_flags & BLK_OPEN_CHECK)) {
+        uint8_t refs[UNITS];
+        ck_assert_int_eq(co_count(t, refs), 0);
+        uint64_t i = 1;
+        while (i < UNITS && refs[i] == t->refs[i])
+            i++;
+        ck_assert_msg(i == UNITS, "unit %" PRIu64 ": owners and counts differ", i);
+    }
+    co_map_detach(&t->map);
+    mem_free(t);
+    return rc;
+}
+
+static const struct opt_desc no_options[] = {{0}};
+
+static const struct blk_driver toy_driver = {
+    .name = "toy",
+    .handles_fua = true,
+    .open_options = no_options,
+    .co_open = co_toy_open,
+    .co_close = co_toy_close,
+    .co_read = co_map_read,
+    .co_write = co_map_write,
+    .co_write_zeroes = co_map_write_zeroes,
+    .co_discard = co_map_discard,
+    .co_flush = co_map_flush,
+    .resolve = map_resolve,
+    .co_map = co_map_map,
+    .co_copy = co_map_copy,
+};
+
+static struct blk_device *open_toy(struct blk_device *file, struct blk_device *backing,
+                                   unsigned flags)
+{
+    struct blk_child children[] = {{"file", blk_ref(file)}, {"backing", backing}};
+    struct blk_device *dev;
+    struct blk_error e = {0};
+    if (backing)
+        blk_ref(backing);
+    int rc =
+        co_blk_open(&toy_driver, "toy", NULL, flags, NULL, children, backing ? 2 : 1, &dev, &e);
+    ck_assert_msg(rc == 0, "%s", e.text);
+    return dev;
+}
+
+/* --- random work against an array of bytes --- */
+
+struct work {
+    struct blk_device *file, *backing, *dev;
+    uint8_t *model, *buffer;
+    uint64_t seed;
+};
+
+static void compare_with(struct blk_device *dev, const uint8_t *model)
+{
+    uint8_t *now = mem_alloc(TOY_SIZE);
+    ck_assert_int_eq(co_blk_read_buf(dev, 0, now, TOY_SIZE), 0);
+    uint64_t i = 0;
+    while (i < TOY_SIZE && now[i] == model[i])
+        i++;
+    ck_assert_msg(i == TOY_SIZE, "byte %" PRIu64 ": %u, not %u", i, now[i], model[i]);
+    mem_free(now);
+}
+
+static void write_some(struct work *w, uint64_t at, uint64_t bytes, uint64_t r)
+{
+    unsigned flags = r >> 24 & 7 ? 0 : BLK_FUA;
+    if (r >> 32 & 1) {
+        at = align_down(at, UNIT);
+        bytes = MIN(align_up(bytes, UNIT), TOY_SIZE - at);
+        flags |= BLK_COMPRESSED;
+        for (uint64_t i = 0; i < bytes; i++)
+            w->model[at + i] = r >> 40 & 3 ? (at + i) / UNIT + r : next_random(&w->seed);
+    } else {
+        fill_random(&w->seed, w->model + at, bytes);
+    }
+    ck_assert_int_eq(co_blk_write_buf(w->dev, at, w->model + at, bytes, flags), 0);
+}
+
+static void one_step(struct work *w)
+{
+    uint64_t r = next_random(&w->seed);
+    uint64_t at = next_random(&w->seed) % TOY_SIZE;
+    uint64_t most = r & 1 ? 600 * KiB : 9000;
+    uint64_t bytes = 1 + next_random(&w->seed) % MIN(most, TOY_SIZE - at);
+    switch (r >> 16 & 7) {
+    case 0:
+        ck_assert_int_eq(co_blk_write_zeroes(w->dev, at, bytes, r >> 24 & 1 ? BLK_MAY_UNMAP : 0),
+                         0);
+        memset(w->model + at, 0, bytes);
+        break;
+    case 1:
+        at = align_down(at, UNIT);
+        bytes = MIN(align_up(bytes, UNIT), TOY_SIZE - at);
+        if (w->backing) { /* holes show the backing device, old data reads zero or stays */
+            ck_assert_int_eq(co_blk_discard(w->dev, at, bytes), 0);
+            ck_assert_int_eq(co_blk_read_buf(w->dev, at, w->buffer, bytes), 0);
+            uint64_t wrong = 0;
+            for (uint64_t i = 0; i < bytes; i++)
+                wrong += w->buffer[i] != w->model[at + i] && w->buffer[i] != 0;
+            ck_assert_uint_eq(wrong, 0);
+            memcpy(w->model + at, w->buffer, bytes);
+        } else {
+            ck_assert_int_eq(co_blk_discard(w->dev, at, bytes), 0);
+            memset(w->model + at, 0, bytes);
+        }
+        break;
+    case 2:
+        ck_assert_int_eq(co_blk_flush(w->dev), 0);
+        break;
+    case 3:
+        ck_assert_int_eq(co_blk_read_buf(w->dev, at, w->buffer, bytes), 0);
+        ck_assert_mem_eq(w->buffer, w->model + at, bytes);
+        break;
+    default:
+        write_some(w, at, bytes, r);
+    }
+}
+
+static void begin(struct work *w, bool with_backing)
+{
+    uint64_t backing_bytes = 3 * MiB + 777;
+    w->model = mem_zalloc(TOY_SIZE);
+    w->buffer = mem_alloc(TOY_SIZE);
+    w->file = co_open_text(&mem_driver, "size=4096", NULL);
+    w->backing = NULL;
+    if (with_backing) {
+        w->backing = co_open_text(&mem_driver, "size=0", NULL);
+        fill_random(&w->seed, w->model + 40000, backing_bytes - 40000);
+        ck_assert_int_eq(co_blk_write_buf(w->backing, 0, w->model, backing_bytes, 0), 0);
+    }
+}
+
+static void end(struct work *w)
+{
+    mem_free(w->model);
+    mem_free(w->buffer);
+    co_close_ok(w->file);
+    if (w->backing)
+        co_close_ok(w->backing);
+}
+
+static int random_work(void *arg)
+{
+    unsigned i = *(int *)arg;
+    struct work w = {.seed = i};
+    memset(&how, 0, sizeof(how));
+    how.no_zero_cells = i & 1;
+    how.zero_keeps_space = i & 2;
+    how.cache = i & 4 ? 8192 : 0;
+    begin(&w, i & 8);
+    for (unsigned round = 0; round < 4; round++) {
+        w.dev = open_toy(w.file, w.backing, BLK_OPEN_WRITE | (i == 31 ? BLK_OPEN_FRESH : 0));
+        compare_with(w.dev, w.model);
+        for (unsigned k = 0; k < 150; k++)
+            one_step(&w);
+        compare_with(w.dev, w.model);
+        co_close_ok(w.dev);
+    }
+    end(&w);
+    return 0;
+}
+
+START_TEST(random_work_reads_back_and_owners_add_up)
+{
+    on_host(NULL, random_work, &_i);
+}
+END_TEST
+
+/* --- a snapshot: everything is shared, then overwritten --- */
+
+static int share_cell(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg)
+{
+    toy_of(m)->refs[cell->offset / UNIT] += cell->offset != 0;
+    return 0;
+}
+
+/* Sets the shared flag of every entry of the table, in the file. */
+static void share_table(struct blk_device *file, uint64_t table)
+{
+    uint8_t raw[4096];
+    ck_assert_int_eq(co_blk_read_buf(file, table, raw, sizeof(raw)), 0);
+    for (unsigned i = 0; i < 512; i++)
+        if (le(raw + i * 8) & OFFSET)
+            put_le(raw + i * 8, le(raw + i * 8) | SHARED);
+    ck_assert_int_eq(co_blk_write_buf(file, table, raw, sizeof(raw), 0), 0);
+}
+
+/* Gives the snapshot's root. The image is closed and opened again meanwhile. */
+static uint64_t snapshot(struct work *w)
+{
+    uint8_t root[4096], refs[UNITS];
+    uint64_t at, one = 1;
+    bool reused;
+    struct toy *t = w->dev->state;
+    ck_assert_int_eq(co_meta_settle(t->map.meta, true), 0);
+    ck_assert_int_eq(toy_place(&t->map, &one, &at, &reused), 0);
+    ck_assert_int_eq(co_map_walk(&t->map, share_cell, NULL), 0);
+    ck_assert_int_eq(co_blk_read_buf(w->file, 0, root, sizeof(root)), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t table = le(root + i * 8) & OFFSET;
+        if (!table)
+            continue;
+        t->refs[table / UNIT]++;
+        share_table(w->file, table);
+        put_le(root + i * 8, table | SHARED);
+    }
+    ck_assert_int_eq(co_blk_write_buf(w->file, 0, root, sizeof(root), 0), 0);
+    ck_assert_int_eq(co_blk_write_buf(w->file, at, root, sizeof(root), 0), 0);
+    memcpy(refs, t->refs, sizeof(refs));
+    memset(t->refs, 0, sizeof(t->refs));
+    ck_assert_int_eq(co_count(t, t->refs), 0); /* for close's own check */
+    co_close_ok(w->dev);
+    w->dev = open_toy(w->file, w->backing, BLK_OPEN_WRITE | BLK_OPEN_CHECK);
+    t = w->dev->state;
+    memcpy(t->refs, refs, sizeof(refs));
+    return at;
+}
+
+static int shared_work(void *arg)
+{
+    struct work w = {.seed = 77 + *(int *)arg};
+    memset(&how, 0, sizeof(how));
+    begin(&w, *(int *)arg & 1);
+    w.dev = open_toy(w.file, w.backing, BLK_OPEN_WRITE);
+    for (unsigned k = 0; k < 100; k++)
+        one_step(&w);
+    uint8_t *then = mem_alloc(TOY_SIZE);
+    memcpy(then, w.model, TOY_SIZE);
+    uint64_t root = snapshot(&w);
+    for (unsigned k = 0; k < 200; k++)
+        one_step(&w);
+    compare_with(w.dev, w.model);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    how.root = root;
+    struct blk_device *old = open_toy(w.file, w.backing, 0);
+    compare_with(old, then);
+    co_close_ok(old);
+    how.root = 0;
+    co_close_ok(w.dev);
+    mem_free(then);
+    end(&w);
+    return 0;
+}
+
+START_TEST(shared_clusters_and_tables_are_copied_before_they_change)
+{
+    on_host(NULL, shared_work, &_i);
+}
+END_TEST
+
+/* --- many at once --- */
+
+#define WRITERS 16
+#define STRIPE  700
+
+struct writer {
+    struct work *work;
+    unsigned index;
+};
+
+/* Writer i owns every 16th stripe of 700 bytes; neighbours share clusters. */
+static int write_stripes(void *arg)
+{
+    struct writer *me = arg;
+    struct work *w = me->work;
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (uint64_t at = me->index * STRIPE; at + STRIPE <= 256 * KiB; at += WRITERS * STRIPE) {
+            memset(w->model + at, 1 + me->index + pass * 100, STRIPE);
+            TRY(co_blk_write_buf(w->dev, at, w->model + at, STRIPE, 0));
+            uint8_t back[STRIPE];
+            TRY(co_blk_read_buf(w->dev, at, back, STRIPE));
+            ck_assert_mem_eq(back, w->model + at, STRIPE);
+        }
+    return 0;
+}
+
+static int parallel_work(void *arg)
+{
+    struct work w = {.seed = 5};
+    struct writer writers[WRITERS];
+    struct co_group g;
+    memset(&how, 0, sizeof(how));
+    begin(&w, *(int *)arg & 1);
+    /* A layer that delays every request makes the writers overlap. */
+    struct blk_device *slow = co_open_text(&fault_driver, "", blk_ref(w.file));
+    fault_set(slow, &(struct fault_rule){.op = FAULT_ALL, .nth = 1, .delay_ns = 1000});
+    w.dev = open_toy(slow, w.backing, BLK_OPEN_WRITE);
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){&w, i};
+        co_group_start(&g, write_stripes, &writers[i]);
+    }
+    ck_assert_int_eq(co_group_wait(&g), 0);
+    compare_with(w.dev, w.model);
+    co_close_ok(w.dev);
+    co_close_ok(slow);
+    end(&w);
+    return 0;
+}
+
+START_TEST(writers_that_share_clusters_do_not_disturb_each_other)
+{
+    on_host(NULL, parallel_work, &_i);
+}
+END_TEST
+
+/* --- faults --- */
+
+/* A write that fails at any step leaves what was there; the next one succeeds. */
+static int faulty_work(void *arg)
+{
+    struct work w = {.seed = 9};
+    memset(&how, 0, sizeof(how));
+    begin(&w, true);
+    struct blk_device *broken = co_open_text(&fault_driver, "", blk_ref(w.file));
+    w.dev = open_toy(broken, w.backing, BLK_OPEN_WRITE);
+    bool fired = true;
+    for (uint64_t nth = 1; fired; nth++) {
+        uint64_t before = fault_fired(broken), at = nth * 10000;
+        uint8_t bytes[30000];
+        memset(bytes, nth, sizeof(bytes));
+        fault_set(broken,
+                  &(struct fault_rule){.op = FAULT_WRITE, .nth = nth, .times = 1, .rc = -ENOSPC});
+        int rc = co_blk_write_buf(w.dev, at, bytes, sizeof(bytes), 0);
+        fault_set(broken, NULL);
+        fired = fault_fired(broken) != before;
+        ck_assert_int_eq(rc, fired ? -ENOSPC : 0);
+        if (!fired)
+            memcpy(w.model + at, bytes, sizeof(bytes));
+        ck_assert_int_eq(co_blk_read_buf(w.dev, at, w.buffer, sizeof(bytes)), 0);
+        unsigned wrong = 0;
+        for (unsigned i = 0; i < sizeof(bytes); i++)
+            wrong += w.buffer[i] != w.model[at + i] && (!fired || w.buffer[i] != bytes[i]);
+        ck_assert_uint_eq(wrong, 0);
+        memcpy(w.model + at, w.buffer, sizeof(bytes));
+    }
+    compare_with(w.dev, w.model);
+    co_close_ok(w.dev);
+    co_close_ok(broken);
+    end(&w);
+    return 0;
+}
+
+START_TEST(a_failed_write_leaves_old_or_new)
+{
+    on_host(NULL, faulty_work, NULL);
+}
+END_TEST
+
+static int failed_flush(void *arg)
+{
+    struct work w = {.seed = 9};
+    memset(&how, 0, sizeof(how));
+    begin(&w, false);
+    struct blk_device *broken = co_open_text(&fault_driver, "", blk_ref(w.file));
+    w.dev = open_toy(broken, NULL, BLK_OPEN_WRITE | BLK_OPEN_CHECK);
+    uint8_t bytes[5000] = {1};
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 0, bytes, sizeof(bytes), 0), 0);
+    fault_set(broken, &(struct fault_rule){.op = FAULT_FLUSH, .nth = 1, .times = 1, .rc = -EIO});
+    ck_assert_int_eq(co_blk_flush(w.dev), -EIO);
+    ck_assert_int_eq(co_blk_flush(w.dev), -EIO); /* it stays failed */
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 9 * UNIT, bytes, sizeof(bytes), 0), -EIO);
+    ck_assert_int_eq(co_blk_read_buf(w.dev, 0, bytes, sizeof(bytes)), 0);
+    ck_assert_uint_eq(bytes[0], 1);
+    struct blk_error e;
+    ck_assert_int_lt(co_blk_close(w.dev, &e), 0);
+    co_close_ok(broken);
+    end(&w);
+    return 0;
+}
+
+START_TEST(a_failed_flush_stays_failed_and_nothing_is_allocated_any_more)
+{
+    on_host(NULL, failed_flush, NULL);
+}
+END_TEST
+
+/* --- order --- */
+
+static int order_of_writes(void *arg)
+{
+    struct work w = {.seed = 9};
+    memset(&how, 0, sizeof(how));
+    begin(&w, true);
+    struct blk_device *log = co_open_text(&log_driver, "", blk_ref(w.file));
+    w.dev = open_toy(log, w.backing, BLK_OPEN_WRITE);
+    uint8_t byte = 7;
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 50000, &byte, 1, 0), 0);
+    ck_assert_uint_eq(log_count(log), 1); /* the cluster, and nothing else */
+    ck_assert_uint_eq(log_at(log, 0)->bytes, UNIT);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    /* data | flush | table | flush | root | flush */
+    static const enum log_op ops[] = {LOG_WRITE, LOG_FLUSH, LOG_WRITE,
+                                      LOG_FLUSH, LOG_WRITE, LOG_FLUSH};
+    ck_assert_uint_eq(log_count(log), ARRAY_LEN(ops));
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+        ck_assert_uint_eq(log_at(log, i)->op, ops[i]);
+    ck_assert_uint_eq(log_at(log, 4)->offset, 0);
+    /* An overwrite in place needs one write, its flush one flush. */
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 50000, &byte, 1, BLK_FUA), 0);
+    ck_assert_uint_eq(log_count(log), ARRAY_LEN(ops) + 1);
+    ck_assert_uint_eq(log_at(log, ARRAY_LEN(ops))->flags, BLK_FUA);
+    /* Behind the backing device nothing is hidden: data and table go out together. */
+    log_clear(log);
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 4 * MiB - 10, &byte, 1, 0), 0);
+    ck_assert_uint_eq(log_at(log, 0)->bytes, 1);
+    co_close_ok(w.dev);
+    co_close_ok(log);
+    end(&w);
+    return 0;
+}
+
+START_TEST(writes_go_out_in_order_and_no_more_than_needed)
+{
+    on_host(NULL, order_of_writes, NULL);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("map");
+    TCase *tc = tcase_create("map");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, random_work_reads_back_and_owners_add_up, 0, 32);
+    tcase_add_loop_test(tc, shared_clusters_and_tables_are_copied_before_they_change, 0, 4);
+    tcase_add_loop_test(tc, writers_that_share_clusters_do_not_disturb_each_other, 0, 2);
+    tcase_add_test(tc, a_failed_write_leaves_old_or_new);
+    tcase_add_test(tc, a_failed_flush_stays_failed_and_nothing_is_allocated_any_more);
+    tcase_add_test(tc, writes_go_out_in_order_and_no_more_than_needed);
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
