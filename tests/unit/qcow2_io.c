@@ -11,7 +11,7 @@
 #include "imgfmt/raw.h"
 #include "tests/lib/on_host.h"
 
-static char dir[] = "/tmp/lamina-qcow2-XXXXXX";
+static char dir[] = "/dev/shm/lamina-qcow2-XXXXXX"; /* where flushes cost nothing */
 static bool have_qemu;
 
 static const char *path(const char *name)
@@ -128,7 +128,8 @@ static void co_judge_clean(struct image *i)
 static void qemu_judge_clean(const struct image *i)
 {
     if (have_qemu)
-        ck_assert_msg(run("qemu-img check -q %s >%s 2>&1", path(i->name), path("out")) == 0,
+        ck_assert_msg(run("qemu-img check -q %s >%s 2>&1 || { cat %s; false; }", path(i->name),
+                          path("out"), path("out")) == 0,
                       "qemu-img check %s (%s)", i->name, i->options);
 }
 
@@ -148,9 +149,11 @@ static void co_compare_all(struct world *w)
     uint64_t size = w->image->dev->size;
     uint8_t *got = malloc(size);
     ck_assert_int_eq(co_blk_read_buf(w->image->dev, 0, got, size), 0);
-    for (uint64_t i = 0; i < size; i++)
-        ck_assert_msg(got[i] == w->bytes[i], "%s: byte %" PRIu64 " is %u, not %u",
-                      w->image->options, i, got[i], w->bytes[i]);
+    uint64_t at = 0;
+    while (at < size && got[at] == w->bytes[at])
+        at++;
+    ck_assert_msg(at == size, "%s: byte %" PRIu64 " is %u, not %u", w->image->options, at, got[at],
+                  w->bytes[at]);
     free(got);
 }
 
@@ -212,7 +215,8 @@ static void co_one_op(struct world *w)
         ck_assert_int_eq(co_blk_read_buf(dev, at, w->bytes + at, n), 0);
     } else if (kind < 92 && w->compress) {
         at = align_down(at, cluster);
-        n = MIN(cluster * (1 + next_random(&w->seed) % 3), size - at);
+        uint64_t want = cluster * (1 + next_random(&w->seed) % 3);
+        n = MIN(want, size - at);
         for (uint64_t i = 0; i < n; i++)
             w->buf[i] = (uint8_t)((at + i) / 37 * kind);
         ck_assert_int_eq(co_blk_write_buf(dev, at, w->buf, n, BLK_COMPRESSED), 0);
@@ -257,18 +261,20 @@ static int co_random_world(void *arg)
 /* --- tests ----------------------------------------------------------------------------------- */
 
 static const struct image variants[] = {
-    {"a.qcow2", "cluster_size=512", 300 * KiB + 512},
-    {"a.qcow2", "cluster_size=512,refcount_bits=1", 200 * KiB},
-    {"a.qcow2", "cluster_size=512,refcount_bits=64", 700 * KiB},
-    {"a.qcow2", "cluster_size=1k,refcount_bits=2", 500 * KiB},
-    {"a.qcow2", "cluster_size=2k,refcount_bits=4", 1 * MiB},
-    {"a.qcow2", "cluster_size=4k,refcount_bits=8", 2 * MiB},
-    {"a.qcow2", "cluster_size=4k,compat=0.10", 2 * MiB},
-    {"a.qcow2", "cluster_size=4k,refcount_bits=32,compression_type=zstd", 2 * MiB},
-    {"a.qcow2", "", 8 * MiB},
-    {"a.qcow2", "lazy_refcounts=on", 4 * MiB},
-    {"a.qcow2", "compat=0.10", 8 * MiB},
-    {"a.qcow2", "cluster_size=2M", 16 * MiB},
+    {.name = "a.qcow2", .options = "cluster_size=512", .size = 300 * KiB + 512},
+    {.name = "a.qcow2", .options = "cluster_size=512,refcount_bits=1", .size = 200 * KiB},
+    {.name = "a.qcow2", .options = "cluster_size=512,refcount_bits=64", .size = 700 * KiB},
+    {.name = "a.qcow2", .options = "cluster_size=1k,refcount_bits=2", .size = 500 * KiB},
+    {.name = "a.qcow2", .options = "cluster_size=2k,refcount_bits=4", .size = 1 * MiB},
+    {.name = "a.qcow2", .options = "cluster_size=4k,refcount_bits=8", .size = 2 * MiB},
+    {.name = "a.qcow2", .options = "cluster_size=4k,compat=0.10", .size = 2 * MiB},
+    {.name = "a.qcow2",
+     .options = "cluster_size=4k,refcount_bits=32,compression_type=zstd",
+     .size = 2 * MiB},
+    {.name = "a.qcow2", .options = "", .size = 8 * MiB},
+    {.name = "a.qcow2", .options = "lazy_refcounts=on", .size = 4 * MiB},
+    {.name = "a.qcow2", .options = "compat=0.10", .size = 8 * MiB},
+    {.name = "a.qcow2", .options = "cluster_size=2M", .size = 16 * MiB},
 };
 
 START_TEST(random_operations)
@@ -409,7 +415,7 @@ static void co_poke(const char *name, uint64_t at, uint64_t value, unsigned byte
 static struct image co_small_image(void)
 {
     struct image i = {.name = "a.qcow2", .options = "", .size = 4 * MiB};
-    uint8_t buf[64 * KiB];
+    static uint8_t buf[64 * KiB]; /* a stack has no more */
     memset(buf, 7, sizeof(buf));
     co_make(&i);
     co_open(&i, BLK_OPEN_WRITE);
@@ -488,7 +494,7 @@ END_TEST
 static int co_shared(void *arg)
 {
     struct image i = co_small_image();
-    uint8_t buf[64 * KiB];
+    static uint8_t buf[64 * KiB]; /* a stack has no more */
     /* As a snapshot would leave it: two references, no COPIED flags. Here the second reference is
      * another virtual cluster. */
     co_poke(i.name, 4 * 64 * KiB, 5 * 64 * KiB, 8);
@@ -499,10 +505,12 @@ static int co_shared(void *arg)
     ck_assert_int_eq(co_blk_write_buf(i.dev, 1000, buf, 512, 0), 0);
     ck_assert_int_eq(co_blk_read_buf(i.dev, 40 * 64 * KiB, buf, sizeof(buf)), 0);
     for (size_t b = 0; b < sizeof(buf); b++)
-        ck_assert_uint_eq(buf[b], 7);
+        if (buf[b] != 7)
+            ck_abort_msg("byte %zu is %u", b, buf[b]);
     ck_assert_int_eq(co_blk_read_buf(i.dev, 0, buf, sizeof(buf)), 0);
     for (size_t b = 0; b < sizeof(buf); b++)
-        ck_assert_uint_eq(buf[b], b >= 1000 && b < 1512 ? 9 : 7);
+        if (buf[b] != (b >= 1000 && b < 1512 ? 9 : 7))
+            ck_abort_msg("byte %zu is %u", b, buf[b]);
     co_close_ok(i.dev);
     co_open(&i, 0);
     struct blk_check c = co_judge(&i);
@@ -533,7 +541,8 @@ static int co_reuse(void *arg)
             ck_assert_int_eq(co_blk_write_buf(i.dev, at, buf, 1 * MiB, 0), 0);
         ck_assert_int_eq(co_blk_discard(i.dev, 0, 4 * MiB), 0);
         ck_assert_int_eq(co_blk_flush(i.dev), 0);
-        co_sleep(2000000); /* what was let go of is counted in the background */
+        /* What was let go of is counted in the background. */
+        ck_assert_int_eq(co_qcow2_settle((struct qcow2 *)i.dev->state, true), 0);
         if (round % 10 == 9) {
             co_close_ok(i.dev);
             co_open(&i, BLK_OPEN_WRITE);
@@ -657,7 +666,7 @@ int main(void)
     Suite *s = suite_create("qcow2_io");
     TCase *tc = tcase_create("files");
     have_qemu = system("qemu-img --version >/dev/null 2>&1") == 0;
-    if (!mkdtemp(dir))
+    if (!mkdtemp(dir) && !mkdtemp(memcpy(dir, "/tmp/lamina-qcow2-XXXXXX", 25)))
         return 1;
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, what_is_created_is_sound);
