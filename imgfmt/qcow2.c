@@ -359,6 +359,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     if (!q->map.file)
         return err_set(e, -EINVAL, "qcow2 needs a \"file\"");
     q->map.data = q->map.file;
+    q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     TRY(open_map(q, opts, e));
     return ask_for_backing(q, opener, e);
@@ -414,6 +415,8 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
     bool flush = dev->open_flags & BLK_OPEN_WRITE && !q->map.fresh;
     int rc = co_qcow2_settle(q, flush);
 
+    if (rc == 0 && dev->writable)
+        co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
     co_free(q);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
@@ -425,6 +428,7 @@ static int co_complete(struct blk_device *dev, struct blk_error *e)
     int rc = co_qcow2_settle(q, false);
 
     if (rc == 0) {
+        co_qcow2_trim_file(q);
         q->hidden = false; /* Q7 */
         rc = co_qcow2_put_header(q, &q->header);
     }

@@ -213,11 +213,12 @@ struct qcow2 {
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
-    int failed;         /* a header or table write failed half way: nothing is allocated again */
-    uint64_t next;      /* clusters from here up have never been handed out; UINT64_MAX: unknown */
-    uint64_t used_end;  /* clusters below were used or lie inside the file when it was opened */
-    uint64_t scan;      /* the search for holes: clusters below were looked at */
-    uint64_t table_seq; /* raised when a refcount table entry changes */
+    int failed;          /* a header or table write failed half way: nothing is allocated again */
+    uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
+    uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */
+    uint64_t file_bytes; /* the file's length when it was opened */
+    uint64_t scan;       /* the search for holes: clusters below were looked at */
+    uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
@@ -261,6 +262,8 @@ bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
 int co_qcow2_place_table(struct map *m, uint64_t *offset);
 int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused);
+/* Before closing: the file needs no more than what was ever handed out. */
+void co_qcow2_trim_file(struct qcow2 *q);
 /* @clusters that lie together, counted; for tables. Caller holds alloc. */
 must_use int co_qcow2_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
 /* The count of one cluster, 0 where there is no block. -EIO: the table points nowhere sensible. */

@@ -291,6 +291,7 @@ static int co_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offse
         if (used == first + clusters)
             break;
     }
+    TRY(co_qcow2_extend_file(q, first + clusters));
     TRY(co_count_all(q, first, clusters));
     q->next = MAX(q->next, first + clusters);
     *offset = first << q->header.cluster_bits;
