@@ -16,9 +16,11 @@ struct map_release {
     struct map *map;
     struct map_release *prev, *next; /* all there are, to be freed with the map */
     bool queued;
-    unsigned count;
+    unsigned count, done;
+    uint64_t low, high; /* clusters of the items lie in [low, high] */
     struct map_released {
-        struct map_cell cell;
+        uint64_t cluster;     /* whose it was */
+        struct map_cell cell; /* MAP_HOLE: taken back */
         bool punch;
     } items[MAP_RELEASE_CELLS];
 };
@@ -91,6 +93,11 @@ int map_broken(struct map *m, const char *sentence);
  * released once that is durable (@punch: and given back below). */
 must_use int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u,
                            size_t count, bool punch);
+/* Data space that @cluster let go of and that nobody else may have yet is its own again. */
+bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset);
+bool map_may_take_back(const struct map *m, uint64_t cluster);
+/* Space that no entry points at, but older requests may look at: released after the next batch. */
+void map_release_later(struct map *m, const struct map_update *u);
 void map_unplace_one(struct map *m, const struct map_cell *cell);
 
 /* Reads [at, +to->bytes) inside one cluster as its cell says. */
