@@ -485,6 +485,7 @@ static void co_release_cells(struct meta_deferred *d)
     struct map_release *r = container_of(d, struct map_release, deferred);
     struct map *m = r->map;
     co_blk_quiesce(m->dev);
+    m->priv->releasing++;
     for (unsigned i = 0, n; i < r->count; i += n) {
         const struct map_released *first = &r->items[i];
         for (n = 1; i + n < r->count && follows(m, first, n, first + n);)
@@ -496,7 +497,17 @@ static void co_release_cells(struct meta_deferred *d)
             map_forget_unpacked(m, first->cell.offset);
         m->format->co_release(m, &first->cell, n, first->punch);
     }
+    m->priv->releasing--;
+    co_queue_wake_all(&m->priv->released);
     release_free(r);
+}
+
+bool co_map_await_release(struct map *m)
+{
+    if (m->priv->releasing == 0)
+        return false;
+    co_queue_wait(&m->priv->released);
+    return true;
 }
 
 /* True if the update lets go of space. */

@@ -91,9 +91,14 @@ static int co_place_new(struct fresh_run *r)
             given++;
         r->count = given;
     }
-    int rc = m->format->co_place(m, &given, &r->offset, &r->reused);
-    if (rc < 0)
-        return rc == -ENOSPC && take_back(r) ? 0 : rc;
+    int rc;
+    while ((rc = m->format->co_place(m, &given, &r->offset, &r->reused)) == -ENOSPC) {
+        if (take_back(r))
+            return 0;
+        if (!co_map_await_release(m))
+            break;
+    }
+    TRY(rc);
     assert(given > 0 && given <= r->count);
     r->count = given;
     return 0;
