@@ -212,6 +212,8 @@ static bool fault_covers(const struct sim_host *h, enum sim_op op)
 
 int sim_fault_hit(struct sim_host *h, enum sim_op op)
 {
+    if (h->severed)
+        return -EIO;
     h->count[op]++;
     if (!fault_covers(h, op))
         return 0;
@@ -230,6 +232,11 @@ void host_sim_fault(struct host *host, const struct sim_fault *f)
     h->fault = f ? *f : (struct sim_fault){0};
     h->fault_from = f ? h->count[f->op] + f->nth : 0;
     h->fired = 0;
+}
+
+void host_sim_sever(struct host *h, bool on)
+{
+    sim_of(h)->severed = on;
 }
 
 uint64_t host_sim_count(const struct host *h, enum sim_op op)

@@ -15,6 +15,8 @@
 #ifndef BLOCK_HOST_SIM_H
 #define BLOCK_HOST_SIM_H
 
+#include <stdio.h>
+
 #include "block/host.h"
 
 struct sim_options {
@@ -58,6 +60,9 @@ struct sim_fault {
 };
 void host_sim_fault(struct host *h,
                     const struct sim_fault *f); /* replaces the previous; NULL: none */
+/* While @on every call on a disk fails with -EIO and does nothing (those in flight are done):
+ * closing everything then leaves what a killed process leaves. */
+void host_sim_sever(struct host *h, bool on);
 uint64_t host_sim_count(const struct host *h, enum sim_op op);
 /* How many times a fault has fired since it was set. */
 uint64_t host_sim_fired(const struct host *h);
@@ -85,6 +90,8 @@ size_t host_sim_cut(const struct host *h);
 size_t host_sim_pending(const struct host *h, size_t cut);
 /* What pending operation @index at @cut is, for people. */
 void host_sim_pending_text(const struct host *h, size_t cut, size_t index, char *to, size_t room);
+/* The whole recording, a line per change with the events when it was issued, done and durable. */
+void host_sim_print(const struct host *h, FILE *to);
 /* A new simulated host whose disks hold a state that a crash at @cut could leave. @apply has one
  * byte per pending operation (in order of being done, then those in flight): 0 dropped, 1 applied,
  * 2 torn (some of its 512-byte sectors, drawn from @seed). Metadata operations of a file that

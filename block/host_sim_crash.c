@@ -153,17 +153,48 @@ static const char *const change_names[] = {
     [CHANGE_RENAME] = "rename", [CHANGE_UNLINK] = "unlink",     [CHANGE_SYNC] = "sync",
 };
 
+static void change_text(const struct sim_change *c, char *to, size_t room)
+{
+    if (c->inode)
+        snprintf(to, room, "%s file %" PRIu64 " at %" PRIu64 "+%" PRIu64, change_names[c->kind],
+                 c->inode->number, c->offset, c->bytes);
+    else
+        snprintf(to, room, "%s %s/%s", change_names[c->kind], c->dir->path, c->name ? c->name : "");
+}
+
 void host_sim_pending_text(const struct host *h, size_t cut, size_t index, char *to, size_t room)
 {
     const struct sim_view *v = view_at(const_sim_of(h), cut);
     assert(index < v->count);
     const struct sim_change *c = v->pending[index];
-    if (c->inode)
-        snprintf(to, room, "%s file %" PRIu64 " at %" PRIu64 "+%" PRIu64 "%s",
-                 change_names[c->kind], c->inode->number, c->offset, c->bytes,
-                 c->done < cut ? "" : " (in flight)");
+    change_text(c, to, room);
+    size_t at = strlen(to);
+    if (c->done >= cut)
+        snprintf(to + at, room - at, " (in flight)");
+}
+
+static void print_event(FILE *to, const char *what, size_t event)
+{
+    if (event == SIM_NEVER)
+        fprintf(to, " never %s", what);
     else
-        snprintf(to, room, "%s %s/%s", change_names[c->kind], c->dir->path, c->name);
+        fprintf(to, " %s %zu", what, event);
+}
+
+void host_sim_print(const struct host *host, FILE *to)
+{
+    const struct sim_host *h = const_sim_of(host);
+    for (size_t i = 0; i < h->log_count; i++) {
+        const struct sim_change *c = h->log[i];
+        char text[200];
+        change_text(c, text, sizeof(text));
+        fprintf(to, "# %s:", text);
+        print_event(to, "issued", c->issued);
+        print_event(to, "done", c->done);
+        if (c->kind != CHANGE_SYNC)
+            print_event(to, "durable", c->durable);
+        fputc('\n', to);
+    }
 }
 
 /* --- new hosts ----------------------------------------------------------------------------------

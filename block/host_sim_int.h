@@ -133,6 +133,7 @@ struct sim_host {
     uint64_t count[SIM_OP_KINDS];
     struct sim_fault fault;
     uint64_t fault_from, fired;
+    bool severed;
 
     bool recording;
     size_t event_count;      /* of the recording */

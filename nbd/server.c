@@ -56,8 +56,7 @@ int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
     return 0;
 }
 
-/* A socket that nobody answers on is what a killed server leaves. */
-static bool co_remove_dead_socket(struct host *h, const char *address)
+bool co_nbd_remove_dead_socket(struct host *h, const char *address)
 {
     static const char unix_prefix[] = "unix:";
     const char *path = address + sizeof(unix_prefix) - 1;
@@ -79,7 +78,7 @@ int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_e
 {
     int rc = co_host_listen(s->host, address, &s->listener);
 
-    if ((rc == -EADDRINUSE || rc == -EEXIST) && co_remove_dead_socket(s->host, address))
+    if ((rc == -EADDRINUSE || rc == -EEXIST) && co_nbd_remove_dead_socket(s->host, address))
         rc = co_host_listen(s->host, address, &s->listener);
     return rc < 0 ? err_errno(e, rc, "cannot listen on %s", address) : 0;
 }
@@ -172,7 +171,7 @@ static void on_stop_timer(struct timer *t)
     struct nbd_server *s = container_of(t, struct nbd_server, stop_timer);
 
     for (struct nbd_conn *c = s->first; c; c = c->next)
-        nbd_conn_abort(c);
+        nbd_conn_tell_abort(c);
 }
 
 void nbd_server_stop(struct nbd_server *s)
@@ -184,7 +183,7 @@ void nbd_server_stop(struct nbd_server *s)
         host_stream_shutdown(s->listener);
     timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);
     for (struct nbd_conn *c = s->first; c; c = c->next)
-        nbd_conn_stop(c);
+        nbd_conn_tell_stop(c);
     co_queue_wake_all(&s->changed);
 }
 

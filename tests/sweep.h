@@ -19,9 +19,10 @@
 
 struct sweep_run;
 
-/* How often each operation is drawn: weights, 0: never. */
+/* How often each operation is drawn: weights, 0: never. kill: the process dies with what it had in
+ * flight, the next one opens what it left in the page cache. */
 struct sweep_profile {
-    unsigned write, fua, compressed, zeroes, unmap, discard, read, flush, reopen, resize;
+    unsigned write, fua, compressed, zeroes, unmap, discard, read, flush, reopen, kill, resize;
     uint32_t max_bytes; /* of one request; 0: 64 KiB */
     unsigned hot;       /* of 16 requests so many go to the first eighth of the device */
 };
@@ -38,7 +39,7 @@ enum sweep_flags {
     SWEEP_FLUSH_RETRY = 4, /* a failed flush may succeed later without reopening (none of ours) */
     SWEEP_NO_FAULTS = 8,
     SWEEP_NO_CRASHES = 16,
-    SWEEP_SHRINK = 32,       /* resize shrinks as well */
+    SWEEP_SHRINK = 32, /* resize shrinks as well */
     SWEEP_SIZE_OF_FILE =
         128, /* the size is the file's, which a crash may leave between the old and the new */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */

@@ -108,7 +108,7 @@ static bool take_common(struct args *a, int id, const char *value, int *rc)
     case ARG_OUTPUT_ID:
         t->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
         if (t->output == OUTPUT_HUMAN && strcmp(value, "human") != 0) {
-            tool_misuse(t, "--output must be used with human or json as argument.");
+            tool_error(t, "--output must be used with human or json as argument.");
             *rc = ARGS_BAD;
         }
         break;

@@ -2,11 +2,16 @@
 /* face_img.c - called as qemu-img: the verbs under qemu-img's rules and words. */
 #include "tools/tool.h"
 
+static int misuse_hint(const struct tool *t)
+{
+    fprintf(stderr, "Try '%s --help' for more information\n", t->called);
+    return 1;
+}
+
 static int misuse(const struct tool *t, const char *sentence, const char *word)
 {
     tool_error(t, "%s%s", sentence, word ? word : "");
-    fprintf(stderr, "Try '%s --help' for more information\n", t->called);
-    return 1;
+    return misuse_hint(t);
 }
 
 static void help(const struct tool *t)
@@ -37,8 +42,10 @@ int face_img_main(struct tool *t, int argc, char **argv)
         printf("qemu-img version 7.2.0 (lamina)\n");
         return 0;
     }
-    if (verb[0] == '-')
-        return misuse(t, "unrecognized option: ", verb);
+    if (verb[0] == '-') {
+        tool_error(t, "unrecognized option '%s'", verb);
+        return misuse_hint(t);
+    }
     const struct command *c = command_find(t, verb);
     if (!c)
         return misuse(t, "Command not found: ", verb);

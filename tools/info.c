@@ -43,7 +43,10 @@ static int co_fact(struct info *in, struct blk_device *dev)
     if (!f->name)
         return err_set(&in->error, -ENOMEM, "out of memory");
     in->count++;
-    return co_blk_info(dev, &f->info, &in->error);
+    TRY(co_blk_info(dev, &f->info, &in->error));
+    if (in->tool->face != FACE_LAMINA) /* QEMU counts in sectors */
+        f->info.virtual_size = align_up(f->info.virtual_size, 512);
+    return 0;
 }
 
 static int co_run(void *arg)

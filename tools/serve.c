@@ -10,12 +10,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "block/ctl.h"
 #include "nbd/proto.h"
 #include "nbd/server.h"
 
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
+    struct ctl *ctl;
+    struct job_list jobs;
     bool signals_end; /* the coroutine that waits for signals has ended */
     struct co_queue ended;
 };
@@ -69,6 +72,65 @@ static void announce(const struct serving *s)
     fflush(stdout);
 }
 
+/* --- control socket --- */
+
+/* The counts belong to the export's home. */
+struct counts {
+    const struct nbd_export *export;
+    struct nbd_export_stats stats;
+};
+
+static int take_counts(void *arg)
+{
+    struct counts *c = arg;
+
+    c->stats = c->export->stats;
+    return 0;
+}
+
+static json_t *co_export_to_json(const struct nbd_export *x)
+{
+    struct counts counts = {.export = x};
+    const struct nbd_export_stats *t = &counts.stats;
+
+    co_on(x->dev->home, take_counts, &counts);
+    return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
+                     "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
+                     (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
+                     (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
+                     (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
+                     (json_int_t)t->others, "errors", (json_int_t)t->errors);
+}
+
+static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+    json_t *list = json_array();
+
+    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next)
+        if (json_array_append_new(list, co_export_to_json(x)) < 0) {
+            json_decref(list);
+            return err_set(e, -ENOMEM, "out of memory");
+        }
+    *result = json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
+    return *result ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+
+    nbd_server_stop(s->server);
+    return 0;
+}
+
+static const struct ctl_verb verbs[] = {
+    {"list", "the exports, their clients and counts", co_list_exports},
+    {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
+    {NULL, NULL, NULL},
+};
+
 /* --- running --- */
 
 /* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
@@ -89,25 +151,42 @@ static int open_failed(struct serving *s, const char *spec, const struct blk_err
     return e->rc;
 }
 
+struct opening {
+    struct resolver *resolver;
+    const struct serve_plan *plan;
+    const char *spec;
+    struct blk_device *dev;
+    struct blk_error error;
+};
+
+static int co_open_at_home(void *arg)
+{
+    struct opening *o = arg;
+
+    return co_resolver_open(o->resolver, o->spec, o->plan->format,
+                            o->plan->read_only ? 0 : BLK_OPEN_WRITE, &o->dev, &o->error);
+}
+
+/* Exports are dealt out to the workers: each is served where its device lives. */
 static int co_open_exports(struct serving *s)
 {
     const struct serve_plan *p = s->plan;
     struct nbd_exports *all = nbd_server_exports(s->server);
+    struct runtime *rt = p->tool->runtime;
     struct resolver r;
 
     tool_resolver(p->tool, p->read_only ? TRUST_READ : TRUST_WRITE, &r);
     if (p->cache)
         r.cache = p->cache;
     for (int i = 0; i < p->count; i++) {
-        struct blk_error e = {0};
-        struct blk_device *dev;
-        int rc = co_resolver_open(&r, p->specs[i], p->format, p->read_only ? 0 : BLK_OPEN_WRITE,
-                                  &dev, &e);
+        struct opening o = {.resolver = &r, .plan = p, .spec = p->specs[i]};
+        struct worker *home = runtime_worker(rt, (unsigned)i % runtime_workers(rt));
+        int rc = co_on(home, co_open_at_home, &o);
 
         if (rc == 0)
-            rc = co_nbd_export_add(all, dev, p->names[i], NULL, &e);
+            rc = co_nbd_export_add(all, o.dev, p->names[i], NULL, &o.error);
         if (rc < 0)
-            return open_failed(s, p->specs[i], &e);
+            return open_failed(s, p->specs[i], &o.error);
     }
     return 0;
 }
@@ -142,6 +221,21 @@ static int co_write_pid_file(struct serving *s)
     return rc;
 }
 
+static int co_open_control(struct serving *s)
+{
+    struct ctl_options o = {.path = s->plan->control, .jobs = &s->jobs, .verbs = verbs, .arg = s};
+    struct blk_error e = {0};
+    struct host *h = s->plan->tool->host;
+    auto_free char *address = mem_printf("unix:%s", s->plan->control);
+    int rc = co_ctl_open(h, &o, &s->ctl, &e);
+
+    if (rc == -EADDRINUSE && address && co_nbd_remove_dead_socket(h, address))
+        rc = co_ctl_open(h, &o, &s->ctl, &e);
+    if (rc < 0)
+        tool_error(s->plan->tool, "%s", e.text);
+    return rc;
+}
+
 static int co_listen(struct serving *s)
 {
     struct blk_error e = {0};
@@ -157,6 +251,8 @@ static int co_begin(struct serving *s)
 {
     TRY(co_open_exports(s));
     TRY(co_listen(s));
+    if (s->plan->control)
+        TRY(co_open_control(s));
     if (s->plan->pid_file)
         TRY(co_write_pid_file(s));
     return 0;
@@ -168,6 +264,8 @@ static int co_end(struct serving *s)
     struct blk_error e = {0};
     int rc;
 
+    if (s->ctl)
+        co_ctl_close(s->ctl);
     rc = co_nbd_server_close(s->server, &e);
     if (rc < 0)
         tool_error(s->plan->tool, "%s", e.text);
@@ -213,7 +311,7 @@ static int co_serve(void *arg)
 int serve_run(struct serve_plan *plan)
 {
     tool_block_signals(stop_signals);
-    return tool_run(plan->tool, 0, co_serve, plan) < 0 ? 1 : 0;
+    return tool_run_workers(plan->tool, plan->workers, 0, co_serve, plan) < 0 ? 1 : 0;
 }
 
 /* --- the verb --- */
@@ -225,9 +323,11 @@ enum {
     ARG_BIND,
     ARG_EXPORT,
     ARG_ONCE,
+    ARG_CONTROL,
     ARG_PID_FILE,
     ARG_CACHE,
     ARG_INSECURE,
+    ARG_WORKERS,
 };
 
 static const struct arg_desc options[] = {
@@ -241,6 +341,9 @@ static const struct arg_desc options[] = {
     {ARG_EXPORT, "export", "NAME", "the export's name; once per SPEC, in their order", 0, false},
     {ARG_ONCE, "once", NULL, "end when the last client has gone", 0, false},
     {ARG_CACHE, "cache", "MODE", "writeback, none, writethrough, directsync or unsafe", 0, false},
+    {ARG_WORKERS, "workers", "N", "event loops that the exports are spread over (default 1)", 0,
+     false},
+    {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
     ARG_FORCE_SHARE,
     ARG_QUIET,
@@ -261,6 +364,8 @@ struct words {
 
 static int take_word(struct tool *t, struct words *w, int id, const char *value)
 {
+    char *end;
+
     switch (id) {
     case 'r':
         w->plan.read_only = true;
@@ -290,6 +395,14 @@ static int take_word(struct tool *t, struct words *w, int id, const char *value)
         break;
     case ARG_CACHE:
         w->plan.cache = value;
+        break;
+    case ARG_WORKERS:
+        w->plan.workers = (unsigned)strtoul(value, &end, 10);
+        if (*end || w->plan.workers < 1 || w->plan.workers > 64)
+            return tool_misuse(t, "--workers wants a number from 1 to 64");
+        break;
+    case ARG_CONTROL:
+        w->plan.control = value;
         break;
     case ARG_PID_FILE:
         w->plan.pid_file = value;
@@ -398,10 +511,10 @@ const struct command serve_command = {
     .options = options,
     .notes = "One SPEC is the export with the empty name unless --export names it; several are\n"
              "named after their files, and the first is also the default. Clients connect to the\n"
-             "URI that is printed. SIGTERM, SIGINT and SIGHUP\n"
+             "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
              "stop it: everything is flushed and closed first.\n"
              "\n"
              "  lamina serve --read-only disk.qcow2\n"
-             "  lamina serve -f qcow2 --socket /run/vm1.sock vm1.qcow2\n"
+             "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
              "  lamina serve --port 10809 a.img b.vdi",
 };

@@ -130,10 +130,9 @@ uint64_t model_size(const struct model *m)
     return 0;
 }
 
-uint32_t model_resize_begin(struct model *m, uint64_t size, uint64_t cut)
+uint32_t model_resize_begin(struct model *m, uint64_t old, uint64_t size, uint64_t cut)
 {
     assert(size <= m->max_size);
-    uint64_t old = model_size(m);
     m->sizes = grow(m->sizes, m->size_count, &m->size_room, sizeof(*m->sizes));
     m->sizes[m->size_count] = begin(m, MODEL_ZERO, 0, size, cut);
     /* What is cut off reads as zero if it ever comes back. */
@@ -159,8 +158,7 @@ static bool sizes_at(const struct model *m, uint64_t cut, bool crash, uint64_t s
     bool found = false;
     for (uint32_t i = 0; i < m->size_count; i++) {
         const struct model_op *s = &m->sizes[i];
-        bool sure = crash ? s->flushed_cut <= cut : !m->lossy || s->flushed != MODEL_NEVER;
-        if (s->ok && sure)
+        if (s->ok && (!crash || s->flushed_cut <= cut))
             cover = MAX(cover, s->start);
     }
     *low = UINT64_MAX;
@@ -272,7 +270,7 @@ unsigned model_legal_read(const struct model *m, uint64_t sector, uint64_t began
     uint64_t cover = 0; /* what ended before this is covered */
     for (uint32_t i = 0; i < s->count; i++) {
         const struct model_op *op = &m->ops[s->ops[i]];
-        if (covers(op) && (m->lossy ? op->flushed : op->end) < began)
+        if (covers(op) && op->end < began)
             cover = MAX(cover, op->start);
     }
     for (uint32_t i = 0; i < s->count; i++)

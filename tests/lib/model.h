@@ -45,8 +45,6 @@ struct model_sector {
 struct model {
     uint64_t max_size;  /* sectors beyond do not exist */
     uint64_t base_size; /* of the backing file; 0: none */
-    bool lossy;         /* an fsync failed with loss, perhaps behind the client's back: until it is
-                           flushed again, an acknowledged write may be gone from reads */
     uint64_t now;
     struct model_op *ops; /* [0] is nothing; numbers are 1 .. op_count - 1 */
     uint32_t op_count, op_room;
@@ -71,8 +69,8 @@ void model_flushed(struct model *m, uint64_t began, uint64_t cut);
 void model_doubt(struct model *m);
 uint64_t model_now(struct model *m);
 
-/* Resize, with nothing else in flight. */
-uint32_t model_resize_begin(struct model *m, uint64_t size, uint64_t cut);
+/* Resize from @old (what the device says), with nothing else in flight. */
+uint32_t model_resize_begin(struct model *m, uint64_t old, uint64_t size, uint64_t cut);
 void model_resize_end(struct model *m, uint32_t size_op, bool ok);
 bool model_size_legal(const struct model *m, uint64_t size, uint64_t cut, bool crash);
 /* Also true of what lies between two legal sizes. */

@@ -3,6 +3,7 @@
 #include "tests/sweep.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,6 +13,11 @@ bool sweep_long(void)
 {
     const char *text = getenv("LAMINA_LONG");
     return text && *text && strcmp(text, "0") != 0;
+}
+
+bool sweep_trace(void)
+{
+    return getenv("SWEEP_TRACE") != NULL;
 }
 
 void sweep_note(struct sweep_result *r, const struct sweep_verdict *v, const char *program,
@@ -84,6 +90,9 @@ void sweep_row(const char *program, const struct sweep_subject *s, const struct 
                struct sweep_result *r)
 {
     *r = (struct sweep_result){0};
+    /* Thousands of machines come and go: keep their memory. */
+    mallopt(M_MMAP_THRESHOLD, 512 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
     for (unsigned k = 0; k < b->seeds && !r->failed; k++) {
         uint64_t seed = k + 1, faults = b->fault_points / b->seeds;
         uint64_t states = b->crash_states / b->seeds;

@@ -343,6 +343,8 @@ void sweep_crash_one(const char *program, const struct sweep_subject *s, uint64_
         return;
     struct host *rec = h.rec.w.run.host, *host;
     struct state *st = &h.st;
+    if (sweep_trace())
+        host_sim_print(rec, stdout);
     st->cut = MIN(cut, h.rec.cuts);
     st->tear = tear;
     st->pending = host_sim_pending(rec, st->cut);

@@ -107,7 +107,7 @@ static const struct sweep_step flush_step = {.kind = STEP_FLUSH};
 
 static void co_look(struct sweep_work *w)
 {
-    if (w->dev && !w->verdict.what && co_sweep_read_all(w) == 0)
+    if (w->dev && !w->verdict.what && !sweep_lost(w) && co_sweep_read_all(w) == 0)
         sweep_compare(w, NULL);
 }
 
@@ -125,7 +125,6 @@ static void co_recover(struct sweep_work *w)
     if (flushed)
         w->faults = false;
     co_sweep_close(w);
-    w->model.lossy = false;
     co_sweep_open_again(w);
     w->faults = false;
     co_look(w);
@@ -172,8 +171,8 @@ static void fault_run(struct faulted *f, const struct sweep_subject *s, const st
     f->w.steps = steps;
     f->w.faults = p->nth > 0;
     f->w.loses = m->fault.lose_unsynced;
-    f->w.sticky_flush = m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) &&
-                        (m->fault.op == SIM_WRITE || m->fault.op == SIM_FSYNC);
+    f->w.sticky_flush =
+        m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) && m->fault.op == SIM_FSYNC;
     sweep_on(host, s->workers, fault_main, f);
     free(steps);
 }

@@ -38,6 +38,7 @@ enum sweep_step_kind {
     STEP_READ,
     STEP_FLUSH,
     STEP_REOPEN,
+    STEP_KILL,
     STEP_RESIZE,
 };
 struct sweep_step {
@@ -66,9 +67,13 @@ struct sweep_work {
     struct blk_device *dev; /* NULL: not open */
     bool faults;            /* errors are allowed */
     bool loses;             /* the fault drops unsynced data */
-    bool sticky_flush;      /* a failed flush must stay failed */
-    uint64_t flush_failed;  /* model time; 0: not since the last open */
-    bool failed_ops;        /* some operation failed */
+    uint64_t fired_before;  /* faults that had fired when the device was opened */
+    bool lost;              /* an fsync failed with loss since: the page cache may show anything
+                               where data was lost, so reads are not checked until it is reopened */
+    bool sticky_flush;      /* fsyncs fail: a failed flush must stay failed */
+    uint64_t flush_failed;  /* model time of such a failure; 0: none since the last open */
+    bool killed;            /* errors are the process's own death */
+    bool trace;             /* print each operation */
     uint64_t done;
     unsigned in_flight;
     struct co_queue room;
@@ -81,6 +86,7 @@ uint32_t sweep_granule(const struct sweep_subject *s);
 uint32_t sweep_max_bytes(const struct sweep_subject *s);
 uint64_t sweep_max_size(const struct sweep_subject *s);
 bool sweep_long(void);
+bool sweep_trace(void);
 
 /* sweep_stack.c */
 
@@ -113,6 +119,7 @@ void co_sweep_open_again(struct sweep_work *w);
 /* One operation outside of the plan. */
 int co_sweep_step(struct sweep_work *w, const struct sweep_step *step);
 void sweep_disarm(struct sweep_work *w);
+bool sweep_lost(struct sweep_work *w); /* brings w->lost up to date */
 
 /* sweep_verify.c */
 

@@ -89,8 +89,8 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
                       struct sweep_step *step)
 {
     const struct sweep_profile *p = profile_of(s);
-    const unsigned weights[] = {p->write,   p->fua,  p->compressed, p->zeroes, p->unmap,
-                                p->discard, p->read, p->flush,      p->reopen, p->resize};
+    const unsigned weights[] = {p->write, p->fua,   p->compressed, p->zeroes, p->unmap, p->discard,
+                                p->read,  p->flush, p->reopen,     p->kill,   p->resize};
     unsigned sum = 0, kind = 0;
     for (unsigned i = 0; i < ARRAY_LEN(weights); i++)
         sum += weights[i];
@@ -107,6 +107,7 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
         {.kind = STEP_READ},
         {.kind = STEP_FLUSH},
         {.kind = STEP_REOPEN},
+        {.kind = STEP_KILL},
         {.kind = STEP_RESIZE},
     };
     unsigned depth = step->depth;
@@ -115,6 +116,10 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
     step->elsewhere = s->workers > 1 && sim_rng_below(r, 2);
     if (step->kind == STEP_ZEROES && p->fua && sim_rng_below(r, 8) == 0)
         step->flags |= BLK_FUA;
+    if (step->kind == STEP_KILL) { /* some ns after the last operation began, or in a flush */
+        step->offset = sim_rng_below(r, 3) * sim_rng_below(r, 200000);
+        step->bytes = sim_rng_below(r, 2);
+    }
     if (step->kind == STEP_RESIZE)
         step->bytes = *size = draw_size(s, r, *size);
     else if (step->kind <= STEP_READ)
@@ -148,7 +153,7 @@ unsigned sweep_plan(const struct sweep_subject *s, uint64_t seed, unsigned count
 void sweep_work_init(struct sweep_work *w, const struct sweep_subject *s, struct host *host,
                      uint64_t seed)
 {
-    *w = (struct sweep_work){0};
+    *w = (struct sweep_work){.trace = sweep_trace()};
     sweep_run_init(&w->run, s, host, seed);
     uint64_t base = s->backing ? MIN(s->backing->size, s->size) : 0;
     model_init(&w->model, s->size, sweep_max_size(s), base);
@@ -170,15 +175,14 @@ void sweep_work_drop(struct sweep_work *w)
 }
 
 static const char *const step_names[] = {
-    [STEP_WRITE] = "write",   [STEP_ZEROES] = "write_zeroes", [STEP_DISCARD] = "discard",
-    [STEP_READ] = "read",     [STEP_FLUSH] = "flush",         [STEP_REOPEN] = "reopen",
-    [STEP_RESIZE] = "resize",
+    [STEP_WRITE] = "write", [STEP_ZEROES] = "write_zeroes", [STEP_DISCARD] = "discard",
+    [STEP_READ] = "read",   [STEP_FLUSH] = "flush",         [STEP_REOPEN] = "reopen",
+    [STEP_KILL] = "kill",   [STEP_RESIZE] = "resize",
 };
 
 static void op_failed(struct sweep_work *w, const struct sweep_step *s, int rc)
 {
-    w->failed_ops = true;
-    if (!w->faults)
+    if (!w->faults && !w->killed)
         sweep_broke(&w->verdict, BREAK_LIE, "%s at %" PRIu64 "+%" PRIu64 " (flags %u) failed: %s",
                     step_names[s->kind], s->offset, s->bytes, s->flags, strerror(-rc));
 }
@@ -186,7 +190,8 @@ static void op_failed(struct sweep_work *w, const struct sweep_step *s, int rc)
 static void check_read(struct sweep_work *w, uint64_t offset, uint64_t bytes, const uint8_t *data,
                        uint64_t began)
 {
-    w->model.lossy |= w->loses && host_sim_fired(w->run.host) > 0;
+    if (sweep_lost(w))
+        return;
     for (uint64_t at = 0; at < bytes; at += MODEL_SECTOR) {
         uint32_t value = model_value(offset + at, data + at);
         uint64_t sector = (offset + at) / MODEL_SECTOR;
@@ -212,6 +217,14 @@ static int co_read_step(struct sweep_work *w, const struct sweep_step *s, uint8_
     return rc;
 }
 
+static void trace(const struct sweep_work *w, const struct sweep_step *s, uint32_t op, int rc)
+{
+    if (w->trace)
+        printf("# cut %zu: %s %s at %" PRIu64 "+%" PRIu64 " flags %u op %u rc %d\n",
+               host_sim_cut(w->run.host), rc > 0 ? "begin" : "end", step_names[s->kind], s->offset,
+               s->bytes, s->flags, op, MIN(rc, 0));
+}
+
 static enum model_kind kind_of(const struct sweep_work *w, const struct sweep_step *s)
 {
     if (s->kind == STEP_WRITE)
@@ -235,6 +248,9 @@ static int co_change_step(struct sweep_work *w, const struct sweep_step *s, uint
         rc = co_blk_discard(w->dev, s->offset, s->bytes);
         rc = rc == -ENOTSUP ? 0 : rc;
     }
+    if (w->killed) /* nobody hears the answer of the dead */
+        rc = -EIO;
+    trace(w, s, op, rc);
     model_end(&w->model, op, rc == 0);
     if (rc == 0 && (s->flags & BLK_FUA))
         model_fua(&w->model, op, host_sim_cut(w->run.host));
@@ -245,14 +261,20 @@ static int co_change_step(struct sweep_work *w, const struct sweep_step *s, uint
 
 static int co_flush_step(struct sweep_work *w)
 {
+    static const struct sweep_step flush = {.kind = STEP_FLUSH};
     uint64_t began = model_now(&w->model);
+    trace(w, &flush, 0, 1);
     int rc = co_blk_flush(w->dev);
-    if (rc < 0) {
+    if (w->killed)
+        rc = -EIO;
+    trace(w, &flush, 0, rc);
+    if (rc < 0 && w->sticky_flush) {
         model_doubt(&w->model);
         w->flush_failed = model_now(&w->model);
-        return rc;
     }
-    if (w->sticky_flush && w->flush_failed && began > w->flush_failed)
+    if (rc < 0)
+        return rc;
+    if (w->flush_failed && began > w->flush_failed)
         sweep_broke(&w->verdict, BREAK_LIE, "a flush succeeded although an earlier one had failed");
     if (!w->flush_failed)
         model_flushed(&w->model, began, host_sim_cut(w->run.host));
@@ -263,7 +285,7 @@ static int co_flush_step(struct sweep_work *w)
 static int co_resize_step(struct sweep_work *w, const struct sweep_step *s)
 {
     struct blk_error e = {0};
-    uint32_t op = model_resize_begin(&w->model, s->bytes, host_sim_cut(w->run.host));
+    uint32_t op = model_resize_begin(&w->model, w->dev->size, s->bytes, host_sim_cut(w->run.host));
     int rc = co_blk_resize(w->dev, s->bytes, true, &e);
     model_resize_end(&w->model, op, rc == 0);
     if (rc < 0 && !w->faults)
@@ -324,10 +346,17 @@ int co_sweep_step(struct sweep_work *w, const struct sweep_step *step)
 /* --- the run ------------------------------------------------------------------------------------
  */
 
+bool sweep_lost(struct sweep_work *w)
+{
+    w->lost |= w->loses && host_sim_fired(w->run.host) > w->fired_before;
+    return w->lost;
+}
+
 void sweep_disarm(struct sweep_work *w)
 {
-    w->model.lossy |= w->loses && host_sim_fired(w->run.host) > 0;
+    sweep_lost(w);
     host_sim_fault(w->run.host, NULL);
+    w->fired_before = 0;
     worker_self()->alloc_fault = (struct alloc_fault){0};
 }
 
@@ -338,9 +367,9 @@ void co_sweep_close(struct sweep_work *w)
         return;
     int rc = co_blk_close(w->dev, &e);
     w->dev = NULL;
-    if (rc < 0 && !w->faults)
+    if (rc < 0 && !w->faults && !w->killed)
         sweep_broke(&w->verdict, BREAK_LIE, "close: %s", e.text);
-    if (rc < 0 || w->flush_failed)
+    if (rc < 0 || w->flush_failed || w->killed)
         model_doubt(&w->model);
 }
 
@@ -349,6 +378,8 @@ void co_sweep_open_again(struct sweep_work *w)
 {
     struct blk_error e = {0};
     w->flush_failed = 0;
+    w->lost = false;
+    w->fired_before = host_sim_fired(w->run.host);
     int rc = co_sweep_open(&w->run, &w->dev, &e);
     if (rc < 0 && w->faults) {
         sweep_disarm(w);
@@ -392,23 +423,49 @@ static void start(struct sweep_work *w, const struct sweep_step *step)
         slot_run(slot);
 }
 
+static void co_kill(struct sweep_work *w, const struct sweep_step *step)
+{
+    static const struct sweep_step flush = {.kind = STEP_FLUSH, .depth = SWEEP_SLOTS};
+    if (step->bytes)
+        start(w, &flush);
+    if (step->offset)
+        co_sleep(step->offset);
+    w->killed = true;
+    host_sim_sever(w->run.host, true);
+    wait_until(w, 0);
+    co_sweep_close(w);
+    host_sim_sever(w->run.host, false);
+    w->killed = false;
+    co_sweep_open_again(w);
+}
+
+static void co_between(struct sweep_work *w, const struct sweep_step *step)
+{
+    if (step->kind == STEP_KILL) {
+        co_kill(w, step);
+        return;
+    }
+    wait_until(w, 0);
+    if (step->kind == STEP_RESIZE) {
+        co_resize_step(w, step);
+    } else {
+        co_sweep_close(w);
+        co_sweep_open_again(w);
+    }
+}
+
 void co_sweep_steps(struct sweep_work *w)
 {
     if (!w->dev)
         co_sweep_open_again(w);
     for (unsigned i = 0; i < w->step_count && w->dev && !w->verdict.what; i++) {
         const struct sweep_step *step = &w->steps[i];
-        if (step->kind != STEP_REOPEN && step->kind != STEP_RESIZE) {
+        if (step->kind >= STEP_REOPEN)
+            trace(w, step, 0, 1);
+        if (step->kind >= STEP_REOPEN)
+            co_between(w, step);
+        else
             start(w, step);
-            continue;
-        }
-        wait_until(w, 0);
-        if (step->kind == STEP_RESIZE) {
-            co_resize_step(w, step);
-        } else {
-            co_sweep_close(w);
-            co_sweep_open_again(w);
-        }
     }
     wait_until(w, 0);
 }

@@ -10,6 +10,7 @@ static const struct sweep_profile resizing = {.write = 30,
                                               .read = 10,
                                               .flush = 5,
                                               .reopen = 1,
+                                              .kill = 1,
                                               .resize = 3};
 
 static const struct sweep_subject rows[] = {

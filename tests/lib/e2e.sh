@@ -1,0 +1,50 @@
+# Sourced by tests/e2e/*.sh: what they share. $LAMINA is the program; the faces lie beside it.
+set -u
+export LC_ALL=C
+face=$(dirname "$LAMINA")/compat/qemu-img
+failed=0
+
+ok() { echo "ok - $1"; }
+bad() { echo "FAIL - $1${2:+: $2}"; failed=1; }
+
+# is NAME COMMAND...: the command succeeds and says nothing on stderr.
+is() {
+    local name=$1
+    shift
+    if "$@" >.out 2>.err && [ ! -s .err ]; then ok "$name"; else bad "$name" "rc $?, $(head -c 300 .err) $(tail -c 200 .out)"; fi
+}
+
+# fails NAME RC WORDS COMMAND...: it ends with RC and its stderr holds the words.
+fails() {
+    local name=$1 want=$2 words=$3 rc=0
+    shift 3
+    "$@" >.out 2>.err || rc=$?
+    if [ "$rc" = "$want" ] && grep -qF -- "$words" .err; then ok "$name"; else bad "$name" "rc $rc, $(head -c 300 .err)"; fi
+}
+
+# equal NAME A B
+equal() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'$2' is not '$3'"; fi; }
+
+hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
+
+# A disk with a real file system made from files of this machine: make_disk FILE SIZE_MIB [TREE...]
+make_disk() {
+    local file=$1 size=$2
+    shift 2
+    [ $# -gt 0 ] || set -- /usr/share/perl /usr/include /usr/lib/git-core
+    rm -rf .tree && mkdir .tree
+    local room=$((size * 6 / 10)) used=0 folder mib
+    for folder in "$@"; do
+        [ -d "$folder" ] || continue
+        mib=$(du -sxm "$folder" 2>/dev/null | cut -f1)
+        [ $((used + mib)) -le $room ] || continue
+        used=$((used + mib))
+        cp -a "$folder" .tree/ 2>/dev/null || true
+    done
+    truncate -s "${size}M" "$file"
+    mke2fs -q -t ext4 -F -d .tree "$file"
+    rm -rf .tree
+}
+
+# The same JSON, but for what two runs cannot share.
+json_shape() { jq -S 'walk(if type == "object" then del(."actual-size") else . end)'; }

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* check.c - is an image sound, and repairing it. What it stands on is not opened: an image's own
+ * metadata is what is checked.
+ *
+ * Exit status: 0 sound, 1 the check failed, 2 corrupt, 3 only leaks, 63 the format has no check. */
+#include "tools/image.h"
+#include "tools/output.h"
+
+enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
+enum { EXIT_FAILED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
+
+static const struct arg_desc options[] = {
+    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    {'r', "repair", "leaks|all", "give leaked clusters back, or repair everything", 0, false},
+    {'T', "source-cache", "MODE", "none, writeback, writethrough, directsync or unsafe", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_OUTPUT,
+    ARG_QUIET,
+    ARG_FORCE_SHARE,
+    ARG_END};
+
+struct check {
+    struct tool *tool;
+    struct image image;
+    bool fix_leaks, fix_errors;
+    struct blk_check found;
+    bool no_checks;
+    const char *format; /* static: a driver's name */
+    struct blk_error error;
+};
+
+static void say(struct blk_check *c, const char *sentence)
+{
+    fprintf(stderr, "%s\n", sentence);
+}
+
+static bool fixed(const struct blk_check *c)
+{
+    return c->leaks_fixed || c->corruptions_fixed;
+}
+
+static void print_fixed(const struct check *c)
+{
+    if (c->tool->quiet || c->tool->output == OUTPUT_JSON)
+        return;
+    printf("The following inconsistencies were found and repaired:\n\n"
+           "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
+           "Double checking the fixed image now...\n",
+           c->found.leaks_fixed, c->found.corruptions_fixed);
+    fflush(stdout);
+}
+
+static int co_check(struct check *c, struct blk_device *dev)
+{
+    c->found = (struct blk_check){
+        .fix_leaks = c->fix_leaks, .fix_errors = c->fix_errors, .say = say, .arg = c};
+    TRY(co_blk_check(dev, &c->found, &c->error));
+    if (!fixed(&c->found))
+        return 0;
+    print_fixed(c);
+    struct blk_check again = {.say = say, .arg = c};
+    TRY(co_blk_check(dev, &again, &c->error));
+    again.leaks_fixed = c->found.leaks_fixed;
+    again.corruptions_fixed = c->found.corruptions_fixed;
+    c->found = again;
+    return 0;
+}
+
+static int co_run(void *arg)
+{
+    struct check *c = arg;
+    struct blk_device *dev;
+    TRY(co_image_open(c->tool, &c->image, &dev, &c->error));
+    c->format = dev->driver->name;
+    int rc = co_check(c, dev);
+    c->no_checks = rc == -ENOTSUP;
+    return co_image_close(dev, rc, &c->error);
+}
+
+/* --- printing
+ * ------------------------------------------------------------------------------------- */
+
+static void print_human(const struct blk_check *c)
+{
+    if (!c->corruptions && !c->leaks && !c->check_errors)
+        puts("No errors were found on the image.");
+    if (c->corruptions)
+        printf("\n%" PRIu64 " errors were found on the image.\nData may be corrupted, or further "
+               "writes to the image may corrupt it.\n",
+               c->corruptions);
+    if (c->leaks)
+        printf("\n%" PRIu64 " leaked clusters were found on the image.\nThis means waste of disk "
+               "space, but no harm to data.\n",
+               c->leaks);
+    if (c->check_errors)
+        printf("\n%" PRIu64 " internal errors have occurred during the check.\n", c->check_errors);
+    double allocated = (double)MAX(c->allocated_clusters, 1);
+    if (c->total_clusters && c->allocated_clusters)
+        printf("%" PRIu64 "/%" PRIu64
+               " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
+               c->allocated_clusters, c->total_clusters,
+               (double)c->allocated_clusters * 100.0 / (double)c->total_clusters,
+               (double)c->fragmented_clusters * 100.0 / allocated,
+               (double)c->compressed_clusters * 100.0 / allocated);
+    if (c->image_end)
+        printf("Image end offset: %" PRIu64 "\n", c->image_end);
+}
+
+/* check-errors is always there, the others where they are not zero, as in QEMU's. */
+static int print_json(const struct check *c)
+{
+    const struct blk_check *f = &c->found;
+    const struct {
+        const char *key;
+        uint64_t value;
+    } facts[] = {
+        {"image-end-offset", f->image_end},
+        {"total-clusters", f->total_clusters},
+        {"allocated-clusters", f->allocated_clusters},
+        {"fragmented-clusters", f->fragmented_clusters},
+        {"compressed-clusters", f->compressed_clusters},
+        {"corruptions", f->corruptions},
+        {"leaks", f->leaks},
+        {"corruptions-fixed", f->corruptions_fixed},
+        {"leaks-fixed", f->leaks_fixed},
+    };
+    json_t *o = json_object();
+    json_object_set_new(o, "filename", output_text(c->image.text));
+    json_object_set_new(o, "format", json_string(c->format));
+    json_object_set_new(o, "check-errors", json_integer((json_int_t)f->check_errors));
+    for (size_t i = 0; i < ARRAY_LEN(facts); i++)
+        if (facts[i].value)
+            json_object_set_new(o, facts[i].key, json_integer((json_int_t)facts[i].value));
+    return output_json(o);
+}
+
+static int result(const struct check *c, int rc)
+{
+    if (c->no_checks) {
+        tool_error(c->tool, "This image format does not support checks");
+        return EXIT_NO_CHECKS;
+    }
+    if (rc < 0)
+        return tool_failed(c->tool, &c->error);
+    if (c->tool->output == OUTPUT_JSON && print_json(c))
+        return EXIT_FAILED;
+    if (c->tool->output == OUTPUT_HUMAN && !c->tool->quiet)
+        print_human(&c->found);
+    return c->found.check_errors  ? EXIT_FAILED
+           : c->found.corruptions ? EXIT_CORRUPT
+           : c->found.leaks       ? EXIT_LEAKS
+                                  : 0;
+}
+
+/* --- what is told -------------------------------------------------------------------------------
+ */
+
+static int option(struct check *c, int id, const char *value)
+{
+    struct tool *t = c->tool;
+    switch (id) {
+    case 'f':
+        c->image.format = value;
+        return 0;
+    case 'r':
+        c->fix_leaks = true;
+        c->fix_errors = strcmp(value, "all") == 0;
+        if (c->fix_errors || strcmp(value, "leaks") == 0)
+            return 0;
+        tool_misuse(t, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
+        return ARGS_BAD;
+    case 'T':
+        c->image.cache = value;
+        if (cache_known(value))
+            return 0;
+        tool_error(t, "Invalid source cache option: %s", value);
+        return ARGS_BAD;
+    case ARG_IMAGE_OPTS:
+        c->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(t, value) ? 0 : ARGS_BAD;
+    }
+}
+
+static int parse(struct check *c, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    if (args_init(&a, c->tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(c, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    if (left != 1) {
+        tool_misuse(c->tool, "Expecting one image file name");
+        return ARGS_BAD;
+    }
+    c->image.text = words[0];
+    return ARGS_END;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct check c = {.tool = t};
+    int id = parse(&c, argc, argv);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : EXIT_FAILED;
+    c.image.trust = c.fix_leaks ? TRUST_WRITE : TRUST_READ;
+    c.image.flags = BLK_OPEN_CHECK | BLK_OPEN_NO_BACKING | (c.fix_leaks ? BLK_OPEN_WRITE : 0);
+    return result(&c, tool_run(t, 1, co_run, &c));
+}
+
+const struct command check_command = {
+    .name = "check",
+    .run = run,
+    .usage = "check [OPTION]... IMAGE",
+    .summary = "Say whether an image's metadata is sound; repair it with -r",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes =
+        "Exit status: 0 it is sound (now), 1 the check failed, 2 it is corrupt, 3 it has leaks\n"
+        "(space that nothing uses, no harm to data), 63 its format has nothing to check.\n"
+        "\n"
+        "  lamina check disk.qcow2\n"
+        "  lamina check -r leaks disk.qcow2",
+};

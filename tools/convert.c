@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* convert.c - convert: what is told, and how it is run: signals, progress, the last word. */
+#include <signal.h>
+#include <unistd.h>
+
+#include "tools/convert.h"
+
+enum {
+    ARG_FORCE = ARG_LONG,
+    ARG_SYNC,
+    ARG_TARGET_IS_ZERO,
+    ARG_IMAGE_OPTS,
+    ARG_TARGET_IMAGE_OPTS,
+    ARG_OBJECT
+};
+
+static const struct arg_desc options[] = {
+    {'f', "source-format", "FORMAT", "the sources' format (else it is found out)", 0, false},
+    {'O', "target-format", "FORMAT", "the target's format (else what TARGET's ending says)", 0,
+     false},
+    {'c', "compress", NULL, "compress", 0, false},
+    {'o', "target-format-options", "KEY=VALUE,...", "options of the format; -o help lists them", 0,
+     false},
+    {'B', NULL, "IMAGE", "the target stands on IMAGE, which shows what the source's own does", 0,
+     false},
+    {'b', "backing", "IMAGE", "the same", FACE_LAMINA, false},
+    {'F', "backing-format", "FORMAT", "the format of -B's image", 0, false},
+    {'n', "no-create", NULL, "write into TARGET, which is there already", 0, false},
+    {ARG_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: TARGET reads zero everywhere", 0, false},
+    {ARG_FORCE, "force", NULL, "replace TARGET if it exists", FACE_LAMINA, false},
+    {ARG_SYNC, "sync", NULL, "do not return before TARGET is durable", FACE_LAMINA, false},
+    {'t', "target-cache", "MODE",
+     "none, writeback, writethrough, directsync, unsafe (the default: no flush)", 0, false},
+    {'T', "source-cache", "MODE", "the same for the sources", 0, false},
+    {'S', "sparse-size", "SIZE", "leave out runs of SIZE zeroes (4k); 0 writes all", 0, false},
+    {'m', "parallel", "N", "requests in flight (8)", 0, false},
+    {'W', NULL, NULL, "write in any order (it always may)", 0, false},
+    {'r', "rate-limit", "RATE", "at most RATE bytes a second", 0, false},
+    {'C', NULL, NULL, "copy inside the kernel (it always does where it can)", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "sources are driver=...,key=value or json:{...}", 0,
+     false},
+    {ARG_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "the same for TARGET; needs -n", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_PROGRESS,
+    ARG_QUIET,
+    ARG_FORCE_SHARE,
+    ARG_END};
+
+/* --- running ------------------------------------------------------------------------------------
+ */
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, 0};
+
+/* Lives beside the job: SIGUSR1 asks how far it is, the others end it. */
+static void co_signals(void *arg)
+{
+    struct convert *c = arg;
+    for (;;) {
+        int s = co_host_signal(c->make.tool->host, signals);
+        if (s < 0)
+            break;
+        if (s == SIGUSR1) {
+            progress_line(&c->job);
+            continue;
+        }
+        c->signal = s;
+        job_cancel(&c->job);
+    }
+    c->listening = false;
+    co_queue_wake_all(&c->deaf);
+}
+
+static void on_event(struct job *j)
+{
+    struct convert *c = j->arg;
+    progress_update(&c->progress, j);
+}
+
+static int co_run(void *arg)
+{
+    struct convert *c = arg;
+    job_init(&c->job, "convert", co_convert_copy, c);
+    c->job.on_event = on_event;
+    c->job.bytes_per_second = c->rate;
+    c->listening = co_start(co_signals, c) == 0;
+    int rc = co_convert_open(c);
+    if (rc == 0 && c->signal == 0) {
+        c->job.total = c->size;
+        rc = co_job_run(&c->job);
+        progress_end(&c->progress, &c->job, rc == 0);
+    }
+    if (rc == 0 && c->signal)
+        rc = err_set(&c->error, -ECANCELED, "interrupted");
+    rc = co_convert_close(c, rc);
+    host_signal_cancel(c->make.tool->host);
+    while (c->listening)
+        co_queue_wait(&c->deaf);
+    return rc;
+}
+
+/* --- what is told ------------------------------------------------------------------------------
+ */
+
+static int sparse_told(struct convert *c, const char *value)
+{
+    struct tool *t = c->make.tool;
+    if (!size_told(t, "buffer size for sparse output", value, &c->sparse))
+        return ARGS_BAD;
+    c->sparse_told = true;
+    if (c->sparse % 512 == 0 && c->sparse <= 16 * MiB)
+        return 0;
+    tool_error(t,
+               "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 "
+               "up to 16777216. Select 0 to disable sparse detection (fully allocates output).");
+    return ARGS_BAD;
+}
+
+static int flight_told(struct convert *c, const char *value)
+{
+    char *end;
+    long n = strtol(value, &end, 0);
+    if (*value && !*end && n >= 1 && n <= 16) {
+        c->in_flight = (unsigned)n;
+        return 0;
+    }
+    tool_error(c->make.tool,
+               "Invalid number of coroutines. Allowed number of coroutines is between "
+               "1 and 16");
+    return ARGS_BAD;
+}
+
+static int option_word(struct convert *c, int id, const char *value)
+{
+    struct tool *t = c->make.tool;
+    switch (id) {
+    case 'o':
+        if (strcmp(value, "help") == 0 || strcmp(value, "?") == 0)
+            c->help = true;
+        else if (make_add_options(t, c->make.options, value) < 0)
+            return ARGS_BAD;
+        return 0;
+    case 'S':
+        return sparse_told(c, value);
+    case 'm':
+        return flight_told(c, value);
+    case 'r':
+        return size_told(t, "rate limit", value, &c->rate) ? 0 : ARGS_BAD;
+    case ARG_OBJECT:
+        return tool_add_object(t, value) ? 0 : ARGS_BAD;
+    default:
+        return 0; /* -W: said of every run */
+    }
+}
+
+static int option(struct convert *c, int id, const char *value)
+{
+    const struct {
+        int id;
+        const char **text;
+        bool *flag;
+    } plain[] = {
+        {'f', &c->format, NULL},
+        {'O', &c->target_format, NULL},
+        {'c', NULL, &c->compress},
+        {'B', &c->backing, NULL},
+        {'b', &c->backing, NULL},
+        {'F', &c->backing_format, NULL},
+        {'n', NULL, &c->into},
+        {'t', &c->cache, NULL},
+        {'T', &c->source_cache, NULL},
+        {'C', NULL, &c->offload},
+        {ARG_TARGET_IS_ZERO, NULL, &c->target_is_zero},
+        {ARG_FORCE, NULL, &c->make.force},
+        {ARG_SYNC, NULL, &c->sync},
+        {ARG_IMAGE_OPTS, NULL, &c->image_opts},
+        {ARG_TARGET_IMAGE_OPTS, NULL, &c->target_image_opts},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+        if (plain[i].id != id)
+            continue;
+        if (plain[i].text)
+            *plain[i].text = value;
+        else
+            *plain[i].flag = true;
+        return 0;
+    }
+    return option_word(c, id, value);
+}
+
+static int parse(struct convert *c, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    if (args_init(&a, c->make.tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(c, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    c->names = words;
+    c->count = left > 1 ? (size_t)left - 1 : 0;
+    c->make.name = left > 0 ? words[left - 1] : NULL;
+    return ARGS_END;
+}
+
+/* The first rule that what was told breaks, or NULL. */
+static const char *contradiction(const struct convert *c)
+{
+    const struct {
+        bool broken;
+        const char *sentence;
+    } rules[] = {
+        {c->count == 0, c->make.tool->face == FACE_LAMINA
+                            ? "Must specify image file name: lamina convert SOURCE... TARGET"
+                            : "Must specify image file name"},
+        {c->image_opts && c->format, "--image-opts and --format are mutually exclusive"},
+        {c->target_image_opts && !c->into, "--target-image-opts requires use of -n flag"},
+        {c->target_image_opts && c->target_format,
+         "--target-image-opts and -O are mutually exclusive"},
+        {c->target_is_zero && !c->into, "--target-is-zero requires use of -n flag"},
+        {c->target_is_zero && c->backing,
+         "Cannot use --target-is-zero when the destination image has a backing file"},
+        {c->into && json_object_size(c->make.options) > 0,
+         "-o has no effect when skipping image creation"},
+        {c->offload && c->sparse_told, "Cannot enable copy offloading when -S is used"},
+        {c->offload && c->compress, "Cannot enable copy offloading when -c is used"},
+        {c->backing && c->count > 1,
+         "Having a backing file for the target makes no sense when concatenating multiple input "
+         "images"},
+        {c->backing && !c->backing_format && c->make.tool->face != FACE_LAMINA && !c->into,
+         "Use of backing file requires explicit backing format"},
+        {c->into && c->make.force, "--force and -n contradict each other"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rules); i++)
+        if (rules[i].broken)
+            return rules[i].sentence;
+    return NULL;
+}
+
+/* The target's format: told, or said by its ending; in the face raw. */
+static int target_format(struct convert *c)
+{
+    struct tool *t = c->make.tool;
+    struct make *m = &c->make;
+    if (c->into && (!c->target_format || c->target_image_opts)) {
+        if (t->face != FACE_LAMINA && !c->target_image_opts)
+            c->target_format = "raw";
+        return 0;
+    }
+    if (c->target_format)
+        m->driver = format_find(t, c->target_format, "");
+    else if (t->face != FACE_LAMINA)
+        m->driver = format_find(t, "raw", "");
+    else if (!(m->driver = format_by_ending(m->name)))
+        tool_error(t, "the ending of '%s' names no format; say it with -O", m->name);
+    if (!m->driver)
+        return 1;
+    if (!c->into && !m->driver->co_create) {
+        tool_error(t, "Format driver '%s' does not support image creation", m->driver->name);
+        return 1;
+    }
+    if (c->compress && !m->driver->compresses) {
+        tool_error(t, "Compression not supported for this file format");
+        return 1;
+    }
+    return 0;
+}
+
+static void backing_told(struct convert *c)
+{
+    const char *file = json_string_value(json_object_get(c->make.options, "backing_file"));
+    const char *fmt = json_string_value(json_object_get(c->make.options, "backing_fmt"));
+    if (!c->backing)
+        c->backing = file;
+    if (!c->backing_format)
+        c->backing_format = fmt;
+    if (c->backing && !c->backing[0])
+        c->backing = NULL;
+}
+
+/* Everything that can be known before a file is opened; 0, or 1 after a message. */
+static int check(struct convert *c)
+{
+    struct tool *t = c->make.tool;
+    if (c->cache && !cache_known(c->cache)) {
+        tool_error(t, "Invalid cache option: %s", c->cache);
+        return 1;
+    }
+    if (c->source_cache && !cache_known(c->source_cache)) {
+        tool_error(t, "Invalid source cache option: %s", c->source_cache);
+        return 1;
+    }
+    backing_told(c);
+    const char *sentence = contradiction(c);
+    if (sentence) {
+        tool_error(t, "%s", sentence);
+        return 1;
+    }
+    uint64_t size;
+    bool given;
+    if (make_take_size(&c->make, &size, &given, &c->error) < 0)
+        return tool_failed(t, &c->error);
+    c->make.cache = c->cache ? c->cache : c->sync ? "writeback" : "unsafe";
+    if (!c->cache)
+        c->cache = c->make.cache;
+    if (target_format(c))
+        return 1;
+    if (c->backing && !c->into && !make_has_option(c->make.driver, "backing_file")) {
+        tool_error(t, "Backing file not supported for file format '%s'", c->make.driver->name);
+        return 1;
+    }
+    return 0;
+}
+
+static int convert(struct convert *c)
+{
+    struct tool *t = c->make.tool;
+    if (c->help &&
+        !(c->make.driver = format_find(t, c->target_format ? c->target_format : "raw", "")))
+        return 1;
+    if (c->help) {
+        make_print_help(t, c->make.driver, c->make.name != NULL);
+        return 0;
+    }
+    if (check(c))
+        return 1;
+    progress_init(&c->progress, t);
+    tool_block_signals(signals);
+    int rc = tool_run(t, 0, co_run, c);
+    if (c->signal) { /* everything is tidied up: now end as the caller meant it */
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, c->signal);
+        signal(c->signal, SIG_DFL);
+        raise(c->signal);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    }
+    return rc < 0 ? tool_failed(t, &c->error) : 0;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct convert c = {.make = {.tool = t, .options = json_object(), .fresh = true},
+                        .sparse = 4 * KiB,
+                        .in_flight = 8};
+    int id = parse(&c, argc, argv);
+    int rc = id == ARGS_END ? convert(&c) : id == ARGS_HELP ? 0 : 1;
+    make_drop(&c.make);
+    return rc;
+}
+
+const struct command convert_command = {
+    .name = "convert",
+    .run = run,
+    .usage = "convert [OPTION]... SOURCE... TARGET",
+    .summary = "Copy a disk into another format",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes =
+        "Several sources are put one behind the other. TARGET must not exist, unless --force says\n"
+        "that it may be replaced or -n that it shall be written into. A new TARGET has its name "
+        "only\n"
+        "when it is whole. SIGUSR1 asks how far it is.\n"
+        "\n"
+        "  lamina convert disk.img disk.qcow2\n"
+        "  lamina convert -p -c -O qcow2 /dev/vg0/vm1 vm1.qcow2\n"
+        "  lamina convert -n -O raw disk.qcow2 /dev/vg0/vm1",
+};

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* convert_open.c - opening the sources and making or opening the target; and the end of both. */
+#include <libgen.h>
+
+#include "tools/convert.h"
+
+#define SECTOR   512
+#define MAX_UNIT (2 * MiB) /* larger clusters are not gathered whole */
+
+static int co_open_sources(struct convert *c)
+{
+    struct tool *t = c->make.tool;
+    c->sources = mem_array(c->count, sizeof(*c->sources));
+    if (!c->sources)
+        return err_set(&c->error, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < c->count; i++) {
+        struct convert_source *s = &c->sources[i];
+        struct image image = {.text = c->names[i],
+                              .format = c->format,
+                              .image_opts = c->image_opts,
+                              .cache = c->source_cache,
+                              .trust = TRUST_READ};
+        TRY(co_image_open(t, &image, &s->dev, &c->error));
+        s->start = c->size;
+        /* QEMU counts in sectors, and so must what stands behind an odd file. */
+        bool odd = t->face != FACE_LAMINA || i + 1 < c->count;
+        uint64_t size = odd ? align_up(s->dev->size, SECTOR) : s->dev->size;
+        if (!add_u64(c->size, size, &c->size) || c->size > INT64_MAX)
+            return err_set(&c->error, -EFBIG, "the sources together are too large");
+    }
+    return 0;
+}
+
+/* The backing image of a target with -B: it must be there; its format is written down. */
+static int co_look_at_backing(struct convert *c)
+{
+    struct blk_device *dev;
+    const char *slash = strrchr(c->make.name, '/');
+    bool beside = slash && c->backing[0] != '/';
+    auto_free char *path = mem_printf("%.*s%s", beside ? (int)(slash - c->make.name + 1) : 0,
+                                      c->make.name, c->backing);
+    if (!path)
+        return err_set(&c->error, -ENOMEM, "out of memory");
+    struct image i = {.text = path, .format = c->backing_format, .trust = TRUST_READ};
+    TRY(co_image_open(c->make.tool, &i, &dev, &c->error));
+    const char *format = dev->driver->name;
+    TRY(co_image_close(dev, 0, &c->error));
+    if (json_object_set_new(c->make.options, "backing_file", json_string(c->backing)) < 0 ||
+        json_object_set_new(c->make.options, "backing_fmt", json_string(format)) < 0)
+        return err_set(&c->error, -ENOMEM, "out of memory");
+    return 0;
+}
+
+static int face_prefix(struct convert *c, int rc)
+{
+    if (rc < 0 && c->make.tool->face != FACE_LAMINA)
+        err_prefix(&c->error, "%s: error while converting %s", c->make.name, c->make.driver->name);
+    return rc;
+}
+
+static int co_make_target(struct convert *c)
+{
+    struct make *m = &c->make;
+    if (c->backing)
+        TRY(co_look_at_backing(c));
+    int rc = make_check_options(m, &c->error);
+    if (rc < 0)
+        return rc == -ENOTSUP ? face_prefix(c, rc) : rc;
+    m->size = m->driver->extensions && strcmp(m->driver->name, "raw") != 0
+                  ? align_up(c->size, SECTOR)
+                  : c->size;
+    TRY(face_prefix(c, co_make(m, &c->error)));
+    return co_make_open(m, 0, &c->target, &c->error);
+}
+
+static int co_open_target(struct convert *c)
+{
+    struct image i = {.text = c->make.name,
+                      .format = c->target_format,
+                      .image_opts = c->target_image_opts,
+                      .cache = c->cache,
+                      .flags = BLK_OPEN_WRITE,
+                      .trust = TRUST_WRITE};
+    TRY(co_image_open(c->make.tool, &i, &c->target, &c->error));
+    if (c->target->size < c->size)
+        return err_set(&c->error, -ENOSPC, "output file is smaller than input file");
+    if (c->compress && !c->target->driver->compresses)
+        return err_set(&c->error, -ENOTSUP, "Compression not supported for this file format");
+    return 0;
+}
+
+static bool direct(const struct blk_device *dev)
+{
+    return dev->limits.request_align > 1;
+}
+
+int co_convert_open(struct convert *c)
+{
+    TRY(co_open_sources(c));
+    TRY(c->into ? co_open_target(c) : co_make_target(c));
+    const struct blk_device *t = c->target;
+    bool fresh = !c->into && t->limits.fresh_reads_zero;
+    c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
+    c->unit = MAX(t->limits.cluster_size, 1u);
+    if (c->unit > MAX_UNIT || !is_pow2(c->unit))
+        c->unit = 1;
+    c->read_always = c->compress || c->sparse_told || direct(t);
+    for (size_t i = 0; i < c->count; i++)
+        c->read_always |= direct(c->sources[i].dev);
+    return 0;
+}
+
+/* A directory entry is durable when its directory is. */
+static int co_sync_name(struct convert *c)
+{
+    if (!c->sync || !c->make.path)
+        return 0;
+    auto_free char *copy = mem_strdup(c->make.path);
+    if (!copy)
+        return err_set(&c->error, -ENOMEM, "out of memory");
+    int rc = co_host_sync_dir(c->make.tool->host, dirname(copy));
+    return rc < 0 ? err_errno(&c->error, rc, "the directory of %s", c->make.name) : 0;
+}
+
+int co_convert_close(struct convert *c, int rc)
+{
+    struct blk_error *e = &c->error;
+    bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
+    if (rc == 0 && c->make.fresh && !c->into)
+        rc = co_blk_complete(c->target, e);
+    if (rc == 0 && durable) {
+        rc = co_blk_flush(c->target);
+        if (rc < 0)
+            err_errno(e, rc, "%s cannot be made durable", c->make.name);
+    }
+    rc = co_image_close(take(c->target), rc, e);
+    if (!c->into)
+        rc = co_make_end(&c->make, rc, e);
+    for (size_t i = 0; c->sources && i < c->count; i++)
+        rc = co_image_close(c->sources[i].dev, rc, e);
+    mem_free(take(c->sources));
+    return rc == 0 ? co_sync_name(c) : rc;
+}

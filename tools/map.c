@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map.c - where an image's data lies: one extent per line, through the whole chain. Printed when
+ * the walk is over: neighbours that say the same are one line. */
+#include "tools/image.h"
+#include "tools/output.h"
+
+enum { ARG_MAX = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    {'s', "start-offset", "OFFSET", "begin there", 0, false},
+    {'l', "max-length", "LENGTH", "go at most this far", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_OUTPUT,
+    ARG_FORCE_SHARE,
+    ARG_END};
+
+struct entry {
+    uint64_t start, length, offset;
+    unsigned depth;
+    bool data, zero, present, placed;
+    const char *file; /* of the device that it lies in; owned by struct map's names */
+};
+
+struct map {
+    struct tool *tool;
+    struct image image;
+    uint64_t start, length; /* told */
+    struct entry current;
+    bool any, refused;
+    struct blk_error error;
+};
+
+/* --- printing: as the walk goes, it may be long -------------------------------------------------
+ */
+
+static const char *word(bool yes)
+{
+    return yes ? "true" : "false";
+}
+
+static void print_json(const struct entry *e, bool first)
+{
+    printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+           ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
+           first ? "[" : ",\n", e->start, e->length, e->depth, word(e->present), word(e->zero),
+           word(e->data));
+    if (e->placed)
+        printf(", \"offset\": %" PRIu64, e->offset);
+    putchar('}');
+}
+
+/* Only what holds something; @m is marked if it cannot be said where. */
+static void print_human(struct map *m, const struct entry *e)
+{
+    if (!e->data || e->zero)
+        return;
+    if (!e->placed || !e->file) {
+        m->refused = true;
+        return;
+    }
+    printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", e->start, e->length, e->offset,
+           e->file);
+}
+
+static void print(struct map *m, bool first)
+{
+    if (m->tool->output == OUTPUT_JSON)
+        print_json(&m->current, first);
+    else
+        print_human(m, &m->current);
+}
+
+/* --- the walk ------------------------------------------------------------------------------------
+ */
+
+static bool continues(const struct entry *a, const struct entry *b)
+{
+    return a->depth == b->depth && a->data == b->data && a->zero == b->zero &&
+           a->present == b->present && a->placed == b->placed && a->file == b->file &&
+           (!a->placed || a->offset + a->length == b->offset);
+}
+
+static int co_next(struct blk_device *dev, uint64_t at, uint64_t end, struct entry *e)
+{
+    struct blk_extent ext;
+    unsigned depth;
+    TRY(co_blk_map_chain(dev, NULL, at, end - at, &ext, &depth));
+    bool known = (ext.flags & BLK_EXT_PLACED) && !(ext.flags & BLK_EXT_COMPRESSED);
+    *e = (struct entry){.start = at,
+                        .length = ext.bytes,
+                        .depth = depth,
+                        .data = ext.flags & BLK_EXT_DATA,
+                        .zero = ext.flags & BLK_EXT_ZERO,
+                        .present = ext.flags & BLK_EXT_ALLOCATED,
+                        .placed = known,
+                        .offset = known ? ext.child_offset : 0,
+                        .file = known && ext.child ? ext.child->name : NULL};
+    return 0;
+}
+
+static int co_walk(struct map *m, struct blk_device *dev)
+{
+    uint64_t end = dev->size, told;
+    bool printed = false;
+    if (m->length && add_u64(m->start, m->length, &told))
+        end = MIN(end, told);
+    for (uint64_t at = m->start; at < end && !m->refused;) {
+        struct entry e;
+        int rc = co_next(dev, at, end, &e);
+        if (rc < 0)
+            return err_errno(&m->error, rc, "Failed to read image metadata");
+        at += e.length;
+        if (m->any && continues(&m->current, &e)) {
+            m->current.length += e.length;
+            continue;
+        }
+        if (m->any) {
+            print(m, !printed);
+            printed = true;
+        }
+        m->current = e;
+        m->any = true;
+    }
+    if (m->any && !m->refused)
+        print(m, !printed);
+    return 0;
+}
+
+static int co_run(void *arg)
+{
+    struct map *m = arg;
+    struct blk_device *dev;
+    TRY(co_image_open(m->tool, &m->image, &dev, &m->error));
+    if (m->tool->output == OUTPUT_HUMAN)
+        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    int rc = co_walk(m, dev);
+    if (m->tool->output == OUTPUT_JSON)
+        puts(m->any ? "]" : "[]");
+    return co_image_close(dev, rc, &m->error);
+}
+
+/* --- what is told --------------------------------------------------------------------------------
+ */
+
+static int option(struct map *m, int id, const char *value)
+{
+    struct tool *t = m->tool;
+    switch (id) {
+    case 'f':
+        m->image.format = value;
+        return 0;
+    case 's':
+        return size_told(t, "start offset", value, &m->start) ? 0 : ARGS_BAD;
+    case 'l':
+        return size_told(t, "max length", value, &m->length) ? 0 : ARGS_BAD;
+    case ARG_IMAGE_OPTS:
+        m->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(t, value) ? 0 : ARGS_BAD;
+    }
+}
+
+static int parse(struct map *m, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    if (args_init(&a, m->tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(m, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    if (left != 1) {
+        tool_misuse(m->tool, "Expecting one image file name");
+        return ARGS_BAD;
+    }
+    m->image.text = words[0];
+    return ARGS_END;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct map m = {.tool = t, .image = {.trust = TRUST_READ}};
+    int id = parse(&m, argc, argv);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    int rc = tool_run(t, 1, co_run, &m);
+    if (rc < 0)
+        return tool_failed(t, &m.error);
+    if (m.refused) {
+        tool_error(t, "File contains external, encrypted or compressed clusters.");
+        return 1;
+    }
+    return 0;
+}
+
+const struct command map_command = {
+    .name = "map",
+    .run = run,
+    .usage = "map [OPTION]... IMAGE",
+    .summary = "List where an image's data lies, through all that it stands on",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes =
+        "For people: what holds data, and where. As JSON: every extent; depth 0 is IMAGE itself,\n"
+        "1 what it stands on, and so on.\n"
+        "\n"
+        "  lamina map disk.qcow2\n"
+        "  lamina map --output=json --start-offset=1G --max-length=64M overlay.qcow2",
+};

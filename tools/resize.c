@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* resize.c - an image's virtual size: larger, or with --shrink smaller. */
+#include "tools/image.h"
+#include "tools/output.h"
+
+enum { ARG_SHRINK = ARG_LONG, ARG_PREALLOCATION, ARG_IMAGE_OPTS, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'f', "format", "FORMAT", "the image's format", 0, false},
+    {ARG_SHRINK, "shrink", NULL, "allow it to become smaller: what lies behind is lost", 0, false},
+    {ARG_PREALLOCATION, "preallocation", "off|falloc|full", "reserve the space that is added", 0,
+     false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_QUIET,
+    ARG_END};
+
+enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
+
+struct resize {
+    struct tool *tool;
+    struct image image;
+    bool shrink;
+    enum preallocation preallocation;
+    const char *size_text;
+    int sign; /* of what is told: +1, -1, or 0: the size itself */
+    uint64_t by, before, after;
+    struct blk_error error;
+};
+
+static int target_size(struct resize *r, uint64_t now)
+{
+    bool ok = true;
+    r->before = now;
+    r->after = r->by;
+    if (r->sign > 0)
+        ok = add_u64(now, r->by, &r->after);
+    else if (r->sign < 0)
+        ok = r->by <= now, r->after = ok ? now - r->by : 0;
+    if (!ok || r->after == 0 || r->after > INT64_MAX)
+        return err_set(&r->error, -EINVAL, "New image size must be positive");
+    if (r->after <= now && r->preallocation != PREALLOC_OFF)
+        return err_set(&r->error, -EINVAL, "Preallocation can only be used for growing images");
+    return 0;
+}
+
+#define ZERO_BYTES (1 * MiB)
+
+/* Writes zeroes over what was added: space that is really there. */
+static int co_fill(struct resize *r, struct blk_device *dev)
+{
+    uint8_t *zeroes = buf_get(ZERO_BYTES);
+    int rc = 0;
+    if (!zeroes)
+        return err_set(&r->error, -ENOMEM, "out of memory");
+    memset(zeroes, 0, ZERO_BYTES);
+    for (uint64_t at = r->before; rc == 0 && at < r->after; at += ZERO_BYTES)
+        rc = co_blk_write_buf(dev, at, zeroes, MIN(ZERO_BYTES, r->after - at), 0);
+    buf_put(zeroes, ZERO_BYTES);
+    return rc < 0 ? err_errno(&r->error, rc, "the space that was added cannot be filled") : 0;
+}
+
+static int co_reserve(struct resize *r, struct blk_device *dev)
+{
+    if (r->preallocation == PREALLOC_OFF)
+        return 0;
+    if (r->preallocation == PREALLOC_FULL)
+        return co_fill(r, dev);
+    int rc = co_blk_write_zeroes(dev, r->before, r->after - r->before, 0); /* keeps the space */
+    return rc < 0 ? err_errno(&r->error, rc, "the space that was added cannot be reserved") : 0;
+}
+
+static int co_change(struct resize *r, struct blk_device *dev)
+{
+    TRY(target_size(r, dev->size));
+    if (r->preallocation == PREALLOC_METADATA && strcmp(dev->driver->name, "raw") == 0)
+        return err_set(&r->error, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
+    if (r->after < dev->size && !r->shrink)
+        return err_set(&r->error, -EINVAL,
+                       "Use the --shrink option to perform a shrink operation.");
+    int rc = co_blk_resize(dev, r->after, r->shrink, &r->error);
+    if (rc == -ENOTSUP && r->tool->face != FACE_LAMINA)
+        return err_set(&r->error, rc, "Image format driver does not support resize");
+    TRY(rc);
+    TRY(co_reserve(r, dev));
+    rc = co_blk_flush(dev);
+    return rc < 0 ? err_errno(&r->error, rc, "the new size cannot be made durable") : 0;
+}
+
+static int co_run(void *arg)
+{
+    struct resize *r = arg;
+    struct blk_device *dev;
+    TRY(co_image_open(r->tool, &r->image, &dev, &r->error));
+    int rc = co_change(r, dev);
+    return co_image_close(dev, rc, &r->error);
+}
+
+/* --- what is told -------------------------------------------------------------------------------
+ */
+
+static int preallocation_told(struct resize *r, const char *value)
+{
+    static const char *const modes[] = {"off", "metadata", "falloc", "full"};
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        if (strcmp(value, modes[i]) == 0) {
+            r->preallocation = (enum preallocation)i;
+            return 0;
+        }
+    }
+    tool_error(r->tool, "Invalid preallocation mode '%s'", value);
+    return ARGS_BAD;
+}
+
+static int option(struct resize *r, int id, const char *value)
+{
+    switch (id) {
+    case 'f':
+        r->image.format = value;
+        return 0;
+    case ARG_SHRINK:
+        r->shrink = true;
+        return 0;
+    case ARG_PREALLOCATION:
+        return preallocation_told(r, value);
+    case ARG_IMAGE_OPTS:
+        r->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(r->tool, value) ? 0 : ARGS_BAD;
+    }
+}
+
+/* The last word is the size. -1G looks like options, so it is taken off before they are read. */
+static int take_size(struct resize *r, int *argc, char **argv)
+{
+    const char *word = *argc >= 3 ? argv[*argc - 1] : NULL;
+    if (!word || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+        return 0;
+    --*argc;
+    r->sign = word[0] == '+' ? 1 : word[0] == '-' ? -1 : 0;
+    r->size_text = word + (r->sign ? 1 : 0);
+    return 0;
+}
+
+static int size_of_text(struct resize *r)
+{
+    struct blk_error e = {0};
+    if (opts_parse_size(r->size_text, &r->by, &e) == 0 && r->by <= INT64_MAX)
+        return 0;
+    tool_error(r->tool, "Parameter 'size' expects a non-negative number below 2^64\n"
+                        "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+                        "peta-\nand exabytes, respectively.");
+    return ARGS_BAD;
+}
+
+static int parse(struct resize *r, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    take_size(r, &argc, argv);
+    if (args_init(&a, r->tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(r, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    if (!r->size_text || left != 1) {
+        tool_misuse(r->tool,
+                    !r->size_text ? "Not enough arguments" : "Expecting image file name and size");
+        return ARGS_BAD;
+    }
+    r->image.text = words[0];
+    return size_of_text(r) < 0 ? ARGS_BAD : ARGS_END;
+}
+
+static int failed(const struct resize *r)
+{
+    int rc = tool_failed(r->tool, &r->error);
+    if (strncmp(r->error.text, "Use the --shrink", 16) == 0)
+        tool_error(r->tool, "warning: Shrinking an image will delete all data beyond the shrunken "
+                            "image's end. Before performing such an operation, make sure there is "
+                            "no important data there.");
+    return rc;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct resize r = {.tool = t, .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE}};
+    int id = parse(&r, argc, argv);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    if (tool_run(t, 1, co_run, &r) < 0)
+        return failed(&r);
+    if (!t->quiet)
+        puts("Image resized.");
+    return 0;
+}
+
+const struct command resize_command = {
+    .name = "resize",
+    .run = run,
+    .usage = "resize [OPTION]... IMAGE [+|-]SIZE",
+    .summary = "Change an image's virtual size",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes = "SIZE is the new size; +SIZE is added, -SIZE taken away. Make the file system in it "
+             "smaller\nbefore the image.\n"
+             "\n"
+             "  lamina resize disk.qcow2 +10G\n"
+             "  lamina resize -f raw --shrink disk.img 5G",
+};
