@@ -226,7 +226,8 @@ void co_ctl_close(struct ctl *c)
             if (!k->told_to_go)
                 c->count--;
             k->told_to_go = true;
-            host_stream_shutdown(k->stream);
+            if (!k->busy) /* who asked for the end gets his answer */
+                host_stream_shutdown(k->stream);
         }
         if (c->coroutines)
             co_queue_wait(&c->gone);

@@ -56,8 +56,7 @@ int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
     return 0;
 }
 
-/* A socket that nobody answers on is what a killed server leaves. */
-static bool co_remove_dead_socket(struct host *h, const char *address)
+bool co_nbd_remove_dead_socket(struct host *h, const char *address)
 {
     static const char unix_prefix[] = "unix:";
     const char *path = address + sizeof(unix_prefix) - 1;
@@ -79,7 +78,7 @@ int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_e
 {
     int rc = co_host_listen(s->host, address, &s->listener);
 
-    if ((rc == -EADDRINUSE || rc == -EEXIST) && co_remove_dead_socket(s->host, address))
+    if ((rc == -EADDRINUSE || rc == -EEXIST) && co_nbd_remove_dead_socket(s->host, address))
         rc = co_host_listen(s->host, address, &s->listener);
     return rc < 0 ? err_errno(e, rc, "cannot listen on %s", address) : 0;
 }

@@ -36,6 +36,8 @@ struct nbd_exports *nbd_server_exports(struct nbd_server *s);
 must_use int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_error *e);
 /* Where it listens, as host.h writes addresses. */
 const char *nbd_server_address(const struct nbd_server *s);
+/* Removes the Unix socket at @address if nobody answers on it, as after a kill. True if it did. */
+bool co_nbd_remove_dead_socket(struct host *h, const char *address);
 /* Serves until nbd_server_stop(), or `once`: then every request in flight has been answered and no
  * client is left. */
 void co_nbd_server_run(struct nbd_server *s);

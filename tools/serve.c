@@ -10,12 +10,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "block/ctl.h"
 #include "nbd/proto.h"
 #include "nbd/server.h"
 
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
+    struct ctl *ctl;
+    struct job_list jobs;
     bool signals_end; /* the coroutine that waits for signals has ended */
     struct co_queue ended;
 };
@@ -68,6 +71,49 @@ static void announce(const struct serving *s)
     }
     fflush(stdout);
 }
+
+/* --- control socket --- */
+
+static json_t *export_to_json(const struct nbd_export *x)
+{
+    const struct nbd_export_stats *t = &x->stats;
+
+    return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
+                     "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
+                     (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
+                     (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
+                     (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
+                     (json_int_t)t->others, "errors", (json_int_t)t->errors);
+}
+
+static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+    json_t *list = json_array();
+
+    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next)
+        if (json_array_append_new(list, export_to_json(x)) < 0) {
+            json_decref(list);
+            return err_set(e, -ENOMEM, "out of memory");
+        }
+    *result = json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
+    return *result ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+
+    nbd_server_stop(s->server);
+    return 0;
+}
+
+static const struct ctl_verb verbs[] = {
+    {"list", "the exports, their clients and counts", co_list_exports},
+    {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
+    {NULL, NULL, NULL},
+};
 
 /* --- running --- */
 
@@ -142,6 +188,21 @@ static int co_write_pid_file(struct serving *s)
     return rc;
 }
 
+static int co_open_control(struct serving *s)
+{
+    struct ctl_options o = {.path = s->plan->control, .jobs = &s->jobs, .verbs = verbs, .arg = s};
+    struct blk_error e = {0};
+    struct host *h = s->plan->tool->host;
+    auto_free char *address = mem_printf("unix:%s", s->plan->control);
+    int rc = co_ctl_open(h, &o, &s->ctl, &e);
+
+    if (rc == -EADDRINUSE && address && co_nbd_remove_dead_socket(h, address))
+        rc = co_ctl_open(h, &o, &s->ctl, &e);
+    if (rc < 0)
+        tool_error(s->plan->tool, "%s", e.text);
+    return rc;
+}
+
 static int co_listen(struct serving *s)
 {
     struct blk_error e = {0};
@@ -157,6 +218,8 @@ static int co_begin(struct serving *s)
 {
     TRY(co_open_exports(s));
     TRY(co_listen(s));
+    if (s->plan->control)
+        TRY(co_open_control(s));
     if (s->plan->pid_file)
         TRY(co_write_pid_file(s));
     return 0;
@@ -168,6 +231,8 @@ static int co_end(struct serving *s)
     struct blk_error e = {0};
     int rc;
 
+    if (s->ctl)
+        co_ctl_close(s->ctl);
     rc = co_nbd_server_close(s->server, &e);
     if (rc < 0)
         tool_error(s->plan->tool, "%s", e.text);
@@ -225,6 +290,7 @@ enum {
     ARG_BIND,
     ARG_EXPORT,
     ARG_ONCE,
+    ARG_CONTROL,
     ARG_PID_FILE,
     ARG_CACHE,
     ARG_INSECURE,
@@ -241,6 +307,7 @@ static const struct arg_desc options[] = {
     {ARG_EXPORT, "export", "NAME", "the export's name; once per SPEC, in their order", 0, false},
     {ARG_ONCE, "once", NULL, "end when the last client has gone", 0, false},
     {ARG_CACHE, "cache", "MODE", "writeback, none, writethrough, directsync or unsafe", 0, false},
+    {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
     ARG_FORCE_SHARE,
     ARG_QUIET,
@@ -290,6 +357,9 @@ static int take_word(struct tool *t, struct words *w, int id, const char *value)
         break;
     case ARG_CACHE:
         w->plan.cache = value;
+        break;
+    case ARG_CONTROL:
+        w->plan.control = value;
         break;
     case ARG_PID_FILE:
         w->plan.pid_file = value;
@@ -398,10 +468,10 @@ const struct command serve_command = {
     .options = options,
     .notes = "One SPEC is the export with the empty name unless --export names it; several are\n"
              "named after their files, and the first is also the default. Clients connect to the\n"
-             "URI that is printed. SIGTERM, SIGINT and SIGHUP\n"
+             "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
              "stop it: everything is flushed and closed first.\n"
              "\n"
              "  lamina serve --read-only disk.qcow2\n"
-             "  lamina serve -f qcow2 --socket /run/vm1.sock vm1.qcow2\n"
+             "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
              "  lamina serve --port 10809 a.img b.vdi",
 };

@@ -5,7 +5,7 @@ set -u
 . "$(dirname "$0")/../lib/nbd.sh"
 kills=20
 [ -n "$LAMINA_LONG" ] && kills=200
-formats="raw vdi"
+formats="raw qcow2 vdi"
 count=$(wc -w <<<"$formats")
 
 sound() { # format: is the image fit for use? leaks are allowed

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* ctl.c - `lamina ctl`: asks a running server over its control socket, one request, one answer. */
+#include <stdlib.h>
+
+#include "block/ctl.h"
+#include "tools/tool.h"
+
+static const struct arg_desc options[] = {
+    ARG_OUTPUT,
+    ARG_END,
+};
+
+static const struct question {
+    const char *verb;
+    const char *argument; /* its key in the request; NULL: takes none */
+    const char *help;
+    void (*print)(const json_t *result); /* NULL: nothing to tell */
+} questions[];
+
+struct call {
+    struct tool *tool;
+    const char *path;
+    json_t *request, *result;
+};
+
+static int co_call(void *arg)
+{
+    struct call *c = arg;
+    struct blk_error e = {0};
+    int rc = co_ctl_call(c->tool->host, c->path, c->request, &c->result, &e);
+
+    if (rc < 0)
+        tool_error(c->tool, "%s", e.text);
+    return rc;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+static long long number_of(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static void print_exports(const json_t *result)
+{
+    const json_t *x;
+    size_t i;
+
+    printf("%s\n", text_of(result, "address"));
+    printf("%-24s %16s %8s %12s %12s %8s\n", "EXPORT", "BYTES", "CLIENTS", "READS", "WRITES",
+           "ERRORS");
+    json_array_foreach (json_object_get(result, "exports"), i, x)
+        printf("%-24s %16lld %8lld %12lld %12lld %8lld%s\n",
+               *text_of(x, "name") ? text_of(x, "name") : "(default)", number_of(x, "size"),
+               number_of(x, "clients"), number_of(x, "reads"), number_of(x, "writes"),
+               number_of(x, "errors"),
+               json_is_true(json_object_get(x, "read-only")) ? "  read-only" : "");
+}
+
+static void print_job(const json_t *job)
+{
+    printf("%-24s %-10s %-10s %lld of %lld  %s\n", text_of(job, "id"), text_of(job, "kind"),
+           text_of(job, "state"), number_of(job, "done"), number_of(job, "total"),
+           text_of(job, "error"));
+}
+
+static void print_jobs(const json_t *result)
+{
+    const json_t *job;
+    size_t i;
+
+    if (json_array_size(result) == 0)
+        puts("no jobs");
+    json_array_foreach (result, i, job)
+        print_job(job);
+}
+
+static const struct question questions[] = {
+    {"list", NULL, "the exports, their clients and counts", print_exports},
+    {"jobs", NULL, "all jobs", print_jobs},
+    {"show", "id", "one job", print_job},
+    {"cancel", "id", "end a job", NULL},
+    {"shutdown", NULL, "stop serving: answer what is in flight, flush, close", NULL},
+};
+
+static const struct question *find(const char *verb)
+{
+    for (size_t i = 0; i < ARRAY_LEN(questions); i++)
+        if (strcmp(questions[i].verb, verb) == 0)
+            return &questions[i];
+    return NULL;
+}
+
+static void print_result(struct tool *t, const struct question *q, const json_t *result)
+{
+    if (t->output == OUTPUT_JSON) {
+        json_dumpf(result, stdout, JSON_INDENT(4) | JSON_ENCODE_ANY);
+        putchar('\n');
+    } else if (q->print) {
+        q->print(result);
+    }
+}
+
+static int ask(struct tool *t, int count, char **words)
+{
+    const struct question *q = count >= 2 ? find(words[1]) : NULL;
+    struct call c = {.tool = t, .path = words[0]};
+    int rc;
+
+    if (count < 2)
+        return tool_misuse(t, "which socket, and what to ask?");
+    if (!q) {
+        const char *names[ARRAY_LEN(questions)], *near;
+
+        for (size_t i = 0; i < ARRAY_LEN(questions); i++)
+            names[i] = questions[i].verb;
+        near = opts_nearest(words[1], names, ARRAY_LEN(names));
+        return tool_misuse(t, "a server cannot be asked to '%s'%s%s%s", words[1],
+                           near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    }
+    if (count != (q->argument ? 3 : 2))
+        return tool_misuse(t, q->argument ? "'%s' wants the job's id" : "'%s' takes nothing more",
+                           q->verb);
+    c.request = q->argument ? json_pack("{s:s, s:s}", "do", q->verb, q->argument, words[2])
+                            : json_pack("{s:s}", "do", q->verb);
+    rc = c.request ? tool_run(t, 1, co_call, &c) : -ENOMEM;
+    json_decref(c.request);
+    if (rc == 0)
+        print_result(t, q, c.result);
+    json_decref(c.result);
+    return rc ? 1 : 0;
+}
+
+static int ctl_main(struct tool *t, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, count;
+
+    if (args_init(&a, t, argc, argv) < 0)
+        return 1;
+    while ((id = args_next(&a, &value)) >= 0)
+        ;
+    count = args_operands(&a, &words);
+    args_drop(&a);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    return ask(t, count, words);
+}
+
+const struct command ctl_command = {
+    .name = "ctl",
+    .run = ctl_main,
+    .usage = "ctl [--output=json] SOCKET list|jobs|show ID|cancel ID|shutdown",
+    .summary = "Asks or steers a running server over its control socket",
+    .faces = FACE_LAMINA,
+    .options = options,
+    .notes = "SOCKET is what the server was given as --control. `list` shows its exports and\n"
+             "their clients, `jobs`, `show` and `cancel` the long work that runs inside it,\n"
+             "`shutdown` stops it cleanly.",
+};
