@@ -239,7 +239,7 @@ static bool co_split_inner(const struct spec_env *env, const char *text, json_t 
         *rc = err_set(e, -ENOMEM, "no memory for a spec");
         return true;
     }
-    for (char *at = strstr(left + 1, "//"); at; at = strstr(at + 1, "//")) {
+    for (char *at = *left ? strstr(left + 1, "//") : NULL; at; at = strstr(at + 1, "//")) {
         *at = 0;
         if (co_is_file(env, left)) {
             *rc = file_then_inner(left, text + (at - left) + 2, out, e);

@@ -116,6 +116,10 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
     step->elsewhere = s->workers > 1 && sim_rng_below(r, 2);
     if (step->kind == STEP_ZEROES && p->fua && sim_rng_below(r, 8) == 0)
         step->flags |= BLK_FUA;
+    if (step->kind == STEP_KILL) { /* some ns after the last operation began, or in a flush */
+        step->offset = sim_rng_below(r, 3) * sim_rng_below(r, 200000);
+        step->bytes = sim_rng_below(r, 2);
+    }
     if (step->kind == STEP_RESIZE)
         step->bytes = *size = draw_size(s, r, *size);
     else if (step->kind <= STEP_READ)
@@ -419,8 +423,13 @@ static void start(struct sweep_work *w, const struct sweep_step *step)
         slot_run(slot);
 }
 
-static void co_kill(struct sweep_work *w)
+static void co_kill(struct sweep_work *w, const struct sweep_step *step)
 {
+    static const struct sweep_step flush = {.kind = STEP_FLUSH, .depth = SWEEP_SLOTS};
+    if (step->bytes)
+        start(w, &flush);
+    if (step->offset)
+        co_sleep(step->offset);
     w->killed = true;
     host_sim_sever(w->run.host, true);
     wait_until(w, 0);
@@ -433,7 +442,7 @@ static void co_kill(struct sweep_work *w)
 static void co_between(struct sweep_work *w, const struct sweep_step *step)
 {
     if (step->kind == STEP_KILL) {
-        co_kill(w);
+        co_kill(w, step);
         return;
     }
     wait_until(w, 0);

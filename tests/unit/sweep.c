@@ -50,6 +50,20 @@ static uint32_t sum_of(const uint32_t *map)
     return sum;
 }
 
+/* What no entry points at may be used. */
+static void find_space(struct toy *t)
+{
+    bool used[BLOCK / 4] = {false};
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        used[t->map[i] % (BLOCK / 4)] = true;
+        t->next = MAX(t->next, t->map[i]);
+    }
+    for (uint32_t place = 1; place <= t->next && t->spares < BLOCKS; place++)
+        if (!used[place])
+            t->spare[t->spares++] = place;
+    t->next++;
+}
+
 static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                        struct blk_error *e)
 {
@@ -69,9 +83,7 @@ static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct b
         rc = co_blk_flush(t->file);
     if (rc == 0 && bug == DIES_TORN && t->map[BLOCK / 4 - 1] != sum_of(t->map))
         rc = err_set(e, -EINVAL, "the map's checksum is wrong");
-    for (unsigned i = 0; i < BLOCKS; i++)
-        t->next = MAX(t->next, t->map[i]);
-    t->next++;
+    find_space(t);
     if (rc < 0)
         free(t);
     return rc;
@@ -299,12 +311,12 @@ static const struct sweep_subject subject = {
 };
 
 static const struct sweep_profile dying = {
-    .write = 20, .discard = 14, .flush = 14, .kill = 12, .max_bytes = 16384};
+    .write = 20, .discard = 8, .flush = 16, .kill = 6, .max_bytes = 8192};
 static const struct sweep_subject dying_subject = {
     .name = "toy",
     .size = BLOCKS * BLOCK,
     .profile = &dying,
-    .ops = 150,
+    .ops = 300,
     .co_create = co_make,
     .co_open = co_open_toy,
 };
@@ -387,6 +399,7 @@ START_TEST(failures_replay)
     char *line = strstr(r.first, "replay: "), *argv[16];
     int argc = 0;
     ck_assert_ptr_nonnull(line);
+    optind = 1;
     for (char *word = strtok(line + 8, " \n"); word && argc < 15; word = strtok(NULL, " \n"))
         argv[argc++] = word;
     argv[argc] = NULL;
