@@ -250,6 +250,8 @@ extern const struct blk_driver qcow2_driver;
  * success @h is the image's header. */
 must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
+/* Writes everything back, with all that was let go of counted (@flush: durable). */
+must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
