@@ -29,12 +29,7 @@ static int co_open(struct tool *t, const struct image *i, struct resolver *r,
         flags |= BLK_OPEN_FORCE_SHARE;
     if (!i->image_opts)
         return co_resolver_open(r, i->text, i->format, flags, out, e);
-    json_t *tree = NULL;
-    int rc = co_resolver_parse(r, i->text, i->format, true, &tree, e);
-    if (rc == 0)
-        rc = co_resolver_open_tree(r, tree, flags, out, e);
-    json_decref(tree);
-    return rc < 0 ? err_prefix(e, "Could not open '%.200s'", i->text) : rc;
+    return co_resolver_open_opts(r, i->text, flags, out, e);
 }
 
 int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
