@@ -376,7 +376,9 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     uint32_t in_cluster = run.bytes;
     switch (run.cell.state) {
     case MAP_HOLE:
-        out->flags = m->backing ? 0 : BLK_EXT_ZERO;
+        out->flags = m->backing              ? 0
+                     : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
+                                             : BLK_EXT_ZERO;
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;
@@ -415,6 +417,8 @@ int co_map_walk(struct map *m,
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
+    if (m->shape.levels == 1 && !m->format->slot)
+        end = m->shape.root_entries; /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));
