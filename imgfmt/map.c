@@ -377,9 +377,9 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     uint32_t in_cluster = run.bytes;
     switch (run.cell.state) {
     case MAP_HOLE:
-        out->flags = m->backing            ? 0
-                     : m->shape.no_backing ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
-                                           : BLK_EXT_ZERO;
+        out->flags = m->backing              ? 0
+                     : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
+                                             : BLK_EXT_ZERO;
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;

@@ -315,6 +315,8 @@ static int ask_for_backing(struct qcow2 *q, struct blk_opener *opener, struct bl
         return co_blk_want_child(dev, opener, "backing", flags, &given, e);
     if (!q->backing_name)
         return 0;
+    if (opener && opener_full_name(opener, q->backing_name, &q->full_backing_name) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
     if (!opener || dev->open_flags & BLK_OPEN_NO_BACKING) {
         q->backing_missing = true;
         return 0;
@@ -345,6 +347,7 @@ static void co_free(struct qcow2 *q)
     qcow2_runs_drop(&q->free);
     mem_free(q->sector);
     mem_free(q->backing_name);
+    mem_free(q->full_backing_name);
     mem_free(q->backing_format);
     mem_free(q);
 }
@@ -555,6 +558,7 @@ const struct blk_driver qcow2_driver = {
     .title = "QEMU's copy-on-write image, versions 2 and 3",
     .extensions = "qcow2 qcow2c",
     .is_format = true,
+    .compresses = true,
     .open_options = open_options,
     .create_options = qcow2_create_options,
     .probe = probe,

@@ -207,6 +207,7 @@ struct qcow2 {
     uint32_t page_bytes;                 /* of the metadata cache */
     uint32_t block_order;                /* log2 of the counts in a refcount block */
     char *backing_name, *backing_format; /* NULL: none */
+    char *full_backing_name;             /* NULL: none, or not to be known */
     bool hidden;                         /* the magic is withheld until co_complete */
     bool looked_for_holes;               /* map.shape.file_has_holes is known */
     bool backing_missing; /* the image names a backing file that was not to be opened */
