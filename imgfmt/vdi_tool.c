@@ -275,18 +275,18 @@ static int co_grow(struct vdi *v, uint64_t size)
 
 static int co_shrink(struct vdi *v, uint64_t size)
 {
-    struct vdi_header h = v->h;
+    struct vdi_header h;
     uint64_t bits = v->map.shape.cluster_bits;
     uint64_t keep = div_up(size, v->map.cluster_bytes);
     uint64_t tail = MIN(keep << bits, v->h.size) - size;
     if (tail) /* what a later growth shows there is zero */
         TRY(co_map_write_zeroes(v->map.dev, size, tail, 0));
     TRY(co_map_drop(&v->map, keep, v->h.blocks));
-    TRY(co_meta_settle(v->map.meta, !v->map.fresh));
+    TRY(co_vdi_tidy(v)); /* all numbers are below the new number of blocks */
+    h = v->h;
     h.size = size;
     h.blocks = keep;
-    TRY(co_adopt(v, &h));
-    return co_vdi_tidy(v);
+    return co_adopt(v, &h);
 }
 
 /* New blocks of a static image are owned from the start. */

@@ -151,7 +151,7 @@ static const struct {
     int rc;
     const char *text, *says;
 } refused[] = {
-    {false, -ENOENT, "", "No such file"},
+    {false, -ENOENT, "", "requires a file name"},
     {true, -EPROTONOSUPPORT, "foo:bar", "Unknown protocol 'foo'"},
     {true, -EPROTONOSUPPORT, "p:q", "Unknown protocol 'p'"},
     {true, -EPROTONOSUPPORT, "md:a.img", "Unknown protocol 'md'"},
