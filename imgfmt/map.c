@@ -417,6 +417,8 @@ int co_map_walk(struct map *m,
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
+    if (m->shape.levels == 1 && !m->format->slot)
+        end = m->shape.root_entries; /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));

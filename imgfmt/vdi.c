@@ -430,12 +430,12 @@ static const struct opt_desc vdi_open_options[] = {
      .help = "bytes of the block map kept in memory",
      .preset = "8M",
      .min = 64 * KiB},
-    {NULL},
+    {0},
 };
 
 static const struct opt_desc vdi_create_options[] = {
     {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {NULL},
+    {0},
 };
 
 const struct blk_driver vdi_driver = {
