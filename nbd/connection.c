@@ -58,7 +58,8 @@ void nbd_request_put(struct nbd_request *r)
 
 int nbd_request_buf(struct nbd_request *r, size_t bytes)
 {
-    r->buf_bytes = MAX(bytes, 4096);
+    /* As the pool rounds: what is counted is what is held. */
+    r->buf_bytes = bytes <= 4096 ? 4096 : (size_t)2 << log2_floor(bytes - 1);
     r->buf = r->data = buf_get(r->buf_bytes);
     if (!r->buf)
         return -ENOMEM;

@@ -42,7 +42,7 @@ must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_
                            const char **why);
 
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
-#define NBD_SMALL_READ (32u << 10) /* up to here header and data are one piece */
+#define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */

@@ -445,7 +445,7 @@ static int socket_address(struct tool *t, struct words *w)
     int n;
 
     if (!w->socket) {
-        n = snprintf(w->address, sizeof(w->address), "unix:%s/lamina-%ld.sock",
+        n = snprintf(w->address, sizeof(w->address), "private:unix:%s/lamina-%ld.sock",
                      run && *run ? run : "/tmp", (long)getpid());
     } else {
         if (w->socket[0] != '/' && !getcwd(cwd, sizeof(cwd) - 1))
@@ -454,7 +454,7 @@ static int socket_address(struct tool *t, struct words *w)
                      w->socket);
     }
     /* sockaddr_un holds 107 characters */
-    return n > 5 + 107 ? tool_misuse(t, "the socket's path is too long") : 0;
+    return n > (w->socket ? 5 : 13) + 107 ? tool_misuse(t, "the socket's path is too long") : 0;
 }
 
 static int put_together(struct tool *t, struct words *w)
