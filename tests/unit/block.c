@@ -544,6 +544,11 @@ static int co_far_away(void *arg)
     must(co_blk_map_chain(dev, NULL, 0, 100, &ext, &depth) == 0);
     must(co_blk_flush(dev) == 0);
     must(co_blk_read_buf(dev, 99999, b, 10) == -EINVAL);
+    struct blk_info info;
+    must(co_blk_info(dev, &info, NULL) == 0 && info.virtual_size == 20000);
+    blk_info_drop(&info);
+    must(co_blk_resize(dev, 30000, false, NULL) == 0 && dev->size == 30000);
+    must(co_blk_reopen(dev, false, NULL) == 0 && !dev->writable);
     return co_blk_close(dev, NULL);
 }
 
