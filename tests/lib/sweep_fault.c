@@ -173,7 +173,11 @@ static void fault_run(struct faulted *f, const struct sweep_subject *s, const st
     f->w.loses = m->fault.lose_unsynced;
     f->w.sticky_flush =
         m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) && m->fault.op == SIM_FSYNC;
+    if (sweep_trace())
+        host_sim_record(host);
     sweep_on(host, s->workers, fault_main, f);
+    if (sweep_trace())
+        host_sim_print(host, stdout);
     free(steps);
 }
 
