@@ -157,7 +157,7 @@ struct blk_driver {
     const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
-    bool compresses;  /* co_write takes BLK_COMPRESSED */
+    bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

@@ -4,8 +4,6 @@
 #include "block/block.h"
 #include "block/resolver.h"
 
-#pragma weak co_opener_children
-
 struct concat {
     size_t count;
     uint64_t ends[]; /* of each child, in our offsets */

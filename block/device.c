@@ -7,8 +7,6 @@
 #include "block/resolver.h"
 #include "block/waist.h"
 
-#pragma weak co_opener_child
-
 /* --- open --------------------------------------------------------------------------------------
  */
 

@@ -195,6 +195,7 @@ static int co_file_open(struct blk_device *dev, const struct opts *opts, struct 
 static int co_file_close(struct blk_device *dev, struct blk_error *e)
 {
     struct file *f = dev->state;
+    file_unlock(f->host); /* the kernel may hold the description a little longer than we do */
     co_host_close(f->host);
     file_free(f);
     return 0;

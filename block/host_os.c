@@ -128,10 +128,13 @@ void os_wait(struct worker *w, uint64_t deadline_ns)
         uint64_t now = os_now(w->host);
         n = wait_ns(ow->epoll, events, deadline_ns > now ? deadline_ns - now : 0);
     }
+    ow->woken = false;
     for (int i = 0; i < n; i++) {
         struct os_source *s = events[i].data.ptr;
         if (s)
             s->on_event(ow, s, events[i].events);
+        else
+            ow->woken = true;
     }
 }
 

@@ -52,6 +52,7 @@ struct os_stream {
 struct os_worker {
     struct worker *worker;
     int epoll, event;
+    bool woken; /* the event fd fired in the last os_wait() */
     bool pipe_signal_blocked;
     struct os_batch *batch; /* made when first used */
 };
@@ -114,6 +115,13 @@ int os_lock_test(struct host_file *f, uint64_t offset, uint64_t bytes, int kind,
 
 /* Pieces that are handed to the kernel in one call. */
 #define OS_IOV 64
+
+/* True if a read of @n bytes ended at the end of the file: O_DIRECT gives odd bytes only there, and
+ * refuses to go on from them. */
+static inline bool os_read_ended(const struct os_file *f, int64_t n)
+{
+    return n & (f->pub.stat.request_align - 1);
+}
 
 /* Tries to transfer without blocking, as much as goes; *done counts bytes. 0: all, or the end of
  * the file; -EAGAIN: the rest would block. */

@@ -57,7 +57,7 @@ static inline int64_t transfer_all(long call, struct os_file *f, uint64_t offset
         if (n <= 0)
             return n;
         *done += (uint64_t)n;
-        if (likely(*done == v->bytes))
+        if (likely(*done == v->bytes) || os_read_ended(f, n))
             return n;
         rest = vec_slice(v, *done, v->bytes - *done);
     }

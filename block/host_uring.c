@@ -100,7 +100,7 @@ static void uring_wait(struct worker *w, uint64_t deadline_ns)
             deadline_ns = 0; /* not all was taken */
     }
     os_wait(w, deadline_ns);
-    if (deadline_ns && uw->in_flight)
+    if (uw->os.woken && uw->in_flight)
         uring_turn(uw);
 }
 
@@ -124,9 +124,9 @@ static int64_t uring_transfer(int opcode, struct os_file *f, uint64_t offset, co
             continue;
         if (n < 0)
             return n;
-        if (n == 0)
-            break;
         done += (uint64_t)n;
+        if (n == 0 || os_read_ended(f, n))
+            break;
     }
     return (int64_t)done;
 }

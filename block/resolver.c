@@ -105,7 +105,9 @@ static void run_drop(struct open_run *run)
     links_drop(run);
 }
 
-static int co_run(struct resolver *r, struct node *n, struct blk_device **out, struct blk_error *e)
+/* *named: the error says already which file it is about; may be NULL. */
+static int co_run(struct resolver *r, struct node *n, struct blk_device **out, bool *named,
+                  struct blk_error *e)
 {
     struct open_run run = {.r = r, .rule = trust_rule(r)};
     struct blk_device *dev = NULL;
@@ -120,6 +122,8 @@ static int co_run(struct resolver *r, struct node *n, struct blk_device **out, s
     if (rc == 0)
         rc = co_run_opened(&run, e);
     run_drop(&run);
+    if (named)
+        *named = run.named;
     if (rc == 0)
         *out = dev;
     else
@@ -132,22 +136,37 @@ int co_resolver_open_tree(struct resolver *r, const json_t *tree, unsigned open_
 {
     struct blk_error own = {0};
     struct node n = {.tree = tree, .flags = open_flags};
-    return co_run(r, &n, out, e ? e : &own);
+    return co_run(r, &n, out, NULL, e ? e : &own);
+}
+
+static int co_open_text(struct resolver *r, const char *text, const char *format, bool image_opts,
+                        unsigned open_flags, struct blk_device **out, struct blk_error *e)
+{
+    json_t *tree = NULL;
+    bool named = false;
+    int rc = co_resolver_parse(r, text, format, image_opts, &tree, e);
+    if (rc == 0) {
+        struct node n = {.tree = tree, .flags = open_flags};
+        rc = co_run(r, &n, out, &named, e);
+    }
+    json_decref(tree);
+    if (rc < 0 && trust_rule(r)->face)
+        return err_prefix(e, "Could not open '%.200s'", text);
+    return rc < 0 && !named ? err_prefix(e, "%.200s", text) : rc;
 }
 
 int co_resolver_open(struct resolver *r, const char *text, const char *format, unsigned open_flags,
                      struct blk_device **out, struct blk_error *e)
 {
-    json_t *tree = NULL;
-    int rc = co_resolver_parse(r, text, format, false, &tree, e);
-    if (rc == 0)
-        rc = co_resolver_open_tree(r, tree, open_flags, out, e);
-    else if (e && !trust_rule(r)->face)
-        err_prefix(e, "%.200s", text);
-    json_decref(tree);
-    if (rc < 0 && e && trust_rule(r)->face)
-        err_prefix(e, "Could not open '%.200s'", text);
-    return rc;
+    struct blk_error own = {0};
+    return co_open_text(r, text, format, false, open_flags, out, e ? e : &own);
+}
+
+int co_resolver_open_opts(struct resolver *r, const char *text, unsigned open_flags,
+                          struct blk_device **out, struct blk_error *e)
+{
+    struct blk_error own = {0};
+    return co_open_text(r, text, NULL, true, open_flags, out, e ? e : &own);
 }
 
 /* What stands below the formats of @tree. Borrowed. */
@@ -174,7 +193,8 @@ int co_resolver_open_file(struct resolver *r, const char *text, unsigned open_fl
         return trust_rule(r)->face ? rc : err_prefix(e, "%.200s", text);
     struct node n = {
         .tree = bottom_of(r, tree), .flags = open_flags, .create = create, .bottom = true};
-    rc = co_run(r, &n, out, e);
+    bool named = false;
+    rc = co_run(r, &n, out, &named, e);
     json_decref(tree);
-    return rc;
+    return rc < 0 && !named && !trust_rule(r)->face ? err_prefix(e, "%.200s", text) : rc;
 }

@@ -61,6 +61,9 @@ must_use int co_resolver_open_tree(struct resolver *r, const json_t *tree, unsig
 /* Both. */
 must_use int co_resolver_open(struct resolver *r, const char *text, const char *format,
                               unsigned open_flags, struct blk_device **out, struct blk_error *e);
+/* Both, of --image-opts. */
+must_use int co_resolver_open_opts(struct resolver *r, const char *text, unsigned open_flags,
+                                   struct blk_device **out, struct blk_error *e);
 /* Only the bottom: the file (or other protocol) device that @text names, no format on it. For
  * create and probe. @create: HOST_ open flags or 0. */
 must_use int co_resolver_open_file(struct resolver *r, const char *text, unsigned open_flags,

@@ -206,6 +206,7 @@ static void say_where(struct open_run *run, const struct reference *ref, struct 
     while (top->parent)
         top = top->parent;
     err_prefix(e, "%s", role_words(ref->role));
+    run->named = top->file_name != NULL;
     if (top->file_name)
         err_prefix(e, "%.200s", top->file_name);
 }
@@ -237,7 +238,7 @@ int co_run_opened(struct open_run *run, struct blk_error *e)
             continue;
         int rc = dev->driver->co_opened(dev, e);
         if (rc < 0)
-            return run->rule->face ? rc : err_prefix(e, "%.200s", dev->name);
+            return run->rule->face ? rc : run_name_error(run, dev->name, e);
     }
     return 0;
 }

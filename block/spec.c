@@ -256,7 +256,7 @@ static bool co_split_inner(const struct spec_env *env, const char *text, json_t 
 static int plain_file(const char *path, json_t **out, struct blk_error *e)
 {
     if (!*path)
-        return err_set(e, -ENOENT, "No such file or directory");
+        return err_set(e, -ENOENT, "The 'file' block driver requires a file name");
     return give(spec_on_file(spec_file("file", path)), out, e);
 }
 

@@ -202,18 +202,26 @@ static void rbd_part(const char **text, const char *stops, char *to, char *stop)
         ++*text;
 }
 
-static int rbd_options(const char *text, char *word, json_t *tree)
+/* `conf` and `id` are rbd's own; all other keys are settings of the cluster's client. */
+static int rbd_options(const char *text, char *word, json_t *tree, struct blk_error *e)
 {
     int rc = 0;
     char stop;
+    json_t *settings = json_object();
+    if (json_object_set_new(tree, "settings", settings) < 0)
+        return err_set(e, -ENOMEM, "no memory for a spec");
     while (*text) {
         rbd_part(&text, ":", word, &stop);
         char *value = strchr(word, '=');
-        if (!value)
-            return -EINVAL;
+        if (!value || value == word || strncmp(word, "x-lamina-", 9) == 0)
+            return err_set(e, -EINVAL, "rbd: expected KEY=VALUE behind a colon");
         *value = 0;
-        set(tree, strcmp(word, "id") == 0 ? "user" : word, value + 1, &rc);
+        bool own = strcmp(word, "id") == 0 || strcmp(word, "conf") == 0;
+        const char *key = strcmp(word, "id") == 0 ? "user" : word;
+        set(own ? tree : settings, key, value + 1, &rc);
     }
+    if (json_object_size(settings) == 0)
+        json_object_del(tree, "settings");
     return rc;
 }
 
@@ -241,8 +249,8 @@ static int parse_rbd(const char *text, json_t *tree, struct blk_error *e)
         rbd_part(&text, ":", word, &stop);
         set(tree, "snapshot", word, &rc);
     }
-    if (stop == ':' && rbd_options(text, word, tree) == -EINVAL)
-        return err_set(e, -EINVAL, "rbd: expected KEY=VALUE behind a colon");
+    if (stop == ':')
+        TRY(rbd_options(text, word, tree, e));
     return rc;
 }
 

@@ -143,6 +143,24 @@ int co_on(struct worker *w, int (*fn)(void *arg), void *arg)
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
+static void hook_add(struct hook_list *list, struct turn_hook *h)
+{
+    *(list->last ? &list->last->next : &list->first) = h;
+    list->last = h;
+}
+
+static struct turn_hook *hook_take(struct hook_list *list)
+{
+    struct turn_hook *h = list->first;
+
+    if (!h)
+        return NULL;
+    list->first = h->next;
+    if (!list->first)
+        list->last = NULL;
+    return h;
+}
+
 void worker_at_turn_end(struct turn_hook *h, void (*fn)(struct turn_hook *h))
 {
     struct worker_core *w = core_self();
@@ -151,25 +169,27 @@ void worker_at_turn_end(struct turn_hook *h, void (*fn)(struct turn_hook *h))
     if (h->armed)
         return;
     *h = (struct turn_hook){.fn = fn, .armed = true};
-    *(w->hooks_last ? &w->hooks_last->next : &w->hooks) = h;
-    w->hooks_last = h;
+    hook_add(h == w->running_hook ? &w->again : &w->hooks, h);
 }
 
-static bool hooks_run(struct worker_core *w)
+/* A hook that arms itself is no reason for another turn: else the loop would never sleep. */
+static bool hooks_run(struct worker_core *w, bool any)
 {
-    struct turn_hook *h = w->hooks;
+    struct turn_hook *h;
 
     w->busy_turns = 0;
-    if (!h)
+    if (!any && !w->hooks.first)
         return false;
-    w->hooks = w->hooks_last = NULL;
-    while (h) {
-        struct turn_hook *next = h->next;
+    struct hook_list again = w->again;
+    w->again = (struct hook_list){0};
+    while ((h = hook_take(&again)) || (h = hook_take(&w->hooks))) {
         h->armed = false;
+        w->running_hook = h;
         h->fn(h);
-        h = next;
+        w->running_hook = NULL;
+        any = true;
     }
-    return true;
+    return any;
 }
 
 static bool ready_run(struct worker_core *w)
@@ -192,7 +212,7 @@ bool worker_turn(struct worker *pub)
         any |= timers_run(w, worker_now());
     any |= ready_run(w);
     if (!w->ready_first || ++w->busy_turns >= BUSY_TURNS)
-        any |= hooks_run(w);
+        any = hooks_run(w, any);
     return any;
 }
 
@@ -216,7 +236,7 @@ static void worker_loop(struct worker_core *w, const bool *done)
         bool any = worker_turn(&w->pub);
         if (done && *done)
             return;
-        if (!any || (!w->ready_first && !atomic_load(&w->mail) && !w->hooks)) {
+        if (!any || (!w->ready_first && !atomic_load(&w->mail))) {
             worker_sleep(w);
             turns = 0;
         } else if (++turns >= BUSY_TURNS) {

@@ -83,8 +83,9 @@ void timer_arm(struct timer *t, uint64_t at_ns,
 void timer_cancel(struct timer *t);
 uint64_t worker_now(void); /* ns, monotonic, the host's clock */
 
-/* Calls @fn(@arg) at the end of each loop turn of this worker, when nothing is ready any more and
- * before it waits: where batches are sent. Armed once per turn; re-arm from inside if wanted. */
+/* Calls @fn once at the end of this loop turn, when nothing is ready any more and before the worker
+ * waits: where batches are sent. A hook that arms itself from inside is called again in the next
+ * turn that does anything; it does not keep the loop awake. */
 struct turn_hook {
     struct turn_hook *next;
     void (*fn)(struct turn_hook *h);

@@ -42,6 +42,10 @@ struct buf_class {
     size_t bytes; /* that lie here */
 };
 
+struct hook_list {
+    struct turn_hook *first, *last;
+};
+
 struct worker_core {
     struct worker pub;
 
@@ -57,7 +61,9 @@ struct worker_core {
     struct timer *timers;
     uint64_t timer_seq;
 
-    struct turn_hook *hooks, *hooks_last;
+    struct hook_list hooks; /* to run before the loop waits */
+    struct hook_list again; /* armed by themselves: to run in the next turn that does anything */
+    struct turn_hook *running_hook;
     unsigned busy_turns; /* since the hooks last ran */
 
     struct buf_class bufs[BUF_CLASSES];

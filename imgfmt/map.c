@@ -376,7 +376,9 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     uint32_t in_cluster = run.bytes;
     switch (run.cell.state) {
     case MAP_HOLE:
-        out->flags = m->backing ? 0 : BLK_EXT_ZERO;
+        out->flags = m->backing              ? 0
+                     : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
+                                             : BLK_EXT_ZERO;
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;
@@ -415,6 +417,8 @@ int co_map_walk(struct map *m,
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
+    if (m->shape.levels == 1 && !m->format->slot)
+        end = m->shape.root_entries; /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));
@@ -447,6 +451,7 @@ static struct map_release *release_room(struct map *m, size_t count)
         return NULL;
     memset(r, 0, offsetof(struct map_release, items));
     r->map = m;
+    r->low = UINT64_MAX;
     r->next = p->releases;
     if (r->next)
         r->next->prev = r;
@@ -472,8 +477,9 @@ static void release_free(struct map_release *r)
 static bool follows(const struct map *m, const struct map_released *a, uint64_t count,
                     const struct map_released *b)
 {
-    return a->punch == b->punch && !a->cell.shared && !b->cell.shared &&
-           a->cell.state != MAP_PACKED && b->cell.state != MAP_PACKED &&
+    return a->punch == b->punch && a->cell.state != MAP_HOLE && b->cell.state != MAP_HOLE &&
+           !a->cell.shared && !b->cell.shared && a->cell.state != MAP_PACKED &&
+           b->cell.state != MAP_PACKED &&
            b->cell.offset == a->cell.offset + count * m->cluster_bytes;
 }
 
@@ -483,15 +489,29 @@ static void co_release_cells(struct meta_deferred *d)
     struct map_release *r = container_of(d, struct map_release, deferred);
     struct map *m = r->map;
     co_blk_quiesce(m->dev);
+    m->priv->releasing++;
     for (unsigned i = 0, n; i < r->count; i += n) {
         const struct map_released *first = &r->items[i];
         for (n = 1; i + n < r->count && follows(m, first, n, first + n);)
             n++;
+        r->done = i + n;
+        if (first->cell.state == MAP_HOLE)
+            continue;
         if (first->cell.state == MAP_PACKED)
             map_forget_unpacked(m, first->cell.offset);
         m->format->co_release(m, &first->cell, n, first->punch);
     }
+    m->priv->releasing--;
+    co_queue_wake_all(&m->priv->released);
     release_free(r);
+}
+
+bool co_map_await_release(struct map *m)
+{
+    if (m->priv->releasing == 0)
+        return false;
+    co_queue_wait(&m->priv->released);
+    return true;
 }
 
 /* True if the update lets go of space. */
@@ -504,14 +524,52 @@ static bool lets_go(const struct map_update *u)
 static void release_old(struct map *m, struct map_release *r, const struct map_update *u,
                         size_t count, bool punch)
 {
-    for (size_t i = 0; i < count; i++)
-        if (lets_go(&u[i]))
-            r->items[r->count++] = (struct map_released){u[i].old, punch};
+    for (size_t i = 0; i < count; i++) {
+        if (!lets_go(&u[i]))
+            continue;
+        r->items[r->count++] = (struct map_released){u[i].cluster, u[i].old, punch};
+        r->low = MIN(r->low, u[i].cluster);
+        r->high = MAX(r->high, u[i].cluster);
+    }
     if (!r->queued) {
         r->queued = true;
         r->deferred.co_fn = co_release_cells;
         meta_defer(m->meta, &r->deferred);
     }
+}
+
+void map_release_later(struct map *m, const struct map_update *u)
+{
+    struct map_release *r = release_room(m, 1);
+    if (r) /* else it is lost until the image is opened anew */
+        release_old(m, r, u, 1, false);
+}
+
+static struct map_cell *find_released(const struct map *m, uint64_t cluster)
+{
+    for (struct map_release *r = m->priv->releases; r; r = r->next) {
+        if (cluster < r->low || cluster > r->high)
+            continue;
+        for (unsigned i = r->done; i < r->count; i++)
+            if (r->items[i].cluster == cluster && map_in_place(&r->items[i].cell))
+                return &r->items[i].cell;
+    }
+    return NULL;
+}
+
+bool map_may_take_back(const struct map *m, uint64_t cluster)
+{
+    return find_released(m, cluster);
+}
+
+bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset)
+{
+    struct map_cell *cell = find_released(m, cluster);
+    if (!cell)
+        return false;
+    *offset = cell->offset;
+    cell->state = MAP_HOLE;
+    return true;
 }
 
 int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u, size_t count,

@@ -67,7 +67,10 @@ struct map_shape {
     bool no_zero_cells; /* entries cannot say MAP_ZERO (qcow2 version 2): where something is behind,
                            zeroes are written as data; else a hole will do */
     bool zero_keeps_space; /* MAP_ZERO with an offset can be said: space stays allocated under it */
-    bool append_only;      /* whole clusters in order, nothing else (streamOptimized) */
+    bool tight; /* there are not more places than clusters: a cluster that let go of its place gets
+                   that one back until it is released */
+    bool stands_alone; /* the format knows no backing device: its holes are its own zeroes */
+    bool append_only;  /* whole clusters in order, nothing else (streamOptimized) */
 };
 
 struct map_update {

@@ -16,9 +16,11 @@ struct map_release {
     struct map *map;
     struct map_release *prev, *next; /* all there are, to be freed with the map */
     bool queued;
-    unsigned count;
+    unsigned count, done;
+    uint64_t low, high; /* clusters of the items lie in [low, high] */
     struct map_released {
-        struct map_cell cell;
+        uint64_t cluster;     /* whose it was */
+        struct map_cell cell; /* MAP_HOLE: taken back */
         bool punch;
     } items[MAP_RELEASE_CELLS];
 };
@@ -47,6 +49,8 @@ struct map_private {
     bool may_write; /* co_before_first_write has run */
     bool said_corrupt;
     struct map_release *releases, *open_release;
+    unsigned releasing; /* releases whose grace period is over */
+    struct co_queue released;
     struct map_unpacked unpacked[MAP_UNPACKED];
     uint64_t unpacked_clock;
 };
@@ -91,6 +95,13 @@ int map_broken(struct map *m, const char *sentence);
  * released once that is durable (@punch: and given back below). */
 must_use int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u,
                            size_t count, bool punch);
+/* Data space that @cluster let go of and that nobody else may have yet is its own again. */
+bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset);
+bool map_may_take_back(const struct map *m, uint64_t cluster);
+/* Waits for space that is just being released; false: there is none. */
+bool co_map_await_release(struct map *m);
+/* Space that no entry points at, but older requests may look at: released after the next batch. */
+void map_release_later(struct map *m, const struct map_update *u);
 void map_unplace_one(struct map *m, const struct map_cell *cell);
 
 /* Reads [at, +to->bytes) inside one cluster as its cell says. */

@@ -18,6 +18,7 @@ struct fresh_run {
     uint64_t offset;  /* of the first cluster */
     bool reused;      /* the space may hold old bytes */
     bool own;         /* it is the space that a zero cell kept */
+    bool taken_back;  /* it is the space that the cluster let go of a moment ago */
 };
 
 static uint64_t first_byte(const struct fresh_run *r)
@@ -67,6 +68,42 @@ static int gather(struct fresh_run *r, uint64_t covered)
     return 0;
 }
 
+/* What is on its way to be released cannot be waited for inside a request, for which the release
+ * waits. But a cluster may have back what it gave: whoever still looks at it looked for this
+ * cluster. */
+static bool take_back(struct fresh_run *r)
+{
+    if (!map_take_back(r->map, r->u[0].cluster, &r->offset))
+        return false;
+    r->taken_back = r->reused = true;
+    r->count = 1;
+    return true;
+}
+
+static int co_place_new(struct fresh_run *r)
+{
+    struct map *m = r->map;
+    uint64_t given = r->count;
+    if (m->shape.tight) {
+        if (take_back(r))
+            return 0;
+        for (given = 1; given < r->count && !map_may_take_back(m, r->u[given].cluster);)
+            given++;
+        r->count = given;
+    }
+    int rc;
+    while ((rc = m->format->co_place(m, &given, &r->offset, &r->reused)) == -ENOSPC) {
+        if (take_back(r))
+            return 0;
+        if (!co_map_await_release(m))
+            break;
+    }
+    TRY(rc);
+    assert(given > 0 && given <= r->count);
+    r->count = given;
+    return 0;
+}
+
 static int co_place_run(struct fresh_run *r)
 {
     struct map *m = r->map;
@@ -74,10 +111,7 @@ static int co_place_run(struct fresh_run *r)
         r->offset = r->u[0].old.offset;
         r->reused = true;
     } else {
-        uint64_t given = r->count;
-        TRY(m->format->co_place(m, &given, &r->offset, &r->reused));
-        assert(given > 0 && given <= r->count);
-        r->count = given;
+        TRY(co_place_new(r));
     }
     for (uint64_t i = 0; i < r->count; i++)
         r->u[i].now =
@@ -88,6 +122,11 @@ static int co_place_run(struct fresh_run *r)
 
 static void unplace_run(struct fresh_run *r)
 {
+    if (r->taken_back) {
+        struct map_update back = {.cluster = r->u[0].cluster, .old = r->u[0].now};
+        map_release_later(r->map, &back);
+        return;
+    }
     for (uint64_t i = 0; i < r->count && !r->own; i++)
         map_unplace_one(r->map, &r->u[i].now);
 }
@@ -235,7 +274,7 @@ int co_map_allocate(struct map *m, uint64_t at, uint64_t end, const struct map_s
     r->page = NULL;
     r->at = at;
     r->end = end;
-    r->own = r->reused = false;
+    r->own = r->taken_back = r->reused = false;
     uint64_t covered;
     int rc = meta_error(m->meta);
     if (rc == 0)
@@ -264,10 +303,10 @@ static int co_write_in_place(struct map *m, const struct map_run *run, uint64_t 
     return co_blk_copy_from(m->data, run->offset, &from);
 }
 
-/* Writes [offset, end). FUA goes down with the bytes where nothing but them needs to be durable;
- * else the caller flushes. */
+/* Writes [offset, end). *flush: what makes it durable is not all with the bytes: FUA went down with
+ * them only where nothing else of the image was waiting to be written. */
 static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
-                          const struct map_source *src, unsigned flags, bool *allocated)
+                          const struct map_source *src, unsigned flags, bool *flush)
 {
     struct co_range_hold hold;
     uint64_t mask = m->cluster_bytes - 1;
@@ -282,14 +321,15 @@ static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
         if (rc < 0)
             break;
         if (map_in_place(&run.cell)) {
+            *flush |= meta_is_dirty(m->meta);
             done = run.bytes;
-            rc = co_write_in_place(m, &run, at, done, src, flags);
+            rc = co_write_in_place(m, &run, at, done, src, *flush ? 0 : flags);
         } else if (shared) { /* alone from here to the end; what was seen may have changed */
             shared = false;
             co_range_unlock(&m->priv->writers, &hold);
             co_range_lock(&m->priv->writers, &hold, at & ~mask, lock_end - (at & ~mask), false);
         } else {
-            *allocated = true;
+            *flush = true;
             rc = co_map_allocate(m, at, end, src, &done);
         }
     }
@@ -301,29 +341,23 @@ int co_map_write(struct blk_device *dev, uint64_t offset, const struct vec *from
 {
     struct map *m = dev->state;
     TRY(co_map_will_write(m));
-    bool allocated = false;
-    bool settled = !meta_is_dirty(m->meta);
-    if (flags & BLK_COMPRESSED) {
+    bool flush = flags & BLK_COMPRESSED;
+    if (flush) {
         TRY(co_map_write_packed(m, offset, from));
-        allocated = true;
     } else {
         struct map_source src = {.vec = from, .offset = offset};
-        TRY(co_write_range(m, offset, offset + from->bytes, &src, settled ? flags & BLK_FUA : 0,
-                           &allocated));
+        TRY(co_write_range(m, offset, offset + from->bytes, &src, flags & BLK_FUA, &flush));
     }
-    /* While we waited for the lock another writer may have shown the entry we wrote through: what
-     * finds our bytes is durable only if nothing is dirty now. */
-    bool durable = settled && !allocated && !meta_is_dirty(m->meta);
-    return flags & BLK_FUA && !durable ? co_map_flush(dev) : 0;
+    return flags & BLK_FUA && flush ? co_map_flush(dev) : 0;
 }
 
 int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
 {
     struct map *m = dev->state;
     TRY(co_map_will_write(m));
-    bool allocated = false;
+    bool flush = false; /* nobody asks */
     struct map_source src = {.place = from, .offset = offset};
-    return co_write_range(m, offset, offset + from->bytes, &src, 0, &allocated);
+    return co_write_range(m, offset, offset + from->bytes, &src, 0, &flush);
 }
 
 /* --- moving --- */

@@ -14,8 +14,7 @@
  * dirty at one instant as a *batch*: [data flush if asked] rank 0, flush, rank 1, flush, ..., then
  * the deferred calls. A page that is changed while it is in the batch gets a second copy; the batch
  * keeps the old one. Flushes with nothing to order are left out: one fsync covers data and rank 0.
- * If any step fails, the flush fails and pages stay dirty. After a failed flush of the file, or a
- * write that failed otherwise than for want of space or memory, it stays failed (meta_error).
+ * If any step fails, the flush fails and stays failed (meta_error), pages stay dirty.
  *
  * In fresh mode (BLK_OPEN_FRESH) there are no flushes and no order; pages still go out under
  * pressure and on complete.

@@ -177,8 +177,6 @@ static int co_sync(struct meta *m)
         rc = co_blk_flush(m->o.file);
     if (rc == 0)
         m->unflushed = META_NO_RANK;
-    else if (rc != -ENOMEM)
-        m->error = rc; /* what the layer below lost by this, nobody knows */
     return rc;
 }
 
@@ -197,12 +195,7 @@ static int co_write_all(struct meta *m, struct batch *b)
             b->data_rank = META_NO_RANK;
         }
         m->unflushed = MIN(m->unflushed, r);
-        int rc = co_write_rank(m, &b->pages[r]);
-        if (rc < 0) {
-            if (rc != -ENOSPC && rc != -EDQUOT && rc != -ENOMEM)
-                m->error = rc;
-            return rc;
-        }
+        TRY(co_write_rank(m, &b->pages[r]));
     }
     return b->flush ? co_sync(m) : 0;
 }
@@ -322,9 +315,11 @@ static int co_run_batch(struct meta *m)
     m->running = true;
     capture(m, &b);
     int rc = co_write_all(m, &b);
-    if (rc < 0)
+    if (rc < 0) {
+        m->error = rc; /* what the layers below lost by this, nobody knows: it stays failed */
         undo(m, &b);
-    else if (b.deferred && !start_deferred(m, b.deferred))
+    }
+    if (rc == 0 && b.deferred && !start_deferred(m, b.deferred))
         put_back_deferred(m, b.deferred);
     m->running = false;
     m->completed++;

@@ -315,6 +315,8 @@ static int ask_for_backing(struct qcow2 *q, struct blk_opener *opener, struct bl
         return co_blk_want_child(dev, opener, "backing", flags, &given, e);
     if (!q->backing_name)
         return 0;
+    if (opener && opener_full_name(opener, q->backing_name, &q->full_backing_name) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
     if (!opener || dev->open_flags & BLK_OPEN_NO_BACKING) {
         q->backing_missing = true;
         return 0;
@@ -345,6 +347,7 @@ static void co_free(struct qcow2 *q)
     qcow2_runs_drop(&q->free);
     mem_free(q->sector);
     mem_free(q->backing_name);
+    mem_free(q->full_backing_name);
     mem_free(q->backing_format);
     mem_free(q);
 }
@@ -394,16 +397,17 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
 /* --- close ---------------------------------------------------------------- */
 
 /* Everything written back, everything let go of counted. */
-static int co_settle(struct qcow2 *q, bool flush)
+int co_qcow2_settle(struct qcow2 *q, bool flush)
 {
-    int rc;
+    int rc = co_meta_settle(q->map.meta, flush);
 
-    do {
-        rc = co_meta_settle(q->map.meta, flush);
+    while (q->release_count || q->draining || q->background) {
         co_qcow2_drain(q);
         while (q->background)
             co_queue_wait(&q->idle);
-    } while (rc == 0 && meta_is_dirty(q->map.meta));
+        int again = co_meta_settle(q->map.meta, flush);
+        rc = rc < 0 ? rc : again;
+    }
     return rc;
 }
 
@@ -411,7 +415,7 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
     bool flush = dev->open_flags & BLK_OPEN_WRITE && !q->map.fresh;
-    int rc = co_settle(q, flush);
+    int rc = co_qcow2_settle(q, flush);
 
     blk_unlisten(dev, &q->listener);
     co_free(q);
@@ -421,7 +425,7 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
 static int co_complete(struct blk_device *dev, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
-    int rc = co_settle(q, false);
+    int rc = co_qcow2_settle(q, false);
 
     if (rc == 0) {
         q->hidden = false; /* Q7 */
@@ -436,7 +440,7 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 
     if (write)
         return qcow2_header_refuse(&q->header, q->sector, true, e);
-    int rc = co_settle(q, true);
+    int rc = co_qcow2_settle(q, true);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }
 
@@ -492,7 +496,7 @@ static int probe(const struct blk_probe *p, const char **reason)
 }
 
 static const struct opt_desc open_options[] = {
-    {.name = "file", .type = OPT_CHILD, .help = "where the image lies", .required = true},
+    {.name = "file", .type = OPT_CHILD, .help = "where the image lies"},
     {.name = "backing", .type = OPT_CHILD, .help = "instead of the backing file the image names"},
     {.name = "cache-size", .type = OPT_SIZE, .help = "bytes for all cached tables"},
     {.name = "l2-cache-size",
@@ -511,6 +515,7 @@ const struct blk_driver qcow2_driver = {
     .title = "QEMU's copy-on-write image, versions 2 and 3",
     .extensions = "qcow2 qcow2c",
     .is_format = true,
+    .compresses = true,
     .open_options = open_options,
     .create_options = qcow2_create_options,
     .probe = probe,

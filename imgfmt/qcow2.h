@@ -207,6 +207,7 @@ struct qcow2 {
     uint32_t page_bytes;                 /* of the metadata cache */
     uint32_t block_order;                /* log2 of the counts in a refcount block */
     char *backing_name, *backing_format; /* NULL: none */
+    char *full_backing_name;             /* NULL: none, or not to be known */
     bool hidden;                         /* the magic is withheld until co_complete */
     bool backing_missing; /* the image names a backing file that was not to be opened */
 
@@ -250,6 +251,8 @@ extern const struct blk_driver qcow2_driver;
  * success @h is the image's header. */
 must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
+/* Writes everything back, with all that was let go of counted (@flush: durable). */
+must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */

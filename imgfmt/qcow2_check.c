@@ -435,10 +435,7 @@ int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_e
         return err_set(e, -ENOTSUP,
                        "this version of lamina repairs leaks of qcow2 images "
                        "(-r leaks), not corruptions; qemu-img check -r all does");
-    int rc = meta_is_dirty(q->map.meta) ? co_meta_settle(q->map.meta, false) : 0;
-    co_qcow2_drain(q);
-    if (rc == 0 && meta_is_dirty(q->map.meta))
-        rc = co_meta_settle(q->map.meta, false);
+    int rc = dev->writable ? co_qcow2_settle(q, false) : 0;
     if (rc < 0)
         return err_errno(e, rc, "cannot write the image's tables back");
     l2 = k.l2 = mem_aligned(q->map.cluster_bytes);

@@ -191,7 +191,7 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
         return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");
     h->size = align_up(size, 512);
     h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, bits);
-    l->l1_clusters = MAX(div_up(h->l1_entries * 8ULL, 1ULL << bits), 1);
+    l->l1_clusters = div_up(h->l1_entries * 8ULL, 1ULL << bits);
     uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
     add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
     if (l->preallocation != PRE_OFF) {
@@ -216,7 +216,7 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     l->l1_at = l->blocks_at + l->blocks;
     l->l2_at = l->l1_at + l->l1_clusters;
     l->data_at = l->l2_at + l->l2_tables;
-    h->l1_offset = l->l1_at << bits;
+    h->l1_offset = l->l1_clusters ? l->l1_at << bits : 0;
     h->refcount_table_offset = l->table_at << bits;
     h->refcount_table_clusters = (uint32_t)l->table_clusters;
     return 0;

@@ -289,6 +289,11 @@ int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error
         if (!out->backing_name)
             return err_errno(e, -ENOMEM, "cannot describe the image");
     }
+    if (q->full_backing_name) {
+        out->full_backing_name = mem_strdup(q->full_backing_name);
+        if (!out->full_backing_name)
+            return err_errno(e, -ENOMEM, "cannot describe the image");
+    }
     if (q->backing_format) {
         out->backing_format = mem_strdup(q->backing_format);
         if (!out->backing_format)

@@ -165,7 +165,7 @@ void vdi_let_go(struct vdi *v, uint64_t block)
         v->next--;
 }
 
-/* More numbers than any sane image uses: what is freed and not yet reusable counts too. */
+/* More numbers than any sane image uses. */
 static uint64_t highest_block(const struct vdi *v)
 {
     return MIN(2ULL * v->h.blocks + 65536, VDI_ZERO);
@@ -233,14 +233,16 @@ static int co_vdi_first_write(struct map *m)
     return vdi_set_allocated(v, v->next);
 }
 
+/* Numbers stay below the number of blocks, as peers ask: then all discarded blocks that are written
+ * again before they could be released must get their own back, which the engine sees to. */
 static int co_vdi_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
 {
     struct vdi *v = container_of(m, struct vdi, map);
     uint64_t touched = v->touched, first, block;
-    TRY(vdi_take(v, 0, highest_block(v), &first));
+    TRY(vdi_take(v, 0, v->h.blocks, &first));
     *reused = first < touched;
     uint64_t n = 1;
-    while (n < *count && first + n < highest_block(v) && !is_used(v, first + n) &&
+    while (n < *count && first + n < v->h.blocks && !is_used(v, first + n) &&
            (first + n < touched) == *reused && vdi_take(v, first + n, first + n + 1, &block) == 0)
         n++;
     *count = n;
@@ -315,6 +317,8 @@ static int make_map(struct blk_device *dev, struct vdi *v, uint64_t limit, struc
         .levels = 1,
         .root_offset = v->h.map_offset,
         .root_entries = v->h.blocks,
+        .tight = true,
+        .stands_alone = true,
     };
     struct meta_options o = {
         .file = v->map.file,
@@ -426,12 +430,12 @@ static const struct opt_desc vdi_open_options[] = {
      .help = "bytes of the block map kept in memory",
      .preset = "8M",
      .min = 64 * KiB},
-    {NULL},
+    {0},
 };
 
 static const struct opt_desc vdi_create_options[] = {
     {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {NULL},
+    {0},
 };
 
 const struct blk_driver vdi_driver = {

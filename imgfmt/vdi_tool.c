@@ -261,7 +261,7 @@ static int co_grow(struct vdi *v, uint64_t size)
     struct vdi_header h = v->h;
     uint64_t page = meta_page_bytes(v->map.meta);
     h.size = size;
-    h.blocks = div_up(size, v->map.cluster_bytes);
+    h.blocks = MAX(h.blocks, div_up(size, v->map.cluster_bytes));
     uint64_t end = align_up(h.map_offset + h.blocks * 4ULL, page);
     if (end <= h.data_offset)
         return co_grow_in_place(v, &h);
@@ -275,18 +275,18 @@ static int co_grow(struct vdi *v, uint64_t size)
 
 static int co_shrink(struct vdi *v, uint64_t size)
 {
-    struct vdi_header h = v->h;
+    struct vdi_header h;
     uint64_t bits = v->map.shape.cluster_bits;
     uint64_t keep = div_up(size, v->map.cluster_bytes);
     uint64_t tail = MIN(keep << bits, v->h.size) - size;
     if (tail) /* what a later growth shows there is zero */
         TRY(co_map_write_zeroes(v->map.dev, size, tail, 0));
     TRY(co_map_drop(&v->map, keep, v->h.blocks));
-    TRY(co_meta_settle(v->map.meta, !v->map.fresh));
+    TRY(co_vdi_tidy(v)); /* all numbers are below the new number of blocks */
+    h = v->h;
     h.size = size;
     h.blocks = keep;
-    TRY(co_adopt(v, &h));
-    return co_vdi_tidy(v);
+    return co_adopt(v, &h);
 }
 
 /* New blocks of a static image are owned from the start. */
@@ -314,6 +314,8 @@ int co_vdi_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk
     if (blocks >= 0x1fffff80)
         return err_set(e, -EFBIG, "a VDI image has at most %u blocks", 0x1fffff80 - 1);
     int rc = co_map_will_write(&v->map);
+    if (rc == 0) /* what a careless peer left behind the end must not come to light */
+        rc = co_map_drop(&v->map, div_up(v->h.size, v->map.cluster_bytes), before);
     if (rc == 0)
         rc = size < v->h.size ? co_shrink(v, size) : co_grow(v, size);
     if (rc == 0 && v->h.type == VDI_STATIC && blocks > before)

@@ -58,7 +58,8 @@ void nbd_request_put(struct nbd_request *r)
 
 int nbd_request_buf(struct nbd_request *r, size_t bytes)
 {
-    r->buf_bytes = MAX(bytes, 4096);
+    /* As the pool rounds: what is counted is what is held. */
+    r->buf_bytes = bytes <= 4096 ? 4096 : (size_t)2 << log2_floor(bytes - 1);
     r->buf = r->data = buf_get(r->buf_bytes);
     if (!r->buf)
         return -ENOMEM;
@@ -101,6 +102,37 @@ void nbd_conn_abort(struct nbd_conn *c)
     host_stream_shutdown(c->stream);
     if (!co_queue_empty(&c->room))
         co_queue_wake_all(&c->room);
+}
+
+static void on_stop_msg(struct worker_msg *m)
+{
+    nbd_conn_stop(container_of(m, struct nbd_conn, stop_msg));
+}
+
+static void on_abort_msg(struct worker_msg *m)
+{
+    nbd_conn_abort(container_of(m, struct nbd_conn, abort_msg));
+}
+
+static void tell(struct nbd_conn *c, struct worker_msg *m, void (*fn)(struct worker_msg *m))
+{
+    m->fn = fn;
+    if (!c->export || c->export->dev->home == worker_self()) {
+        fn(m);
+    } else {
+        c->told = true;
+        worker_post(c->export->dev->home, m);
+    }
+}
+
+void nbd_conn_tell_stop(struct nbd_conn *c)
+{
+    tell(c, &c->stop_msg, on_stop_msg);
+}
+
+void nbd_conn_tell_abort(struct nbd_conn *c)
+{
+    tell(c, &c->abort_msg, on_abort_msg);
 }
 
 /* --- receiving --- */
@@ -363,39 +395,24 @@ static int co_haggle(struct nbd_conn *c, struct nbd_handshake *h, uint8_t *in, s
     }
 }
 
-/* What was agreed, and requests that came right behind it. */
-static int begin_transmission(struct nbd_conn *c, const struct nbd_handshake *h,
-                              const uint8_t *left_over, size_t bytes)
-{
-    c->export = h->chosen;
-    c->session = (struct nbd_session){
-        .structured = h->structured,
-        .allocation = h->allocation,
-        .align = h->asked_block_size ? h->chosen->facts.min_block : 1,
-    };
-    if (bytes == 0)
-        return 0;
-    TRY(take_in(c));
-    memcpy(c->in, left_over, bytes);
-    c->in_end = bytes;
-    return 0;
-}
-
-static int co_negotiate(struct nbd_conn *c)
+/* On success @left holds what the client sent behind the handshake: requests already. */
+static int co_negotiate(struct nbd_conn *c, uint8_t *left, size_t *bytes)
 {
     struct nbd_handshake h;
-    size_t have = 0;
-    auto_free uint8_t *in = mem_alloc(HANDSHAKE_IN);
     int rc = nbd_handshake_begin(&h, nbd_server_exports(c->server));
 
-    if (!in)
-        rc = -ENOMEM;
     if (rc == 0)
-        rc = co_haggle(c, &h, in, &have);
+        rc = co_haggle(c, &h, left, bytes);
     if (rc == 0 && c->broken)
         rc = -ECANCELED;
-    if (rc == 0)
-        rc = begin_transmission(c, &h, in, have);
+    if (rc == 0) {
+        c->export = h.chosen;
+        c->session = (struct nbd_session){
+            .structured = h.structured,
+            .allocation = h.allocation,
+            .align = h.asked_block_size ? h.chosen->facts.min_block : 1,
+        };
+    }
     nbd_handshake_drop(&h);
     return rc;
 }
@@ -419,8 +436,6 @@ static void co_drain(struct nbd_conn *c)
 static void conn_free(struct nbd_conn *c)
 {
     assert(c->memory == 0);
-    if (c->in)
-        buf_put(c->in, IN_BYTES);
     while (c->spare) {
         struct nbd_request *r = c->spare;
 
@@ -431,23 +446,57 @@ static void conn_free(struct nbd_conn *c)
     mem_free(c);
 }
 
-static void co_conn(void *arg)
-{
-    struct nbd_conn *c = arg;
-    int rc;
+struct transmission {
+    struct nbd_conn *c;
+    const uint8_t *left; /* received already */
+    size_t left_bytes;
+};
 
-    nbd_server_enter(c->server, c);
-    rc = co_negotiate(c);
+/* At the export's home: from the first request until nothing is in flight any more. */
+static int co_transmit(void *arg)
+{
+    struct transmission *t = arg;
+    struct nbd_conn *c = t->c;
+    int rc = c->stopping ? -ECANCELED : take_in(c);
+
     if (rc == 0) {
-        nbd_server_through(c->server, c);
+        memcpy(c->in, t->left, t->left_bytes);
+        c->in_end = t->left_bytes;
         rc = co_parse(c);
-        if (rc == PARSED_ALL)
-            rc = co_receive(c);
     }
+    if (rc == PARSED_ALL)
+        rc = co_receive(c);
     if (rc < 0 && rc != -ECANCELED)
         nbd_conn_abort(c); /* a stop lets the replies out first, so does a goodbye */
     co_drain(c);
-    nbd_server_leave(c->server, c);
+    if (c->in)
+        buf_put(c->in, IN_BYTES);
+    return 0;
+}
+
+static int co_nothing(void *arg)
+{
+    return 0;
+}
+
+static void co_conn(void *arg)
+{
+    struct nbd_conn *c = arg;
+    auto_free uint8_t *in = mem_alloc(HANDSHAKE_IN);
+    struct transmission t = {.c = c, .left = in};
+
+    nbd_server_enter(c->server, c);
+    if (in && co_negotiate(c, in, &t.left_bytes) == 0) {
+        struct worker *home = c->export->dev->home;
+
+        nbd_server_through(c->server, c);
+        co_on(home, co_transmit, &t);
+        nbd_server_leave(c->server, c);
+        if (c->told) /* messages arrive in order: behind this there is none */
+            co_on(home, co_nothing, NULL);
+    } else {
+        nbd_server_leave(c->server, c);
+    }
     conn_free(c);
 }
 

@@ -6,10 +6,11 @@
  *   request.c     what a request may be, and running it
  *   reply.c       replies: put together, batched, sent
  *
- * Everything of a connection runs on one worker. Three things may run for it: the receiver (a
- * coroutine from accept to end), requests (a coroutine each, if they cannot finish at once), and
- * the sender (the turn hook; a coroutine while the socket is full). The connection goes when the
- * receiver has ended and no request is in flight. */
+ * The handshake runs on the server's worker, then everything of a connection runs at its export's
+ * home; what the server has to say to it there, it says by message. Three things may run for it:
+ * the receiver (a coroutine from accept to end), requests (a coroutine each, if they cannot finish
+ * at once), and the sender (the turn hook; a coroutine while the socket is full). The connection
+ * goes when the receiver has ended and no request is in flight. */
 #ifndef NBD_CONNECTION_H
 #define NBD_CONNECTION_H
 
@@ -41,7 +42,7 @@ must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_
                            const char **why);
 
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
-#define NBD_SMALL_READ (32u << 10) /* up to here header and data are one piece */
+#define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
@@ -69,6 +70,8 @@ struct nbd_conn {
     struct nbd_session session;
     struct timer deadline; /* of the handshake */
     bool half_open;        /* still in the handshake */
+    bool told;             /* a message was posted to the export's home */
+    struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
      * of a header in @stash. */
@@ -100,6 +103,9 @@ struct nbd_conn {
 
 /* Starts serving @stream (taken, also on failure). */
 must_use int nbd_conn_start(struct nbd_server *server, struct host_stream *stream);
+/* The two that follow, from the server's worker to wherever the connection runs. Once each. */
+void nbd_conn_tell_stop(struct nbd_conn *c);
+void nbd_conn_tell_abort(struct nbd_conn *c);
 /* No more requests are taken; what is in flight is answered, then the connection ends. */
 void nbd_conn_stop(struct nbd_conn *c);
 /* Now: requests in flight still run to their end, unanswered. */

@@ -7,7 +7,10 @@
 #include "nbd/connection.h"
 #include "nbd/handshake.h"
 
-#define CACHE_STEP (256u << 10)
+#define CACHE_STEP  (256u << 10) /* of reading ahead through a buffer */
+#define ADVISE_STEP (16u << 20)  /* of telling the host */
+#define MAP_STEPS   2048u        /* look-ups for one BLOCK_STATUS: a shorter answer is allowed */
+#define MAP_BURST   128u         /* look-ups before others get their turn */
 
 /* --- what may be asked --- */
 
@@ -155,7 +158,7 @@ static int co_cache(struct nbd_request *r)
         struct blk_place place;
         uint64_t n = MIN(end - at, CACHE_STEP);
 
-        if (blk_resolve(dev_of(r), at, end - at, false, &place)) {
+        if (blk_resolve(dev_of(r), at, MIN(end - at, ADVISE_STEP), false, &place)) {
             n = place.bytes;
             co_host_advise(place.file, HOST_WILL_NEED, place.offset, n);
         } else {
@@ -183,7 +186,7 @@ static int co_block_status(struct nbd_request *r)
 
     TRY(nbd_request_buf(r, most * sizeof(*list)));
     list = (struct nbd_extent *)(void *)r->data;
-    while (at < end) {
+    for (unsigned step = 1; at < end && step <= MAP_STEPS; step++) {
         struct blk_extent x;
         unsigned depth;
 
@@ -200,6 +203,8 @@ static int co_block_status(struct nbd_request *r)
         flags = extent_flags(&x);
         run += (uint32_t)x.bytes;
         at += x.bytes;
+        if (step % MAP_BURST == 0)
+            co_yield ();
     }
     if (run)
         list[count++] = (struct nbd_extent){be32_of(run), be32_of(flags)};

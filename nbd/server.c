@@ -171,7 +171,7 @@ static void on_stop_timer(struct timer *t)
     struct nbd_server *s = container_of(t, struct nbd_server, stop_timer);
 
     for (struct nbd_conn *c = s->first; c; c = c->next)
-        nbd_conn_abort(c);
+        nbd_conn_tell_abort(c);
 }
 
 void nbd_server_stop(struct nbd_server *s)
@@ -183,7 +183,7 @@ void nbd_server_stop(struct nbd_server *s)
         host_stream_shutdown(s->listener);
     timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);
     for (struct nbd_conn *c = s->first; c; c = c->next)
-        nbd_conn_stop(c);
+        nbd_conn_tell_stop(c);
     co_queue_wake_all(&s->changed);
 }
 

@@ -51,11 +51,26 @@ static void print_fixed(const struct check *c)
     fflush(stdout);
 }
 
+/* Repairs leaks where the format can repair nothing else, and says so if that is not enough. */
+static int co_repair_less(struct check *c, struct blk_device *dev)
+{
+    struct blk_error why = c->error;
+    c->error = (struct blk_error){0};
+    c->found = (struct blk_check){.fix_leaks = true, .say = say, .arg = c};
+    TRY(co_blk_check(dev, &c->found, &c->error));
+    if (c->found.corruptions)
+        tool_error(c->tool, "%s", why.text);
+    return 0;
+}
+
 static int co_check(struct check *c, struct blk_device *dev)
 {
     c->found = (struct blk_check){
         .fix_leaks = c->fix_leaks, .fix_errors = c->fix_errors, .say = say, .arg = c};
-    TRY(co_blk_check(dev, &c->found, &c->error));
+    int rc = co_blk_check(dev, &c->found, &c->error);
+    if (rc == -ENOTSUP && c->fix_errors && dev->driver->co_check)
+        rc = co_repair_less(c, dev);
+    TRY(rc);
     if (!fixed(&c->found))
         return 0;
     print_fixed(c);
@@ -74,7 +89,7 @@ static int co_run(void *arg)
     TRY(co_image_open(c->tool, &c->image, &dev, &c->error));
     c->format = dev->driver->name;
     int rc = co_check(c, dev);
-    c->no_checks = rc == -ENOTSUP;
+    c->no_checks = rc == -ENOTSUP && !dev->driver->co_check;
     return co_image_close(dev, rc, &c->error);
 }
 

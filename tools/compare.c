@@ -334,8 +334,8 @@ static int run(struct tool *t, int argc, char **argv)
     c->tool = t;
     c->differs = UINT64_MAX;
     c->image[0].trust = c->image[1].trust = TRUST_READ;
-    progress_init(&c->progress, t);
     int id = parse(c, argc, argv);
+    progress_init(&c->progress, t);
     int rc = id == ARGS_HELP ? 0 : 1;
     if (id == ARGS_END)
         rc = result(c, tool_run(t, 0, co_run, c));

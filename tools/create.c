@@ -45,7 +45,7 @@ static int co_backing(struct create *c)
     struct blk_device *dev;
     if (!path)
         return err_set(&c->error, -ENOMEM, "out of memory");
-    struct image i = {.text = path, .format = c->backing_format, .trust = TRUST_READ};
+    struct image i = {.text = path, .format = c->backing_format, .trust = TRUST_READ, .bare = true};
     int rc = co_image_open(t, &i, &dev, &c->error);
     if (rc < 0 && t->face != FACE_LAMINA) {
         size_t n = strlen(c->error.text);

@@ -21,6 +21,21 @@ int co_tool_resolver(struct tool *t, enum trust trust, const char *cache, struct
     return 0;
 }
 
+/* QEMU's sentence where the caller told a format and the file has another one. */
+static void face_words(const struct tool *t, const struct image *i, struct blk_error *e)
+{
+    char prefix[320], wrong[64];
+    if (t->face == FACE_LAMINA || !e)
+        return;
+    snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", i->text);
+    snprintf(wrong, sizeof(wrong), "not a %.40s image", i->format ? i->format : "-");
+    size_t n = strlen(prefix);
+    if (i->format && strstr(e->text, wrong))
+        err_set(e, e->rc, "%sImage is not in %s format", prefix, i->format);
+    else if (i->bare && strncmp(e->text, prefix, n) == 0)
+        memmove(e->text, e->text + n, strlen(e->text + n) + 1);
+}
+
 static int co_open(struct tool *t, const struct image *i, struct resolver *r,
                    struct blk_device **out, struct blk_error *e)
 {
@@ -29,12 +44,7 @@ static int co_open(struct tool *t, const struct image *i, struct resolver *r,
         flags |= BLK_OPEN_FORCE_SHARE;
     if (!i->image_opts)
         return co_resolver_open(r, i->text, i->format, flags, out, e);
-    json_t *tree = NULL;
-    int rc = co_resolver_parse(r, i->text, i->format, true, &tree, e);
-    if (rc == 0)
-        rc = co_resolver_open_tree(r, tree, flags, out, e);
-    json_decref(tree);
-    return rc < 0 ? err_prefix(e, "Could not open '%.200s'", i->text) : rc;
+    return co_resolver_open_opts(r, i->text, flags, out, e);
 }
 
 int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
@@ -45,6 +55,8 @@ int co_image_open(struct tool *t, const struct image *i, struct blk_device **out
     TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
     int rc = co_open(t, i, &r, out, e);
     resolver_drop(&r);
+    if (rc < 0)
+        face_words(t, i, e);
     return rc;
 }
 

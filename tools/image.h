@@ -15,6 +15,7 @@ struct image {
     const char *cache;  /* -t or -T; NULL: writeback */
     unsigned flags;     /* enum blk_open_flags */
     enum trust trust;   /* of lamina's own name */
+    bool bare;          /* in the faces: the error does not begin with "Could not open 'X': " */
 };
 
 /* Opens it; inside tool_run(). Gives *out; the error names the image. */

@@ -11,7 +11,8 @@
 /* A name that no rule of the specs can take for something else. */
 static char *plain(const char *path)
 {
-    return path[0] == '/' ? mem_strdup(path) : mem_printf("./%s", path);
+    bool special = strpbrk(path, ":=,{") || strstr(path, "//");
+    return path[0] == '/' || !special ? mem_strdup(path) : mem_printf("./%s", path);
 }
 
 /* The path that the target's text means, NULL if it is no plain file (a URL, a set). */
@@ -31,7 +32,7 @@ static int co_find_path(struct make *m, struct resolver *r, struct blk_error *e)
     return rc;
 }
 
-/* A symlink that leads somewhere is followed: the file behind it is replaced, not the link. */
+/* The file behind a symlink is replaced, not the link. */
 static int co_follow(struct make *m)
 {
     char *real;
@@ -124,9 +125,9 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
     if (!face && !m->force)
         return err_set(e, -EEXIST, "%s exists already; --force replaces it%s", m->name,
                        st.type == HOST_FILE_BLOCK ? " (it is a block device)" : "");
-    TRY(co_follow(m));
     if (face || m->direct || st.type != HOST_FILE_REGULAR)
         return co_reuse_file(m, r, out, e);
+    TRY(co_follow(m));
     /* Nobody else may be using it; and nobody shall begin to, until the new one has its name. */
     TRY(co_create_file(m, r, m->path, 0, &m->held, e));
     return co_new_file(m, r, out, e);

@@ -113,6 +113,16 @@ static const char *const shown_order[] = {
     "late preallocation",
 };
 
+/* A comma is doubled, as it would have to be told. */
+static void show_text(const char *text)
+{
+    for (; *text; text++) {
+        if (*text == ',')
+            putchar(',');
+        putchar(*text);
+    }
+}
+
 static void show_value(const struct opt_desc *d, const struct opt_value *v)
 {
     printf(" %s=", d->name);
@@ -121,7 +131,7 @@ static void show_value(const struct opt_desc *d, const struct opt_value *v)
     else if (d->type == OPT_SIZE || d->type == OPT_INT)
         printf("%" PRIu64, v->number);
     else
-        fputs(v->text ? v->text : "", stdout);
+        show_text(v->text ? v->text : "");
 }
 
 static void show(const struct make *m, const struct opts *opts, const char *entry)

@@ -91,7 +91,7 @@ void progress_end(struct progress *p, const struct job *j, bool done)
         return;
     if (p->bar)
         picture(j, worker_now());
-    else if (done)
+    else if (done && p->last < 100)
         line(100);
     putchar('\n');
     fflush(stdout);

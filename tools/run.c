@@ -44,7 +44,9 @@ void tool_block_signals(const int *signals)
 static void say(struct resolver *r, const char *sentence)
 {
     const struct tool *t = r->arg;
-    if (!t->quiet)
+    if (t->face != FACE_LAMINA)
+        fprintf(stderr, "%s\n", sentence); /* QEMU's own warning, with QEMU's own beginning */
+    else if (!t->quiet)
         fprintf(stderr, "%s: %s\n", t->called, sentence);
 }
 
@@ -59,7 +61,7 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r)
         .chain_dir = t->chain_dir,
         .force_share = t->force_share,
         .cache = "writeback",
-        .say = t->face == FACE_LAMINA ? say : NULL,
+        .say = say,
         .arg = t,
     };
 }

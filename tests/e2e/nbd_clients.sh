@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Foreign clients against our server: libnbd's tools, QEMU's, fio.
 set -u
+pids=()
 . "$(dirname "$0")/../lib/nbd.sh"
 
 # A disk with a bit of everything: data, holes, written zeroes, an odd end.
@@ -76,6 +77,18 @@ is "one by name" "$(nbdinfo --size "nbd+unix:///b.img?socket=$sock")" 2097152
 is "the first is the default" "$(nbdinfo --size "$uri")" 1048576
 check "an unknown name is refused" bash -c "! nbdinfo 'nbd+unix:///c.img?socket=$sock'"
 stop
+serve -f raw --workers 2 fio.img disk.img target.img
+for name in fio disk target; do
+    nbdcopy -C 3 "nbd+unix:///$name.img?socket=$sock" "$name.out" || fail "--workers 2: nbdcopy $name.img" &
+    pids[${#pids[@]}]=$!
+done
+fio --name=v --ioengine=nbd --uri="nbd+unix:///fio.img?socket=$sock" --rw=randread --bs=4k --iodepth=16 --size=64M \
+    --runtime=1 --time_based >fio.log 2>&1 || fail "--workers 2: fio"
+wait "${pids[@]}"
+for name in fio disk target; do
+    check "--workers 2: $name.img is the same through the server" cmp "$name.img" "$name.out"
+done
+check "--workers 2: clean stop" stop
 serve -f raw --export one --export 'zwei drei' a.img b.img
 is "named by --export" "$(nbdinfo --size "nbd+unix:///zwei%20drei?socket=$sock")" 2097152
 check "the URI that is printed is escaped" grep -q "^nbd+unix:///zwei%20drei?socket=$sock\$" server.log

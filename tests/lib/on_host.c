@@ -4,18 +4,30 @@
 
 #include "tests/lib/on_host.h"
 
-int on_host(const char *kind, int (*fn)(void *arg), void *arg)
+int on_this_host(struct host *h, int (*fn)(void *arg), void *arg)
 {
-    struct runtime_options o = {.workers = 1};
+    struct runtime_options o = {.host = h, .workers = 1};
     struct runtime *rt;
-    int rc = host_open(kind, &o.host);
-    if (rc < 0 || (rc = runtime_open(&o, &rt)) < 0) {
-        fprintf(stderr, "no host: %s\n", strerror(-rc));
+    int rc = runtime_open(&o, &rt);
+    if (rc < 0) {
+        fprintf(stderr, "no runtime: %s\n", strerror(-rc));
         abort();
     }
     rc = runtime_run(rt, fn, arg);
     runtime_close(rt);
-    host_close(o.host);
+    return rc;
+}
+
+int on_host(const char *kind, int (*fn)(void *arg), void *arg)
+{
+    struct host *h;
+    int rc = host_open(kind, &h);
+    if (rc < 0) {
+        fprintf(stderr, "no host: %s\n", strerror(-rc));
+        abort();
+    }
+    rc = on_this_host(h, fn, arg);
+    host_close(h);
     return rc;
 }
 

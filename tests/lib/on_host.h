@@ -21,6 +21,9 @@
  */
 int on_host(const char *kind, int (*fn)(void *arg), void *arg);
 
+/* The same on a given host, which stays the caller's. */
+int on_this_host(struct host *h, int (*fn)(void *arg), void *arg);
+
 /* Opens @driver over @child (role "file"; NULL: none; the reference is taken over) with options as
  * key=value text. Aborts with the error's text when that fails. Writable. */
 struct blk_device *co_open_text(const struct blk_driver *driver, const char *options,

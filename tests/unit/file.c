@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/host_sim.h"
 #include "imgfmt/raw.h"
 #include "tests/lib/on_host.h"
 
@@ -260,6 +261,173 @@ done:
     return 0;
 }
 
+/* Two files one behind the other. */
+static struct blk_device *open_two(const char *a, const char *b)
+{
+    struct blk_child parts[2] = {{"child", open_file(a, "")}, {"child", open_file(b, "")}};
+    struct blk_device *dev;
+    ck_assert_int_eq(
+        co_blk_open(&concat_driver, "two", NULL, BLK_OPEN_WRITE, NULL, parts, 2, &dev, NULL), 0);
+    return dev;
+}
+
+CO_TEST(a_copy_may_come_from_many_places)
+{
+    static uint8_t a[20000], b[20000];
+    uint64_t seed = 8;
+    make_file("file-test.a", 9001);
+    make_file("file-test.b", 10999);
+    make_file("file-test.c", 0);
+    struct blk_device *two = open_two("file-test.a", "file-test.b");
+    struct blk_device *to = open_file("file-test.c", "");
+    fill_random(&seed, a, sizeof(a));
+    ck_assert_int_eq(co_blk_write_buf(two, 0, a, sizeof(a), 0), 0);
+    int rc = co_blk_copy(to, 3, two, 5, 19000);
+    if (rc != -ENOTSUP) {
+        ck_assert_int_eq(rc, 0);
+        ck_assert_int_eq(co_blk_read_buf(to, 3, b, 19000), 0);
+        ck_assert_mem_eq(a + 5, b, 19000);
+        ck_assert_int_eq(co_blk_copy(two, 1000, to, 3, 18000), 0); /* and go to many */
+        ck_assert_int_eq(co_blk_read_buf(two, 0, b, sizeof(b)), 0);
+        ck_assert_mem_eq(b + 1000, a + 5, 18000);
+        ck_assert_mem_eq(b, a, 1000);
+        ck_assert_mem_eq(b + 19000, a + 19000, 1000);
+    }
+    co_close_ok(two);
+    co_close_ok(to);
+    remove("file-test.c");
+    return 0;
+}
+
+/* What no file filled never comes out. */
+CO_TEST(a_file_that_was_cut_behind_our_back_reads_zero)
+{
+    uint8_t buf[20000];
+    make_file("file-test.a", 10000);
+    make_file("file-test.b", 10000);
+    struct blk_device *two = open_two("file-test.a", "file-test.b");
+    memset(buf, 1, sizeof(buf));
+    ck_assert_int_eq(co_blk_write_buf(two, 0, buf, sizeof(buf), 0), 0);
+    ck_assert_int_eq(truncate("file-test.a", 4000), 0);
+    ck_assert_int_eq(truncate("file-test.b", 5000), 0);
+    memset(buf, 0xff, sizeof(buf));
+    ck_assert_int_eq(co_blk_read_buf(two, 0, buf, sizeof(buf)), 0);
+    ck_assert(buf[3999] == 1 && mem_is_zero(buf + 4000, 6000));
+    ck_assert(buf[14999] == 1 && mem_is_zero(buf + 15000, 5000));
+    memset(buf, 0xff, sizeof(buf));
+    ck_assert_int_eq(co_blk_read_buf(two, 2000, buf, 5000), 0); /* in one place */
+    ck_assert(buf[1999] == 1 && mem_is_zero(buf + 2000, 3000));
+    co_close_ok(two);
+    return 0;
+}
+
+/* --- on a simulated disk ---------------------------------------------------------------------- */
+
+static struct blk_device *open_sim(const char *name, const char *options)
+{
+    char text[200];
+    struct blk_device *dev;
+    snprintf(text, sizeof(text), "filename=%s%s", name, options);
+    json_t *tree = json_object();
+    struct blk_error e = {0};
+    ck_assert_int_eq(opts_text_to_tree(text, NULL, tree, &e), 0);
+    json_object_set_new(tree, "x-lamina-create", json_integer(HOST_CREATE));
+    int rc = co_blk_open(&file_driver, NULL, tree, BLK_OPEN_WRITE, NULL, NULL, 0, &dev, &e);
+    ck_assert_msg(rc == 0, "%s", e.text);
+    json_decref(tree);
+    return dev;
+}
+
+static int flush_it(void *dev)
+{
+    return co_blk_flush(dev);
+}
+
+static int co_sim_flushes(void *arg)
+{
+    struct host *h = arg;
+    struct blk_device *dev = open_sim("/a", "");
+    uint8_t byte = 1;
+    struct co_group group;
+    ck_assert_int_eq(co_blk_write_buf(dev, 0, &byte, 1, 0), 0);
+    ck_assert_uint_eq(host_sim_count(h, SIM_FSYNC), 0);
+    ck_assert_int_eq(co_blk_write_buf(dev, 0, &byte, 1, BLK_FUA), 0);
+    ck_assert_uint_eq(host_sim_count(h, SIM_FSYNC), 1);
+    co_group_init(&group, 0);
+    for (unsigned i = 0; i < 50; i++)
+        co_group_start(&group, flush_it, dev);
+    ck_assert_int_eq(co_group_wait(&group), 0);
+    /* one that began before the others came, one for all of them */
+    ck_assert_uint_eq(host_sim_count(h, SIM_FSYNC), 3);
+    struct blk_device *durable = open_sim("/b", ",cache=writethrough");
+    ck_assert_int_eq(co_blk_write_buf(durable, 0, &byte, 1, 0), 0);
+    ck_assert_int_eq(co_blk_write_buf(durable, 0, &byte, 1, 0), 0); /* in place */
+    ck_assert_int_eq(co_blk_write_zeroes(durable, 0, 1, 0), 0);
+    ck_assert_uint_eq(host_sim_count(h, SIM_FSYNC), 6);
+    struct blk_device *careless = open_sim("/c", ",cache=unsafe");
+    ck_assert_int_eq(co_blk_write_buf(careless, 0, &byte, 1, BLK_FUA), 0);
+    ck_assert_int_eq(co_blk_flush(careless), 0);
+    ck_assert_uint_eq(host_sim_count(h, SIM_FSYNC), 6);
+    /* a failed fsync is for ever, and for this file only */
+    host_sim_fault(h, &(struct sim_fault){.op = SIM_FSYNC, .nth = 1, .times = 1, .rc = -EIO});
+    ck_assert_int_eq(co_blk_flush(dev), -EIO);
+    ck_assert_int_eq(co_blk_flush(dev), -EIO);
+    ck_assert_int_eq(co_blk_write_buf(dev, 0, &byte, 1, BLK_FUA), -EIO);
+    ck_assert_int_eq(co_blk_flush(durable), 0);
+    ck_assert_uint_eq(host_sim_fired(h), 1);
+    co_close_ok(dev);
+    dev = open_sim("/a", "");
+    ck_assert_int_eq(co_blk_flush(dev), 0);
+    co_close_ok(dev);
+    co_close_ok(durable);
+    co_close_ok(careless);
+    return 0;
+}
+
+static int co_sim_errors(void *arg)
+{
+    struct host *h = arg;
+    static uint8_t buf[8000];
+    struct blk_child parts[2] = {{"child", open_sim("/a", "")}, {"child", open_sim("/b", "")}};
+    struct blk_device *two;
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(co_blk_write_buf(parts[i].dev, 0, buf, 4000, 0), 0);
+    ck_assert_int_eq(
+        co_blk_open(&concat_driver, "two", NULL, BLK_OPEN_WRITE, NULL, parts, 2, &two, NULL), 0);
+    for (unsigned n = 1; n <= 2; n++) {
+        host_sim_fault(h, &(struct sim_fault){.op = SIM_READ, .nth = n, .times = 1, .rc = -EIO});
+        ck_assert_int_eq(co_blk_read_buf(two, 0, buf, 8000), -EIO);
+        host_sim_fault(h,
+                       &(struct sim_fault){.op = SIM_WRITE, .nth = n, .times = 1, .rc = -ENOSPC});
+        ck_assert_int_eq(co_blk_write_buf(two, 0, buf, 8000, 0), -ENOSPC);
+    }
+    co_close_ok(two);
+    return 0;
+}
+
+static void on_sim(int (*fn)(void *arg), bool in_order)
+{
+    struct host *h;
+    ck_assert_int_eq(host_sim_open(&(struct sim_options){.seed = 1, .in_order = in_order}, &h), 0);
+    on_this_host(h, fn, h);
+    host_close(h);
+}
+
+START_TEST(flushes_are_shared_and_their_failure_sticks)
+{
+    on_sim(co_sim_flushes, false);
+}
+END_TEST
+
+START_TEST(errors_of_the_disk_come_up_unchanged)
+{
+    on_sim(co_sim_errors, false);
+    on_sim(co_sim_errors, true);
+}
+END_TEST
+
+/* --- raw -------------------------------------------------------------------------------------- */
+
 static struct blk_device *create_raw(const char *options, uint64_t size, int expected)
 {
     json_t *tree = json_object();
@@ -329,6 +497,10 @@ int main(void)
     tcase_add_test(tc, holes_are_seen_and_made);
     tcase_add_test(tc, a_file_grows_by_writes_and_raw_on_it_does_not);
     tcase_add_test(tc, copies_do_not_change_a_byte);
+    tcase_add_test(tc, a_copy_may_come_from_many_places);
+    tcase_add_test(tc, a_file_that_was_cut_behind_our_back_reads_zero);
+    tcase_add_test(tc, flushes_are_shared_and_their_failure_sticks);
+    tcase_add_test(tc, errors_of_the_disk_come_up_unchanged);
     tcase_add_test(tc, raw_is_created_as_asked);
     tcase_add_test(tc, a_guest_cannot_make_a_probed_disk_another_format);
     suite_add_tcase(s, tc);

@@ -250,6 +250,13 @@ static int direct(void *arg)
         co_group_start(&g, direct_slot, &slots[i]);
     }
     ck_assert_int_eq(co_group_wait(&g), 0);
+    /* An odd end of the file. */
+    ck_assert_int_eq(co_host_truncate(f, 8192 + 1000), 0);
+    uint8_t *buf = buf_get(65536);
+    ck_assert_int_eq(co_host_read(f, 0, &VEC_BUF(buf, 65536)), 8192 + 1000);
+    ck_assert_int_eq(co_host_read(f, 8192, &VEC_BUF(buf, 4096)), 1000);
+    ck_assert_int_eq(co_host_read(f, 12288, &VEC_BUF(buf, 4096)), 0);
+    buf_put(buf, 65536);
     co_host_close(f);
     return 0;
 }

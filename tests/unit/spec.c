@@ -69,6 +69,9 @@ static const struct {
     {"rbd:p/n/i\\:x@s:id=u:conf=/c",
      "{\"file\":{\"conf\":\"/c\",\"driver\":\"rbd\",\"image\":\"i:x\",\"namespace\":\"n\",\"pool\":"
      "\"p\",\"snapshot\":\"s\",\"user\":\"u\"}}"},
+    {"rbd:p/i:driver=file:id=u",
+     "{\"file\":{\"driver\":\"rbd\",\"image\":\"i\",\"pool\":\"p\",\"settings\":{\"driver\":"
+     "\"file\"},\"user\":\"u\"}}"},
     {"md:a.img,b.img",
      "{\"driver\":\"md\",\"members\":[" FILE_OF("a.img") "," FILE_OF("b.img") "]}"},
     {"md:a.img,b.img,level=5,chunk=64K",
@@ -148,7 +151,7 @@ static const struct {
     int rc;
     const char *text, *says;
 } refused[] = {
-    {false, -ENOENT, "", "No such file"},
+    {false, -ENOENT, "", "requires a file name"},
     {true, -EPROTONOSUPPORT, "foo:bar", "Unknown protocol 'foo'"},
     {true, -EPROTONOSUPPORT, "p:q", "Unknown protocol 'p'"},
     {true, -EPROTONOSUPPORT, "md:a.img", "Unknown protocol 'md'"},
@@ -186,6 +189,7 @@ static const struct {
     {false, -EINVAL, "rbd:pool", "expected rbd:POOL/IMAGE"},
     {false, -EINVAL, "rbd:pool/", "expected rbd:POOL/IMAGE"},
     {false, -EINVAL, "rbd:p/i:x", "KEY=VALUE"},
+    {false, -EINVAL, "rbd:p/i:x-lamina-name=a", "KEY=VALUE"},
 };
 
 START_TEST(refuses_in_one_sentence)

@@ -327,10 +327,32 @@ static int collect(void *arg)
     return 0;
 }
 
+static void every_turn(struct turn_hook *h)
+{
+    struct batch *b = container_of(h, struct batch, hook);
+
+    b->runs++;
+    if (b->collected)
+        worker_at_turn_end(h, every_turn);
+}
+
 static int hooks(void *arg)
 {
-    struct batch b = {0};
+    struct batch b = {0}, steady = {.collected = 1};
     struct co_group g;
+
+    worker_at_turn_end(&steady.hook, every_turn);
+    for (int i = 0; i < 20; i++)
+        co_yield ();
+    ck_assert_uint_ge(steady.runs, 1);
+    co_sleep(1000000);
+    steady.runs = 0;
+    co_sleep(5000000);
+    ck_assert_uint_le(steady.runs, 10); /* it does not keep the loop awake */
+    ck_assert_uint_ge(steady.runs, 1);
+    steady.collected = 0;
+    while (steady.hook.armed)
+        co_sleep(1000);
 
     for (unsigned round = 1; round <= 3; round++) {
         co_group_init(&g, 0);
