@@ -319,6 +319,7 @@ static int make_map(struct blk_device *dev, struct vdi *v, uint64_t limit, struc
         .root_entries = v->h.blocks,
         .tight = true,
         .stands_alone = true,
+        .file_has_holes = v->h.type == VDI_STATIC,
     };
     struct meta_options o = {
         .file = v->map.file,
