@@ -347,11 +347,26 @@ int co_meta_write_back(struct meta *m, bool flush)
     return m->error < 0 ? m->error : co_run_batch(m);
 }
 
+/* What is still there after a batch that left nothing dirty was held by it, and found no memory for
+ * a coroutine of its own: it runs in this one. */
+static void co_run_left_over(struct meta *m)
+{
+    struct meta_deferred *list = take(m->deferred);
+    m->deferred_end = &m->deferred;
+    for (struct meta_deferred *d = list, *next; d; d = next) {
+        next = d->next;
+        d->taken = true;
+        d->co_fn(d);
+    }
+}
+
 int co_meta_settle(struct meta *m, bool flush)
 {
     int rc;
     do {
         rc = co_meta_write_back(m, flush);
+        if (rc == 0 && m->deferred && m->dirty_count == 0 && !m->running)
+            co_run_left_over(m);
         while (m->deferred_running)
             co_queue_wait(&m->background_end);
     } while (rc == 0 && (m->dirty_count || m->deferred));
