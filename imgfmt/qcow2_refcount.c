@@ -282,7 +282,7 @@ void co_qcow2_trim_file(struct qcow2 *q)
 {
     struct blk_device *file = q->map.file;
 
-    if (q->next == UINT64_MAX || q->failed || !file->limits.growable)
+    if (q->next == UINT64_MAX || q->header_unsure || !file->limits.growable)
         return;
     uint64_t end = MAX(q->next << q->header.cluster_bits, q->file_bytes);
     if (file->size > end)
@@ -358,7 +358,7 @@ static int co_try_place(struct qcow2 *q, uint64_t *first, uint64_t *count, bool 
     uint64_t want = *count;
 
     assert_held(&q->alloc);
-    TRY(q->failed);
+    TRY(co_qcow2_sure_header(q));
     if (q->next == UINT64_MAX)
         TRY(co_find_end(q));
     TRY(co_look_for_holes(q, false));
@@ -471,7 +471,7 @@ int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool 
 
     assert(bytes && bytes <= m->cluster_bytes);
     with_lock(&q->alloc);
-    TRY(q->failed);
+    TRY(co_qcow2_sure_header(q));
     *reused = true;
     TRY(co_pack_behind(q, bytes, offset));
     if (*offset)
