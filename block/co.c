@@ -26,7 +26,7 @@
 #define STACK_BYTES (64 * KiB)
 #endif
 #define GUARD_BYTES (64 * KiB) /* only addresses; a large frame must not step over it */
-#define POOL_MAX    1024 /* unused stacks that a worker keeps */
+#define POOL_MAX    1024       /* unused stacks that a worker keeps */
 
 /* --- stacks ----------------------------------------------------------------------------------- */
 

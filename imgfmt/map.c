@@ -86,7 +86,8 @@ static uint64_t together(const struct map *m, const struct meta_page *page, uint
         if (slot >> m->priv->page_bits != number || cell_in(m, page, slot, &next) < 0 ||
             next.state != first->state || next.shared != first->shared)
             break;
-        if (first->state == MAP_DATA && next.offset != first->offset + bytes)
+        if ((first->state == MAP_DATA || first->state == MAP_ZERO) &&
+            next.offset != (first->offset ? first->offset + bytes : 0))
             break;
         bytes += m->cluster_bytes;
     }
@@ -382,6 +383,11 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;
+        if (run.cell.offset) { /* space is kept under it */
+            out->flags |= BLK_EXT_PLACED;
+            out->child = m->data;
+            out->child_offset = run.offset;
+        }
         break;
     case MAP_DATA:
         if (run.offset >= m->data->size) { /* the file ends before it: never written */
@@ -390,6 +396,8 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
         }
         out->bytes = MIN(run.bytes, m->data->size - run.offset);
         out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_PLACED;
+        if (m->shape.file_has_holes)
+            out->flags |= BLK_EXT_RECURSE;
         out->child = m->data;
         out->child_offset = run.offset;
         break;
@@ -417,6 +425,8 @@ int co_map_walk(struct map *m,
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
+    if (m->shape.levels == 1 && !m->format->slot)
+        end = m->shape.root_entries; /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));
@@ -632,7 +642,8 @@ void map_corrupt(struct map *m, const char *sentence)
         return;
     m->priv->said_corrupt = true;
     if (m->dev->writable)
-        fprintf(stderr, "%s: corrupt: %s; nothing more is written to it\n", m->dev->name, sentence);
+        fprintf(stderr, "%s: corrupt: %s; nothing more is written to it\n",
+                m->dev->name && m->dev->name[0] ? m->dev->name : m->dev->driver->name, sentence);
     blk_mark_corrupt(m->dev);
 }
 

@@ -69,8 +69,9 @@ struct map_shape {
     bool zero_keeps_space; /* MAP_ZERO with an offset can be said: space stays allocated under it */
     bool tight; /* there are not more places than clusters: a cluster that let go of its place gets
                    that one back until it is released */
-    bool stands_alone; /* the format knows no backing device: its holes are its own zeroes */
-    bool append_only;  /* whole clusters in order, nothing else (streamOptimized) */
+    bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
+    bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool append_only;    /* whole clusters in order, nothing else (streamOptimized) */
 };
 
 struct map_update {

@@ -25,8 +25,8 @@
  *       is told that the device is read-only for ever.
  *   Q7  a fresh image has no magic until all else is written.
  * So after a crash a count may be too high (a leak), never too low. */
-#include "imgfmt/qcow2.h"
 #include "block/resolver.h"
+#include "imgfmt/qcow2_alloc.h"
 
 /* --- the header on disk --------------------------------------------------- */
 
@@ -476,6 +476,49 @@ static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     return co_map_discard(dev, offset, bytes);
 }
 
+/* Gives how many clusters of the file's first @clusters are in use, or @enough if at least so many.
+ */
+static int co_clusters_in_use(struct qcow2 *q, uint64_t clusters, uint64_t enough, uint64_t *used)
+{
+    *used = 0;
+    with_lock(&q->alloc);
+    for (uint64_t at = 0; at < clusters && *used < enough;) {
+        uint64_t value, same;
+        TRY(co_qcow2_count_same(q, at, clusters - at, &value, &same));
+        *used += value ? same : 0;
+        at += same;
+    }
+    return 0;
+}
+
+/* Once: space that is counted but was never filled (preallocation=metadata, a file copied sparsely)
+ * shows as a file that takes less than is in use, by two clusters and a ninth of what it takes
+ * (QEMU draws the line there). Then map lets the file's holes show. */
+static int co_look_for_holes(struct qcow2 *q)
+{
+    struct blk_info info;
+    struct blk_error ignored;
+    uint64_t cluster = q->map.cluster_bytes, length = div_up(q->map.file->size, cluster), used;
+    if (q->looked_for_holes)
+        return 0;
+    TRY(co_blk_info(q->map.file, &info, &ignored));
+    uint64_t taken = info.actual_size == UINT64_MAX ? length : info.actual_size / cluster;
+    blk_info_drop(&info);
+    uint64_t enough = MAX(taken + taken / 9, taken + 2);
+    if (length >= enough) {
+        TRY(co_clusters_in_use(q, length, enough, &used));
+        q->map.shape.file_has_holes = used >= enough;
+    }
+    q->looked_for_holes = true;
+    return 0;
+}
+
+static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
+{
+    TRY(co_look_for_holes(qcow2_of_dev(dev)));
+    return co_map_map(dev, offset, bytes, out);
+}
+
 static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out)
 {
@@ -530,7 +573,7 @@ const struct blk_driver qcow2_driver = {
     .co_discard = co_discard,
     .co_flush = co_map_flush,
     .resolve = resolve,
-    .co_map = co_map_map,
+    .co_map = co_map,
     .co_copy = co_map_copy,
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,

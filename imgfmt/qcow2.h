@@ -209,6 +209,7 @@ struct qcow2 {
     char *backing_name, *backing_format; /* NULL: none */
     char *full_backing_name;             /* NULL: none, or not to be known */
     bool hidden;                         /* the magic is withheld until co_complete */
+    bool looked_for_holes;               /* map.shape.file_has_holes is known */
     bool backing_missing; /* the image names a backing file that was not to be opened */
 
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a

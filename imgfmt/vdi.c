@@ -319,6 +319,7 @@ static int make_map(struct blk_device *dev, struct vdi *v, uint64_t limit, struc
         .root_entries = v->h.blocks,
         .tight = true,
         .stands_alone = true,
+        .file_has_holes = v->h.type == VDI_STATIC,
     };
     struct meta_options o = {
         .file = v->map.file,
@@ -430,12 +431,12 @@ static const struct opt_desc vdi_open_options[] = {
      .help = "bytes of the block map kept in memory",
      .preset = "8M",
      .min = 64 * KiB},
-    {NULL},
+    {0},
 };
 
 static const struct opt_desc vdi_create_options[] = {
     {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {NULL},
+    {0},
 };
 
 const struct blk_driver vdi_driver = {

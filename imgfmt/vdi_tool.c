@@ -261,7 +261,7 @@ static int co_grow(struct vdi *v, uint64_t size)
     struct vdi_header h = v->h;
     uint64_t page = meta_page_bytes(v->map.meta);
     h.size = size;
-    h.blocks = div_up(size, v->map.cluster_bytes);
+    h.blocks = MAX(h.blocks, div_up(size, v->map.cluster_bytes));
     uint64_t end = align_up(h.map_offset + h.blocks * 4ULL, page);
     if (end <= h.data_offset)
         return co_grow_in_place(v, &h);
@@ -314,6 +314,8 @@ int co_vdi_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk
     if (blocks >= 0x1fffff80)
         return err_set(e, -EFBIG, "a VDI image has at most %u blocks", 0x1fffff80 - 1);
     int rc = co_map_will_write(&v->map);
+    if (rc == 0) /* what a careless peer left behind the end must not come to light */
+        rc = co_map_drop(&v->map, div_up(v->h.size, v->map.cluster_bytes), before);
     if (rc == 0)
         rc = size < v->h.size ? co_shrink(v, size) : co_grow(v, size);
     if (rc == 0 && v->h.type == VDI_STATIC && blocks > before)
@@ -363,9 +365,6 @@ int co_vdi_check(struct blk_device *dev, struct blk_check *c, struct blk_error *
     say(c, "blocks are counted but not owned by any entry", leaks);
     c->corruptions += found.twice + found.too_high + (too_low ? 1 : 0);
     c->leaks += leaks;
-    c->total_clusters = v->h.blocks;
-    c->allocated_clusters = found.count;
-    c->image_end = v->h.data_offset + v->next * v->map.cluster_bytes;
     if (found.twice == 0 && found.too_high == 0)
         rc = co_repair(v, c, too_low, leaks);
     return rc < 0 ? err_errno(e, rc, "the image cannot be repaired") : 0;
