@@ -161,6 +161,9 @@ void sweep_crash_one(const char *program, const struct sweep_subject *s, uint64_
 
 /* sweep.c */
 
+/* What runs now: an assertion, a crash or a minute's standstill prints the line that replays it. */
+void sweep_watch(const char *program, const struct sweep_subject *s, uint64_t seed,
+                 const char *replay);
 /* Counts @v in @r and keeps the first failure with its replay line. */
 void sweep_note(struct sweep_result *r, const struct sweep_verdict *v, const char *program,
                 const struct sweep_subject *s, uint64_t seed, const char *replay);
