@@ -117,8 +117,11 @@ static int co_table_inner(struct blk_device *container, const char *name, struct
     dev->driver = &half_driver;
     dev->size = half;
     dev->state = (void *)(uintptr_t)(name[1] == '2' ? half : 0);
-    TRY(blk_add_child(dev, "of", blk_ref(blk_child(container, "file"))));
-    return 0;
+    struct blk_device *of = blk_ref(blk_child(container, "file"));
+    int rc = blk_add_child(dev, "of", of);
+    if (rc < 0)
+        co_blk_close(of, NULL);
+    return rc;
 }
 
 static const struct blk_driver table_driver = {
@@ -507,7 +510,8 @@ static int co_no_memory(void *arg)
             fired = f->seen >= n;
             *f = (struct alloc_fault){0};
             ck_assert_msg(rc == 0 || e.text[0], "%s, allocation %u: %d", specs[i], (unsigned)n, rc);
-            ck_assert_msg((rc == 0) == (dev != NULL), "%s, allocation %u: %d %s", specs[i], (unsigned)n, rc, e.text);
+            ck_assert_msg((rc == 0) == (dev != NULL), "%s, allocation %u: %d %s", specs[i],
+                          (unsigned)n, rc, e.text);
             failed += rc == -ENOMEM;
             if (dev)
                 co_blk_close(dev, NULL);
