@@ -97,8 +97,9 @@ struct blk_info {
     bool encrypted, compressed, dirty, corrupt;
     bool has_dirty; /* the format can say dirty-flag */
     char *backing_name, *backing_format, *full_backing_name;
-    json_t *specific;  /* "format-specific" data; NULL: none */
-    json_t *snapshots; /* array in qemu-img's shape; NULL: none */
+    json_t *specific;            /* "format-specific" data; NULL: none */
+    json_t *snapshots;           /* array in qemu-img's shape; NULL: none */
+    uint64_t snapshots_left_out; /* there are so many more that they are only counted */
 };
 void blk_info_drop(struct blk_info *i);
 

@@ -1,8 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices.
  *
- * Changes of mode and size close the device's gate: requests in flight end first, new ones wait. */
+ * Changes of mode and size close the device's gate: requests in flight end first, new ones wait.
+ * All of it runs at the device's home; callers may be anywhere. */
 #include "block/waist.h"
+
+struct control {
+    struct blk_device *dev;
+    struct blk_error *e;
+    uint64_t size;
+    bool flag; /* reopen: to write; resize: may shrink */
+    struct blk_check *check;
+    struct blk_info *info;
+    struct blk_inner **inner;
+    size_t *count;
+};
 
 /* --- reopen, complete ------------------------------------------------------------------------- */
 
@@ -44,18 +56,28 @@ static int reopen_gated(struct blk_device *dev, bool write, struct blk_error *e)
     return write ? 0 : reopen_children(dev, false, e);
 }
 
-int co_blk_reopen(struct blk_device *dev, bool write, struct blk_error *e)
+static int reopen_at_home(void *arg)
 {
-    if (dev->writable == write)
+    struct control *c = arg;
+    if (c->dev->writable == c->flag)
         return 0;
-    co_blk_gate_close(dev);
-    int rc = reopen_gated(dev, write, e);
-    blk_gate_open(dev);
+    co_blk_gate_close(c->dev);
+    int rc = reopen_gated(c->dev, c->flag, c->e);
+    blk_gate_open(c->dev);
     return rc;
 }
 
-int co_blk_complete(struct blk_device *dev, struct blk_error *e)
+int co_blk_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
+    struct control c = {.dev = dev, .flag = write, .e = e};
+    return co_on(dev->home, reopen_at_home, &c);
+}
+
+static int complete_at_home(void *arg)
+{
+    struct control *c = arg;
+    struct blk_device *dev = c->dev;
+    struct blk_error *e = c->e;
     if (!(dev->open_flags & BLK_OPEN_FRESH))
         return 0;
     co_blk_gate_close(dev);
@@ -68,9 +90,15 @@ int co_blk_complete(struct blk_device *dev, struct blk_error *e)
     return rc;
 }
 
+int co_blk_complete(struct blk_device *dev, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e};
+    return co_on(dev->home, complete_at_home, &c);
+}
+
 /* --- resize ----------------------------------------------------------------------------------- */
 
-int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
+static int may_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
 {
     if (!dev->driver->co_resize)
         return err_set(e, -ENOTSUP, "Image format driver does not support resize");
@@ -83,20 +111,39 @@ int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk
                        "Use the --shrink option to perform a shrink operation; %s would lose its "
                        "last %" PRIu64 " bytes",
                        dev->name, dev->size - size);
+    return 0;
+}
+
+static int resize_at_home(void *arg)
+{
+    struct control *c = arg;
+    struct blk_device *dev = c->dev;
     co_blk_gate_close(dev);
-    int rc = dev->driver->co_resize(dev, size, shrink, e);
+    int rc = may_resize(dev, c->size, c->flag, c->e);
     if (rc == 0)
-        dev->size = size;
+        rc = dev->driver->co_resize(dev, c->size, c->flag, c->e);
+    if (rc == 0)
+        dev->size = c->size;
     blk_gate_open(dev);
     if (rc == 0)
         blk_tell(dev, BLK_EV_RESIZED);
     return rc;
 }
 
+int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .size = size, .flag = shrink, .e = e};
+    return co_on(dev->home, resize_at_home, &c);
+}
+
 /* --- check, info ------------------------------------------------------------------------------ */
 
-int co_blk_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e)
+static int check_at_home(void *arg)
 {
+    struct control *c = arg;
+    struct blk_device *dev = c->dev;
+    struct blk_check *check = c->check;
+    struct blk_error *e = c->e;
     if (!dev->driver->co_check)
         return err_set(e, -ENOTSUP, "This image format does not support checks");
     if ((check->fix_leaks || check->fix_errors) && !dev->writable)
@@ -105,6 +152,12 @@ int co_blk_check(struct blk_device *dev, struct blk_check *check, struct blk_err
     int rc = dev->driver->co_check(dev, check, e);
     blk_gate_open(dev);
     return rc;
+}
+
+int co_blk_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .check = check, .e = e};
+    return co_on(dev->home, check_at_home, &c);
 }
 
 /* What the files below take on disk, but for backing devices; unknown if one of them is. */
@@ -127,17 +180,11 @@ static uint64_t actual_size(struct blk_device *dev)
     return any ? sum : UINT64_MAX;
 }
 
-struct info_call {
-    struct blk_device *dev;
-    struct blk_info *out;
-    struct blk_error *e;
-};
-
 static int info_at_home(void *arg)
 {
-    struct info_call *call = arg;
+    struct control *call = arg;
     struct blk_device *dev = call->dev;
-    struct blk_info *out = call->out;
+    struct blk_info *out = call->info;
     *out = (struct blk_info){.virtual_size = dev->size,
                              .actual_size = UINT64_MAX,
                              .cluster_size = dev->limits.cluster_size,
@@ -156,7 +203,7 @@ static int info_at_home(void *arg)
 
 int co_blk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
-    struct info_call call = {dev, out, e};
+    struct control call = {.dev = dev, .info = out, .e = e};
     return co_on(dev->home, info_at_home, &call);
 }
 
@@ -172,6 +219,12 @@ void blk_info_drop(struct blk_info *i)
 
 /* --- inner devices ---------------------------------------------------------------------------- */
 
+static int inner_list_at_home(void *arg)
+{
+    struct control *c = arg;
+    return c->dev->driver->co_inner_list(c->dev, c->inner, c->count, c->e);
+}
+
 int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
                       struct blk_error *e)
 {
@@ -179,7 +232,8 @@ int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *co
     *count = 0;
     if (!dev->driver->co_inner_list)
         return 0;
-    return dev->driver->co_inner_list(dev, out, count, e);
+    struct control c = {.dev = dev, .inner = out, .count = count, .e = e};
+    return co_on(dev->home, inner_list_at_home, &c);
 }
 
 void blk_inner_drop(struct blk_inner *list, size_t count)

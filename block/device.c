@@ -113,9 +113,18 @@ int co_blk_open(const struct blk_driver *driver, const char *name, const json_t 
     return 0;
 }
 
-int co_blk_inner_open(struct blk_device *container, const char *name, struct blk_device **out,
-                      struct blk_error *e)
+struct inner_call {
+    struct blk_device *container, **out;
+    const char *name;
+    struct blk_error *e;
+};
+
+static int inner_open_at_home(void *arg)
 {
+    struct inner_call *call = arg;
+    struct blk_device *container = call->container;
+    const char *name = call->name;
+    struct blk_error *e = call->e;
     if (!container->driver->co_inner_open)
         return err_set(e, -ENOTSUP, "%s holds no devices that could be named behind //",
                        container->driver->name);
@@ -130,8 +139,15 @@ int co_blk_inner_open(struct blk_device *container, const char *name, struct blk
         return rc;
     }
     check_opened(dev);
-    *out = dev;
+    *call->out = dev;
     return 0;
+}
+
+int co_blk_inner_open(struct blk_device *container, const char *name, struct blk_device **out,
+                      struct blk_error *e)
+{
+    struct inner_call call = {container, out, name, e};
+    return co_on(container->home, inner_open_at_home, &call);
 }
 
 /* --- children and references -------------------------------------------------------------------
@@ -216,6 +232,7 @@ void co_blk_drain(struct blk_device *dev)
 
 void co_blk_gate_close(struct blk_device *dev)
 {
+    assert(worker_self() == dev->home);
     co_blk_gate_wait(dev);
     assert(!dev->gate);
     dev->gate = co_self();

@@ -206,7 +206,8 @@ static void lose(struct sim_host *h, struct sim_inode *i)
     struct sim_contents kept = {sim_tree_copy(&i->durable.tree), i->durable.size};
     bool all = sim_rng_below(&h->rng, 2);
     for (struct sim_change *c = i->pending.first; c; c = c->next) {
-        bool keep = c->kind != CHANGE_WRITE || (!all && sim_rng_below(&h->rng, 2));
+        bool keep = c->kind != CHANGE_WRITE || (!c->lost && !all && sim_rng_below(&h->rng, 2));
+        c->lost = !keep;
         if (keep && !sim_apply(h, i, &kept, c, NULL))
             abort();
         if (c->kind == CHANGE_WRITE && !i->device)

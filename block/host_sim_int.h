@@ -94,6 +94,7 @@ struct sim_change {
     uint64_t issue;               /* in calls */
     uint64_t done_call;           /* the last call that had been issued when this one was done */
     size_t issued, done, durable; /* events of the recording; SIM_NEVER: not yet */
+    bool lost;                    /* by an fsync that failed; it does not come back */
     struct sim_contents snap;     /* SYNC of a file */
     struct sim_names names;       /* SYNC of a directory */
     struct sim_change *next;      /* in the pending list */

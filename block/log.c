@@ -218,6 +218,20 @@ static int start_file(struct log *l, struct blk_error *e)
     return rc;
 }
 
+/* While the device is read-only there is nothing to record, and the log file stays as it is. */
+static int co_log_reopen(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    struct log *l = dev->state;
+    struct blk_device *file = blk_child(dev, "log");
+    if (!write || l->file || !file)
+        return 0;
+    l->file = file;
+    int rc = start_file(l, e);
+    if (rc < 0)
+        l->file = NULL;
+    return rc;
+}
+
 static int co_log_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                        struct blk_error *e)
 {
@@ -228,13 +242,13 @@ static int co_log_open(struct blk_device *dev, const struct opts *opts, struct b
     struct log *l = mem_zalloc(sizeof(*l));
     if (!l)
         return err_set(e, -ENOMEM, "out of memory");
-    *l = (struct log){.child = child, .file = file, .keep_data = opts_bool(opts, "data")};
-    int rc = file ? start_file(l, e) : 0;
+    *l = (struct log){.child = child, .keep_data = opts_bool(opts, "data")};
+    dev->state = l;
+    int rc = dev->writable ? co_log_reopen(dev, true, e) : 0;
     if (rc < 0) {
         mem_free(l);
         return rc;
     }
-    dev->state = l;
     dev->size = child->size;
     blk_inherit_limits(dev, child);
     dev->limits.growable = child->limits.growable;
@@ -256,6 +270,7 @@ const struct blk_driver log_driver = {
     .open_options = log_options,
     .co_open = co_log_open,
     .co_close = co_log_close,
+    .co_reopen = co_log_reopen,
     .co_write = co_log_write,
     .co_write_zeroes = co_log_write_zeroes,
     .co_discard = co_log_discard,

@@ -105,6 +105,21 @@ static void run_drop(struct open_run *run)
     links_drop(run);
 }
 
+/* A clean error to fill: the caller's, or one of ours. */
+static struct blk_error *clean(struct blk_error *e, struct blk_error *own)
+{
+    e = e ? e : own;
+    e->rc = 0;
+    e->text[0] = 0;
+    return e;
+}
+
+/* Errors that came up without words get the errno's: who prefixes relies on e->rc. */
+static int with_words(int rc, struct blk_error *e)
+{
+    return rc < 0 && e->rc == 0 ? err_errno(e, rc, "could not be opened") : rc;
+}
+
 /* *named: the error says already which file it is about; may be NULL. */
 static int co_run(struct resolver *r, struct node *n, struct blk_device **out, bool *named,
                   struct blk_error *e)
@@ -124,19 +139,20 @@ static int co_run(struct resolver *r, struct node *n, struct blk_device **out, b
     run_drop(&run);
     if (named)
         *named = run.named;
-    if (rc == 0)
+    if (rc == 0) {
         *out = dev;
-    else
-        co_blk_close(dev, NULL);
-    return rc;
+        return 0;
+    }
+    co_blk_close(dev, NULL);
+    return with_words(rc, e);
 }
 
 int co_resolver_open_tree(struct resolver *r, const json_t *tree, unsigned open_flags,
                           struct blk_device **out, struct blk_error *e)
 {
-    struct blk_error own = {0};
+    struct blk_error own;
     struct node n = {.tree = tree, .flags = open_flags};
-    return co_run(r, &n, out, NULL, e ? e : &own);
+    return co_run(r, &n, out, NULL, clean(e, &own));
 }
 
 static int co_open_text(struct resolver *r, const char *text, const char *format, bool image_opts,
@@ -150,6 +166,7 @@ static int co_open_text(struct resolver *r, const char *text, const char *format
         rc = co_run(r, &n, out, &named, e);
     }
     json_decref(tree);
+    rc = with_words(rc, e);
     if (rc < 0 && trust_rule(r)->face)
         return err_prefix(e, "Could not open '%.200s'", text);
     return rc < 0 && !named ? err_prefix(e, "%.200s", text) : rc;
@@ -158,15 +175,15 @@ static int co_open_text(struct resolver *r, const char *text, const char *format
 int co_resolver_open(struct resolver *r, const char *text, const char *format, unsigned open_flags,
                      struct blk_device **out, struct blk_error *e)
 {
-    struct blk_error own = {0};
-    return co_open_text(r, text, format, false, open_flags, out, e ? e : &own);
+    struct blk_error own;
+    return co_open_text(r, text, format, false, open_flags, out, clean(e, &own));
 }
 
 int co_resolver_open_opts(struct resolver *r, const char *text, unsigned open_flags,
                           struct blk_device **out, struct blk_error *e)
 {
-    struct blk_error own = {0};
-    return co_open_text(r, text, NULL, true, open_flags, out, e ? e : &own);
+    struct blk_error own;
+    return co_open_text(r, text, NULL, true, open_flags, out, clean(e, &own));
 }
 
 /* What stands below the formats of @tree. Borrowed. */
@@ -185,11 +202,11 @@ static const json_t *bottom_of(struct resolver *r, const json_t *tree)
 int co_resolver_open_file(struct resolver *r, const char *text, unsigned open_flags,
                           unsigned create, struct blk_device **out, struct blk_error *e)
 {
-    struct blk_error own = {0};
+    struct blk_error own;
     json_t *tree = NULL;
-    e = e ? e : &own;
+    e = clean(e, &own);
     int rc = co_parse_spec(r, text, false, &tree, e);
-    if (rc < 0)
+    if (with_words(rc, e) < 0)
         return trust_rule(r)->face ? rc : err_prefix(e, "%.200s", text);
     struct node n = {
         .tree = bottom_of(r, tree), .flags = open_flags, .create = create, .bottom = true};

@@ -238,7 +238,7 @@ int co_run_opened(struct open_run *run, struct blk_error *e)
             continue;
         int rc = dev->driver->co_opened(dev, e);
         if (rc < 0)
-            return run->rule->face ? rc : run_name_error(run, dev->name, e);
+            return run->rule->face ? rc : run_name_error(run, dev->name, rc, e);
     }
     return 0;
 }

@@ -30,15 +30,17 @@ const char *tree_name(const json_t *tree)
     return driver ? driver : "";
 }
 
-int run_name_error(struct open_run *run, const char *name, struct blk_error *e)
+int run_name_error(struct open_run *run, const char *name, int rc, struct blk_error *e)
 {
+    if (e->rc == 0) /* a driver that gave no words */
+        err_errno(e, rc, "could not be opened");
     if (run->named)
-        return e->rc;
+        return rc;
     run->named = true;
     size_t len = strlen(name);
     if (len && strncmp(e->text, name, len) == 0 && e->text[len] == ':')
-        return e->rc;
-    return len ? err_prefix(e, "%.200s", name) : e->rc;
+        return rc;
+    return len ? err_prefix(e, "%.200s", name) : rc;
 }
 
 static int tree_bool(const json_t *tree, const char *key, bool *out, struct blk_error *e)
@@ -177,10 +179,8 @@ static int co_driver_open(struct open_run *run, const struct node *n, const stru
     *o = (struct blk_opener){.run = run, .node = *n, .file = file, .claimed = claimed};
     const char *name = tree_name(n->tree);
     int rc = co_call_driver(o, d, name, out, e);
-    if (rc < 0 && e->rc == 0)
-        err_errno(e, rc, "could not be opened");
     if (rc < 0 && !run->rule->face && strcmp(d->name, "file") != 0)
-        run_name_error(run, name, e);
+        run_name_error(run, name, rc, e);
     co_blk_close(o->file, NULL);
     references_drop(o->first);
     json_decref(o->claimed);
@@ -258,7 +258,7 @@ static int file_error(struct open_run *run, const struct node *n, const char *na
     if (len)
         memmove(e->text, e->text + len, strlen(e->text + len) + 1);
     if (!run->rule->face)
-        return run_name_error(run, name, e);
+        return run_name_error(run, name, rc, e);
     return len ? err_prefix(e, "Could not %s '%.200s'", n->create ? "create" : "open", name) : rc;
 }
 
@@ -343,7 +343,7 @@ static int co_inner_open(struct open_run *run, const struct node *n, struct blk_
         rc = co_blk_inner_open(container, name, out, e);
     co_blk_close(container, NULL);
     if (rc < 0 && !run->rule->face)
-        return run_name_error(run, tree_name(n->tree), e);
+        return run_name_error(run, tree_name(n->tree), rc, e);
     return rc;
 }
 
@@ -373,7 +373,7 @@ static int co_probed_open(struct open_run *run, const struct node *n, struct blk
         rc = set_word(tree, "x-lamina-probed", json_true());
     if (rc < 0) {
         co_blk_close(file, NULL);
-        return run->rule->face ? rc : run_name_error(run, name, e);
+        return run->rule->face ? rc : run_name_error(run, name, rc, e);
     }
     struct node as = *n;
     as.tree = tree;

@@ -88,8 +88,9 @@ must_use int co_node_open(struct open_run *run, const struct node *n, struct blk
                           struct blk_error *e);
 /* The name that a person knows the object by; borrowed from it, or its driver's. */
 const char *tree_name(const json_t *tree);
-/* Puts the file's name in front of an error that has none yet. */
-int run_name_error(struct open_run *run, const char *name, struct blk_error *e);
+/* Puts the file's name in front of an error that has none yet, and words where there are none.
+ * Gives @rc. */
+int run_name_error(struct open_run *run, const char *name, int rc, struct blk_error *e);
 
 /* --- resolver_chain.c */
 /* A link below @parent; @named: by a person, so it is a root. NULL: no memory. */

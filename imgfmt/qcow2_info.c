@@ -124,8 +124,31 @@ static json_t *text_json(const char *text, size_t bytes)
     return json_stringn(copy, bytes);
 }
 
+/* What is listed takes at most so much memory, whatever the image claims to hold. */
+#define LISTED_BYTES  (20 * MiB)
+#define LISTED_OBJECT 1000 /* a JSON object of a few members, about */
+
+struct listing {
+    json_t *array;
+    uint64_t used, left_out;
+};
+
+static bool listing_has_room(struct listing *l, size_t text_bytes)
+{
+    if (l->used + LISTED_OBJECT + text_bytes > LISTED_BYTES) {
+        l->left_out++;
+        return false;
+    }
+    l->used += LISTED_OBJECT + text_bytes;
+    return true;
+}
+
 static int list_snapshot(void *arg, const struct qcow2_snapshot *s)
 {
+    struct listing *l = arg;
+
+    if (!listing_has_room(l, (size_t)s->id_bytes + s->name_bytes))
+        return 0;
     json_t *one = json_pack(
         "{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id", text_json(s->id, s->id_bytes), "name",
         text_json(s->name, s->name_bytes), "vm-state-size", (json_int_t)s->vm_state_bytes,
@@ -135,7 +158,7 @@ static int list_snapshot(void *arg, const struct qcow2_snapshot *s)
 
     if (one && s->has_icount)
         json_object_set_new(one, "icount", json_integer((json_int_t)s->icount));
-    return one && json_array_append_new(arg, one) == 0 ? 0 : -ENOMEM;
+    return one && json_array_append_new(l->array, one) == 0 ? 0 : -ENOMEM;
 }
 
 static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
@@ -145,7 +168,10 @@ static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_e
     out->snapshots = json_array();
     if (!out->snapshots)
         return err_errno(e, -ENOMEM, "cannot list the snapshots");
-    return co_qcow2_snapshots(q, list_snapshot, out->snapshots, e);
+    struct listing l = {.array = out->snapshots};
+    int rc = co_qcow2_snapshots(q, list_snapshot, &l, e);
+    out->snapshots_left_out = l.left_out;
+    return rc;
 }
 
 /* --- bitmaps -------------------------------------------------------------- */
@@ -168,6 +194,8 @@ struct bitmap_disk { /* a directory entry */
     be32 extra_bytes; /* then extra data, name, padding to 8 */
 };
 static_assert(sizeof(struct bitmap_disk) == 24, "qcow2 bitmap");
+
+#define BITMAP_ENTRY_MAX 2072 /* with all the extra data and name that there may be */
 
 int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out)
 {
@@ -210,16 +238,17 @@ int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
         list->offset & (q->map.cluster_bytes - 1) ||
         !range_fits(list->offset, list->bytes, q->map.file->size))
         return err_set(e, -EINVAL, "the list of bitmaps at %" PRIu64 " is damaged", list->offset);
-    auto_free uint8_t *buf = mem_alloc(MAX(list->bytes, 1));
+    auto_free uint8_t *buf = mem_alloc(BITMAP_ENTRY_MAX);
     if (!buf)
         return err_errno(e, -ENOMEM, "cannot read the list of bitmaps");
-    rc = list->bytes ? co_blk_read_buf(q->map.file, list->offset, buf, list->bytes) : 0;
-    if (rc < 0)
-        return err_errno(e, rc, "cannot read the list of bitmaps");
     uint64_t at = 0;
     for (uint32_t i = 0; i < list->count; i++) {
         struct qcow2_bitmap b;
-        int64_t used = qcow2_bitmap_parse(buf + at, list->bytes - at, &b);
+        uint64_t n = MIN(BITMAP_ENTRY_MAX, list->bytes - at);
+        rc = n ? co_blk_read_buf(q->map.file, list->offset + at, buf, n) : 0;
+        if (rc < 0)
+            return err_errno(e, rc, "cannot read the list of bitmaps");
+        int64_t used = qcow2_bitmap_parse(buf, n, &b);
         if (used < 0)
             return err_set(e, -EINVAL, "bitmap %" PRIu32 " is damaged", i);
         rc = fn(arg, &b);
@@ -232,6 +261,10 @@ int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
 
 static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
 {
+    struct listing *l = arg;
+
+    if (!listing_has_room(l, b->name_bytes))
+        return 0;
     json_t *flags = json_array();
     json_t *one =
         json_pack("{s:o, s:o, s:I}", "flags", flags, "name", text_json(b->name, b->name_bytes),
@@ -241,7 +274,7 @@ static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
         json_array_append_new(flags, json_string("in-use"));
     if (one && b->flags & 2)
         json_array_append_new(flags, json_string("auto"));
-    return one && json_array_append_new(arg, one) == 0 ? 0 : -ENOMEM;
+    return one && json_array_append_new(l->array, one) == 0 ? 0 : -ENOMEM;
 }
 
 /* --- all of it ------------------------------------------------------------ */
@@ -267,11 +300,13 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
         json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));
     }
-    json_t *bitmaps = json_array();
-    int rc = bitmaps ? co_qcow2_bitmaps(q, &list, list_bitmap, bitmaps, e) : -ENOMEM;
-    if (rc == 0 && json_array_size(bitmaps))
-        json_object_set(data, "bitmaps", bitmaps);
-    json_decref(bitmaps);
+    struct listing l = {.array = json_array()};
+    int rc = l.array ? co_qcow2_bitmaps(q, &list, list_bitmap, &l, e) : -ENOMEM;
+    if (rc == 0 && json_array_size(l.array))
+        json_object_set(data, "bitmaps", l.array);
+    if (rc == 0 && l.left_out)
+        json_object_set_new(data, "bitmaps-left-out", json_integer((json_int_t)l.left_out));
+    json_decref(l.array);
     return rc;
 }
 

@@ -365,9 +365,6 @@ int co_vdi_check(struct blk_device *dev, struct blk_check *c, struct blk_error *
     say(c, "blocks are counted but not owned by any entry", leaks);
     c->corruptions += found.twice + found.too_high + (too_low ? 1 : 0);
     c->leaks += leaks;
-    c->total_clusters = v->h.blocks;
-    c->allocated_clusters = found.count;
-    c->image_end = v->h.data_offset + v->next * v->map.cluster_bytes;
     if (found.twice == 0 && found.too_high == 0)
         rc = co_repair(v, c, too_low, leaks);
     return rc < 0 ? err_errno(e, rc, "the image cannot be repaired") : 0;

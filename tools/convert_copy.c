@@ -50,17 +50,24 @@ static uint64_t within(const struct convert_source *s, uint64_t offset, uint64_t
     return at < s->dev->size ? MIN(bytes, s->dev->size - at) : 0;
 }
 
-/* A source whose size is odd is followed by zeroes, up to the next sector or source. */
+/* A source whose size is odd is followed by zeroes, up to the next source or the end. */
+static uint64_t gap_at(const struct convert *c, uint64_t offset)
+{
+    const struct convert_source *next = source_at(c, offset) + 1;
+    return (next < c->sources + c->count ? next->start : c->size) - offset;
+}
+
 static int co_read(struct convert *c, uint64_t offset, uint8_t *to, uint64_t bytes)
 {
     while (bytes > 0) {
         const struct convert_source *s = source_at(c, offset);
         uint64_t n = within(s, offset, bytes);
         if (n == 0) {
-            memset(to, 0, bytes);
-            return 0;
+            n = MIN(gap_at(c, offset), bytes);
+            memset(to, 0, n);
+        } else {
+            TRY(co_blk_read_buf(s->dev, offset - s->start, to, n));
         }
-        TRY(co_blk_read_buf(s->dev, offset - s->start, to, n));
         to += n;
         offset += n;
         bytes -= n;
@@ -252,7 +259,7 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     *kind = KIND_DATA;
     if (left == 0) {
         *kind = KIND_ZERO;
-        *bytes = c->size - offset;
+        *bytes = gap_at(c, offset);
         return 0;
     }
     struct blk_device *base = c->backing ? blk_child(s->dev, "backing") : NULL;

@@ -30,7 +30,7 @@ static void snapshot_line(const json_t *s)
            "");
 }
 
-static void snapshots(const json_t *list)
+static void snapshots(const json_t *list, uint64_t left_out)
 {
     size_t i;
     const json_t *s;
@@ -110,7 +110,7 @@ void output_info_human(const char *name, const char *format, const struct blk_in
     if (i->dirty)
         puts("cleanly shut down: no");
     backing(i);
-    snapshots(i->snapshots);
+    snapshots(i->snapshots, i->snapshots_left_out);
     if (i->specific && json_object_size(i->specific) > 0) {
         puts("Format specific information:");
         members(i->specific, 1);
@@ -147,6 +147,8 @@ json_t *output_info_json(const char *name, const char *format, const struct blk_
         put(o, "backing-filename-format", output_text(i->backing_format));
     if (json_array_size(i->snapshots) > 0)
         put(o, "snapshots", json_incref(i->snapshots));
+    if (i->snapshots_left_out)
+        put(o, "snapshots-left-out", json_integer((json_int_t)i->snapshots_left_out));
     if (i->specific) {
         json_t *s = json_object();
         put(s, "type", json_string(format));

@@ -40,9 +40,9 @@ qemu-img compare -q d/over.qcow2 disk.vdi && ok "QEMU opens the overlay" || bad 
 fails "no size" 1 "size" "$LAMINA" create x.qcow2
 fails "a backing image that is not there" 1 "nope" "$LAMINA" create -b nope -F raw x.qcow2
 fails "a size that is none" 1 "size" "$LAMINA" create x.qcow2 1Z
-fails "a format that does not exist" 1 "did you mean 'vdi'" "$LAMINA" create -f vid x 1M
+fails "a format that does not exist" 1 "did you mean 'vdi'" "$LAMINA" create -f vdu x 1M
 fails "an option that the format does not have" 1 "cluster_size" "$LAMINA" create -o cluster_sise=4k x.qcow2 1M
-fails "a value that the format does not take" 1 "cluster" "$LAMINA" create -o cluster_size=3 x.qcow2 1M
+fails "a value that the format does not take" 1 "power of two" "$LAMINA" create -o cluster_size=3 x.qcow2 1M
 [ ! -e x.qcow2 ] && ok "a failure leaves nothing" || bad "a failure leaves nothing"
 is "-o help" "$LAMINA" create -f qcow2 -o help
 grep -q cluster_size .out && ok "lists the options" || bad "lists the options"

@@ -101,6 +101,7 @@ done
 
 # --- info and --untrusted: no other file
 if strace -o .trace true 2>/dev/null; then
+    export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 # it cannot look for leaks while traced
     opened() { # FILE COMMAND...: the files of this folder that the command opened
         strace -f -o .trace -e trace=open,openat,openat2,stat,lstat,readlink,newfstatat "${@:2}" >.out 2>&1 </dev/null
         grep -oE '(secret|below|base|gold|fifo|nowhere|ring2)[.a-z0-9]*"' .trace | sort -u | tr -d '\n'

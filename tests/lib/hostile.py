@@ -17,10 +17,10 @@ def put(name, data, size=None):
 
 
 def qcow2(version=3, backing_offset=0, backing_bytes=0, bits=16, size=1 << 30, crypt=0, l1=2, l1_at=0x30000,
-          ref_at=0x10000, ref_clusters=1, snapshots=0, snapshots_at=0, features=0, order=4, length=104, tail=b''):
+          ref_at=0x10000, ref_clusters=1, snapshots=0, snapshots_at=0, features=0, autoclear=0, order=4, length=104, tail=b''):
     head = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', version, backing_offset, backing_bytes, bits, size, crypt, l1, l1_at,
                        ref_at, ref_clusters, snapshots, snapshots_at)
-    return head + struct.pack('>QQQII', features, 0, 0, order, length) + tail
+    return head + struct.pack('>QQQII', features, 0, autoclear, order, length) + tail
 
 
 def extension(kind, data):
@@ -58,7 +58,12 @@ put('qcow2-deep-json', qcow2(backing_offset=512, backing_bytes=1000, tail=end).l
 put('qcow2-data-file', qcow2(features=4, tail=extension(0x44415441, b'/etc/passwd') + end), big)
 put('qcow2-extension-long', qcow2(tail=struct.pack('>II', 0x12345678, 0xfffffff0)), big)
 put('qcow2-extension-many', qcow2(tail=extension(0x12345678, b'') * 8000), big)
-put('qcow2-bitmaps', qcow2(tail=extension(0x23852875, struct.pack('>IIQQ', 65535, 0, 64 << 20, 0x20000)) + end), 128 << 20)
+put('qcow2-bitmaps', qcow2(autoclear=1, tail=extension(0x23852875, struct.pack('>IIQQ', 65535, 0, 64 << 20, 0x20000)) + end), 128 << 20)
+entry = struct.pack('>QIIBBHI', 0x40000, 1, 0, 1, 16, 1000, 0) + b'n' * 1000
+put('qcow2-bitmaps-full', qcow2(autoclear=1, tail=extension(0x23852875, struct.pack('>IIQQ', 65535, 0, 1024 * 65535, 0x50000)) + end)
+    .ljust(0x50000, b'\0') + entry * 65535, 128 << 20)
+snap = struct.pack('>QIHHIIQII', 0x40000, 1, 3, 900, 0, 0, 0, 0, 0) + b'123' + b's' * 900
+put('qcow2-snapshots-full', qcow2(snapshots=65535, snapshots_at=0x50000).ljust(0x50000, b'\0') + snap.ljust(944, b'\0') * 65535)
 put('qcow2-feature-names', qcow2(tail=extension(0x6803f857, b'\0\1' + b'\xff' * 46) + end), big)
 put('qcow2-only-magic', b'QFI\xfb')
 put('qcow2-half', qcow2()[:50])

@@ -4,8 +4,10 @@
 
 #include <getopt.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tests/lib/sweep_int.h"
 
@@ -13,6 +15,31 @@ bool sweep_long(void)
 {
     const char *text = getenv("LAMINA_LONG");
     return text && *text && strcmp(text, "0") != 0;
+}
+
+#define STUCK_SECONDS 60
+
+static char running[1200]; /* for the signal handler */
+
+static void died(int number)
+{
+    ssize_t n = write(STDOUT_FILENO, running, strlen(running));
+    (void)n;
+    signal(number, SIG_DFL);
+    raise(number == SIGALRM ? SIGKILL : number);
+}
+
+void sweep_watch(const char *program, const struct sweep_subject *s, uint64_t seed,
+                 const char *replay)
+{
+    static const int numbers[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
+    if (!running[0])
+        for (unsigned i = 0; i < ARRAY_LEN(numbers); i++)
+            signal(numbers[i], died);
+    snprintf(running, sizeof(running),
+             "FAIL - %s: died or stuck\nreplay: %s --row %s --seed %" PRIu64 " %s\n", s->name,
+             program, s->name, seed, replay);
+    alarm(STUCK_SECONDS);
 }
 
 bool sweep_trace(void)
@@ -72,6 +99,7 @@ static void model_run(const char *program, const struct sweep_subject *s, uint64
     sweep_work_init(&w, s, host, seed);
     w.step_count = sweep_plan(s, sim_mix(seed, 99), ops, &steps);
     w.steps = steps;
+    sweep_watch(program, s, seed, replay);
     sweep_on(host, s->workers, model_main, &w);
     r->model_ops += w.done;
     char text[600];
@@ -236,6 +264,7 @@ int sweep_main(int argc, char **argv, const struct sweep_subject *rows, uint64_t
             return replay(argv[0], s, &a);
         struct sweep_result r;
         sweep_row(argv[0], s, &b, &r);
+        alarm(0);
         print_row(s, &r);
         add(&sum, &r);
     }

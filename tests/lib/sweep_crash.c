@@ -110,7 +110,8 @@ static void state_run(struct state *st, struct host *host)
         explain(st);
 }
 
-static void state_note(struct state *st, const char *program, uint64_t seed, struct sweep_result *r)
+/* The line that replays a state; free() it. */
+static char *replay_text(const struct state *st)
 {
     char *digits = calloc(st->pending + 1, 1), *line = NULL;
     if (!digits)
@@ -120,9 +121,8 @@ static void state_note(struct state *st, const char *program, uint64_t seed, str
     if (asprintf(&line, "--cut %zu --apply %s --tear %" PRIu64, st->cut, *digits ? digits : "-",
                  st->tear) < 0)
         abort();
-    sweep_note(r, &st->w.verdict, program, st->rec->w.run.subject, seed, line);
     free(digits);
-    free(line);
+    return line;
 }
 
 static void foreign_look(struct state *st, const struct host *host, struct sweep_result *r)
@@ -241,12 +241,15 @@ static void one_state(struct hunt *h, uint64_t flushes)
         host_close(host);
         return;
     }
+    char *replay = replay_text(st);
+    sweep_watch(h->program, h->subject, h->seed, replay);
     st->w.verdict.what = BREAK_NONE;
     if (h->every_foreign && h->states % h->every_foreign == 0)
         foreign_look(st, host, h->r);
     if (!st->w.verdict.what)
         state_run(st, host);
-    state_note(st, h->program, h->seed, h->r);
+    sweep_note(h->r, &st->w.verdict, h->program, h->subject, h->seed, replay);
+    free(replay);
     h->states++;
     host_close(host);
 }
@@ -306,6 +309,7 @@ static void hunt_all(struct hunt *h)
 static bool hunt_start(struct hunt *h)
 {
     struct sweep_verdict v = {0};
+    sweep_watch(h->program, h->subject, h->seed, "--cut 0 --apply - --tear 0");
     bool made = record(&h->rec, h->subject, h->seed, &v);
     sweep_note(h->r, &v, h->program, h->subject, h->seed, "--cut 0 --apply - --tear 0");
     if (!made)
@@ -358,7 +362,9 @@ void sweep_crash_one(const char *program, const struct sweep_subject *s, uint64_
         foreign_look(st, host, r);
     if (!st->w.verdict.what)
         state_run(st, host);
-    state_note(st, program, seed, r);
+    char *replay = replay_text(st);
+    sweep_note(r, &st->w.verdict, program, s, seed, replay);
+    free(replay);
     r->crash_states++;
     host_close(host);
     sweep_legal_drop(&st->legal);

@@ -70,6 +70,7 @@ static void arm(struct faulted *f)
         return;
     }
     if (m->target == FAULT_ALLOC) {
+        f->w.alloc_nth = f->point.nth;
         worker_self()->alloc_fault =
             (struct alloc_fault){.countdown = f->point.nth, .sticky = m->fault.times == FOREVER};
         return;
@@ -144,10 +145,8 @@ static int fault_main(void *arg)
     arm(f);
     co_sweep_steps(w);
     count(f);
-    f->fired = modes[f->point.mode].target == FAULT_ALLOC ? f->allocs >= f->point.nth
-                                                          : host_sim_fired(w->run.host) > 0;
-    f->fired &= f->point.nth > 0;
     sweep_disarm(w);
+    f->fired = w->fired;
     co_recover(w);
     if (w->dev) {
         co_sweep_allocate(w);
@@ -173,7 +172,11 @@ static void fault_run(struct faulted *f, const struct sweep_subject *s, const st
     f->w.loses = m->fault.lose_unsynced;
     f->w.sticky_flush =
         m->target == FAULT_CALL && !(s->flags & SWEEP_FLUSH_RETRY) && m->fault.op == SIM_FSYNC;
+    if (sweep_trace())
+        host_sim_record(host);
     sweep_on(host, s->workers, fault_main, f);
+    if (sweep_trace())
+        host_sim_print(host, stdout);
     free(steps);
 }
 
@@ -183,12 +186,16 @@ static void fault_end(struct faulted *f)
     sweep_work_drop(&f->w);
 }
 
+static void replay_text(const struct sweep_fault_point *p, char *to, size_t room)
+{
+    snprintf(to, room, "--fault %s:%" PRIu64, modes[p->mode].name, p->nth);
+}
+
 static void fault_note(struct faulted *f, const char *program, uint64_t seed,
                        struct sweep_result *r)
 {
     char replay[100];
-    snprintf(replay, sizeof(replay), "--fault %s:%" PRIu64, modes[f->point.mode].name,
-             f->point.nth);
+    replay_text(&f->point, replay, sizeof(replay));
     sweep_note(r, &f->w.verdict, program, f->w.run.subject, seed, replay);
     r->fault_points += f->fired;
 }
@@ -242,6 +249,9 @@ static void fault_one(const char *program, const struct sweep_subject *s, const 
                       struct sweep_result *r)
 {
     struct faulted f = {0};
+    char replay[100];
+    replay_text(p, replay, sizeof(replay));
+    sweep_watch(program, s, seed, replay);
     fault_run(&f, s, base, seed, p);
     foreign_look(&f, foreign, r);
     fault_note(&f, program, seed, r);

@@ -67,6 +67,8 @@ struct sweep_work {
     struct blk_device *dev; /* NULL: not open */
     bool faults;            /* errors are allowed */
     bool loses;             /* the fault drops unsynced data */
+    uint64_t alloc_nth;     /* the allocation that fails; 0: none */
+    bool fired;             /* a fault has fired; up to date once it is disarmed */
     uint64_t fired_before;  /* faults that had fired when the device was opened */
     bool lost;              /* an fsync failed with loss since: the page cache may show anything
                                where data was lost, so reads are not checked until it is reopened */
@@ -161,6 +163,9 @@ void sweep_crash_one(const char *program, const struct sweep_subject *s, uint64_
 
 /* sweep.c */
 
+/* What runs now: an assertion, a crash or a minute's standstill prints the line that replays it. */
+void sweep_watch(const char *program, const struct sweep_subject *s, uint64_t seed,
+                 const char *replay);
 /* Counts @v in @r and keeps the first failure with its replay line. */
 void sweep_note(struct sweep_result *r, const struct sweep_verdict *v, const char *program,
                 const struct sweep_subject *s, uint64_t seed, const char *replay);

@@ -524,6 +524,55 @@ CO_TEST(a_shared_child_lives_as_long_as_its_last_parent)
     return 0;
 }
 
+/* All of the data path, called from a worker that is not the device's home. */
+static int co_far_away(void *arg)
+{
+    struct blk_device *dev = arg;
+    uint8_t a[5000], b[5000];
+    struct blk_extent ext;
+    unsigned depth;
+    must(worker_self() != dev->home);
+    for (unsigned i = 0; i < 50; i++) {
+        memset(a, (int)i, sizeof(a));
+        must(co_blk_write_buf(dev, i * 100, a, sizeof(a), 0) == 0);
+        must(co_blk_read_buf(dev, i * 100, b, sizeof(b)) == 0);
+        must(memcmp(a, b, sizeof(a)) == 0);
+    }
+    must(co_blk_write_zeroes(dev, 10, 100, 0) == 0);
+    must(co_blk_discard(dev, 0, 5) == 0);
+    must(co_blk_map(dev, 0, 100, &ext) == 0);
+    must(co_blk_map_chain(dev, NULL, 0, 100, &ext, &depth) == 0);
+    must(co_blk_flush(dev) == 0);
+    must(co_blk_read_buf(dev, 99999, b, 10) == -EINVAL);
+    struct blk_info info;
+    must(co_blk_info(dev, &info, NULL) == 0 && info.virtual_size == 20000);
+    blk_info_drop(&info);
+    must(co_blk_resize(dev, 30000, false, NULL) == 0 && dev->size == 30000);
+    must(co_blk_reopen(dev, false, NULL) == 0 && !dev->writable);
+    return co_blk_close(dev, NULL);
+}
+
+static int co_from_home(void *arg)
+{
+    struct runtime *rt = worker_self()->runtime;
+    struct blk_device *dev =
+        co_open_text(&fault_driver, "request-align=512,op=write,times=0,errno=none,delay=1000",
+                     co_mem("size=20000"));
+    return co_on(runtime_worker(rt, 1), co_far_away, dev);
+}
+
+START_TEST(requests_from_other_workers_hop_home)
+{
+    struct runtime_options o = {.workers = 2};
+    struct runtime *rt;
+    ck_assert_int_eq(host_open(NULL, &o.host), 0);
+    ck_assert_int_eq(runtime_open(&o, &rt), 0);
+    ck_assert_int_eq(runtime_run(rt, co_from_home, NULL), 0);
+    runtime_close(rt);
+    host_close(o.host);
+}
+END_TEST
+
 /* --- chains ----------------------------------------------------------------------------------- */
 
 CO_TEST(a_chain_of_a_thousand_layers_needs_no_deep_stack)
@@ -611,6 +660,7 @@ int main(void)
     tcase_add_test(tc, a_shared_child_lives_as_long_as_its_last_parent);
     tcase_add_test(tc, a_chain_of_a_thousand_layers_needs_no_deep_stack);
     tcase_add_test(tc, a_chain_maps_as_qemu_says);
+    tcase_add_test(tc, requests_from_other_workers_hop_home);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/host_sim.h"
 #include "block/resolver.h"
 
 /* --- the two drivers
@@ -116,8 +117,11 @@ static int co_table_inner(struct blk_device *container, const char *name, struct
     dev->driver = &half_driver;
     dev->size = half;
     dev->state = (void *)(uintptr_t)(name[1] == '2' ? half : 0);
-    TRY(blk_add_child(dev, "of", blk_ref(blk_child(container, "file"))));
-    return 0;
+    struct blk_device *of = blk_ref(blk_child(container, "file"));
+    int rc = blk_add_child(dev, "of", of);
+    if (rc < 0)
+        co_blk_close(of, NULL);
+    return rc;
 }
 
 static const struct blk_driver table_driver = {
@@ -488,6 +492,78 @@ START_TEST(trees_nest_without_a_deep_stack)
 }
 END_TEST
 
+/* Every allocation fails once, the whole open each time: an error or success, nothing else. */
+static int co_no_memory(void *arg)
+{
+    static const char *const specs[] = {"chain2.chain", "table.img//p2", "md:base.img//p1,lone.img",
+                                        "nbd+unix:///e?socket=s", "rbd:p/i:a=b"};
+    unsigned failed = 0;
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        bool fired = true;
+        for (uint64_t n = 1; fired; n++) {
+            struct resolver r = {.host = host, .drivers = drivers, .trust = TRUST_READ};
+            struct blk_device *dev = NULL;
+            struct blk_error e = {0};
+            struct alloc_fault *f = &worker_self()->alloc_fault;
+            *f = (struct alloc_fault){.countdown = n};
+            int rc = co_resolver_open(&r, specs[i], NULL, 0, &dev, &e);
+            fired = f->seen >= n;
+            *f = (struct alloc_fault){0};
+            ck_assert_msg(rc == 0 || e.text[0], "%s, allocation %u: %d", specs[i], (unsigned)n, rc);
+            ck_assert_msg((rc == 0) == (dev != NULL), "%s, allocation %u: %d %s", specs[i],
+                          (unsigned)n, rc, e.text);
+            failed += rc == -ENOMEM;
+            if (dev)
+                co_blk_close(dev, NULL);
+        }
+    }
+    ck_assert_uint_ge(failed, 50);
+    return 0;
+}
+
+START_TEST(survives_any_failed_allocation)
+{
+    runtime_run(rt, co_no_memory, NULL);
+}
+END_TEST
+
+static int co_in_the_simulator(void *arg)
+{
+    struct open_case c = {TRUST_READ, "dir/top.chain", .shape = "chain<chain<raw"};
+    struct host *real = host;
+    host = worker_self()->host;
+    int rc = co_try(&c);
+    c = (struct open_case){TRUST_READ, "dir/out.chain", .rc = -EACCES, .says = "outside"};
+    rc += co_try(&c);
+    c = (struct open_case){TRUST_READ, "dir/self.chain", .rc = -ELOOP, .says = "circle"};
+    rc += co_try(&c);
+    host = real;
+    return rc;
+}
+
+START_TEST(the_same_in_the_simulator)
+{
+    static const char *const files[][2] = {
+        {"dir/top.chain", "CHAIN|mid.chain|chain|"},
+        {"dir/mid.chain", "CHAIN|base.img|raw|"},
+        {"dir/base.img", "raw"},
+        {"dir/out.chain", "CHAIN|../x.img|raw|"},
+        {"dir/self.chain", "CHAIN|self.chain||"},
+    };
+    struct sim_options o = {.seed = 7};
+    struct host *sim;
+    struct runtime *sim_rt;
+    ck_assert_int_eq(host_sim_open(&o, &sim), 0);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        ck_assert_int_eq(host_sim_import(sim, files[i][0], files[i][1], strlen(files[i][1])), 0);
+    struct runtime_options ro = {.host = sim, .workers = 1};
+    ck_assert_int_eq(runtime_open(&ro, &sim_rt), 0);
+    ck_assert_int_eq(runtime_run(sim_rt, co_in_the_simulator, NULL), 0);
+    runtime_close(sim_rt);
+    host_close(sim);
+}
+END_TEST
+
 /* --- files, probes, guards, secrets
  * ------------------------------------------------------------------------------------- */
 
@@ -626,6 +702,8 @@ int main(void)
     tcase_add_loop_test(t, trust_table, 0, ARRAY_LEN(cases));
     tcase_add_test(t, chains_of_1024);
     tcase_add_test(t, trees_nest_without_a_deep_stack);
+    tcase_add_test(t, survives_any_failed_allocation);
+    tcase_add_test(t, the_same_in_the_simulator);
     tcase_add_test(t, bottom_files_and_probes);
     tcase_add_test(t, probed_raw_is_guarded);
     tcase_add_loop_test(t, secrets_by_id, 0, ARRAY_LEN(secrets));

@@ -183,6 +183,141 @@ START_TEST(random_work_reads_back_and_closes_dense)
 }
 END_TEST
 
+/* --- fresh images, repair, resizing --- */
+
+static int fresh_image(void *arg)
+{
+    struct blk_error e;
+    struct blk_device *dev, *file = co_open_text(&mem_driver, "size=0", NULL);
+    uint8_t byte = 5;
+    create_on(file, "", 5 * MiB, true);
+    ck_assert_int_eq(co_try_open_text(&vdi_driver, "", BLK_OPEN_WRITE, blk_ref(file), &dev, &e),
+                     -EINVAL);
+    dev = open_on(file, BLK_OPEN_WRITE | BLK_OPEN_FRESH);
+    ck_assert_int_eq(co_blk_write_buf(dev, 3 * MiB, &byte, 1, 0), 0);
+    co_close_ok(dev); /* closed without being completed: not an image */
+    ck_assert_int_eq(co_try_open_text(&vdi_driver, "", BLK_OPEN_WRITE, blk_ref(file), &dev, &e),
+                     -EINVAL);
+    dev = open_on(file, BLK_OPEN_WRITE | BLK_OPEN_FRESH);
+    ck_assert_int_eq(co_blk_complete(dev, &e), 0);
+    co_close_ok(dev);
+    dev = open_on(file, BLK_OPEN_WRITE);
+    byte = 0;
+    ck_assert_int_eq(co_blk_read_buf(dev, 3 * MiB, &byte, 1), 0);
+    ck_assert_uint_eq(byte, 5);
+    co_close_ok(dev);
+    co_close_ok(file);
+    return 0;
+}
+
+START_TEST(a_fresh_image_is_none_until_completed)
+{
+    on_host(NULL, fresh_image, NULL);
+}
+END_TEST
+
+/* Makes an image of two blocks and puts @count into its header, @entry into its map's third. */
+static struct blk_device *damaged(uint32_t count, uint32_t entry)
+{
+    struct blk_device *file = co_open_text(&mem_driver, "size=0", NULL);
+    uint8_t bytes[512];
+    struct vdi_header_disk raw;
+    memset(bytes, 3, sizeof(bytes));
+    create_on(file, "", 5 * MiB, false);
+    struct blk_device *dev = open_on(file, BLK_OPEN_WRITE);
+    ck_assert_int_eq(co_blk_write_buf(dev, 0, bytes, 512, 0), 0);
+    ck_assert_int_eq(co_blk_write_buf(dev, 1 * MiB, bytes, 512, 0), 0);
+    co_close_ok(dev);
+    ck_assert_int_eq(co_blk_read_buf(file, 0, &raw, sizeof(raw)), 0);
+    ck_assert_uint_eq(le32_get(raw.allocated), 2);
+    raw.allocated = le32_of(count);
+    ck_assert_int_eq(co_blk_write_buf(file, 0, &raw, sizeof(raw), 0), 0);
+    le32 third = le32_of(entry);
+    ck_assert_int_eq(co_blk_write_buf(file, le32_get(raw.map_offset) + 8, &third, 4, 0), 0);
+    return file;
+}
+
+static void check_finds(uint32_t count, uint32_t entry, uint64_t corruptions, uint64_t leaks)
+{
+    struct blk_error e;
+    struct blk_device *file = damaged(count, entry), *dev = open_on(file, BLK_OPEN_WRITE);
+    struct blk_check c = {0};
+    ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
+    ck_assert_uint_eq(c.corruptions, corruptions);
+    ck_assert_uint_eq(c.leaks, leaks);
+    bool hopeless = entry != VDI_FREE;
+    c = (struct blk_check){.fix_leaks = true, .fix_errors = true};
+    ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
+    ck_assert_uint_eq(c.corruptions_fixed, hopeless ? 0 : corruptions);
+    ck_assert_uint_eq(c.leaks_fixed, hopeless ? 0 : leaks);
+    uint8_t byte = 1;
+    ck_assert_int_eq(co_blk_write_buf(dev, 4 * MiB, &byte, 1, 0), hopeless ? -EROFS : 0);
+    ck_assert_int_eq(co_blk_read_buf(dev, MiB, &byte, 1), 0); /* reads go on */
+    ck_assert_uint_eq(byte, 3);
+    if (!hopeless)
+        check_clean(dev);
+    co_close_ok(dev);
+    co_close_ok(file);
+}
+
+static int checks(void *arg)
+{
+    check_finds(2, VDI_FREE, 0, 0);
+    check_finds(4, VDI_FREE, 0, 2); /* the header counts too many: a leak */
+    check_finds(1, VDI_FREE, 1, 0); /* too few */
+    check_finds(2, 1, 1, 0);        /* two entries own one block */
+    check_finds(2, 0x7fffffff, 1, 0);
+    return 0;
+}
+
+START_TEST(check_finds_and_repairs_what_can_be)
+{
+    on_host(NULL, checks, NULL);
+}
+END_TEST
+
+/* Sizes that make the map outgrow its room: it moves, and the first blocks with it. */
+static int resizing(void *arg)
+{
+    static const uint64_t sizes[] = {9 * MiB + 512, 300 * GiB, 900 * GiB,       5 * MiB,
+                                     512,           6 * MiB,   260 * GiB + 512, 10 * MiB};
+    struct blk_error e;
+    struct work w = {.seed = 4};
+    w.model = mem_zalloc(WORK_BYTES);
+    w.buffer = mem_alloc(WORK_BYTES);
+    w.file = co_open_text(&mem_driver, "size=0", NULL);
+    create_on(w.file, "", WORK_BYTES, false);
+    w.dev = open_on(w.file, BLK_OPEN_WRITE);
+    for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
+        for (unsigned k = 0; k < 20 && w.dev->size >= WORK_BYTES; k++)
+            one_step(&w);
+        ck_assert_msg(co_blk_resize(w.dev, sizes[i], true, &e) == 0, "%s", e.text);
+        ck_assert_uint_eq(w.dev->size, sizes[i]);
+        if (sizes[i] < WORK_BYTES)
+            memset(w.model + sizes[i], 0, WORK_BYTES - sizes[i]);
+        uint64_t bytes = MIN(sizes[i], WORK_BYTES);
+        ck_assert_int_eq(co_blk_read_buf(w.dev, 0, w.buffer, bytes), 0);
+        ck_assert_mem_eq(w.buffer, w.model, bytes);
+        if (i & 1) {
+            co_close_ok(w.dev);
+            w.dev = open_on(w.file, BLK_OPEN_WRITE);
+            check_clean(w.dev);
+        }
+    }
+    compare(&w);
+    co_close_ok(w.dev);
+    co_close_ok(w.file);
+    mem_free(w.model);
+    mem_free(w.buffer);
+    return 0;
+}
+
+START_TEST(resizing_keeps_what_stays_and_shows_zeroes_behind)
+{
+    on_host(NULL, resizing, NULL);
+}
+END_TEST
+
 /* --- both ways against qemu-img --- */
 
 static void run(const char *fmt, ...) printf_like(1, 2);
@@ -278,6 +413,9 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, header_bounds);
     tcase_add_loop_test(tc, random_work_reads_back_and_closes_dense, 0, 8);
+    tcase_add_test(tc, a_fresh_image_is_none_until_completed);
+    tcase_add_test(tc, check_finds_and_repairs_what_can_be);
+    tcase_add_test(tc, resizing_keeps_what_stays_and_shows_zeroes_behind);
     tcase_add_loop_test(tc, qemu_img_agrees_both_ways, 0, 4);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
