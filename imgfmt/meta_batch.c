@@ -319,7 +319,8 @@ static int co_run_batch(struct meta *m)
         m->error = rc; /* what the layers below lost by this, nobody knows: it stays failed */
         undo(m, &b);
     }
-    if (rc == 0 && b.deferred && !start_deferred(m, b.deferred))
+    m->starved = rc == 0 && b.deferred && !start_deferred(m, b.deferred);
+    if (m->starved)
         put_back_deferred(m, b.deferred);
     m->running = false;
     m->completed++;
@@ -369,8 +370,8 @@ int co_meta_settle(struct meta *m, bool flush)
             co_run_left_over(m);
         while (m->deferred_running)
             co_queue_wait(&m->background_end);
-    } while (rc == 0 && (m->dirty_count || m->deferred));
-    return rc;
+    } while (rc == 0 && (m->dirty_count || (m->deferred && !m->starved)));
+    return rc == 0 && m->deferred ? -ENOMEM : rc;
 }
 
 int meta_batch_prepare(struct meta *m)
