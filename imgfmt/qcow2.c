@@ -483,8 +483,8 @@ static int co_clusters_in_use(struct qcow2 *q, uint64_t clusters, uint64_t enoug
     *used = 0;
     with_lock(&q->alloc);
     for (uint64_t at = 0; at < clusters && *used < enough;) {
-        uint64_t value, same;
-        TRY(co_qcow2_count_same(q, at, clusters - at, &value, &same));
+        uint64_t value, same, run = MIN(clusters - at, qcow2_page_run(q, at));
+        TRY(co_qcow2_count_same(q, at, run, &value, &same));
         *used += value ? same : 0;
         at += same;
     }

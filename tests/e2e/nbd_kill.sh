@@ -8,16 +8,18 @@ kills=20
 formats="raw qcow2 vdi"
 count=$(wc -w <<<"$formats")
 
-sound() { # format: is the image fit for use? leaks are allowed
-    case $1 in
-    raw) return 0 ;;
-    qcow2)
-        qemu-img check -q -f qcow2 disk.qcow2 >check.log 2>&1
-        local rc=$?
-        [ $rc = 0 ] || [ $rc = 3 ]
-        ;;
-    *) qemu-img check -q -f "$1" "disk.$1" >check.log 2>&1 ;;
-    esac
+# Is the image fit for use? Leaks (exit status 3) are allowed. qemu-img calls a leaked block of a VDI an error ("allocated
+# blocks mismatch"), so there our own check counts too.
+sound() {
+    local f=$1 rc
+    [ "$f" = raw ] && return 0
+    qemu-img check -q -f "$f" "disk.$f" >check.log 2>&1
+    rc=$?
+    if [ "$f" = vdi ] && [ $rc != 0 ] && ! grep -v '^ERROR: allocated blocks mismatch' check.log | grep -q ERROR; then
+        "$LAMINA" check -f vdi "disk.$f" >>check.log 2>&1
+        rc=$?
+    fi
+    [ $rc = 0 ] || [ $rc = 3 ]
 }
 
 kill_rounds() { # format rounds

@@ -17,7 +17,7 @@ bool sweep_long(void)
     return text && *text && strcmp(text, "0") != 0;
 }
 
-#define STUCK_SECONDS 10
+#define STUCK_SECONDS 60
 
 static char running[1200]; /* for the signal handler */
 

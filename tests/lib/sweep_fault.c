@@ -70,6 +70,7 @@ static void arm(struct faulted *f)
         return;
     }
     if (m->target == FAULT_ALLOC) {
+        f->w.alloc_nth = f->point.nth;
         worker_self()->alloc_fault =
             (struct alloc_fault){.countdown = f->point.nth, .sticky = m->fault.times == FOREVER};
         return;
@@ -144,10 +145,8 @@ static int fault_main(void *arg)
     arm(f);
     co_sweep_steps(w);
     count(f);
-    f->fired = modes[f->point.mode].target == FAULT_ALLOC ? f->allocs >= f->point.nth
-                                                          : host_sim_fired(w->run.host) > 0;
-    f->fired &= f->point.nth > 0;
     sweep_disarm(w);
+    f->fired = w->fired;
     co_recover(w);
     if (w->dev) {
         co_sweep_allocate(w);

@@ -67,6 +67,8 @@ struct sweep_work {
     struct blk_device *dev; /* NULL: not open */
     bool faults;            /* errors are allowed */
     bool loses;             /* the fault drops unsynced data */
+    uint64_t alloc_nth;     /* the allocation that fails; 0: none */
+    bool fired;             /* a fault has fired; up to date once it is disarmed */
     uint64_t fired_before;  /* faults that had fired when the device was opened */
     bool lost;              /* an fsync failed with loss since: the page cache may show anything
                                where data was lost, so reads are not checked until it is reopened */

@@ -355,6 +355,8 @@ bool sweep_lost(struct sweep_work *w)
 void sweep_disarm(struct sweep_work *w)
 {
     sweep_lost(w);
+    w->fired |= host_sim_fired(w->run.host) > 0;
+    w->fired |= w->alloc_nth && worker_self()->alloc_fault.seen >= w->alloc_nth;
     host_sim_fault(w->run.host, NULL);
     w->fired_before = 0;
     worker_self()->alloc_fault = (struct alloc_fault){0};
