@@ -670,6 +670,143 @@ START_TEST(writes_go_out_in_order_and_no_more_than_needed)
 }
 END_TEST
 
+/* --- when freed space is used again --- */
+
+/* A toy over a layer that can be slowed down, its first @clusters written and durable. */
+static struct blk_device *co_filled(struct work *w, unsigned clusters)
+{
+    memset(&how, 0, sizeof(how));
+    begin(w, false);
+    struct blk_device *slow = co_open_text(&fault_driver, "", blk_ref(w->file));
+    w->dev = open_toy(slow, NULL, BLK_OPEN_WRITE);
+    for (unsigned i = 0; i < clusters; i++) {
+        memset(w->buffer, 1 + i, UNIT);
+        ck_assert_int_eq(co_blk_write_buf(w->dev, i * UNIT, w->buffer, UNIT, 0), 0);
+    }
+    ck_assert_int_eq(co_blk_flush(w->dev), 0);
+    return slow;
+}
+
+static uint64_t offset_of(struct work *w, uint64_t cluster)
+{
+    struct toy *t = w->dev->state;
+    struct map_cell cell;
+    ck_assert_int_eq(co_map_cell(&t->map, cluster, &cell), 0);
+    return cell.offset;
+}
+
+static void co_done(struct work *w, struct blk_device *below)
+{
+    co_close_ok(w->dev);
+    co_close_ok(below);
+    end(w);
+}
+
+static int read_first(void *arg)
+{
+    struct work *w = arg;
+    return co_blk_read_buf(w->dev, 0, w->buffer, UNIT);
+}
+
+static int slow_reader(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    uint8_t other[UNIT];
+    memset(other, 99, sizeof(other));
+    struct co_group g;
+    co_group_init(&g, 0);
+    fault_set(slow, &(struct fault_rule){.op = FAULT_READ, .nth = 1, .delay_ns = 100000000});
+    co_group_start(&g, read_first, &w); /* has looked, and waits for the disk */
+    uint64_t place = offset_of(&w, 0);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    co_sleep(1000000);
+    for (unsigned i = 10; i < 20; i++) {
+        ck_assert_int_eq(co_blk_write_buf(w.dev, i * UNIT, other, UNIT, 0), 0);
+        ck_assert_uint_ne(offset_of(&w, i), place); /* M5: somebody still reads there */
+    }
+    ck_assert_int_eq(co_group_wait(&g), 0);
+    ck_assert_uint_eq(w.buffer[0], 1);
+    co_sleep(1000000);
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 30 * UNIT, other, UNIT, 0), 0);
+    ck_assert_uint_eq(offset_of(&w, 30), place); /* now it is free */
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(space_that_is_being_read_is_not_reused)
+{
+    on_host(NULL, slow_reader, NULL);
+}
+END_TEST
+
+static int flush_it(void *arg)
+{
+    return co_blk_flush(((struct work *)arg)->dev);
+}
+
+static int two_batches(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    struct toy *t = w.dev->state;
+    uint64_t first = offset_of(&w, 0) / UNIT, second = offset_of(&w, 1) / UNIT;
+    struct co_group g;
+    co_group_init(&g, 0);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    fault_set(slow, &(struct fault_rule){.op = FAULT_WRITE, .nth = 1, .delay_ns = 20000000});
+    co_group_start(&g, flush_it, &w); /* its batch holds the first discard only */
+    ck_assert_int_eq(co_blk_discard(w.dev, UNIT, UNIT), 0);
+    ck_assert_int_eq(co_group_wait(&g), 0);
+    co_sleep(1000000);
+    ck_assert_uint_eq(t->refs[first], 0);
+    ck_assert_uint_eq(t->refs[second], 1); /* not durable yet */
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    co_sleep(1000000);
+    ck_assert_uint_eq(t->refs[second], 0);
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(space_is_released_with_the_batch_that_let_it_go)
+{
+    on_host(NULL, two_batches, NULL);
+}
+END_TEST
+
+static int reuse_order(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    co_close_ok(w.dev);
+    struct blk_device *log = co_open_text(&log_driver, "", blk_ref(slow));
+    w.dev = open_toy(log, NULL, BLK_OPEN_WRITE);
+    uint8_t byte = 3;
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 50 * UNIT + 100, &byte, 1, 0), 0);
+    /* The old bytes around it are covered, and durable before the entry. */
+    uint64_t covered = 0;
+    for (size_t i = 0; i < log_count(log); i++)
+        covered += log_at(log, i)->bytes;
+    ck_assert_uint_eq(covered, UNIT);
+    log_clear(log);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    static const enum log_op ops[] = {LOG_FLUSH, LOG_WRITE, LOG_FLUSH};
+    ck_assert_uint_eq(log_count(log), ARRAY_LEN(ops));
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+        ck_assert_uint_eq(log_at(log, i)->op, ops[i]);
+    co_close_ok(log);
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(reused_space_is_covered_and_durable_before_it_is_shown)
+{
+    on_host(NULL, reuse_order, NULL);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("map");
@@ -681,6 +818,9 @@ int main(void)
     tcase_add_test(tc, a_failed_write_leaves_old_or_new);
     tcase_add_test(tc, a_failed_flush_stays_failed_and_nothing_is_allocated_any_more);
     tcase_add_test(tc, writes_go_out_in_order_and_no_more_than_needed);
+    tcase_add_test(tc, space_that_is_being_read_is_not_reused);
+    tcase_add_test(tc, space_is_released_with_the_batch_that_let_it_go);
+    tcase_add_test(tc, reused_space_is_covered_and_durable_before_it_is_shown);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
