@@ -410,7 +410,7 @@ static int co_file_info(struct blk_device *dev, struct blk_info *out, struct blk
     const struct file *f = dev->state;
     struct host_stat st;
     if (co_host_fstat(f->host, &st) == 0)
-        out->actual_size = st.allocated;
+        out->actual_size = st.type == HOST_FILE_BLOCK ? 0 : st.allocated; /* as QEMU says */
     return 0;
 }
 

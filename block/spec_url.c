@@ -175,7 +175,7 @@ static int parse_nbd(const char *text, const struct nbd_scheme *s, json_t *tree,
     int rc = 0;
     auto_free char *rest = mem_strdup(text + strlen(s->prefix));
     json_t *server = json_object();
-    if (!rest || json_object_set_new(tree, "server", server) < 0)
+    if (json_object_set_new(tree, "server", server) < 0 || !rest)
         return err_set(e, -ENOMEM, "no memory for a spec");
     set(tree, "driver", "nbd", &rc);
     if (s->tls && json_object_set_new(tree, "tls", json_true()) < 0)

@@ -98,8 +98,6 @@ static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
     now.l1_offset = h->l1_offset;
     now.l1_entries = h->l1_entries;
     int rc = co_qcow2_put_header(q, &now);
-    if (rc < 0)
-        q->failed = rc; /* which size the file has is not known now */
     co_mutex_unlock(&q->alloc);
     return rc;
 }

@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "block/ctl.h"
@@ -308,8 +309,21 @@ static int co_serve(void *arg)
     return rc ? rc : closed;
 }
 
+/* Clients are descriptors; the usual soft limit of 1024 is there for select(), which we do not use.
+ */
+static void allow_many_descriptors(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
 int serve_run(struct serve_plan *plan)
 {
+    allow_many_descriptors();
     tool_block_signals(stop_signals);
     return tool_run_workers(plan->tool, plan->workers, 0, co_serve, plan) < 0 ? 1 : 0;
 }

@@ -68,6 +68,36 @@ for job in "randwrite 4k 32" "randrw 64k 8" "write 1M 4"; do
 done
 stop
 
+# Every host, buffered and not (a file system without direct I/O says so).
+for host in uring threads; do
+    for cache in writeback none; do
+        what="--host $host --cache $cache"
+        rm -f out.img
+        "$LAMINA" serve -q -f raw --host $host --cache $cache --socket "$sock.try" fio.img >try.log 2>&1 &
+        try=$!
+        for _ in $(seq 100); do [ -S "$sock.try" ] && break; kill -0 $try 2>/dev/null || break; sleep 0.02; done
+        if [ ! -S "$sock.try" ]; then
+            echo "skip - $what: $(head -n 1 try.log)"
+            continue
+        fi
+        kill $try
+        wait $try
+        serve -f raw --host $host --cache $cache fio.img
+        check "$what: fio with verification" fio --name=v --ioengine=nbd --uri="$uri" --rw=randwrite --bs=4k --iodepth=32 \
+            --size=16M --verify=crc32c --do_verify=1 --verify_fatal=1
+        check "$what: odd edges" qemu-io -f raw -c 'write -P 5 777 12345' -c 'read -P 5 777 12345' -c 'write -z 100 1000' \
+            -c 'read -P 0 100 677' "$uri"
+        check "$what: nbdcopy" nbdcopy -C 2 "$uri" out.img
+        check "$what: clean stop" stop
+        check "$what: the file is what was read" cmp fio.img out.img
+    done
+done
+
+serve -f raw fio.img
+check "a second writable server is refused" bash -c "! '$LAMINA' serve -f raw --socket '$sock.2' fio.img"
+check "so is QEMU" bash -c "! qemu-io -f raw -c 'read 0 1' fio.img"
+stop
+
 truncate -s 1M a.img
 truncate -s 2M b.img
 serve -f raw a.img b.img

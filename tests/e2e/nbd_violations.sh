@@ -248,6 +248,19 @@ def hundreds_of_silent_clients_do_not_keep_a_real_one_out():
         closed(s)
 
 @case
+def a_thousand_idle_clients_cost_little():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    n = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 50)
+    before = rss()
+    crowd = [enter() for _ in range(n)]
+    served()
+    each = (rss() - before) / n
+    print("# %d idle clients, %.1f KiB each" % (n, each))
+    assert each < (400 if "address" in os.environ["BUILD"] else 32)
+    for s in crowd:
+        s.close()
+
+@case
 def thousands_of_random_breaches():
     rng = random.Random(5)
     before, begin, n = None, time.time(), 0

@@ -405,10 +405,36 @@ static int co_sim_errors(void *arg)
     return 0;
 }
 
+static int co_sim_device(void *arg)
+{
+    static uint8_t buf[20000];
+    struct blk_device *dev;
+    struct blk_extent ext;
+    struct blk_error e = {0};
+    ck_assert_int_eq(try_file("/dev/sdz", "", BLK_OPEN_WRITE, &dev, &e), 0);
+    ck_assert_uint_eq(dev->size, 1 << 20);
+    ck_assert(!dev->limits.growable && !dev->limits.fresh_reads_zero);
+    ck_assert_int_eq(co_blk_read_buf(dev, 0, buf, sizeof(buf)), 0);
+    ck_assert(!mem_is_zero(buf, sizeof(buf)));
+    ck_assert_int_eq(co_blk_map(dev, 0, 1 << 20, &ext), 0);
+    ck_assert(ext.flags & BLK_EXT_DATA);
+    ck_assert_int_eq(co_blk_write_zeroes(dev, 1000, 15000, BLK_MAY_UNMAP), 0);
+    ck_assert_int_eq(co_blk_read_buf(dev, 0, buf, sizeof(buf)), 0);
+    ck_assert(mem_is_zero(buf + 1000, 15000) && !mem_is_zero(buf, 1000));
+    ck_assert(!mem_is_zero(buf + 16000, 4000));
+    ck_assert_int_eq(co_blk_write_buf(dev, (1 << 20) - 5, buf, 10, 0), -ENOSPC);
+    ck_assert_int_eq(co_blk_resize(dev, 1 << 19, true, &e), -ENOTSUP);
+    ck_assert_int_eq(co_blk_discard(dev, 0, 1 << 20), 0);
+    ck_assert_int_eq(co_blk_flush(dev), 0);
+    co_close_ok(dev);
+    return 0;
+}
+
 static void on_sim(int (*fn)(void *arg), bool in_order)
 {
     struct host *h;
     ck_assert_int_eq(host_sim_open(&(struct sim_options){.seed = 1, .in_order = in_order}, &h), 0);
+    ck_assert_int_eq(host_sim_add_device(h, "/dev/sdz", 1 << 20), 0);
     on_this_host(h, fn, h);
     host_close(h);
 }
@@ -416,6 +442,12 @@ static void on_sim(int (*fn)(void *arg), bool in_order)
 START_TEST(flushes_are_shared_and_their_failure_sticks)
 {
     on_sim(co_sim_flushes, false);
+}
+END_TEST
+
+START_TEST(a_block_device_keeps_its_size_and_forgets_nothing)
+{
+    on_sim(co_sim_device, false);
 }
 END_TEST
 
@@ -500,6 +532,7 @@ int main(void)
     tcase_add_test(tc, a_copy_may_come_from_many_places);
     tcase_add_test(tc, a_file_that_was_cut_behind_our_back_reads_zero);
     tcase_add_test(tc, flushes_are_shared_and_their_failure_sticks);
+    tcase_add_test(tc, a_block_device_keeps_its_size_and_forgets_nothing);
     tcase_add_test(tc, errors_of_the_disk_come_up_unchanged);
     tcase_add_test(tc, raw_is_created_as_asked);
     tcase_add_test(tc, a_guest_cannot_make_a_probed_disk_another_format);

@@ -199,15 +199,28 @@ static void fill_folder(void)
     ck_assert_int_eq(symlink("sub/base.img", "in-link"), 0);
 }
 
-static void setup(void)
+static void enter_folder(void)
 {
-    struct runtime_options o = {.workers = 1};
     const char *tmp = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%s/resolver.XXXXXX", tmp ? tmp : "/tmp");
     was_in = getcwd(NULL, 0);
     ck_assert_ptr_nonnull(mkdtemp(folder));
     ck_assert_int_eq(chdir(folder), 0);
     fill_folder();
+}
+
+static void leave_folder(void)
+{
+    char command[300];
+    ck_assert_int_eq(chdir(was_in), 0);
+    free(was_in);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+static void setup(void)
+{
+    struct runtime_options o = {.workers = 1};
     ck_assert_int_eq(host_open("threads", &host), 0);
     o.host = host;
     ck_assert_int_eq(runtime_open(&o, &rt), 0);
@@ -215,13 +228,8 @@ static void setup(void)
 
 static void teardown(void)
 {
-    char command[300];
     runtime_close(rt);
     host_close(host);
-    ck_assert_int_eq(chdir(was_in), 0);
-    free(was_in);
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    ck_assert_int_eq(system(command), 0);
 }
 
 /* --- one open
@@ -698,6 +706,7 @@ int main(void)
     Suite *s = suite_create("resolver");
     TCase *t = tcase_create("resolver");
     tcase_set_timeout(t, 60);
+    tcase_add_unchecked_fixture(t, enter_folder, leave_folder);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, trust_table, 0, ARRAY_LEN(cases));
     tcase_add_test(t, chains_of_1024);
