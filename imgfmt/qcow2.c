@@ -36,10 +36,26 @@ int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h)
 
     memcpy(sector, q->sector, sizeof(sector));
     qcow2_header_put(h, q->hidden, sector);
+    q->header_unsure = true;
     TRY(co_blk_write_buf(q->map.file, 0, sector, sizeof(sector), q->map.fresh ? 0 : BLK_FUA));
+    q->header_unsure = false;
     memcpy(q->sector, sector, sizeof(sector));
     q->header = *h;
     return 0;
+}
+
+int co_qcow2_sure_header(struct qcow2 *q)
+{
+    assert_held(&q->alloc);
+    return likely(!q->header_unsure) ? 0 : co_qcow2_put_header(q, &q->header);
+}
+
+static int co_sure_header(struct qcow2 *q)
+{
+    if (likely(!q->header_unsure))
+        return 0;
+    with_lock(&q->alloc);
+    return co_qcow2_sure_header(q);
 }
 
 static int co_before_first_write(struct map *m)
@@ -362,6 +378,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     if (!q->map.file)
         return err_set(e, -EINVAL, "qcow2 needs a \"file\"");
     q->map.data = q->map.file;
+    q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     TRY(open_map(q, opts, e));
     return ask_for_backing(q, opener, e);
@@ -417,6 +434,10 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
     bool flush = dev->open_flags & BLK_OPEN_WRITE && !q->map.fresh;
     int rc = co_qcow2_settle(q, flush);
 
+    if (rc == 0)
+        rc = co_sure_header(q);
+    if (rc == 0 && dev->writable)
+        co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
     co_free(q);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
@@ -428,6 +449,7 @@ static int co_complete(struct blk_device *dev, struct blk_error *e)
     int rc = co_qcow2_settle(q, false);
 
     if (rc == 0) {
+        co_qcow2_trim_file(q);
         q->hidden = false; /* Q7 */
         rc = co_qcow2_put_header(q, &q->header);
     }
@@ -452,6 +474,20 @@ static int needs_backing(struct blk_device *dev)
     return qcow2_of_dev(dev)->backing_missing ? -ENOTSUP : 0;
 }
 
+static int co_may_write(struct blk_device *dev)
+{
+    TRY(needs_backing(dev));
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return -EROFS; /* opened to be repaired: tables may be anywhere */
+    return co_sure_header(qcow2_of_dev(dev));
+}
+
+static int co_flush(struct blk_device *dev)
+{
+    TRY(co_sure_header(qcow2_of_dev(dev)));
+    return co_map_flush(dev);
+}
+
 static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
 {
     TRY(needs_backing(dev));
@@ -460,20 +496,26 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
 
 static int co_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_write(dev, offset, from, flags);
 }
 
 static int co_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_write_zeroes(dev, offset, bytes, flags);
 }
 
 static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_discard(dev, offset, bytes);
+}
+
+static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
+{
+    TRY(co_may_write(dev));
+    return co_map_copy(dev, offset, from);
 }
 
 /* Gives how many clusters of the file's first @clusters are in use, or @enough if at least so many.
@@ -483,8 +525,10 @@ static int co_clusters_in_use(struct qcow2 *q, uint64_t clusters, uint64_t enoug
     *used = 0;
     with_lock(&q->alloc);
     for (uint64_t at = 0; at < clusters && *used < enough;) {
-        uint64_t value, same, run = MIN(clusters - at, qcow2_page_run(q, at));
-        TRY(co_qcow2_count_same(q, at, run, &value, &same));
+        uint64_t value = 0, run = MIN(clusters - at, qcow2_page_run(q, at)), same = run;
+        int rc = co_qcow2_count_same(q, at, run, &value, &same);
+        if (rc < 0 && rc != -ENOENT) /* no refcount block: nothing is in use */
+            return rc;
         *used += value ? same : 0;
         at += same;
     }
@@ -522,7 +566,9 @@ static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struc
 static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out)
 {
-    return !qcow2_of_dev(dev)->backing_missing && map_resolve(dev, offset, bytes, write, out);
+    const struct qcow2 *q = qcow2_of_dev(dev);
+    return !q->backing_missing && !(write && q->header_unsure) &&
+           map_resolve(dev, offset, bytes, write, out);
 }
 
 static int probe(const struct blk_probe *p, const char **reason)
@@ -558,6 +604,7 @@ const struct blk_driver qcow2_driver = {
     .title = "QEMU's copy-on-write image, versions 2 and 3",
     .extensions = "qcow2 qcow2c",
     .is_format = true,
+    .handles_fua = true,
     .compresses = true,
     .open_options = open_options,
     .create_options = qcow2_create_options,
@@ -571,10 +618,10 @@ const struct blk_driver qcow2_driver = {
     .co_write = co_write,
     .co_write_zeroes = co_write_zeroes,
     .co_discard = co_discard,
-    .co_flush = co_map_flush,
+    .co_flush = co_flush,
     .resolve = resolve,
     .co_map = co_map,
-    .co_copy = co_map_copy,
+    .co_copy = co_copy,
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
     .co_check = co_qcow2_check,

@@ -215,11 +215,12 @@ struct qcow2 {
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
-    int failed;         /* a header or table write failed half way: nothing is allocated again */
-    uint64_t next;      /* clusters from here up have never been handed out; UINT64_MAX: unknown */
-    uint64_t used_end;  /* clusters below were used or lie inside the file when it was opened */
-    uint64_t scan;      /* the search for holes: clusters below were looked at */
-    uint64_t table_seq; /* raised when a refcount table entry changes */
+    bool header_unsure;  /* a write of the header failed: what the file says is not known */
+    uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
+    uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */
+    uint64_t file_bytes; /* the file's length when it was opened */
+    uint64_t scan;       /* the search for holes: clusters below were looked at */
+    uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
@@ -251,6 +252,9 @@ extern const struct blk_driver qcow2_driver;
 /* Writes the header's sector with @h's fields; durable when it returns (not in fresh mode). On
  * success @h is the image's header. */
 must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
+/* After a failed write of the header the file may say what it was to say, or what it said: until it
+ * has been written again nothing is allocated, written or called durable. Caller holds alloc. */
+must_use int co_qcow2_sure_header(struct qcow2 *q);
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
 /* Writes everything back, with all that was let go of counted (@flush: durable). */
 must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
@@ -263,6 +267,8 @@ bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
 int co_qcow2_place_table(struct map *m, uint64_t *offset);
 int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused);
+/* Before closing: the file needs no more than what was ever handed out. */
+void co_qcow2_trim_file(struct qcow2 *q);
 /* @clusters that lie together, counted; for tables. Caller holds alloc. */
 must_use int co_qcow2_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
 /* The count of one cluster, 0 where there is no block. -EIO: the table points nowhere sensible. */

@@ -47,5 +47,23 @@ kill_rounds() { # format rounds
     is "$f: kills after which a flushed write was lost" "$lost" 0
     is "$f: kills after which the image was not sound" "$broken" 0
 }
-for f in $formats; do kill_rounds "$f" $((kills / count + 1)); done
+# Would it be seen? One flushed block of the raw image is set back to zeroes behind the server's back.
+loss_is_seen() {
+    python3 - <<'END'
+import struct
+marks = struct.iter_unpack("<QQQ", open("state", "rb").read())
+block = next(i for i, (issued, acked, flushed) in enumerate(marks) if flushed)
+with open("disk.raw", "r+b") as f:
+    f.seek(block * 4096)
+    f.write(bytes(4096))
+END
+    serve -f raw disk.raw
+    "$load" --socket "$sock" --mode check --cpu -1 --state state >check.log 2>&1
+    is "a loss would be seen" "$(jq -c '[.lost]' <<<"$(tail -n 1 check.log)")" "[1]"
+    stop
+}
+
+kill_rounds raw $((kills / count + 1))
+loss_is_seen
+for f in ${formats#raw}; do kill_rounds "$f" $((kills / count + 1)); done
 exit $bad
