@@ -510,6 +510,8 @@ static int needs_backing(struct blk_device *dev)
 static int co_may_write(struct blk_device *dev)
 {
     TRY(needs_backing(dev));
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return -EROFS; /* opened to be repaired: tables may be anywhere */
     return co_sure_header(qcow2_of_dev(dev));
 }
 
@@ -641,6 +643,7 @@ const struct blk_driver qcow2_driver = {
     .create_options = qcow2_create_options,
     .probe = probe,
     .co_create = co_qcow2_create,
+    .co_measure = co_qcow2_measure,
     .co_open = co_open,
     .co_opened = co_opened,
     .co_close = co_close,

@@ -21,8 +21,9 @@ enum qcow2_refs_mark {
 struct qcow2_refs {
     void **root;
     uint64_t bytes, limit; /* of memory */
-    uint64_t memo_index;   /* the leaf that was used last */
-    uint32_t *memo;
+    bool memo_valid;
+    uint64_t memo_index; /* the leaf that was looked for last */
+    uint32_t *memo;      /* NULL: it is not there */
 };
 
 /* One reference more. -ENOMEM; -EFBIG beyond @limit bytes of memory. */

@@ -220,6 +220,8 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
     size = align_up(size, 512); /* as every reader of qcow2 counts */
     if (size == q->header.size)
         return 0;
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return err_set(e, -EROFS, "the image is open for check and repair only");
     if (q->backing_missing)
         return err_set(e, -ENOTSUP,
                        "the backing file was not opened, so what the new part would show is "
