@@ -51,8 +51,8 @@ static int refer_marked(struct qcow2_checker *k, const char *what, uint64_t offs
     /* The last cluster of a file need not be whole. */
     if (!add_u64(offset, bytes, &end) || end >= QCOW2_MAX_OFFSET ||
         (end > k->file_bytes && end - k->file_bytes >= cluster)) {
-        qcow2_check_say(k, "ERROR: %s at offset 0x%" PRIx64 " reaches beyond the end of the file", what,
-            offset);
+        qcow2_check_say(k, "ERROR: %s at offset 0x%" PRIx64 " reaches beyond the end of the file",
+                        what, offset);
         k->c->corruptions++;
         k->bad_flags |= mark == QCOW2_SEEN_COPIED; /* nothing can be counted there */
         return 0;
@@ -89,8 +89,9 @@ void co_qcow2_check_read(struct qcow2_checker *k, uint64_t offset, void *to, uin
 static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow2_entry *e)
 {
     if (raw & QCOW2_COPIED) {
-        qcow2_check_say(k, "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
-            e->offset);
+        qcow2_check_say(k,
+                        "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
+                        e->offset);
         k->c->corruptions++;
         k->bad_entries |= !k->snapshot;
     }
@@ -114,7 +115,8 @@ static int check_entry(struct qcow2_checker *k, uint64_t raw, uint64_t *next)
     if (e.state == MAP_PACKED && rc == 0)
         return check_packed(k, raw, &e);
     if (rc < 0) {
-        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold", raw);
+        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
+                        raw);
         k->c->corruptions++;
         k->bad_entries |= !k->snapshot;
         return 0;
@@ -191,7 +193,8 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
         k->bad_entries |= !k->snapshot;
     }
     if (offset & (k->q->map.cluster_bytes - 1)) {
-        qcow2_check_say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " does not begin at a cluster", offset);
+        qcow2_check_say(
+            k, "ERROR: the L2 table at offset 0x%" PRIx64 " does not begin at a cluster", offset);
         k->c->corruptions++;
         return 0;
     }
@@ -202,7 +205,8 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
      */
     if (qcow2_refs_get(&k->refs, offset >> k->q->header.cluster_bits) >
         k->q->header.snapshot_count + 1ULL) {
-        qcow2_check_say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " is used more than once", offset);
+        qcow2_check_say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " is used more than once",
+                        offset);
         k->c->corruptions++;
         return 0;
     }
@@ -244,7 +248,8 @@ static int co_check_snapshot(void *arg, const struct qcow2_snapshot *s)
     if (s->l1_entries == 0)
         return 0;
     if (s->l1_entries * 8ULL > QCOW2_MAX_L1_BYTES || s->l1_offset & (k->q->map.cluster_bytes - 1)) {
-        qcow2_check_say(k, "ERROR: the L1 table of a snapshot, at offset 0x%" PRIx64 ", is none", s->l1_offset);
+        qcow2_check_say(k, "ERROR: the L1 table of a snapshot, at offset 0x%" PRIx64 ", is none",
+                        s->l1_offset);
         k->c->corruptions++;
         return 0;
     }
@@ -331,11 +336,13 @@ static int co_refer_block(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 
     (void)at;
     if (raw & QCOW2_TABLE_RESERVED) {
-        qcow2_check_say(k, "ERROR: a refcount table entry 0x%016" PRIx64 " has reserved bits set", raw);
+        qcow2_check_say(k, "ERROR: a refcount table entry 0x%016" PRIx64 " has reserved bits set",
+                        raw);
         table_fault(k, 1);
     }
     if (offset & (k->q->map.cluster_bytes - 1)) {
-        qcow2_check_say(k, "ERROR: the refcount block at offset 0x%" PRIx64 " does not begin at a cluster",
+        qcow2_check_say(
+            k, "ERROR: the refcount block at offset 0x%" PRIx64 " does not begin at a cluster",
             offset);
         table_fault(k, 1);
         return 0;
@@ -356,7 +363,8 @@ static int co_refer_all(struct qcow2_checker *k, struct blk_error *e)
         TRY(co_check_snapshots(k, e));
     TRY(co_check_bitmaps(k, e));
     TRY(refer_counts(k, "the refcount table", h->refcount_table_offset, table_bytes));
-    return co_qcow2_check_each(k, h->refcount_table_offset, qcow2_table_entries(k->q), co_refer_block);
+    return co_qcow2_check_each(k, h->refcount_table_offset, qcow2_table_entries(k->q),
+                               co_refer_block);
 }
 
 /* Lowers one count to what it should be. */
@@ -374,8 +382,8 @@ static int co_mend_count(struct qcow2_checker *k, uint64_t cluster, uint64_t cou
 
     if (count <= should || should == QCOW2_REFS_MAX)
         return 0;
-    qcow2_check_say(k, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster, count,
-        should);
+    qcow2_check_say(k, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                    cluster, count, should);
     if (co_fix_leak(k, cluster, count, should) == 0) {
         k->c->leaks_fixed++;
         k->too_high--;
@@ -395,14 +403,14 @@ static int co_compare_one(struct qcow2_checker *k, uint64_t cluster, uint64_t co
     if (count == should || (should == QCOW2_REFS_MAX && count > should))
         return 0;
     if (count < should) {
-        qcow2_check_say(k, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster, count,
-            should);
+        qcow2_check_say(k, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                        cluster, count, should);
         k->too_low++;
         return 0;
     }
     if (!k->c->fix_leaks)
-        qcow2_check_say(k, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
-            count, should);
+        qcow2_check_say(k, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                        cluster, count, should);
     k->too_high++;
     return 0;
 }

@@ -15,7 +15,7 @@ struct qcow2_checker {
     bool snapshot;    /* the tables of one are being counted: no marks, no facts */
     bool bad_entries; /* entries whose repair is known: reserved bits, flags of packed clusters */
     bool bad_flags;   /* a COPIED flag contradicts its count */
-    bool bad_table;   /* the refcount table or a block cannot be trusted: nothing is written there */
+    bool bad_table; /* the refcount table or a block cannot be trusted: nothing is written there */
     uint64_t table_faults;      /* corruptions among those that a new table mends */
     uint64_t too_low, too_high; /* counts */
 

@@ -33,7 +33,8 @@ static uint32_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
     r->memo = NULL;
     for (int level = QCOW2_REFS_LEVELS; level >= 0; level--) {
         if (!*node && create)
-            *node = make(r, level ? NODE_CHILDREN * sizeof(void *) : LEAF_COUNTERS * sizeof(uint32_t));
+            *node =
+                make(r, level ? NODE_CHILDREN * sizeof(void *) : LEAF_COUNTERS * sizeof(uint32_t));
         if (!*node)
             return NULL;
         if (level)
