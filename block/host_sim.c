@@ -87,11 +87,12 @@ void co_sim_event_wait(struct sim_event *ev)
         co_suspend();
 }
 
-/* Most calls take 10 to 100 microseconds, some twenty times that. */
+/* Most calls take 10 to 100 microseconds, some twenty times that, a few two hundred times. */
 static uint64_t latency(struct sim_host *h)
 {
     uint64_t ns = 10000 + sim_rng_below(&h->rng, 90000);
-    return sim_rng_below(&h->rng, 12) == 0 ? ns * 20 : ns;
+    uint64_t slow = sim_rng_below(&h->rng, 96);
+    return slow < 2 ? ns * 200 : slow < 10 ? ns * 20 : ns;
 }
 
 void co_sim_latency(struct sim_host *h)

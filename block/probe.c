@@ -4,6 +4,22 @@
  * claims is raw. */
 #include "block/resolver_private.h"
 
+/* Reads what is stored and takes holes for the zeroes they are: on ext4, reading preallocated space
+ * would make it look like data afterwards, and `map` would say so. */
+static int co_read_stored(struct blk_device *file, uint64_t offset, uint8_t *to, uint64_t bytes)
+{
+    struct blk_extent ext;
+    for (; bytes > 0; offset += ext.bytes, to += ext.bytes, bytes -= ext.bytes) {
+        if (co_blk_map(file, offset, bytes, &ext) < 0)
+            return co_blk_read_buf(file, offset, to, bytes);
+        if (ext.flags & BLK_EXT_ZERO)
+            memset(to, 0, ext.bytes);
+        else
+            TRY(co_blk_read_buf(file, offset, to, ext.bytes));
+    }
+    return 0;
+}
+
 static int co_read_ends(struct blk_device *file, struct blk_probe *p, uint8_t *head, uint8_t *tail)
 {
     p->size = file->size;
@@ -11,8 +27,8 @@ static int co_read_ends(struct blk_device *file, struct blk_probe *p, uint8_t *h
     p->tail_bytes = (size_t)MIN(file->size, BLK_PROBE_TAIL);
     p->head = head;
     p->tail = tail;
-    TRY(co_blk_read_buf(file, 0, head, p->head_bytes));
-    return co_blk_read_buf(file, file->size - p->tail_bytes, tail, p->tail_bytes);
+    TRY(co_read_stored(file, 0, head, p->head_bytes));
+    return co_read_stored(file, file->size - p->tail_bytes, tail, p->tail_bytes);
 }
 
 static const struct blk_driver *best_of(const struct resolver *r, const struct blk_probe *p,

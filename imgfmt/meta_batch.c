@@ -319,8 +319,7 @@ static int co_run_batch(struct meta *m)
         m->error = rc; /* what the layers below lost by this, nobody knows: it stays failed */
         undo(m, &b);
     }
-    m->starved = rc == 0 && b.deferred && !start_deferred(m, b.deferred);
-    if (m->starved)
+    if (rc == 0 && b.deferred && !start_deferred(m, b.deferred))
         put_back_deferred(m, b.deferred);
     m->running = false;
     m->completed++;
@@ -348,6 +347,18 @@ int co_meta_write_back(struct meta *m, bool flush)
     return m->error < 0 ? m->error : co_run_batch(m);
 }
 
+/* Deferred calls whose batch is done, but for which no coroutine could be had. */
+static void co_run_stranded(struct meta *m)
+{
+    while (m->deferred && m->deferred->taken) {
+        struct meta_deferred *d = m->deferred;
+        m->deferred = d->next;
+        if (!m->deferred)
+            m->deferred_end = &m->deferred;
+        d->co_fn(d);
+    }
+}
+
 int co_meta_settle(struct meta *m, bool flush)
 {
     int rc;
@@ -355,8 +366,10 @@ int co_meta_settle(struct meta *m, bool flush)
         rc = co_meta_write_back(m, flush);
         while (m->deferred_running)
             co_queue_wait(&m->background_end);
-    } while (rc == 0 && (m->dirty_count || (m->deferred && !m->starved)));
-    return rc == 0 && m->deferred ? -ENOMEM : rc;
+        if (rc == 0)
+            co_run_stranded(m);
+    } while (rc == 0 && (m->dirty_count || m->deferred));
+    return rc;
 }
 
 int meta_batch_prepare(struct meta *m)

@@ -58,7 +58,6 @@ struct meta {
     bool timer_armed, pressed;
     unsigned background; /* coroutines of ours: write-back and deferred calls */
     unsigned deferred_running;
-    bool starved; /* no memory to run the last batch's deferred calls: they went back */
     struct co_queue background_end;
 };
 

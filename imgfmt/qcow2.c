@@ -36,10 +36,26 @@ int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h)
 
     memcpy(sector, q->sector, sizeof(sector));
     qcow2_header_put(h, q->hidden, sector);
+    q->header_unsure = true;
     TRY(co_blk_write_buf(q->map.file, 0, sector, sizeof(sector), q->map.fresh ? 0 : BLK_FUA));
+    q->header_unsure = false;
     memcpy(q->sector, sector, sizeof(sector));
     q->header = *h;
     return 0;
+}
+
+int co_qcow2_sure_header(struct qcow2 *q)
+{
+    assert_held(&q->alloc);
+    return likely(!q->header_unsure) ? 0 : co_qcow2_put_header(q, &q->header);
+}
+
+static int co_sure_header(struct qcow2 *q)
+{
+    if (likely(!q->header_unsure))
+        return 0;
+    with_lock(&q->alloc);
+    return co_qcow2_sure_header(q);
 }
 
 static int co_before_first_write(struct map *m)
@@ -143,6 +159,30 @@ static void root_encode(const struct map *m, uint64_t offset, void *raw)
 
     (void)m;
     memcpy(raw, &disk, sizeof(disk));
+}
+
+/* --- images that were not closed --------------------------------------------- */
+
+/* Who writes an image with the dirty bit (lazy refcounts) repairs it first, as QEMU does. Here the
+ * bit is never set: the order of writes keeps the counts right in every crash. */
+static int co_repair_dirty(struct qcow2 *q, struct blk_error *e)
+{
+    struct blk_check c = {.fix_leaks = true, .fix_errors = true};
+
+    if (!(q->header.incompatible & QCOW2_DIRTY))
+        return 0;
+    TRY(co_qcow2_check(q->map.dev, &c, e));
+    if (q->header.incompatible & QCOW2_DIRTY)
+        return err_set(e, -EACCES,
+                       "the image was not closed cleanly and could not be repaired (%" PRIu64
+                       " corruptions, %" PRIu64 " errors are left); open it read-only",
+                       c.corruptions, c.check_errors);
+    return 0;
+}
+
+static bool may_repair(const struct blk_device *dev)
+{
+    return dev->open_flags & BLK_OPEN_WRITE && !(dev->open_flags & BLK_OPEN_CHECK);
 }
 
 /* --- open ----------------------------------------------------------------- */
@@ -363,6 +403,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     if (!q->map.file)
         return err_set(e, -EINVAL, "qcow2 needs a \"file\"");
     q->map.data = q->map.file;
+    q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
     TRY(open_map(q, opts, e));
@@ -393,6 +434,13 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     dev->state = &q->map;
     dev->size = q->header.size;
     blk_listen(dev, &q->listener);
+    rc = may_repair(dev) ? co_repair_dirty(q, e) : 0;
+    if (rc < 0) {
+        blk_unlisten(dev, &q->listener);
+        dev->state = NULL;
+        co_free(q);
+        return rc;
+    }
     return co_opened(dev, e);
 }
 
@@ -419,6 +467,10 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
     bool flush = dev->open_flags & BLK_OPEN_WRITE && !q->map.fresh;
     int rc = co_qcow2_settle(q, flush);
 
+    if (rc == 0)
+        rc = co_sure_header(q);
+    if (rc == 0 && dev->writable)
+        co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
     co_free(q);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
@@ -430,6 +482,7 @@ static int co_complete(struct blk_device *dev, struct blk_error *e)
     int rc = co_qcow2_settle(q, false);
 
     if (rc == 0) {
+        co_qcow2_trim_file(q);
         q->hidden = false; /* Q7 */
         rc = co_qcow2_put_header(q, &q->header);
     }
@@ -440,8 +493,10 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
 
-    if (write)
-        return qcow2_header_refuse(&q->header, q->sector, true, e);
+    if (write) {
+        TRY(qcow2_header_refuse(&q->header, q->sector, true, e));
+        return co_repair_dirty(q, e);
+    }
     int rc = co_qcow2_settle(q, true);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }
@@ -454,6 +509,20 @@ static int needs_backing(struct blk_device *dev)
     return qcow2_of_dev(dev)->backing_missing ? -ENOTSUP : 0;
 }
 
+static int co_may_write(struct blk_device *dev)
+{
+    TRY(needs_backing(dev));
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return -EROFS; /* opened to be repaired: tables may be anywhere */
+    return co_sure_header(qcow2_of_dev(dev));
+}
+
+static int co_flush(struct blk_device *dev)
+{
+    TRY(co_sure_header(qcow2_of_dev(dev)));
+    return co_map_flush(dev);
+}
+
 static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
 {
     TRY(needs_backing(dev));
@@ -462,20 +531,26 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
 
 static int co_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_write(dev, offset, from, flags);
 }
 
 static int co_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_write_zeroes(dev, offset, bytes, flags);
 }
 
 static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
-    TRY(needs_backing(dev));
+    TRY(co_may_write(dev));
     return co_map_discard(dev, offset, bytes);
+}
+
+static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
+{
+    TRY(co_may_write(dev));
+    return co_map_copy(dev, offset, from);
 }
 
 /* Gives how many clusters of the file's first @clusters are in use, or @enough if at least so many.
@@ -485,8 +560,10 @@ static int co_clusters_in_use(struct qcow2 *q, uint64_t clusters, uint64_t enoug
     *used = 0;
     with_lock(&q->alloc);
     for (uint64_t at = 0; at < clusters && *used < enough;) {
-        uint64_t value, same, run = MIN(clusters - at, qcow2_page_run(q, at));
-        TRY(co_qcow2_count_same(q, at, run, &value, &same));
+        uint64_t value = 0, run = MIN(clusters - at, qcow2_page_run(q, at)), same = run;
+        int rc = co_qcow2_count_same(q, at, run, &value, &same);
+        if (rc < 0 && rc != -ENOENT) /* no refcount block: nothing is in use */
+            return rc;
         *used += value ? same : 0;
         at += same;
     }
@@ -524,7 +601,9 @@ static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struc
 static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out)
 {
-    return !qcow2_of_dev(dev)->backing_missing && map_resolve(dev, offset, bytes, write, out);
+    const struct qcow2 *q = qcow2_of_dev(dev);
+    return !q->backing_missing && !(write && q->header_unsure) &&
+           map_resolve(dev, offset, bytes, write, out);
 }
 
 static int probe(const struct blk_probe *p, const char **reason)
@@ -565,11 +644,13 @@ const struct blk_driver qcow2_driver = {
     .title = "QEMU's copy-on-write image, versions 2 and 3",
     .extensions = "qcow2 qcow2c",
     .is_format = true,
+    .handles_fua = true,
     .compresses = true,
     .open_options = open_options,
     .create_options = qcow2_create_options,
     .probe = probe,
     .co_create = co_qcow2_create,
+    .co_measure = co_qcow2_measure,
     .co_open = co_open,
     .co_opened = co_opened,
     .co_close = co_close,
@@ -578,10 +659,10 @@ const struct blk_driver qcow2_driver = {
     .co_write = co_write,
     .co_write_zeroes = co_write_zeroes,
     .co_discard = co_discard,
-    .co_flush = co_map_flush,
+    .co_flush = co_flush,
     .resolve = resolve,
     .co_map = co_map,
-    .co_copy = co_map_copy,
+    .co_copy = co_copy,
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
     .co_check = co_qcow2_check,

@@ -10,6 +10,7 @@
  *   qcow2_runs.c      runs of free clusters
  *   qcow2_pack.c      compressed clusters
  *   qcow2_create.c    an empty (or preallocated) image
+ *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_info.c      facts for people and JSON
@@ -217,11 +218,12 @@ struct qcow2 {
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
-    int failed;         /* a header or table write failed half way: nothing is allocated again */
-    uint64_t next;      /* clusters from here up have never been handed out; UINT64_MAX: unknown */
-    uint64_t used_end;  /* clusters below were used or lie inside the file when it was opened */
-    uint64_t scan;      /* the search for holes: clusters below were looked at */
-    uint64_t table_seq; /* raised when a refcount table entry changes */
+    bool header_unsure;  /* a write of the header failed: what the file says is not known */
+    uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
+    uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */
+    uint64_t file_bytes; /* the file's length when it was opened */
+    uint64_t scan;       /* the search for holes: clusters below were looked at */
+    uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
@@ -253,18 +255,32 @@ extern const struct blk_driver qcow2_driver;
 /* Writes the header's sector with @h's fields; durable when it returns (not in fresh mode). On
  * success @h is the image's header. */
 must_use int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h);
+/* After a failed write of the header the file may say what it was to say, or what it said: until it
+ * has been written again nothing is allocated, written or called durable. Caller holds alloc. */
+must_use int co_qcow2_sure_header(struct qcow2 *q);
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
 /* Writes everything back, with all that was let go of counted (@flush: durable). */
 must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
-bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    const struct qcow2_header *h = &q->header;
+    uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
+    uint64_t end = offset + bytes;
+
+    return offset < qcow2_cluster_bytes(h) ||
+           (offset < h->l1_offset + h->l1_entries * 8ULL && end > h->l1_offset) ||
+           (offset < h->refcount_table_offset + table_bytes && end > h->refcount_table_offset);
+}
 
 /* qcow2_refcount.c */
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
 int co_qcow2_place_table(struct map *m, uint64_t *offset);
 int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused);
+/* Before closing: the file needs no more than what was ever handed out. */
+void co_qcow2_trim_file(struct qcow2 *q);
 /* @clusters that lie together, counted; for tables. Caller holds alloc. */
 must_use int co_qcow2_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
 /* The count of one cluster, 0 where there is no block. -EIO: the table points nowhere sensible. */
@@ -296,6 +312,9 @@ int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *p
 /* the rest of the driver's table */
 extern const struct opt_desc qcow2_create_options[];
 int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
+/* Cluster size, version, width of counts and compression of an image to be made. */
+must_use int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
+int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);

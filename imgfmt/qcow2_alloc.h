@@ -22,6 +22,11 @@ must_use int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count
 /* One run of up to *count clusters, the table growing when needed. */
 must_use int co_qcow2_place_run(struct qcow2 *q, uint64_t *first, uint64_t *count, bool *reused);
 
+/* The file reaches to the end of cluster @end - 1, and some way on: an entry must never point past
+ * the end of the file, which readers take for damage, and not every new cluster is written to. One
+ * byte in space that is nobody's yet; durable with the counts, so before any entry (Q1). */
+must_use int co_qcow2_extend_file(struct qcow2 *q, uint64_t end);
+
 /* qcow2_table.c */
 
 /* Makes refcount block @index in the free cluster @at, which it counts itself or another block

@@ -25,17 +25,6 @@ uint64_t qcow2_page_run(const struct qcow2 *q, uint64_t first)
     return per_page - first % per_page;
 }
 
-bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
-{
-    const struct qcow2_header *h = &q->header;
-    uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
-    uint64_t end = offset + bytes;
-
-    return offset < qcow2_cluster_bytes(h) ||
-           (offset < h->l1_offset + h->l1_entries * 8ULL && end > h->l1_offset) ||
-           (offset < h->refcount_table_offset + table_bytes && end > h->refcount_table_offset);
-}
-
 int co_qcow2_table_page(struct qcow2 *q, uint64_t index, struct meta_page **page, uint8_t **entry)
 {
     uint64_t at = q->header.refcount_table_offset + index * 8;
@@ -266,6 +255,29 @@ static uint64_t file_holds(const struct qcow2 *q, uint64_t first, uint64_t count
     return first >= end ? 0 : MIN(count, end - first);
 }
 
+int co_qcow2_extend_file(struct qcow2 *q, uint64_t end)
+{
+    struct blk_device *file = q->map.file;
+    uint64_t bytes = end << q->header.cluster_bits;
+
+    if (bytes <= file->size || !file->limits.growable)
+        return 0;
+    uint64_t ahead = MIN(MAX(bytes / 16, 256 * KiB), 16 * MiB);
+    bytes = align_up(bytes + ahead, q->map.cluster_bytes);
+    return co_blk_write_buf(file, bytes - 1, "", 1, 0);
+}
+
+void co_qcow2_trim_file(struct qcow2 *q)
+{
+    struct blk_device *file = q->map.file;
+
+    if (q->next == UINT64_MAX || q->header_unsure || !file->limits.growable)
+        return;
+    uint64_t end = MAX(q->next << q->header.cluster_bits, q->file_bytes);
+    if (file->size > end)
+        (void)!co_blk_resize(file, end, true, NULL); /* a tail of zeroes is no harm */
+}
+
 /* Fills q->free by the scan: one page, or until something is found when nothing else is left. */
 static int co_look_for_holes(struct qcow2 *q, bool all)
 {
@@ -335,7 +347,7 @@ static int co_try_place(struct qcow2 *q, uint64_t *first, uint64_t *count, bool 
     uint64_t want = *count;
 
     assert_held(&q->alloc);
-    TRY(q->failed);
+    TRY(co_qcow2_sure_header(q));
     if (q->next == UINT64_MAX)
         TRY(co_find_end(q));
     TRY(co_look_for_holes(q, false));
@@ -352,6 +364,11 @@ static int co_try_place(struct qcow2 *q, uint64_t *first, uint64_t *count, bool 
         return *count ? 0 : -ENOSPC;
     }
     TRY(rc);
+    rc = co_qcow2_extend_file(q, q->next);
+    if (rc < 0) {
+        qcow2_release(q, *first << q->header.cluster_bits, *count << q->header.cluster_bits, 0);
+        return rc;
+    }
     *reused = *first < q->used_end || !q->map.file->limits.fresh_reads_zero;
     return 0;
 }
@@ -443,7 +460,7 @@ int co_qcow2_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool 
 
     assert(bytes && bytes <= m->cluster_bytes);
     with_lock(&q->alloc);
-    TRY(q->failed);
+    TRY(co_qcow2_sure_header(q));
     *reused = true;
     TRY(co_pack_behind(q, bytes, offset));
     if (*offset)

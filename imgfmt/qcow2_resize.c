@@ -98,8 +98,6 @@ static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
     now.l1_offset = h->l1_offset;
     now.l1_entries = h->l1_entries;
     int rc = co_qcow2_put_header(q, &now);
-    if (rc < 0)
-        q->failed = rc; /* which size the file has is not known now */
     co_mutex_unlock(&q->alloc);
     return rc;
 }
@@ -222,6 +220,8 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
     size = align_up(size, 512); /* as every reader of qcow2 counts */
     if (size == q->header.size)
         return 0;
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return err_set(e, -EROFS, "the image is open for check and repair only");
     if (q->backing_missing)
         return err_set(e, -ENOTSUP,
                        "the backing file was not opened, so what the new part would show is "

@@ -175,11 +175,7 @@ static int co_switch_table(struct qcow2 *q, const struct growth *g)
         TRY(co_blk_flush(q->map.file));
     h.refcount_table_offset = (g->first + g->blocks) * q->map.cluster_bytes;
     h.refcount_table_clusters = (uint32_t)g->table_clusters;
-    int rc = co_qcow2_put_header(q, &h);
-    if (rc < 0) {
-        q->failed = rc; /* which of the two tables the file names is not known now */
-        return rc;
-    }
+    TRY(co_qcow2_put_header(q, &h));
     q->memo_block = 0;
     q->table_seq++;
     qcow2_release(q, old_at, old_bytes, QCOW2_TABLE);
@@ -196,8 +192,6 @@ static int co_settle(struct qcow2 *q)
     co_mutex_unlock(&q->alloc);
     int rc = co_meta_write_back(q->map.meta, true);
     co_mutex_lock(&q->alloc);
-    if (rc == 0)
-        rc = q->failed;
     return rc < 0 ? rc : seq != q->table_seq;
 }
 
@@ -291,6 +285,7 @@ static int co_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offse
         if (used == first + clusters)
             break;
     }
+    TRY(co_qcow2_extend_file(q, first + clusters));
     TRY(co_count_all(q, first, clusters));
     q->next = MAX(q->next, first + clusters);
     *offset = first << q->header.cluster_bits;
@@ -304,7 +299,7 @@ int co_qcow2_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offset
     int rc;
 
     assert_held(&q->alloc);
-    TRY(q->failed);
+    TRY(co_qcow2_sure_header(q));
     if (clusters == 1 || q->next == UINT64_MAX) {
         /* one is the ordinary case; else this finds the end */
         TRY(co_qcow2_place_run(q, &first, &one, &reused));

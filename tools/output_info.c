@@ -40,6 +40,8 @@ static void snapshots(const json_t *list, uint64_t left_out)
     printf("%-9s %-16s %8s%20s%15s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
     json_array_foreach (list, i, s)
         snapshot_line(s);
+    if (left_out)
+        printf("and %" PRIu64 " more\n", left_out);
 }
 
 #define MAX_NESTING 16
