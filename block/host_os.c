@@ -51,6 +51,7 @@ void os_host_init(struct os_host *h, const struct host_ops *ops)
 {
     h->pub.ops = ops;
     pthread_mutex_init(&h->signal_lock, NULL);
+    pthread_mutex_init(&h->pipe_lock, NULL);
     h->use_date_epoch = date_epoch(&h->date_epoch_ns);
 }
 
@@ -60,6 +61,8 @@ void os_close(struct host *pub)
 
     assert(!h->signal_stream);
     pthread_mutex_destroy(&h->signal_lock);
+    os_pipes_close(h);
+    pthread_mutex_destroy(&h->pipe_lock);
     mem_free(h);
 }
 

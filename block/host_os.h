@@ -25,11 +25,14 @@ struct os_host {
     bool signal_cancelled;           /* under signal_lock */
     struct worker *signal_worker;    /* where it waits; under signal_lock */
     struct worker_msg signal_msg;
+    pthread_mutex_t pipe_lock;
+    struct os_pipe *pipes; /* idle ones, for copies; under pipe_lock */
     bool use_date_epoch;
     uint64_t date_epoch_ns;
 };
 
 struct os_batch; /* host_os_batch.c */
+struct os_pipe;  /* host_os_copy.c */
 struct os_stream_wait;
 
 /* A stream belongs to the worker that first waits on it; it may move once (accepted here, served
@@ -62,6 +65,8 @@ struct os_file {
     int fd;
     atomic_bool no_read_now, no_write_now; /* the kernel has no RWF_NOWAIT for it */
     _Atomic(uint64_t) no_clone_to;         /* inode of the file that it could not be cloned to */
+    atomic_int copies_by;      /* enum os_copy_way, found out by the first copy into it */
+    pthread_mutex_t copy_lock; /* one copy writes at a time: more would only spin */
 };
 
 static inline struct os_file *os_file(const struct host_file *f)
@@ -100,6 +105,8 @@ int co_os_truncate(struct host_file *f, uint64_t size);
 int co_os_fallocate(struct host_file *f, enum host_alloc_mode mode, uint64_t offset,
                     uint64_t bytes);
 int co_os_extent(struct host_file *f, uint64_t offset, bool *data, uint64_t *end);
+/* --- host_os_copy.c: from file to file inside the kernel */
+void os_pipes_close(struct os_host *h);
 int64_t co_os_copy(struct host_file *from, uint64_t from_offset, struct host_file *to,
                    uint64_t to_offset, uint64_t bytes);
 int co_os_fstat(struct host_file *f, struct host_stat *out);

@@ -248,6 +248,7 @@ int co_os_open(struct host *h, const char *path, const char *beneath, unsigned f
     }
     f->pub = (struct host_file){.host = h, .stat = job.stat, .flags = flags};
     f->fd = job.fd;
+    pthread_mutex_init(&f->copy_lock, NULL);
     /* O_DIRECT never hits a cache; a call that waits for the disk is no use on the loop. */
     f->no_read_now = f->no_write_now = flags & HOST_DIRECT && !job.stat.inline_io;
     *out = &f->pub;
@@ -270,6 +271,7 @@ void co_os_close(struct host_file *pub)
         close_job(f);
     else
         co_blocking(close_job, f);
+    pthread_mutex_destroy(&f->copy_lock);
     mem_free(f);
 }
 
@@ -382,70 +384,6 @@ int co_os_extent(struct host_file *pub, uint64_t offset, bool *data, uint64_t *e
         return all_data(f, offset, data, end);
     *end = (uint64_t)at;
     return 0;
-}
-
-/* --- copying ---------------------------------------------------------------------------------- */
-
-struct copy_job {
-    struct os_file *from, *to;
-    uint64_t from_offset, to_offset, bytes;
-    int64_t rc;
-};
-
-/* Reflinks need whole blocks; a pair of files that could not be cloned once is not tried again. */
-static bool copy_clone(struct copy_job *job)
-{
-    struct file_clone_range range = {.src_fd = job->from->fd,
-                                     .src_offset = job->from_offset,
-                                     .src_length = job->bytes,
-                                     .dest_offset = job->to_offset};
-
-    if ((job->from_offset | job->to_offset | job->bytes) % 4096 != 0 || job->bytes == 0 ||
-        atomic_load(&job->from->no_clone_to) == job->to->pub.stat.inode)
-        return false;
-    if (ioctl(job->to->fd, FICLONERANGE, &range) == 0)
-        return true;
-    atomic_store(&job->from->no_clone_to, job->to->pub.stat.inode);
-    return false;
-}
-
-static int copy_job(void *arg)
-{
-    struct copy_job *job = arg;
-    uint64_t done = 0;
-
-    if (copy_clone(job)) {
-        job->rc = (int64_t)job->bytes;
-        return 0;
-    }
-    while (done < job->bytes) {
-        off_t in = (off_t)(job->from_offset + done), out = (off_t)(job->to_offset + done);
-        ssize_t n = copy_file_range(job->from->fd, &in, job->to->fd, &out, job->bytes - done, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            job->rc = done || n == 0 ? (int64_t)done : -errno;
-            break;
-        }
-        done += (uint64_t)n;
-        job->rc = (int64_t)done;
-    }
-    if (job->rc == -EOPNOTSUPP || job->rc == -ENOSYS)
-        job->rc = -ENOTSUP;
-    return 0;
-}
-
-int64_t co_os_copy(struct host_file *from, uint64_t from_offset, struct host_file *to,
-                   uint64_t to_offset, uint64_t bytes)
-{
-    struct copy_job job = {.from = os_file(from),
-                           .to = os_file(to),
-                           .from_offset = from_offset,
-                           .to_offset = to_offset,
-                           .bytes = bytes};
-
-    co_blocking(copy_job, &job);
-    return job.rc;
 }
 
 /* --- small things ----------------------------------------------------------------------------- */

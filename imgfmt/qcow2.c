@@ -478,6 +478,8 @@ static int needs_backing(struct blk_device *dev)
 static int co_may_write(struct blk_device *dev)
 {
     TRY(needs_backing(dev));
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return -EROFS; /* opened to be repaired: tables may be anywhere */
     return co_sure_header(qcow2_of_dev(dev));
 }
 

@@ -26,8 +26,11 @@ static uint16_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
     uint64_t index = cluster >> QCOW2_REFS_LEAF_BITS;
     void **node = (void **)&r->root;
 
-    if (r->memo && r->memo_index == index)
+    if (r->memo_valid && r->memo_index == index && (r->memo || !create))
         return r->memo;
+    r->memo_valid = true;
+    r->memo_index = index;
+    r->memo = NULL;
     for (int level = QCOW2_REFS_LEVELS; level >= 0; level--) {
         if (!*node && create)
             *node = make(r, level ? NODE_CHILDREN * sizeof(void *) : LEAF_COUNTERS * 2);
@@ -37,7 +40,6 @@ static uint16_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
             node = (void **)*node +
                    ((index >> ((level - 1) * QCOW2_REFS_NODE_BITS)) & (NODE_CHILDREN - 1));
     }
-    r->memo_index = index;
     return r->memo = *node;
 }
 

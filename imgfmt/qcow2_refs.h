@@ -16,8 +16,9 @@
 struct qcow2_refs {
     void **root;
     uint64_t bytes, limit; /* of memory */
-    uint64_t memo_index;   /* the leaf that was used last */
-    uint16_t *memo;
+    bool memo_valid;
+    uint64_t memo_index; /* the leaf that was looked for last */
+    uint16_t *memo;      /* NULL: it is not there */
 };
 
 /* -ENOMEM; -EFBIG beyond @limit bytes of memory. */

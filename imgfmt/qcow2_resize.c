@@ -224,6 +224,8 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
             e, -ENOTSUP,
             "the image holds snapshots, and version 2 of qcow2 does not say how large the "
             "disk was at each; delete them first, or amend the image to version 3");
+    if (dev->open_flags & BLK_OPEN_CHECK)
+        return err_set(e, -EROFS, "the image is open for check and repair only");
     if (q->backing_missing)
         return err_set(e, -ENOTSUP,
                        "the backing file was not opened, so what the new part would show is "

@@ -138,6 +138,8 @@ static int co_change_begin(struct change *c, struct qcow2 *q, struct blk_error *
         return err_set(e, -ENOTSUP,
                        "an image whose data lies in an external file cannot hold snapshots: the "
                        "data file counts no references");
+    if (q->map.dev->open_flags & BLK_OPEN_CHECK)
+        return err_set(e, -EROFS, "the image is open for check and repair only");
     int rc = co_map_will_write(&q->map);
     if (rc == 0) {
         with_lock(&q->alloc);

@@ -1,300 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* map.c - the map engine over a toy format that knows every kind of cell: random work against an
- * array of bytes, over a backing device, with shared tables, and with many requests at once.
- *
- * The toy: | root: 512 le64 | 4 KiB units: tables of 512 le64, clusters, packed bytes |. An entry
- * is state << 60 | shared << 59 | packed bytes << 40 | offset. Ownership is counted in memory. */
+/* map.c - the map engine over a toy format (tests/lib/toy_map.h): random work against an array of
+ * bytes, over a backing device, with shared tables, with many requests at once, with faults; what
+ * goes to disk in which order, and when space is used again. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "block/endian.h"
 #include "block/fault.h"
 #include "block/log.h"
-#include "imgfmt/map.h"
 #include "tests/lib/on_host.h"
-
-#define UNIT       4096ULL
-#define UNITS      20000
-#define TOY_SIZE   (5 * MiB + 1234)
-#define SHARED     (1ULL << 59)
-#define OFFSET     ((1ULL << 40) - 1)
-#define RANK_TABLE 2
-#define RANK_ROOT  3
-
-struct toy {
-    struct map map;
-    uint8_t refs[UNITS];
-    uint64_t high; /* units from here on were never used */
-    uint64_t packed_at, packed_end;
-};
-
-/* What the next opened toy is like. */
-static struct {
-    bool no_zero_cells, zero_keeps_space;
-    uint64_t root;
-    uint64_t cache;
-} how;
-
-/* --- the format --- */
-
-static uint64_t le(const void *p)
-{
-    le64 v;
-    memcpy(&v, p, 8);
-    return le64_get(v);
-}
-
-static void put_le(void *p, uint64_t n)
-{
-    le64 v = le64_of(n);
-    memcpy(p, &v, 8);
-}
-
-static int toy_decode(const struct map *m, const void *entry, struct map_cell *out)
-{
-    uint64_t raw = le(entry);
-    if (raw >> 60 > MAP_PACKED || raw >> 60 == MAP_PARTIAL)
-        return -EIO;
-    out->state = raw >> 60;
-    out->shared = raw & SHARED;
-    out->offset = raw & OFFSET;
-    out->packed_bytes = raw >> 40 & 0xffff;
-    return 0;
-}
-
-static void toy_encode(const struct map *m, const struct map_cell *cell, void *entry)
-{
-    put_le(entry, (uint64_t)cell->state << 60 | (cell->shared ? SHARED : 0) |
-                      (uint64_t)cell->packed_bytes << 40 | cell->offset);
-}
-
-static int toy_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
-{
-    *offset = le(raw) & OFFSET;
-    *shared = le(raw) & SHARED;
-    return 0;
-}
-
-static void toy_root_encode(const struct map *m, uint64_t offset, void *raw)
-{
-    put_le(raw, offset);
-}
-
-static struct toy *toy_of(struct map *m)
-{
-    return container_of(m, struct toy, map);
-}
-
-static int toy_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
-{
-    struct toy *t = toy_of(m);
-    uint64_t u = 1;
-    while (u < UNITS && t->refs[u])
-        u++;
-    uint64_t n = 0;
-    while (n < *count && u + n < UNITS && !t->refs[u + n] && (u + n < t->high) == (u < t->high))
-        t->refs[u + n++] = 1;
-    if (n == 0)
-        return -ENOSPC;
-    *reused = u < t->high;
-    t->high = MAX(t->high, u + n);
-    *count = n;
-    *offset = u * UNIT;
-    return 0;
-}
-
-static int toy_place_packed(struct map *m, uint32_t bytes, uint64_t *offset, bool *reused)
-{
-    struct toy *t = toy_of(m);
-    uint64_t one = 1;
-    if (t->packed_at + bytes > t->packed_end || !t->refs[t->packed_at / UNIT]) {
-        TRY(toy_place(m, &one, &t->packed_at, reused));
-        t->packed_end = t->packed_at + UNIT;
-    } else {
-        t->refs[t->packed_at / UNIT]++;
-    }
-    *reused = true;
-    *offset = t->packed_at;
-    t->packed_at += bytes;
-    return 0;
-}
-
-static int toy_place_table(struct map *m, uint64_t *offset)
-{
-    uint64_t one = 1;
-    bool reused;
-    return toy_place(m, &one, offset, &reused);
-}
-
-static void let_go(struct map *m, uint64_t offset)
-{
-    struct toy *t = toy_of(m);
-    ck_assert(t->refs[offset / UNIT] > 0);
-    t->refs[offset / UNIT]--;
-}
-
-static void toy_unplace(struct map *m, const struct map_cell *cells, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        let_go(m, cells[i].offset);
-}
-
-static void toy_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch)
-{
-    for (uint64_t i = 0; i < count; i++)
-        let_go(m, cell->offset + i * UNIT);
-}
-
-/* A cluster of one byte packs to a few. */
-static int toy_pack(const struct map *m, const void *cluster, void *packed, size_t *bytes)
-{
-    const uint8_t *c = cluster;
-    if (memcmp(c, c + 1, m->cluster_bytes - 1) != 0)
-        return -ENOSPC;
-    memset(packed, c[0], 200);
-    *bytes = 200;
-    return 0;
-}
-
-static int toy_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
-                      size_t bytes, void *cluster)
-{
-    if (bytes < 200)
-        return -EIO;
-    memset(cluster, *(const uint8_t *)packed, m->cluster_bytes);
-    return 0;
-}
-
-static const struct map_format toy_format = {
-    .decode = toy_decode,
-    .encode = toy_encode,
-    .root_decode = toy_root_decode,
-    .root_encode = toy_root_encode,
-    .co_place = toy_place,
-    .co_place_packed = toy_place_packed,
-    .co_place_table = toy_place_table,
-    .unplace = toy_unplace,
-    .unplace_table = let_go,
-    .co_release = toy_release,
-    .co_release_table = let_go,
-    .pack = toy_pack,
-    .unpack = toy_unpack,
-    .table_rank = RANK_TABLE,
-    .root_rank = RANK_ROOT,
-};
-
-/* --- the driver --- */
-
-static int count_cell(struct map *m, uint64_t cluster, const struct map_cell *cell, void *refs)
-{
-    if (cell->offset)
-        ((uint8_t *)refs)[cell->offset / UNIT]++;
-    return 0;
-}
-
-static int co_count(struct toy *t, uint8_t refs[UNITS])
-{
-    memset(refs, 0, UNITS);
-    TRY(co_map_walk(&t->map, count_cell, refs));
-    for (uint64_t i = 0; i < t->map.shape.root_entries; i++) {
-        struct meta_page *p;
-        TRY(co_meta_get(t->map.meta, t->map.shape.root_offset, RANK_ROOT, &p));
-        uint64_t table = le(p->data + i * 8) & OFFSET;
-        if (table)
-            refs[table / UNIT]++;
-        meta_put(t->map.meta, p);
-    }
-    refs[0] = 1;
-    refs[how.root / UNIT] = 1;
-    return 0;
-}
-
-static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
-                       struct blk_error *e)
-{
-    struct toy *t = mem_zalloc(sizeof(*t));
-    t->map = (struct map){
-        .dev = dev,
-        .file = blk_child(dev, "file"),
-        .data = blk_child(dev, "file"),
-        .backing = blk_child(dev, "backing"),
-        .format = &toy_format,
-        .fresh = dev->open_flags & BLK_OPEN_FRESH,
-        .shape = {.size = TOY_SIZE,
-                  .cluster_bits = 12,
-                  .entry_bytes = 8,
-                  .levels = 2,
-                  .table_entries = 512,
-                  .table_bytes = 4096,
-                  .root_entry_bytes = 8,
-                  .root_offset = how.root,
-                  .root_entries = 3,
-                  .no_zero_cells = how.no_zero_cells,
-                  .zero_keeps_space = how.zero_keeps_space},
-    };
-    struct meta_options o = {.file = t->map.file,
-                             .page_bytes = 4096,
-                             .limit_bytes = how.cache ? how.cache : MiB,
-                             .fresh = t->map.fresh};
-    ck_assert_int_eq(meta_open(&o, &t->map.meta), 0);
-    ck_assert_int_eq(map_attach(&t->map, e), 0);
-    ck_assert_int_eq(co_count(t, t->refs), 0);
-    t->high = div_up(t->map.file->size, UNIT);
-    dev->state = t;
-    dev->size = TOY_SIZE;
-    dev->limits.fresh_reads_zero = true;
-    return 0;
-}
-
-static int co_toy_close(struct blk_device *dev, struct blk_error *e)
-{
-    struct toy *t = dev->state;
-    int rc = co_meta_settle(t->map.meta, true);
-    if (rc == 0 && dev->writable && !(dev->open_flags & BLK_OPEN_CHECK)) {
-        uint8_t refs[UNITS];
-        ck_assert_int_eq(co_count(t, refs), 0);
-        uint64_t i = 1;
-        while (i < UNITS && refs[i] == t->refs[i])
-            i++;
-        ck_assert_msg(i == UNITS, "unit %" PRIu64 ": owners and counts differ", i);
-    }
-    co_map_detach(&t->map);
-    mem_free(t);
-    return rc;
-}
-
-static const struct opt_desc no_options[] = {{0}};
-
-static const struct blk_driver toy_driver = {
-    .name = "toy",
-    .handles_fua = true,
-    .open_options = no_options,
-    .co_open = co_toy_open,
-    .co_close = co_toy_close,
-    .co_read = co_map_read,
-    .co_write = co_map_write,
-    .co_write_zeroes = co_map_write_zeroes,
-    .co_discard = co_map_discard,
-    .co_flush = co_map_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
-    .co_copy = co_map_copy,
-};
-
-static struct blk_device *open_toy(struct blk_device *file, struct blk_device *backing,
-                                   unsigned flags)
-{
-    struct blk_child children[] = {{"file", blk_ref(file)}, {"backing", backing}};
-    struct blk_device *dev;
-    struct blk_error e = {0};
-    if (backing)
-        blk_ref(backing);
-    int rc =
-        co_blk_open(&toy_driver, "toy", NULL, flags, NULL, children, backing ? 2 : 1, &dev, &e);
-    ck_assert_msg(rc == 0, "%s", e.text);
-    return dev;
-}
+#include "tests/lib/toy_map.h"
 
 /* --- random work against an array of bytes --- */
 
@@ -434,8 +149,8 @@ static void share_table(struct blk_device *file, uint64_t table)
     uint8_t raw[4096];
     ck_assert_int_eq(co_blk_read_buf(file, table, raw, sizeof(raw)), 0);
     for (unsigned i = 0; i < 512; i++)
-        if (le(raw + i * 8) & OFFSET)
-            put_le(raw + i * 8, le(raw + i * 8) | SHARED);
+        if (toy_get(raw + i * 8) & TOY_OFFSET)
+            toy_put(raw + i * 8, toy_get(raw + i * 8) | TOY_SHARED);
     ck_assert_int_eq(co_blk_write_buf(file, table, raw, sizeof(raw), 0), 0);
 }
 
@@ -451,18 +166,18 @@ static uint64_t snapshot(struct work *w)
     ck_assert_int_eq(co_map_walk(&t->map, share_cell, NULL), 0);
     ck_assert_int_eq(co_blk_read_buf(w->file, 0, root, sizeof(root)), 0);
     for (unsigned i = 0; i < 3; i++) {
-        uint64_t table = le(root + i * 8) & OFFSET;
+        uint64_t table = toy_get(root + i * 8) & TOY_OFFSET;
         if (!table)
             continue;
         t->refs[table / UNIT]++;
         share_table(w->file, table);
-        put_le(root + i * 8, table | SHARED);
+        toy_put(root + i * 8, table | TOY_SHARED);
     }
     ck_assert_int_eq(co_blk_write_buf(w->file, 0, root, sizeof(root), 0), 0);
     ck_assert_int_eq(co_blk_write_buf(w->file, at, root, sizeof(root), 0), 0);
     memcpy(refs, t->refs, sizeof(refs));
     memset(t->refs, 0, sizeof(t->refs));
-    ck_assert_int_eq(co_count(t, t->refs), 0); /* for close's own check */
+    ck_assert_int_eq(co_toy_count(t, t->refs), 0); /* for close's own check */
     co_close_ok(w->dev);
     w->dev = open_toy(w->file, w->backing, BLK_OPEN_WRITE | BLK_OPEN_CHECK);
     t = w->dev->state;
@@ -670,6 +385,143 @@ START_TEST(writes_go_out_in_order_and_no_more_than_needed)
 }
 END_TEST
 
+/* --- when freed space is used again --- */
+
+/* A toy over a layer that can be slowed down, its first @clusters written and durable. */
+static struct blk_device *co_filled(struct work *w, unsigned clusters)
+{
+    memset(&how, 0, sizeof(how));
+    begin(w, false);
+    struct blk_device *slow = co_open_text(&fault_driver, "", blk_ref(w->file));
+    w->dev = open_toy(slow, NULL, BLK_OPEN_WRITE);
+    for (unsigned i = 0; i < clusters; i++) {
+        memset(w->buffer, 1 + i, UNIT);
+        ck_assert_int_eq(co_blk_write_buf(w->dev, i * UNIT, w->buffer, UNIT, 0), 0);
+    }
+    ck_assert_int_eq(co_blk_flush(w->dev), 0);
+    return slow;
+}
+
+static uint64_t offset_of(struct work *w, uint64_t cluster)
+{
+    struct toy *t = w->dev->state;
+    struct map_cell cell;
+    ck_assert_int_eq(co_map_cell(&t->map, cluster, &cell), 0);
+    return cell.offset;
+}
+
+static void co_done(struct work *w, struct blk_device *below)
+{
+    co_close_ok(w->dev);
+    co_close_ok(below);
+    end(w);
+}
+
+static int read_first(void *arg)
+{
+    struct work *w = arg;
+    return co_blk_read_buf(w->dev, 0, w->buffer, UNIT);
+}
+
+static int slow_reader(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    uint8_t other[UNIT];
+    memset(other, 99, sizeof(other));
+    struct co_group g;
+    co_group_init(&g, 0);
+    fault_set(slow, &(struct fault_rule){.op = FAULT_READ, .nth = 1, .delay_ns = 100000000});
+    co_group_start(&g, read_first, &w); /* has looked, and waits for the disk */
+    uint64_t place = offset_of(&w, 0);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    co_sleep(1000000);
+    for (unsigned i = 10; i < 20; i++) {
+        ck_assert_int_eq(co_blk_write_buf(w.dev, i * UNIT, other, UNIT, 0), 0);
+        ck_assert_uint_ne(offset_of(&w, i), place); /* M5: somebody still reads there */
+    }
+    ck_assert_int_eq(co_group_wait(&g), 0);
+    ck_assert_uint_eq(w.buffer[0], 1);
+    co_sleep(1000000);
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 30 * UNIT, other, UNIT, 0), 0);
+    ck_assert_uint_eq(offset_of(&w, 30), place); /* now it is free */
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(space_that_is_being_read_is_not_reused)
+{
+    on_host(NULL, slow_reader, NULL);
+}
+END_TEST
+
+static int flush_it(void *arg)
+{
+    return co_blk_flush(((struct work *)arg)->dev);
+}
+
+static int two_batches(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    struct toy *t = w.dev->state;
+    uint64_t first = offset_of(&w, 0) / UNIT, second = offset_of(&w, 1) / UNIT;
+    struct co_group g;
+    co_group_init(&g, 0);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    fault_set(slow, &(struct fault_rule){.op = FAULT_WRITE, .nth = 1, .delay_ns = 20000000});
+    co_group_start(&g, flush_it, &w); /* its batch holds the first discard only */
+    ck_assert_int_eq(co_blk_discard(w.dev, UNIT, UNIT), 0);
+    ck_assert_int_eq(co_group_wait(&g), 0);
+    co_sleep(1000000);
+    ck_assert_uint_eq(t->refs[first], 0);
+    ck_assert_uint_eq(t->refs[second], 1); /* not durable yet */
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    co_sleep(1000000);
+    ck_assert_uint_eq(t->refs[second], 0);
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(space_is_released_with_the_batch_that_let_it_go)
+{
+    on_host(NULL, two_batches, NULL);
+}
+END_TEST
+
+static int reuse_order(void *arg)
+{
+    struct work w = {.seed = 1};
+    struct blk_device *slow = co_filled(&w, 3);
+    ck_assert_int_eq(co_blk_discard(w.dev, 0, UNIT), 0);
+    co_close_ok(w.dev);
+    struct blk_device *log = co_open_text(&log_driver, "", blk_ref(slow));
+    w.dev = open_toy(log, NULL, BLK_OPEN_WRITE);
+    uint8_t byte = 3;
+    ck_assert_int_eq(co_blk_write_buf(w.dev, 50 * UNIT + 100, &byte, 1, 0), 0);
+    /* The old bytes around it are covered, and durable before the entry. */
+    uint64_t covered = 0;
+    for (size_t i = 0; i < log_count(log); i++)
+        covered += log_at(log, i)->bytes;
+    ck_assert_uint_eq(covered, UNIT);
+    log_clear(log);
+    ck_assert_int_eq(co_blk_flush(w.dev), 0);
+    static const enum log_op ops[] = {LOG_FLUSH, LOG_WRITE, LOG_FLUSH};
+    ck_assert_uint_eq(log_count(log), ARRAY_LEN(ops));
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+        ck_assert_uint_eq(log_at(log, i)->op, ops[i]);
+    co_close_ok(log);
+    co_done(&w, slow);
+    return 0;
+}
+
+START_TEST(reused_space_is_covered_and_durable_before_it_is_shown)
+{
+    on_host(NULL, reuse_order, NULL);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("map");
@@ -681,6 +533,9 @@ int main(void)
     tcase_add_test(tc, a_failed_write_leaves_old_or_new);
     tcase_add_test(tc, a_failed_flush_stays_failed_and_nothing_is_allocated_any_more);
     tcase_add_test(tc, writes_go_out_in_order_and_no_more_than_needed);
+    tcase_add_test(tc, space_that_is_being_read_is_not_reused);
+    tcase_add_test(tc, space_is_released_with_the_batch_that_let_it_go);
+    tcase_add_test(tc, reused_space_is_covered_and_durable_before_it_is_shown);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2.c - any bytes as a qcow2 image in memory: the header parsed, the image opened (as any other
+ * and for check), read, written, discarded, resized, described, checked and repaired. Nothing may
+ * crash or hang; memory stays small. */
+#include <stdlib.h>
+
+#include "imgfmt/qcow2.h"
+#include "tests/fuzz/fuzz_stack.h"
+
+struct step {
+    uint64_t at, bytes;
+    uint8_t kind, flags;
+};
+
+static int co_step(struct blk_device *dev, const struct step *s, uint8_t *buf)
+{
+    uint64_t cluster = dev->limits.cluster_size;
+    struct blk_error e;
+    struct blk_extent ext;
+
+    switch (s->kind % 10) {
+    case 0:
+    case 1:
+        return co_blk_write_buf(dev, s->at, buf, s->bytes, s->flags & BLK_FUA);
+    case 2:
+        return co_blk_write_zeroes(dev, s->at, s->bytes, s->flags & BLK_MAY_UNMAP);
+    case 3:
+        return co_blk_discard(dev, s->at, MIN(dev->size - s->at, 4 * cluster));
+    case 4:
+        return co_blk_flush(dev);
+    case 5:
+        return co_blk_resize(dev, align_down(s->at, 512) + 512, true, &e);
+    case 6:
+        return co_blk_map(dev, s->at, s->bytes, &ext);
+    case 7:
+        if (cluster > 64 * KiB || align_down(s->at, cluster) + cluster > dev->size)
+            return 0;
+        return co_blk_write_buf(dev, align_down(s->at, cluster), buf, cluster, BLK_COMPRESSED);
+    default:
+        return co_blk_read_buf(dev, s->at, buf, s->bytes);
+    }
+}
+
+static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
+{
+    struct blk_check check = {.fix_leaks = bytes & 1};
+    struct blk_info info = {0};
+    struct blk_error e;
+    uint8_t *buf = mem_zalloc(128 * KiB);
+    int rc = 0;
+
+    for (size_t i = 0; buf && i + 4 <= bytes && i < 64 && dev->size; i += 4) {
+        struct step s = {.kind = tail[i], .flags = tail[i + 3]};
+        uint64_t spread = (uint64_t)tail[i + 1] << 24 | (uint64_t)tail[i + 2] << 9 | tail[i + 3];
+        s.at = spread % dev->size;
+        s.bytes = MIN(1 + tail[i + 2] * 511ULL, dev->size - s.at);
+        rc |= co_step(dev, &s, buf);
+    }
+    if (buf && dev->size)
+        rc |= co_blk_read_buf(dev, dev->size - 1, buf, 1);
+    rc |= co_blk_info(dev, &info, &e);
+    blk_info_drop(&info);
+    rc |= co_blk_check(dev, &check, &e);
+    (void)rc;
+    mem_free(buf);
+}
+
+static void parse_alone(const uint8_t *data, size_t bytes)
+{
+    struct qcow2_header h;
+    struct blk_error e;
+
+    for (int way = 0; way < 4; way++) {
+        struct qcow2_raw_header in = {
+            .raw = data,
+            .bytes = MIN(bytes, MAX(qcow2_header_wants(data, bytes, way & 1), 512)),
+            .file_bytes = way & 2 ? UINT64_MAX : bytes,
+            .fresh = way & 1,
+            .damaged = way & 2,
+        };
+        if (qcow2_header_parse(&in, &h, &e) == 0)
+            (void)!qcow2_header_refuse(&h, data, true, &e);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    if (bytes > 256 * KiB)
+        return 0;
+    parse_alone(data, bytes);
+    fuzz_stack((struct fuzz_input){&qcow2_driver, data, bytes, co_use});
+    return 0;
+}
