@@ -76,8 +76,7 @@ int co_qcow2_block_of(struct qcow2 *q, uint64_t cluster, uint64_t *offset)
     return 0;
 }
 
-int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page,
-                         uint64_t *index)
+int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page, uint64_t *index)
 {
     uint64_t block, at;
 
