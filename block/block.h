@@ -95,7 +95,8 @@ struct blk_info {
     uint64_t virtual_size, actual_size; /* actual: on disk; UINT64_MAX: unknown */
     uint32_t cluster_size;              /* 0: none */
     bool encrypted, compressed, dirty, corrupt;
-    bool has_dirty; /* the format can say dirty-flag */
+    bool has_dirty;   /* the format can say dirty-flag */
+    bool has_bitmaps; /* the image can hold persistent bitmaps */
     char *backing_name, *backing_format, *full_backing_name;
     json_t *specific;            /* "format-specific" data; NULL: none */
     json_t *snapshots;           /* array in qemu-img's shape; NULL: none */
@@ -128,6 +129,17 @@ struct blk_inner {
     char *name; /* as written behind // */
     char *kind; /* "partition", "snapshot", "volume", ... */
     uint64_t bytes;
+};
+
+/* How many bytes a new image of a format takes (co_blk_measure). */
+struct blk_measure {
+    const struct opts *opts;   /* in: parsed with the driver's create_options */
+    uint64_t size;             /* in: virtual bytes */
+    struct blk_device *source; /* in: whose contents it is to hold; NULL: it is empty */
+    const json_t *bitmaps;     /* in: the source's, as info shows them; NULL: it can hold none */
+    uint64_t required, fully_allocated;
+    bool has_bitmaps; /* out: the new image could take them, in bitmap_bytes more */
+    uint64_t bitmap_bytes;
 };
 
 enum blk_event { BLK_EV_RESIZED, BLK_EV_LOW_WATER, BLK_EV_MEMBER_FAILED, BLK_EV_MARKED_CORRUPT };
@@ -178,6 +190,8 @@ struct blk_driver {
     int (*co_create)(const struct blk_create *c, struct blk_error *e);
     int (*co_open)(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                    struct blk_error *e);
+    /* Fills required and fully_allocated; without a source it is pure: no I/O. */
+    int (*co_measure)(struct blk_measure *m, struct blk_error *e);
     /* Once, when everything that co_opener_reference() asked for is open and attached, children's
      * before their parents': where a map format looks up its backing device. NULL: nothing. */
     int (*co_opened)(struct blk_device *dev, struct blk_error *e);
@@ -341,6 +355,12 @@ must_use int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, s
 must_use int co_blk_check(struct blk_device *dev, struct blk_check *check,
                           struct blk_error *e); /* -ENOTSUP: the format has none */
 must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+/* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */
+must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure *m,
+                            struct blk_error *e);
+/* For drivers, in co_measure(): the bytes of @dev that hold data, counted in whole @unit (a power
+ * of two) each; what reads as zero by its extents does not count. */
+must_use int co_blk_data_bytes(struct blk_device *dev, uint64_t unit, uint64_t *bytes);
 must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
                                struct blk_error *e);
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,

@@ -71,7 +71,6 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
-    bool append_only;    /* whole clusters in order, nothing else (streamOptimized) */
 };
 
 struct map_update {

@@ -611,6 +611,7 @@ const struct blk_driver qcow2_driver = {
     .create_options = qcow2_create_options,
     .probe = probe,
     .co_create = co_qcow2_create,
+    .co_measure = co_qcow2_measure,
     .co_open = co_open,
     .co_opened = co_opened,
     .co_close = co_close,

@@ -10,6 +10,7 @@
  *   qcow2_runs.c      runs of free clusters
  *   qcow2_pack.c      compressed clusters
  *   qcow2_create.c    an empty (or preallocated) image
+ *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
@@ -310,6 +311,9 @@ extern const struct opt_desc qcow2_create_options[];
 int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
 /* The engine's view of @h: place and length of the L1 table, size. */
 must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);
+/* Cluster size, version, width of counts and compression of an image to be made. */
+must_use int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
+int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);

@@ -129,17 +129,23 @@ static int take_version(const struct opts *o, struct qcow2_header *h, struct blk
     return 0;
 }
 
+int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    uint64_t cluster = opts_number(o, "cluster_size");
+
+    if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB)
+        return err_set(e, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
+    h->cluster_bits = log2_floor(cluster);
+    return take_version(o, h, e);
+}
+
 static int take_options(const struct blk_create *c, struct layout *l, struct blk_error *e)
 {
     const struct opts *o = c->opts;
     struct qcow2_header *h = &l->header;
-    uint64_t cluster = opts_number(o, "cluster_size");
 
     TRY(refuse_options(o, e));
-    if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB)
-        return err_set(e, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
-    h->cluster_bits = log2_floor(cluster);
-    TRY(take_version(o, h, e));
+    TRY(qcow2_take_shape(o, h, e));
 #ifndef HAVE_LIBZSTD
     if (h->compression_type == QCOW2_ZSTD)
         return err_set(e, -ENOTSUP, "this lamina was built without libzstd");

@@ -213,6 +213,7 @@ int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error
     out->virtual_size = q->header.size;
     out->cluster_size = (uint32_t)q->map.cluster_bytes;
     out->has_dirty = true;
+    out->has_bitmaps = q->header.version >= 3;
     out->dirty = q->header.incompatible & QCOW2_DIRTY;
     out->corrupt = q->header.incompatible & QCOW2_CORRUPT;
     if (q->backing_name) {

@@ -163,6 +163,14 @@ static int co_raw_create(const struct blk_create *c, struct blk_error *e)
     return 0;
 }
 
+/* Holes count: a raw image is as long as its disk. */
+static int co_raw_measure(struct blk_measure *m, struct blk_error *e)
+{
+    (void)e;
+    m->required = m->fully_allocated = m->source ? m->size : align_up(m->size, 512);
+    return 0;
+}
+
 static int raw_probe(const struct blk_probe *p, const char **reason)
 {
     *reason = "no format is known by what it holds";
@@ -179,6 +187,7 @@ const struct blk_driver raw_driver = {
     .create_options = raw_create_options,
     .probe = raw_probe,
     .co_create = co_raw_create,
+    .co_measure = co_raw_measure,
     .co_open = co_raw_open,
     .co_close = co_raw_close,
     .co_write = co_raw_write,

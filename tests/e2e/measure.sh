@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# measure: the same numbers, JSON and words as the installed qemu-img, over formats, options and contents.
+. "$(dirname "$0")/../lib/e2e.sh"
+
+# same ARGS...: both programs say the same and end alike (exit status included).
+same() {
+    local a b
+    qemu-img measure "$@" >.qout 2>.qerr
+    a=$?
+    "$face" measure "$@" >.out 2>.err
+    b=$?
+    if [ $a = $b ] && cmp -s .qout .out && cmp -s .qerr .err; then ok "measure $*"; else bad "measure $*" "rc $b for $a: $(cat .out .err) | $(cat .qout .qerr)"; fi
+}
+same_json() {
+    qemu-img measure --output=json "$@" | jq -S . >.qout
+    "$face" measure --output=json "$@" | jq -S . >.out
+    if [ -s .out ] && cmp -s .qout .out; then ok "measure --output=json $*"; else bad "measure --output=json $*" "$(cat .out) | $(cat .qout)"; fi
+}
+
+for size in 0 100 1000000 1G 3T; do
+    same --size "$size"
+    same -O qcow2 --size "$size"
+    for o in cluster_size=512 cluster_size=4k cluster_size=2M refcount_bits=1 refcount_bits=64 compat=0.10 \
+        extended_l2=on preallocation=metadata preallocation=falloc preallocation=full lazy_refcounts=on; do
+        same -O qcow2 -o $o --size "$size"
+    done
+done
+same -O qcow2 -o cluster_size=512,refcount_bits=64 --size 200M
+same -O qcow2 -o backing_file=x,backing_fmt=raw --size 1G
+
+qemu-img create -q -f qcow2 base.qcow2 40M
+qemu-io -c 'write -P 1 1M 3M' -c 'write -P 2 30M 100k' base.qcow2 >/dev/null
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -o cluster_size=4k over.qcow2 60M
+for i in $(seq 40); do echo "write -P $i $((i * 1237))k $((i * 3))k"; done | qemu-io over.qcow2 >/dev/null
+qemu-io -c 'write -z 2M 700k' -c 'discard 40M 1M' over.qcow2 >/dev/null
+qemu-img convert -O raw over.qcow2 flat.img
+qemu-img convert -c -O qcow2 over.qcow2 packed.qcow2
+qemu-img convert -O vdi over.qcow2 over.vdi
+truncate -s 1000001 odd.img
+printf x | dd of=odd.img bs=1 seek=777777 conv=notrunc 2>/dev/null
+for f in over.qcow2 base.qcow2 packed.qcow2 over.vdi flat.img odd.img; do
+    for o in cluster_size=512 cluster_size=2M preallocation=full compat=0.10; do
+        same -O qcow2 -o $o $f
+        same_json -O qcow2 -o $o $f
+    done
+    same $f
+    same_json $f
+done
+cp base.qcow2 marked.qcow2
+qemu-img bitmap --add -g 64k marked.qcow2 b0
+qemu-img bitmap --add -g 512 marked.qcow2 a-longer-name
+same -O qcow2 marked.qcow2
+same_json -O qcow2 -o cluster_size=4k marked.qcow2
+same -O qcow2 -o compat=0.10 marked.qcow2
+same marked.qcow2
+
+same
+same -O vdi over.qcow2
+same -O nope over.qcow2
+same -O qcow2 -o bogus=1 --size 1G
+same -o x=1 --size 1G
+same --size wide
+same --size -1
+same --size 8E
+same -O qcow2 --size 1E
+same -O qcow2 -o cluster_size=4k --size 100T
+same -O qcow2 -o cluster_size=5k --size 1G
+same -f raw --size 1G
+same -l x --size 1G
+same --image-opts --size 1G
+same --size 1G over.qcow2
+same a b
+same nofile
+same -O qcow2 -o size=2G --size 1G
+same -l nix over.qcow2
+same -O qcow2 -o '' --size 1G
+
+is "under our own name" "$LAMINA" measure -O qcow2 over.qcow2
+fails "a format that cannot say" 1 "vdi" "$LAMINA" measure -O vdi --size 1G
+exit $failed

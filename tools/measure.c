@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* measure.c - how many bytes a new image would take: empty, or with the contents of another one.
+ * Looks at extents only. */
+#include "tools/make.h"
+#include "tools/output.h"
+#include "tools/task.h"
+
+enum { ARG_SIZE = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'O', "target-format", "FORMAT", "the new image's format (raw)", 0, false},
+    {'o', NULL, "KEY=VALUE,...", "options of the format", 0, false},
+    {ARG_SIZE, "size", "SIZE", "the new image is empty and shows SIZE bytes", 0, false},
+    {'f', "format", "FORMAT", "IMAGE's format (else it is found out)", 0, false},
+    {'l', "snapshot", "SNAPSHOT", "what IMAGE held when that snapshot was taken", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_OUTPUT,
+    ARG_FORCE_SHARE,
+    ARG_END};
+
+struct measure {
+    struct task task;
+    struct make make; /* only what is told with -O and -o */
+    struct image image;
+    const char *target_format, *snapshot;
+    bool sized;
+    struct opts opts;
+    struct blk_measure m;
+};
+
+/* "NAME", "snapshot.name=NAME" or "snapshot.id=ID". */
+static const char *snapshot_name(const char *told)
+{
+    static const char *const keys[] = {"snapshot.name=", "snapshot.id="};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        if (strncmp(told, keys[i], strlen(keys[i])) == 0)
+            return told + strlen(keys[i]);
+    return told;
+}
+
+/* Puts the snapshot in the place of the image that holds it. */
+static int co_take_snapshot(struct measure *m, struct blk_device **dev)
+{
+    struct blk_device *inner = NULL;
+    struct blk_error ignored, *e = &m->task.error;
+    auto_free char *name = mem_printf("@%s", snapshot_name(m->snapshot));
+    int rc = name ? co_blk_inner_open(*dev, name, &inner, &ignored) : -ENOMEM;
+    if (rc < 0)
+        return err_set(e, rc, "Failed to load snapshot: Can't find snapshot");
+    rc = co_blk_close(*dev, e);
+    *dev = inner;
+    return rc;
+}
+
+static int co_measure(struct measure *m, struct blk_device *dev)
+{
+    struct blk_error *e = &m->task.error;
+    struct blk_info info = {0};
+    if (dev) {
+        m->m.source = dev;
+        /* QEMU counts in sectors. */
+        m->m.size = m->task.tool->face == FACE_LAMINA ? dev->size : align_up(dev->size, 512);
+        TRY(co_blk_info(dev, &info, e));
+    }
+    json_t *none = json_array();
+    const json_t *held = json_object_get(info.specific, "bitmaps");
+    m->m.bitmaps = info.has_bitmaps ? (held ? held : none) : NULL;
+    int rc = co_blk_measure(m->make.driver, &m->m, e);
+    json_decref(none);
+    blk_info_drop(&info);
+    return rc;
+}
+
+static int co_body(struct task *t)
+{
+    struct measure *m = container_of(t, struct measure, task);
+    struct blk_device *dev = NULL;
+    if (!m->sized)
+        TRY(co_image_open(t->tool, &m->image, &dev, &t->error));
+    int rc = dev && m->snapshot ? co_take_snapshot(m, &dev) : 0;
+    if (rc == 0)
+        rc = co_measure(m, dev);
+    return co_image_close(dev, rc, &t->error);
+}
+
+/* --- what is told ----------------------------------------------------------------------------- */
+
+static int option(struct measure *m, int id, const char *value)
+{
+    struct tool *t = m->task.tool;
+    switch (id) {
+    case 'O':
+        m->target_format = value;
+        return 0;
+    case 'o':
+        return make_add_options(t, m->make.options, value) < 0 ? ARGS_BAD : 0;
+    case ARG_SIZE:
+        m->sized = true;
+        return size_told(t, "image size", value, &m->m.size) ? 0 : ARGS_BAD;
+    case 'f':
+        m->image.format = value;
+        return 0;
+    case 'l':
+        m->snapshot = value;
+        return 0;
+    case ARG_IMAGE_OPTS:
+        m->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(t, value) ? 0 : ARGS_BAD;
+    }
+}
+
+static int parse(struct measure *m, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    if (args_init(&a, m->task.tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(m, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    m->image.text = left > 0 ? words[0] : NULL;
+    if (left <= 1)
+        return ARGS_END;
+    tool_error(m->task.tool, "At most one filename argument is allowed.");
+    return ARGS_BAD;
+}
+
+static const char *contradiction(const struct measure *m)
+{
+    const struct {
+        bool broken;
+        const char *sentence;
+    } rules[] = {
+        {!m->image.text && (m->image.image_opts || m->image.format || m->snapshot),
+         "--image-opts, -f, and -l require a filename argument."},
+        {!m->image.text && !m->sized, "Either --size N or one filename must be specified."},
+        {m->image.text && m->sized, "--size N cannot be used together with a filename."},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rules); i++)
+        if (rules[i].broken)
+            return rules[i].sentence;
+    return NULL;
+}
+
+/* The format and its options; 0, or 1 after a message. */
+static int target(struct measure *m)
+{
+    struct tool *t = m->task.tool;
+    struct blk_error e = {0};
+    uint64_t ignored;
+    bool given;
+    const char *name = m->target_format ? m->target_format : "raw";
+    m->make.driver = format_find(t, name, "");
+    if (!m->make.driver)
+        return 1;
+    if (!m->make.driver->co_create) {
+        tool_error(t, "Format driver '%s' does not support image creation", name);
+        return 1;
+    }
+    int rc = make_take_size(&m->make, &ignored, &given, &e);
+    if (rc == 0)
+        rc = make_check_options(&m->make, &e);
+    if (rc == 0)
+        rc = opts_parse(m->make.driver->create_options, m->make.options, &m->opts, &e);
+    if (rc == 0)
+        return 0;
+    tool_error(t, "%s", e.text);
+    if (strncmp(e.text, "Invalid parameter '", 19) == 0)
+        tool_error(t, "Invalid options for file format '%s'", name);
+    return 1;
+}
+
+static void print(const struct measure *m)
+{
+    const struct blk_measure *b = &m->m;
+    printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", b->required,
+           b->fully_allocated);
+    if (b->has_bitmaps)
+        printf("bitmaps size: %" PRIu64 "\n", b->bitmap_bytes);
+}
+
+static int print_json(const struct measure *m)
+{
+    const struct blk_measure *b = &m->m;
+    json_t *all = json_object();
+    if (b->has_bitmaps)
+        json_object_set_new(all, "bitmaps", json_integer((json_int_t)b->bitmap_bytes));
+    json_object_set_new(all, "required", json_integer((json_int_t)b->required));
+    json_object_set_new(all, "fully-allocated", json_integer((json_int_t)b->fully_allocated));
+    return output_json(all);
+}
+
+static int measure(struct measure *m)
+{
+    struct tool *t = m->task.tool;
+    const char *sentence = contradiction(m);
+    if (sentence) {
+        tool_error(t, "%s", sentence);
+        return 1;
+    }
+    if (target(m))
+        return 1;
+    m->m.opts = &m->opts;
+    int rc = task_run(&m->task, 1);
+    opts_drop(&m->opts);
+    if (rc == 0 && t->output == OUTPUT_JSON)
+        rc = print_json(m);
+    else if (rc == 0)
+        print(m);
+    return rc;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct measure m = {.task = {.tool = t, .kind = "measure", .co_body = co_body},
+                        .make = {.tool = t, .options = json_object()},
+                        .image = {.trust = TRUST_READ}};
+    int id = parse(&m, argc, argv);
+    int rc = id == ARGS_END ? measure(&m) : id == ARGS_HELP ? 0 : 1;
+    make_drop(&m.make);
+    return rc;
+}
+
+const struct command measure_command = {
+    .name = "measure",
+    .run = run,
+    .usage = "measure [OPTION]... {--size SIZE | IMAGE}",
+    .summary = "Say how many bytes a new image will take",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes = "Prints what the image needs at once (required) and at most (fully allocated), for "
+             "volumes\nthat are made before they are filled.\n"
+             "\n"
+             "  lamina measure -O qcow2 disk.img\n"
+             "  lamina measure -O qcow2 -o cluster_size=2M --size 1T",
+};
