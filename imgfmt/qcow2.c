@@ -162,6 +162,30 @@ static void root_encode(const struct map *m, uint64_t offset, void *raw)
     memcpy(raw, &disk, sizeof(disk));
 }
 
+/* --- images that were not closed --------------------------------------------- */
+
+/* Who writes an image with the dirty bit (lazy refcounts) repairs it first, as QEMU does. Here the
+ * bit is never set: the order of writes keeps the counts right in every crash. */
+static int co_repair_dirty(struct qcow2 *q, struct blk_error *e)
+{
+    struct blk_check c = {.fix_leaks = true, .fix_errors = true};
+
+    if (!(q->header.incompatible & QCOW2_DIRTY))
+        return 0;
+    TRY(co_qcow2_check(q->map.dev, &c, e));
+    if (q->header.incompatible & QCOW2_DIRTY)
+        return err_set(e, -EACCES,
+                       "the image was not closed cleanly and could not be repaired (%" PRIu64
+                       " corruptions, %" PRIu64 " errors are left); open it read-only",
+                       c.corruptions, c.check_errors);
+    return 0;
+}
+
+static bool may_repair(const struct blk_device *dev)
+{
+    return dev->open_flags & BLK_OPEN_WRITE && !(dev->open_flags & BLK_OPEN_CHECK);
+}
+
 /* --- open ----------------------------------------------------------------- */
 
 uint32_t qcow2_page_bytes(uint32_t cluster_bits)
@@ -409,6 +433,13 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     dev->state = &q->map;
     dev->size = q->header.size;
     blk_listen(dev, &q->listener);
+    rc = may_repair(dev) ? co_repair_dirty(q, e) : 0;
+    if (rc < 0) {
+        blk_unlisten(dev, &q->listener);
+        dev->state = NULL;
+        co_free(q);
+        return rc;
+    }
     return co_opened(dev, e);
 }
 
@@ -461,8 +492,10 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
 
-    if (write)
-        return qcow2_header_refuse(&q->header, q->sector, true, e);
+    if (write) {
+        TRY(qcow2_header_refuse(&q->header, q->sector, true, e));
+        return co_repair_dirty(q, e);
+    }
     int rc = co_qcow2_settle(q, true);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }

@@ -271,7 +271,16 @@ void co_qcow2_free(struct qcow2 *q);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
-bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    const struct qcow2_header *h = &q->header;
+    uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
+    uint64_t end = offset + bytes;
+
+    return offset < qcow2_cluster_bytes(h) ||
+           (offset < h->l1_offset + h->l1_entries * 8ULL && end > h->l1_offset) ||
+           (offset < h->refcount_table_offset + table_bytes && end > h->refcount_table_offset);
+}
 
 /* qcow2_refcount.c */
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
