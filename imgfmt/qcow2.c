@@ -386,6 +386,7 @@ void co_qcow2_free(struct qcow2 *q)
     if (q->releases != q->kept)
         mem_free(q->releases);
     qcow2_runs_drop(&q->free);
+    codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
     mem_free(q->full_backing_name);
@@ -405,6 +406,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     q->map.data = q->map.file;
     q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
+    qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
     TRY(qcow2_open_map(q, opts, e));
     return ask_for_backing(q, opener, e);
 }
@@ -630,6 +632,11 @@ static const struct opt_desc open_options[] = {
      .type = OPT_SIZE,
      .help = "bytes for cached reference counts",
      .preset = "256K"},
+    {.name = "compression-level",
+     .type = OPT_INT,
+     .preset = "0",
+     .max = CODEC_LEVEL_MAX,
+     .help = "of clusters written compressed: 0 fast, 1 to 9 smaller and slower"},
     {0},
 };
 

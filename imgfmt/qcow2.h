@@ -25,6 +25,7 @@
 #define IMGFMT_QCOW2_H
 
 #include "block/endian.h"
+#include "imgfmt/codec.h"
 #include "imgfmt/map.h"
 
 /* --- the header ----------------------------------------------------------- */
@@ -211,6 +212,7 @@ struct qcow2 {
     uint8_t *sector;                     /* the file's first 512 bytes, as they are to be */
     uint32_t page_bytes;                 /* of the metadata cache */
     uint32_t block_order;                /* log2 of the counts in a refcount block */
+    struct codec codec;                  /* of compressed clusters; on any thread */
     char *backing_name, *backing_format; /* NULL: none */
     char *full_backing_name;             /* NULL: none, or not to be known */
     bool hidden;                         /* the magic is withheld until co_complete */
@@ -311,6 +313,7 @@ void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes, unsigned fl
 void co_qcow2_drain(struct qcow2 *q);
 
 /* qcow2_pack.c */
+void qcow2_codec_init(struct qcow2 *q, unsigned level);
 int qcow2_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
                  size_t packed_bytes, void *cluster);
 int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *packed_bytes);

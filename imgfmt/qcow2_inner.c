@@ -169,6 +169,7 @@ static int fill(struct qcow2_view *v, const struct qcow2_snapshot *s, struct blk
                        "the snapshot's entry is damaged: an L1 table of %" PRIu32
                        " entries at %" PRIu64 " for %" PRIu64 " bytes",
                        s->l1_entries, s->l1_offset, size);
+    qcow2_codec_init(q, 0);
     q->next = UINT64_MAX;
     q->releases = q->kept;
     q->release_room = QCOW2_RELEASES_KEPT;
