@@ -439,7 +439,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     if (rc < 0) {
         blk_unlisten(dev, &q->listener);
         dev->state = NULL;
-        co_free(q);
+        co_qcow2_free(q);
         return rc;
     }
     return co_opened(dev, e);
