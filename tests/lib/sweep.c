@@ -220,7 +220,7 @@ static void budget_of(unsigned rows, uint64_t faults, uint64_t states, struct sw
         .model_ops = longer ? 4000 : 1000,
         .fault_points = div_up(faults * (longer ? 10 : 1), rows) + 8,
         .crash_states = div_up(states * (longer ? 10 : 1), rows) + 8,
-        .foreign = longer ? 2000 / rows : MAX(1, 200 / rows),
+        .foreign = longer ? 2000 / rows : MAX(1, 150 / rows),
     };
 }
 
