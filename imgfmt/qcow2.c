@@ -625,6 +625,8 @@ const struct blk_driver qcow2_driver = {
     .co_copy = co_copy,
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
+    .co_make_empty = co_qcow2_make_empty,
+    .co_change_backing = co_qcow2_change_backing,
     .co_check = co_qcow2_check,
     .co_info = co_qcow2_info,
 };

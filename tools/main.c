@@ -8,8 +8,18 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command, &convert_command, &create_command,  &check_command, &compare_command,
-    &map_command,  &resize_command,  &measure_command, &serve_command, &ctl_command,
+    &info_command,
+    &convert_command,
+    &create_command,
+    &check_command,
+    &compare_command,
+    &map_command,
+    &resize_command,
+    &measure_command,
+    &commit_command,
+    &rebase_command,
+    &serve_command,
+    &ctl_command,
     NULL,
 };
 
