@@ -4,7 +4,7 @@
 #   make check          all tests (CI runs this)                make check-long   fuzzing, long sweeps
 #   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR=
 #   SAN=address,undefined | SAN=thread     a sanitized build in its own folder
-#   WITHOUT="liburing libzstd libdeflate"  leaves optional libraries out
+#   WITHOUT="liburing libzstd libdeflate libisal"  leaves optional libraries out
 
 comma := ,
 BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -14,7 +14,7 @@ CFLAGS ?= -O2 -g
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 
-OPTIONAL := liburing libzstd libdeflate
+OPTIONAL := liburing libzstd libdeflate libisal
 FOUND := $(foreach p,$(filter-out $(WITHOUT),$(OPTIONAL)),$(if $(shell $(PKG_CONFIG) --exists $(p) && echo y),$(p)))
 LIBRARIES := jansson zlib $(FOUND)
 have = -DHAVE_$(shell echo $(1) | tr a-z- A-Z_)=1

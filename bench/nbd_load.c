@@ -492,6 +492,7 @@ static int run_writer(struct load *l)
     first = number;
     if (blocks < l->depth)
         die("the export is too small");
+    fputs("writing\n", stderr); /* who kills the server waits for this */
     while (alive && now_ns() < end) {
         alive = write_round(l, m, blocks, &number);
         rounds += alive;

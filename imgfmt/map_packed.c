@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* map_packed.c - compressed clusters: reading them through a few kept decompressed ones, and
- * writing them whole.
+/* map_packed.c - reading compressed clusters.
  *
- * Compression runs on the pool, on its own buffers. A reader of a whole cluster decompresses into a
- * buffer of its own; parts go through the kept clusters, so that small reads decompress once. */
+ * Inflating runs on the pool. Clusters that follow one another go there together, and what lies
+ * together in the file is read together, straight into the reader's memory. Parts of a cluster go
+ * through a few that are kept inflated, so that small reads inflate once. */
 #include "imgfmt/map_private.h"
 
-#define PACKS_IN_FLIGHT 8
-#define INLINE_BYTES    4096 /* less than this is not worth a trip to the pool */
+#define RUN_GAP 4096 /* bytes of others that are read along rather than read apart */
 
 struct unpack_job {
     struct map *map;
@@ -35,7 +34,7 @@ static int co_unpack(struct map *m, const struct map_cell *cell, uint8_t *cluste
     int rc = co_blk_read_buf(m->data, cell->offset, packed, bytes);
     if (rc == 0) {
         struct unpack_job j = {m, cell, packed, bytes, cluster};
-        rc = m->cluster_bytes <= INLINE_BYTES ? run_unpack(&j) : co_offload(run_unpack, &j);
+        rc = m->cluster_bytes <= MAP_INLINE_BYTES ? run_unpack(&j) : co_offload(run_unpack, &j);
     }
     buf_put(packed, bytes);
     return rc;
@@ -132,117 +131,109 @@ int co_map_read_packed(struct map *m, const struct map_cell *cell, uint32_t at,
     return rc;
 }
 
-/* --- writing --- */
+/* --- many at once --- */
 
-struct pack_job {
-    struct map *map;
-    uint64_t cluster;
-    struct vec from; /* the last cluster may be short */
-    uint8_t *plain, *packed;
-    size_t packed_bytes;
-    bool busy;
+struct unpack_run {
+    struct map_packed_run *run;
+    const uint8_t *packed;
+    uint8_t *scratch; /* a cluster, where the reader's memory lies in pieces */
+    const struct vec *to;
 };
 
-static int run_pack(void *arg)
+/* Where each cluster's compressed bytes come to lie in one buffer; its length, or -EIO. What lies
+ * together in the file lies together there. */
+static int64_t lay_out(struct map *m, struct map_packed_run *r)
 {
-    struct pack_job *j = arg;
-    j->packed_bytes = j->map->cluster_bytes;
-    vec_to_buf(&j->from, j->plain);
-    memset(j->plain + j->from.bytes, 0, j->map->cluster_bytes - j->from.bytes);
-    return j->map->format->pack(j->map, j->plain, j->packed, &j->packed_bytes);
+    uint64_t end = 0; /* in the buffer */
+    for (unsigned i = 0; i < r->count; i++) {
+        struct map_cell *c = &r->cells[i];
+        if (c->offset == 0 || c->offset >= m->data->size || c->packed_bytes == 0)
+            return map_broken(m, "a compressed cluster lies on the header or past the end");
+        c->packed_bytes = MIN(c->packed_bytes, m->data->size - c->offset);
+        const struct map_cell *before = i ? &r->cells[i - 1] : NULL;
+        if (before && c->offset >= before->offset &&
+            c->offset - before->offset <= before->packed_bytes + RUN_GAP)
+            r->at[i] = r->at[i - 1] + (uint32_t)(c->offset - before->offset);
+        else
+            r->at[i] = (uint32_t)end;
+        end = MAX(end, (uint64_t)r->at[i] + c->packed_bytes);
+    }
+    return (int64_t)end;
 }
 
-static int co_write_plain(struct pack_job *j)
+/* True if cluster @i lies behind the one before it in the file as it does in the buffer. */
+static bool goes_on(const struct map_packed_run *r, unsigned i)
 {
-    struct map *m = j->map;
-    uint64_t at = j->cluster << m->shape.cluster_bits, done = 0;
-    struct map_source src = {.vec = &j->from, .offset = at};
-    struct map_cell cell;
-    TRY(co_map_cell(m, j->cluster, &cell));
-    if (!map_in_place(&cell))
-        return co_map_allocate(m, at, at + j->from.bytes, &src, &done);
-    return co_blk_write(m->data, cell.offset, &j->from, 0);
+    return r->cells[i].offset - r->cells[i - 1].offset == (uint64_t)r->at[i] - r->at[i - 1];
 }
 
-/* Packed bytes are on their way to @now: the cell changes once they are written. */
-static int co_commit_packed(struct pack_job *j, const struct map_cell *now)
+static int co_load_run(struct map *m, const struct map_packed_run *r, uint8_t *packed)
 {
-    struct map *m = j->map;
+    for (unsigned i = 0, next; i < r->count; i = next) {
+        uint64_t end = r->at[i] + r->cells[i].packed_bytes;
+        for (next = i + 1; next < r->count && goes_on(r, next); next++)
+            end = MAX(end, (uint64_t)r->at[next] + r->cells[next].packed_bytes);
+        TRY(co_blk_read_buf(m->data, r->cells[i].offset, packed + r->at[i], end - r->at[i]));
+    }
+    return 0;
+}
+
+static int run_unpack_run(void *arg)
+{
+    struct unpack_run *j = arg;
+    struct map *m = j->run->map;
+    for (unsigned i = 0; i < j->run->count; i++) {
+        const struct map_cell *c = &j->run->cells[i];
+        struct vec part = vec_slice(j->to, i * m->cluster_bytes, m->cluster_bytes);
+        uint8_t *plain = j->scratch;
+        size_t piece = 0;
+        if (!plain)
+            plain = vec_first(&part, &piece);
+        TRY(m->format->unpack(m, c, j->packed + j->run->at[i], c->packed_bytes, plain));
+        if (j->scratch)
+            vec_from_buf(&part, plain);
+    }
+    return 0;
+}
+
+int co_map_packed_run(struct map *m, uint64_t cluster, uint64_t most, struct map_packed_run *r)
+{
     struct meta_page *page;
     uint64_t covered;
-    TRY(co_blk_write_buf(m->data, now->offset, j->packed, j->packed_bytes, 0));
-    TRY(co_map_page_to_write(m, j->cluster, &page, &covered));
-    struct map_update u = {.cluster = j->cluster, .now = *now};
-    int rc = map_entry_get(m, page, j->cluster, &u.old);
-    if (rc == 0) {
-        meta_data_before(m->meta, m->format->table_rank);
-        rc = co_map_change(m, page, &u, 1, false);
+    TRY(co_map_page(m, cluster, &page, &covered));
+    most = MIN(MIN(most, covered), map_pack_clusters(m));
+    r->map = m;
+    r->count = 0;
+    int rc = 0;
+    while (page && rc == 0 && r->count < most) {
+        rc = map_entry_get(m, page, cluster + r->count, &r->cells[r->count]);
+        if (rc < 0 || r->cells[r->count].state != MAP_PACKED)
+            break;
+        r->count++;
     }
-    meta_put(m->meta, page);
-    return rc;
+    if (page)
+        meta_put(m->meta, page);
+    return r->count ? 0 : rc; /* what is wrong with the next one is said when it is its turn */
 }
 
-static int co_write_one(struct pack_job *j)
+int co_map_read_packed_run(struct map_packed_run *r, const struct vec *to)
 {
-    struct map *m = j->map;
-    int rc = m->cluster_bytes <= INLINE_BYTES ? run_pack(j) : co_offload(run_pack, j);
-    if (rc == -ENOSPC)
-        return co_write_plain(j);
-    TRY(rc);
-    TRY(meta_error(m->meta));
-    struct map_cell now = {.state = MAP_PACKED, .packed_bytes = j->packed_bytes};
-    bool reused;
-    TRY(m->format->co_place_packed(m, j->packed_bytes, &now.offset, &reused));
-    map_forget_unpacked(m, now.offset);
-    rc = co_commit_packed(j, &now);
-    if (rc < 0)
-        map_unplace_one(m, &now);
+    struct map *m = r->map;
+    int64_t bytes = lay_out(m, r);
+    size_t piece;
+    TRY((int)MIN(bytes, 0));
+    vec_first(to, &piece);
+    struct unpack_run j = {.run = r, .to = to};
+    uint8_t *packed = buf_get((size_t)bytes);
+    int rc = packed ? 0 : -ENOMEM;
+    if (rc == 0 && piece < to->bytes && !(j.scratch = buf_get(m->cluster_bytes)))
+        rc = -ENOMEM;
+    if (rc == 0)
+        rc = co_load_run(m, r, packed);
+    j.packed = packed;
+    if (rc == 0)
+        rc = co_offload(run_unpack_run, &j);
+    buf_put(j.scratch, m->cluster_bytes);
+    buf_put(packed, (size_t)bytes);
     return rc;
-}
-
-static int co_pack_job(void *arg)
-{
-    struct pack_job *j = arg;
-    struct map *m = j->map;
-    struct co_range_hold hold;
-    int rc = -ENOMEM;
-    j->plain = buf_get(m->cluster_bytes);
-    j->packed = buf_get(m->cluster_bytes);
-    if (j->plain && j->packed) {
-        uint64_t at = j->cluster << m->shape.cluster_bits;
-        co_range_lock(&m->priv->writers, &hold, at, m->cluster_bytes, false);
-        rc = co_write_one(j);
-        co_range_unlock(&m->priv->writers, &hold);
-    }
-    if (j->plain)
-        buf_put(j->plain, m->cluster_bytes);
-    if (j->packed)
-        buf_put(j->packed, m->cluster_bytes);
-    j->busy = false;
-    return rc;
-}
-
-int co_map_write_packed(struct map *m, uint64_t offset, const struct vec *from)
-{
-    uint64_t mask = m->cluster_bytes - 1, end = offset + from->bytes;
-    if (!m->format->pack || !m->format->co_place_packed)
-        return -ENOTSUP;
-    if (offset & mask || (end & mask && end != m->shape.size))
-        return -EINVAL;
-    struct pack_job jobs[PACKS_IN_FLIGHT] = {0};
-    struct co_group g;
-    co_group_init(&g, PACKS_IN_FLIGHT);
-    for (uint64_t at = offset; at < end && !co_group_failed(&g); at += m->cluster_bytes) {
-        while (g.running >= PACKS_IN_FLIGHT)
-            co_queue_wait(&g.room);
-        struct pack_job *j = jobs;
-        while (j->busy)
-            j++;
-        *j = (struct pack_job){.map = m,
-                               .cluster = at >> m->shape.cluster_bits,
-                               .from = vec_slice(from, at - offset, MIN(end - at, mask + 1)),
-                               .busy = true};
-        co_group_start(&g, co_pack_job, j);
-    }
-    return co_group_wait(&g);
 }

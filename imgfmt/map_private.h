@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map_private.h - what the engine's files share: map.c (tables, look-ups), map_read.c, map_write.c
- * (the write path), map_zero.c (zero, discard), map_packed.c (compressed clusters). */
+ * (the write path), map_zero.c (zero, discard), map_packed.c and map_pack.c (compressed clusters).
+ */
 #ifndef IMGFMT_MAP_PRIVATE_H
 #define IMGFMT_MAP_PRIVATE_H
 
 #include "imgfmt/map.h"
 
-#define MAP_BATCH         64  /* cells that change in one step, at most */
-#define MAP_RELEASE_CELLS 256 /* of one struct map_release */
-#define MAP_UNPACKED      4   /* decompressed clusters kept per image */
+#define MAP_BATCH         64          /* cells that change in one step, at most */
+#define MAP_RELEASE_CELLS 256         /* of one struct map_release */
+#define MAP_UNPACKED      4           /* decompressed clusters kept per image */
+#define MAP_PACK_BYTES    (512 * KiB) /* compressed or inflated in one trip to the pool */
+#define MAP_INLINE_BYTES  4096        /* less than this is not worth a trip */
 
 /* Space that lets go after a batch. */
 struct map_release {
@@ -123,6 +126,22 @@ must_use int co_map_allocate(struct map *m, uint64_t at, uint64_t end, const str
 
 must_use int co_map_read_packed(struct map *m, const struct map_cell *cell, uint32_t at,
                                 const struct vec *to);
+/* Compressed clusters that follow one another. */
+struct map_packed_run {
+    struct map *map;
+    unsigned count;
+    struct map_cell cells[MAP_BATCH];
+    uint32_t at[MAP_BATCH]; /* where their bytes are in memory; map_packed.c's */
+};
+/* How many go to the pool together. */
+static inline uint64_t map_pack_clusters(const struct map *m)
+{
+    return MIN(MAX(MAP_PACK_BYTES >> m->shape.cluster_bits, 1), MAP_BATCH);
+}
+/* Those from @cluster on, at most @most. */
+must_use int co_map_packed_run(struct map *m, uint64_t cluster, uint64_t most,
+                               struct map_packed_run *r);
+must_use int co_map_read_packed_run(struct map_packed_run *r, const struct vec *to);
 must_use int co_map_write_packed(struct map *m, uint64_t offset, const struct vec *from);
 /* The packed bytes at @offset are not what they were. */
 void map_forget_unpacked(struct map *m, uint64_t offset);

@@ -105,6 +105,7 @@ struct read_job {
     struct map *map;
     uint64_t offset;
     struct map_cell cell;
+    struct map_packed_run *packed; /* several clusters; NULL: one, or not compressed */
     struct vec to;
     bool busy;
 };
@@ -112,10 +113,37 @@ struct read_job {
 static int co_read_job(void *arg)
 {
     struct read_job *j = arg;
-    int rc = co_map_read_cell(j->map, j->offset >> j->map->shape.cluster_bits, &j->cell,
+    int rc;
+    if (j->packed)
+        rc = co_map_read_packed_run(j->packed, &j->to);
+    else
+        rc = co_map_read_cell(j->map, j->offset >> j->map->shape.cluster_bits, &j->cell,
                               j->offset & (j->map->cluster_bytes - 1), &j->to);
+    buf_put(j->packed, sizeof(*j->packed));
     j->busy = false;
     return rc;
+}
+
+/* Whole compressed clusters from @offset on go together. *out NULL: there are not two. */
+static int co_find_packed(struct map *m, uint64_t offset, uint64_t bytes, struct map_run *run,
+                          struct map_packed_run **out)
+{
+    uint64_t whole = bytes >> m->shape.cluster_bits;
+    *out = NULL;
+    if (run->cell.state != MAP_PACKED || offset & (m->cluster_bytes - 1) || whole < 2 ||
+        map_pack_clusters(m) < 2)
+        return 0;
+    struct map_packed_run *r = buf_get(sizeof(*r));
+    if (!r)
+        return -ENOMEM;
+    int rc = co_map_packed_run(m, offset >> m->shape.cluster_bits, whole, r);
+    if (rc < 0 || r->count < 2) {
+        buf_put(r, sizeof(*r));
+        return rc;
+    }
+    run->bytes = r->count * m->cluster_bytes;
+    *out = r;
+    return 0;
 }
 
 static int co_read_rest(struct map *m, uint64_t offset, const struct vec *to, struct map_run run)
@@ -131,10 +159,15 @@ static int co_read_rest(struct map *m, uint64_t offset, const struct vec *to, st
             break;
         while (g.running >= READS_IN_FLIGHT)
             co_queue_wait(&g.room);
+        struct map_packed_run *packed;
+        rc = co_find_packed(m, offset + done, to->bytes - done, &run, &packed);
+        if (rc < 0)
+            break;
         struct read_job *j = jobs;
         while (j->busy)
             j++;
-        *j = (struct read_job){m, offset + done, run.cell, vec_slice(to, done, run.bytes), true};
+        *j = (struct read_job){m,   offset + done, run.cell, packed, vec_slice(to, done, run.bytes),
+                               true};
         co_group_start(&g, co_read_job, j);
     }
     int group_rc = co_group_wait(&g);

@@ -161,6 +161,30 @@ static void root_encode(const struct map *m, uint64_t offset, void *raw)
     memcpy(raw, &disk, sizeof(disk));
 }
 
+/* --- images that were not closed --------------------------------------------- */
+
+/* Who writes an image with the dirty bit (lazy refcounts) repairs it first, as QEMU does. Here the
+ * bit is never set: the order of writes keeps the counts right in every crash. */
+static int co_repair_dirty(struct qcow2 *q, struct blk_error *e)
+{
+    struct blk_check c = {.fix_leaks = true, .fix_errors = true};
+
+    if (!(q->header.incompatible & QCOW2_DIRTY))
+        return 0;
+    TRY(co_qcow2_check(q->map.dev, &c, e));
+    if (q->header.incompatible & QCOW2_DIRTY)
+        return err_set(e, -EACCES,
+                       "the image was not closed cleanly and could not be repaired (%" PRIu64
+                       " corruptions, %" PRIu64 " errors are left); open it read-only",
+                       c.corruptions, c.check_errors);
+    return 0;
+}
+
+static bool may_repair(const struct blk_device *dev)
+{
+    return dev->open_flags & BLK_OPEN_WRITE && !(dev->open_flags & BLK_OPEN_CHECK);
+}
+
 /* --- open ----------------------------------------------------------------- */
 
 uint32_t qcow2_page_bytes(uint32_t cluster_bits)
@@ -361,6 +385,7 @@ static void co_free(struct qcow2 *q)
     if (q->releases != q->kept)
         mem_free(q->releases);
     qcow2_runs_drop(&q->free);
+    codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
     mem_free(q->full_backing_name);
@@ -380,6 +405,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     q->map.data = q->map.file;
     q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
+    qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
     TRY(open_map(q, opts, e));
     return ask_for_backing(q, opener, e);
 }
@@ -408,6 +434,13 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     dev->state = &q->map;
     dev->size = q->header.size;
     blk_listen(dev, &q->listener);
+    rc = may_repair(dev) ? co_repair_dirty(q, e) : 0;
+    if (rc < 0) {
+        blk_unlisten(dev, &q->listener);
+        dev->state = NULL;
+        co_free(q);
+        return rc;
+    }
     return co_opened(dev, e);
 }
 
@@ -460,8 +493,10 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
 
-    if (write)
-        return qcow2_header_refuse(&q->header, q->sector, true, e);
+    if (write) {
+        TRY(qcow2_header_refuse(&q->header, q->sector, true, e));
+        return co_repair_dirty(q, e);
+    }
     int rc = co_qcow2_settle(q, true);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }
@@ -596,6 +631,11 @@ static const struct opt_desc open_options[] = {
      .type = OPT_SIZE,
      .help = "bytes for cached reference counts",
      .preset = "256K"},
+    {.name = "compression-level",
+     .type = OPT_INT,
+     .preset = "0",
+     .max = CODEC_LEVEL_MAX,
+     .help = "of clusters written compressed: 0 fast, 1 to 9 smaller and slower"},
     {0},
 };
 

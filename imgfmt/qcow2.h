@@ -23,6 +23,7 @@
 #define IMGFMT_QCOW2_H
 
 #include "block/endian.h"
+#include "imgfmt/codec.h"
 #include "imgfmt/map.h"
 
 /* --- the header ----------------------------------------------------------- */
@@ -220,6 +221,7 @@ struct qcow2 {
     uint8_t *sector;                     /* the file's first 512 bytes, as they are to be */
     uint32_t page_bytes;                 /* of the metadata cache */
     uint32_t block_order;                /* log2 of the counts in a refcount block */
+    struct codec codec;                  /* of compressed clusters; on any thread */
     char *backing_name, *backing_format; /* NULL: none */
     char *full_backing_name;             /* NULL: none, or not to be known */
     bool hidden;                         /* the magic is withheld until co_complete */
@@ -275,7 +277,16 @@ must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
-bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    const struct qcow2_header *h = &q->header;
+    uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
+    uint64_t end = offset + bytes;
+
+    return offset < qcow2_cluster_bytes(h) ||
+           (offset < h->l1_offset + h->l1_entries * 8ULL && end > h->l1_offset) ||
+           (offset < h->refcount_table_offset + table_bytes && end > h->refcount_table_offset);
+}
 
 /* qcow2_refcount.c */
 int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
@@ -306,6 +317,7 @@ void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes, unsigned fl
 void co_qcow2_drain(struct qcow2 *q);
 
 /* qcow2_pack.c */
+void qcow2_codec_init(struct qcow2 *q, unsigned level);
 int qcow2_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
                  size_t packed_bytes, void *cluster);
 int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *packed_bytes);

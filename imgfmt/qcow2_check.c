@@ -1,33 +1,32 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_check.c - counts every reference of a qcow2 image anew and compares with what the image
- * says; repairs leaks.
+ * says; repairs leaks, and lets qcow2_repair.c do the rest.
  *
  * Classes as qemu-img has them: a *leak* is a count that is too high (space lost, nothing else); a
  * *corruption* is a count that is too low, an entry that points where nothing can be, or a COPIED
  * flag that contradicts the count; a *check error* is something that could not be looked at.
  *
  * References beyond the end of the file are corruptions and take no memory. Tables are read
- * directly, page by page, not through the metadata cache: what is in it was written back before. */
+ * directly, many at a time, not through the metadata cache: what is in it was written back before.
+ * One pass over the L2 tables is enough for a sound image: beside each cluster's count stands
+ * whether entries with and without the COPIED flag lead there. */
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "imgfmt/qcow2_alloc.h"
-#include "imgfmt/qcow2_refs.h"
+#include "imgfmt/qcow2_check.h"
 
 #define REFS_LIMIT (1 * GiB)
+#define LANES      32u
+#define LANE_BYTES (4 * MiB) /* of all lanes, but for tables that are larger */
 
-struct checker {
-    struct qcow2 *q;
-    struct blk_check *c;
-    struct qcow2_refs refs;
-    uint8_t *l2;    /* one L2 table */
-    uint8_t *block; /* one refcount block, or a piece of another table */
-    uint64_t file_bytes;
-    bool snapshot; /* the tables of one are being counted: no flags, no facts */
+/* An L2 table on its way into memory. */
+struct qcow2_l2_lane {
+    struct qcow2_checker *k;
+    uint64_t offset;
+    uint8_t *data;
 };
 
-static void say(struct checker *k, const char *fmt, ...) printf_like(2, 3);
-static void say(struct checker *k, const char *fmt, ...)
+void qcow2_check_say(struct qcow2_checker *k, const char *fmt, ...)
 {
     char text[300];
     va_list args;
@@ -40,8 +39,9 @@ static void say(struct checker *k, const char *fmt, ...)
     k->c->say(k->c, text);
 }
 
-/* One reference on every cluster that [offset, +bytes) touches. */
-static int refer(struct checker *k, const char *what, uint64_t offset, uint64_t bytes)
+/* One reference on every cluster that [offset, +bytes) touches; @mark: enum qcow2_refs_mark. */
+static int refer_marked(struct qcow2_checker *k, const char *what, uint64_t offset, uint64_t bytes,
+                        uint32_t mark)
 {
     uint32_t bits = k->q->header.cluster_bits;
     uint64_t cluster = k->q->map.cluster_bytes, end;
@@ -51,25 +51,34 @@ static int refer(struct checker *k, const char *what, uint64_t offset, uint64_t 
     /* The last cluster of a file need not be whole. */
     if (!add_u64(offset, bytes, &end) || end >= QCOW2_MAX_OFFSET ||
         (end > k->file_bytes && end - k->file_bytes >= cluster)) {
-        say(k, "ERROR: %s at offset 0x%" PRIx64 " reaches beyond the end of the file", what,
-            offset);
+        qcow2_check_say(k, "ERROR: %s at offset 0x%" PRIx64 " reaches beyond the end of the file",
+                        what, offset);
         k->c->corruptions++;
+        k->bad_flags |= mark == QCOW2_SEEN_COPIED; /* nothing can be counted there */
         return 0;
     }
     for (uint64_t at = offset >> bits; at <= (end - 1) >> bits; at++)
-        TRY(qcow2_refs_add(&k->refs, at));
+        TRY(qcow2_refs_add(&k->refs, at, mark));
     return 0;
 }
 
-/* Reads [offset, +bytes); beyond the end of the file it is zero. An error is counted; then the
- * bytes are zero. */
-static void co_read_piece(struct checker *k, uint64_t offset, void *to, uint64_t bytes)
+static int refer(struct qcow2_checker *k, const char *what, uint64_t offset, uint64_t bytes)
+{
+    return refer_marked(k, what, offset, bytes, 0);
+}
+
+static uint32_t mark_of(const struct qcow2_checker *k, uint64_t raw)
+{
+    return k->snapshot ? 0 : raw & QCOW2_COPIED ? QCOW2_SEEN_COPIED : QCOW2_SEEN_PLAIN;
+}
+
+void co_qcow2_check_read(struct qcow2_checker *k, uint64_t offset, void *to, uint64_t bytes)
 {
     uint64_t there = offset < k->file_bytes ? MIN(bytes, k->file_bytes - offset) : 0;
 
     memset((uint8_t *)to + there, 0, bytes - there);
     if (there && co_blk_read_buf(k->q->map.file, offset, to, there) < 0) {
-        say(k, "ERROR: cannot read a table at offset 0x%" PRIx64, offset);
+        qcow2_check_say(k, "ERROR: cannot read a table at offset 0x%" PRIx64, offset);
         k->c->check_errors++;
         memset(to, 0, there);
     }
@@ -77,12 +86,14 @@ static void co_read_piece(struct checker *k, uint64_t offset, void *to, uint64_t
 
 /* --- L2 and L1 ------------------------------------------------------------ */
 
-static int check_packed(struct checker *k, uint64_t raw, const struct qcow2_entry *e)
+static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow2_entry *e)
 {
     if (raw & QCOW2_COPIED) {
-        say(k, "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
-            e->offset);
+        qcow2_check_say(k,
+                        "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
+                        e->offset);
         k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
     }
     if (!k->snapshot) {
         k->c->allocated_clusters++;
@@ -93,7 +104,7 @@ static int check_packed(struct checker *k, uint64_t raw, const struct qcow2_entr
     return refer(k, "a compressed cluster", first, e->offset + e->packed_bytes - first);
 }
 
-static int check_entry(struct checker *k, uint64_t raw, uint64_t *next)
+static int check_entry(struct qcow2_checker *k, uint64_t raw, uint64_t *next)
 {
     const struct qcow2_header *h = &k->q->header;
     struct qcow2_entry e;
@@ -104,13 +115,16 @@ static int check_entry(struct checker *k, uint64_t raw, uint64_t *next)
     if (e.state == MAP_PACKED && rc == 0)
         return check_packed(k, raw, &e);
     if (rc < 0) {
-        say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold", raw);
+        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
+                        raw);
         k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
         return 0;
     }
     if (raw & QCOW2_L2_RESERVED) {
-        say(k, "ERROR: an L2 entry 0x%016" PRIx64 " has reserved bits set", raw);
+        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " has reserved bits set", raw);
         k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
     }
     if (e.offset == 0)
         return 0;
@@ -120,54 +134,87 @@ static int check_entry(struct checker *k, uint64_t raw, uint64_t *next)
             k->c->fragmented_clusters++;
         *next = e.offset + k->q->map.cluster_bytes;
     }
-    return refer(k, "a data cluster", e.offset, k->q->map.cluster_bytes);
+    return refer_marked(k, "a data cluster", e.offset, k->q->map.cluster_bytes, mark_of(k, raw));
 }
 
-static int co_check_l2(struct checker *k, uint64_t offset)
+static int check_l2(struct qcow2_checker *k, const uint8_t *table)
 {
-    uint64_t bytes = k->q->map.cluster_bytes, next = 0;
+    uint64_t next = 0;
 
-    co_read_piece(k, offset, k->l2, bytes);
-    for (uint64_t i = 0; i < bytes; i += 8) {
+    for (uint64_t i = 0; i < k->q->map.cluster_bytes; i += 8) {
         be64 raw;
-        memcpy(&raw, k->l2 + i, sizeof(raw));
+        memcpy(&raw, table + i, sizeof(raw));
         TRY(check_entry(k, be64_get(raw), &next));
     }
     return 0;
 }
 
-static int co_check_l1_entry(struct checker *k, uint64_t raw)
+static int co_read_lane(void *arg)
+{
+    struct qcow2_l2_lane *lane = arg;
+
+    co_qcow2_check_read(lane->k, lane->offset, lane->data, lane->k->q->map.cluster_bytes);
+    return 0;
+}
+
+/* Reads the tables that wait in the lanes, side by side, and looks at them in their order. */
+static int co_check_lanes(struct qcow2_checker *k)
+{
+    struct co_group g;
+    unsigned n = k->lanes_used;
+
+    co_group_init(&g, LANES);
+    for (unsigned i = 0; i < n; i++)
+        co_group_start(&g, co_read_lane, &k->lanes[i]);
+    int rc = co_group_wait(&g);
+    k->lanes_used = 0;
+    for (unsigned i = 0; i < n && rc == 0; i++)
+        rc = check_l2(k, k->lanes[i].data);
+    return rc;
+}
+
+static int co_check_l2(struct qcow2_checker *k, uint64_t offset)
+{
+    k->lanes[k->lanes_used].k = k;
+    k->lanes[k->lanes_used++].offset = offset;
+    return k->lanes_used == k->lane_count ? co_check_lanes(k) : 0;
+}
+
+static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
+    (void)at;
     if (raw == 0)
         return 0;
     if (raw & QCOW2_L1_RESERVED) {
-        say(k, "ERROR: an L1 entry 0x%016" PRIx64 " has reserved bits set", raw);
+        qcow2_check_say(k, "ERROR: an L1 entry 0x%016" PRIx64 " has reserved bits set", raw);
         k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
     }
     if (offset & (k->q->map.cluster_bytes - 1)) {
-        say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " does not begin at a cluster", offset);
+        qcow2_check_say(
+            k, "ERROR: the L2 table at offset 0x%" PRIx64 " does not begin at a cluster", offset);
         k->c->corruptions++;
         return 0;
     }
     if (offset == 0)
         return 0;
-    TRY(refer(k, "an L2 table", offset, k->q->map.cluster_bytes));
+    TRY(refer_marked(k, "an L2 table", offset, k->q->map.cluster_bytes, mark_of(k, raw)));
     /* Each L1 table may name it once; more is no image, and counting it again could take for ever.
      */
     if (qcow2_refs_get(&k->refs, offset >> k->q->header.cluster_bits) >
         k->q->header.snapshot_count + 1ULL) {
-        say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " is used more than once", offset);
+        qcow2_check_say(k, "ERROR: the L2 table at offset 0x%" PRIx64 " is used more than once",
+                        offset);
         k->c->corruptions++;
         return 0;
     }
     return co_check_l2(k, offset);
 }
 
-/* Calls @fn for the @entries entries of 8 bytes at @offset. */
-static int co_each_entry(struct checker *k, uint64_t offset, uint64_t entries,
-                         int (*co_fn)(struct checker *k, uint64_t raw))
+int co_qcow2_check_each(struct qcow2_checker *k, uint64_t offset, uint64_t entries,
+                        int (*co_fn)(struct qcow2_checker *k, uint64_t raw, uint64_t at))
 {
     auto_free uint8_t *buf = mem_alloc(64 * KiB);
 
@@ -175,39 +222,41 @@ static int co_each_entry(struct checker *k, uint64_t offset, uint64_t entries,
         return -ENOMEM;
     for (uint64_t at = 0; at < entries; at += 8 * KiB) {
         uint64_t n = MIN(entries - at, 8 * KiB);
-        co_read_piece(k, offset + at * 8, buf, n * 8);
+        co_qcow2_check_read(k, offset + at * 8, buf, n * 8);
         for (uint64_t i = 0; i < n; i++) {
             be64 raw;
             memcpy(&raw, buf + i * 8, sizeof(raw));
-            TRY(co_fn(k, be64_get(raw)));
+            TRY(co_fn(k, be64_get(raw), offset + (at + i) * 8));
         }
     }
     return 0;
 }
 
-static int co_check_l1(struct checker *k, uint64_t offset, uint64_t entries)
+static int co_check_l1(struct qcow2_checker *k, uint64_t offset, uint64_t entries)
 {
     TRY(refer(k, "an L1 table", offset, entries * 8));
-    return co_each_entry(k, offset, entries, co_check_l1_entry);
+    TRY(co_qcow2_check_each(k, offset, entries, co_check_l1_entry));
+    return co_check_lanes(k);
 }
 
 /* --- snapshots and bitmaps ------------------------------------------------ */
 
 static int co_check_snapshot(void *arg, const struct qcow2_snapshot *s)
 {
-    struct checker *k = arg;
+    struct qcow2_checker *k = arg;
 
     if (s->l1_entries == 0)
         return 0;
     if (s->l1_entries * 8ULL > QCOW2_MAX_L1_BYTES || s->l1_offset & (k->q->map.cluster_bytes - 1)) {
-        say(k, "ERROR: the L1 table of a snapshot, at offset 0x%" PRIx64 ", is none", s->l1_offset);
+        qcow2_check_say(k, "ERROR: the L1 table of a snapshot, at offset 0x%" PRIx64 ", is none",
+                        s->l1_offset);
         k->c->corruptions++;
         return 0;
     }
     return co_check_l1(k, s->l1_offset, s->l1_entries);
 }
 
-static int co_check_snapshots(struct checker *k, struct blk_error *e)
+static int co_check_snapshots(struct qcow2_checker *k, struct blk_error *e)
 {
     uint64_t bytes = 0;
 
@@ -220,13 +269,14 @@ static int co_check_snapshots(struct checker *k, struct blk_error *e)
         return refer(k, "the snapshot table", k->q->header.snapshots_offset, bytes);
     if (rc == -ENOMEM)
         return rc;
-    say(k, "ERROR: the snapshot table cannot be read");
+    qcow2_check_say(k, "ERROR: the snapshot table cannot be read");
     k->c->check_errors++;
     return 0;
 }
 
-static int co_check_bitmap_cluster(struct checker *k, uint64_t raw)
+static int co_check_bitmap_cluster(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
+    (void)at;
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
     return offset ? refer(k, "a bitmap's cluster", offset, k->q->map.cluster_bytes) : 0;
@@ -234,18 +284,18 @@ static int co_check_bitmap_cluster(struct checker *k, uint64_t raw)
 
 static int co_check_bitmap(void *arg, const struct qcow2_bitmap *b)
 {
-    struct checker *k = arg;
+    struct qcow2_checker *k = arg;
 
     if (b->table_offset & (k->q->map.cluster_bytes - 1) || b->table_entries > 8 * MiB) {
-        say(k, "ERROR: the table of bitmap %.*s is none", (int)b->name_bytes, b->name);
+        qcow2_check_say(k, "ERROR: the table of bitmap %.*s is none", (int)b->name_bytes, b->name);
         k->c->corruptions++;
         return 0;
     }
     TRY(refer(k, "a bitmap's table", b->table_offset, b->table_entries * 8ULL));
-    return co_each_entry(k, b->table_offset, b->table_entries, co_check_bitmap_cluster);
+    return co_qcow2_check_each(k, b->table_offset, b->table_entries, co_check_bitmap_cluster);
 }
 
-static int co_check_bitmaps(struct checker *k, struct blk_error *e)
+static int co_check_bitmaps(struct qcow2_checker *k, struct blk_error *e)
 {
     struct qcow2_bitmap_list list;
     int rc = co_qcow2_bitmaps(k->q, &list, co_check_bitmap, k, e);
@@ -254,31 +304,55 @@ static int co_check_bitmaps(struct checker *k, struct blk_error *e)
         return refer(k, "the list of bitmaps", list.offset, list.bytes);
     if (rc == 0 || rc == -ENOMEM)
         return rc;
-    say(k, "ERROR: the list of bitmaps cannot be read");
+    qcow2_check_say(k, "ERROR: the list of bitmaps cannot be read");
     k->c->check_errors++;
     return 0;
 }
 
 /* --- refcounts ------------------------------------------------------------ */
 
-static int co_refer_block(struct checker *k, uint64_t raw)
+/* What is wrong with the refcount structure a new one mends. */
+static void table_fault(struct qcow2_checker *k, uint64_t faults)
+{
+    k->c->corruptions += faults;
+    k->table_faults += faults;
+    k->bad_table |= faults != 0;
+}
+
+static int refer_counts(struct qcow2_checker *k, const char *what, uint64_t offset, uint64_t bytes)
+{
+    uint64_t before = k->c->corruptions;
+
+    TRY(refer(k, what, offset, bytes));
+    uint64_t faults = k->c->corruptions - before;
+    k->c->corruptions = before;
+    table_fault(k, faults);
+    return 0;
+}
+
+static int co_refer_block(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
     uint64_t offset = raw & ~QCOW2_TABLE_RESERVED;
 
+    (void)at;
     if (raw & QCOW2_TABLE_RESERVED) {
-        say(k, "ERROR: a refcount table entry 0x%016" PRIx64 " has reserved bits set", raw);
-        k->c->corruptions++;
+        qcow2_check_say(k, "ERROR: a refcount table entry 0x%016" PRIx64 " has reserved bits set",
+                        raw);
+        table_fault(k, 1);
     }
     if (offset & (k->q->map.cluster_bytes - 1)) {
-        say(k, "ERROR: the refcount block at offset 0x%" PRIx64 " does not begin at a cluster",
+        qcow2_check_say(
+            k, "ERROR: the refcount block at offset 0x%" PRIx64 " does not begin at a cluster",
             offset);
-        k->c->corruptions++;
+        table_fault(k, 1);
         return 0;
     }
-    return offset ? refer(k, "a refcount block", offset, k->q->map.cluster_bytes) : 0;
+    if (offset == 0)
+        return 0;
+    return refer_counts(k, "a refcount block", offset, k->q->map.cluster_bytes);
 }
 
-static int co_refer_all(struct checker *k, struct blk_error *e)
+static int co_refer_all(struct qcow2_checker *k, struct blk_error *e)
 {
     const struct qcow2_header *h = &k->q->header;
     uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
@@ -288,12 +362,13 @@ static int co_refer_all(struct checker *k, struct blk_error *e)
     if (h->snapshot_count)
         TRY(co_check_snapshots(k, e));
     TRY(co_check_bitmaps(k, e));
-    TRY(refer(k, "the refcount table", h->refcount_table_offset, table_bytes));
-    return co_each_entry(k, h->refcount_table_offset, qcow2_table_entries(k->q), co_refer_block);
+    TRY(refer_counts(k, "the refcount table", h->refcount_table_offset, table_bytes));
+    return co_qcow2_check_each(k, h->refcount_table_offset, qcow2_table_entries(k->q),
+                               co_refer_block);
 }
 
 /* Lowers one count to what it should be. */
-static int co_fix_leak(struct checker *k, uint64_t cluster, uint64_t count, uint64_t should)
+static int co_fix_leak(struct qcow2_checker *k, uint64_t cluster, uint64_t count, uint64_t should)
 {
     with_lock(&k->q->alloc);
     for (; count > should; count--)
@@ -301,51 +376,78 @@ static int co_fix_leak(struct checker *k, uint64_t cluster, uint64_t count, uint
     return 0;
 }
 
-static int co_compare_one(struct checker *k, uint64_t cluster, uint64_t count)
+static int co_mend_count(struct qcow2_checker *k, uint64_t cluster, uint64_t count)
 {
     uint64_t should = qcow2_refs_get(&k->refs, cluster);
 
-    if (count)
-        k->c->image_end = MAX(k->c->image_end, (cluster + 1) << k->q->header.cluster_bits);
-    if (count == should || (should == QCOW2_REFS_MAX && count > should))
+    if (count <= should || should == QCOW2_REFS_MAX)
         return 0;
-    if (count < should) {
-        say(k, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster, count,
-            should);
-        k->c->corruptions++;
-        return 0;
-    }
-    say(k, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-        k->c->fix_leaks ? "Repairing" : "Leaked", cluster, count, should);
-    if (k->c->fix_leaks && co_fix_leak(k, cluster, count, should) == 0) {
+    qcow2_check_say(k, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                    cluster, count, should);
+    if (co_fix_leak(k, cluster, count, should) == 0) {
         k->c->leaks_fixed++;
-        return 0;
+        k->too_high--;
     }
-    k->c->leaks++;
     return 0;
 }
 
-/* The counts of one block (0: there is none) against the references. */
-static int co_compare_block(struct checker *k, uint64_t index, uint64_t offset)
+static int co_compare_one(struct qcow2_checker *k, uint64_t cluster, uint64_t count)
+{
+    uint64_t should = qcow2_refs_get(&k->refs, cluster);
+    uint32_t marks = qcow2_refs_marks(&k->refs, cluster);
+
+    if (count)
+        k->c->image_end = MAX(k->c->image_end, (cluster + 1) << k->q->header.cluster_bits);
+    if (marks & (count == 1 ? QCOW2_SEEN_PLAIN : QCOW2_SEEN_COPIED))
+        k->bad_flags = true;
+    if (count == should || (should == QCOW2_REFS_MAX && count > should))
+        return 0;
+    if (count < should) {
+        qcow2_check_say(k, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                        cluster, count, should);
+        k->too_low++;
+        return 0;
+    }
+    if (!k->c->fix_leaks)
+        qcow2_check_say(k, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                        cluster, count, should);
+    k->too_high++;
+    return 0;
+}
+
+/* From here on k->refs says what the image counts. */
+static int co_take_count(struct qcow2_checker *k, uint64_t cluster, uint64_t count)
+{
+    uint64_t should = qcow2_refs_get(&k->refs, cluster);
+
+    return count == should ? 0 : qcow2_refs_set(&k->refs, cluster, count);
+}
+
+/* Calls @co_fn with the counts of one block (offset 0: there is none), where a count or a reference
+ * can be. */
+static int co_each_in_block(struct qcow2_checker *k, uint64_t index, uint64_t offset,
+                            int (*co_fn)(struct qcow2_checker *k, uint64_t cluster, uint64_t count))
 {
     uint32_t order = k->q->header.refcount_order;
     uint64_t n = 1ULL << k->q->block_order, base = index * n;
     uint64_t end = div_up(k->file_bytes, k->q->map.cluster_bytes) + 1;
 
     if (offset)
-        co_read_piece(k, offset, k->block, k->q->map.cluster_bytes);
+        co_qcow2_check_read(k, offset, k->block, k->q->map.cluster_bytes);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t count = offset ? qcow2_count_get(k->block, order, i) : 0;
         if (base + i >= end && count == 0) { /* no reference can be here */
             i = offset ? qcow2_count_find(k->block, order, i, n, false) - 1 : n;
             continue;
         }
-        TRY(co_compare_one(k, base + i, count));
+        TRY(co_fn(k, base + i, count));
     }
     return 0;
 }
 
-static int co_compare_all(struct checker *k)
+/* As co_each_in_block(), for all blocks. */
+static int co_each_count(struct qcow2_checker *k,
+                         int (*co_fn)(struct qcow2_checker *k, uint64_t cluster, uint64_t count))
 {
     uint64_t entries = qcow2_table_entries(k->q);
     uint64_t clusters = div_up(k->file_bytes, k->q->map.cluster_bytes);
@@ -359,89 +461,101 @@ static int co_compare_all(struct checker *k)
         if (i < entries) {
             be64 raw;
             if (i % 512 == 0)
-                co_read_piece(k, k->q->header.refcount_table_offset + i * 8, table,
-                              MIN(entries - i, 512) * 8);
+                co_qcow2_check_read(k, k->q->header.refcount_table_offset + i * 8, table,
+                                    MIN(entries - i, 512) * 8);
             memcpy(&raw, table + i % 512 * 8, sizeof(raw));
             offset = be64_get(raw) & ~QCOW2_TABLE_RESERVED;
             if (offset & (k->q->map.cluster_bytes - 1) || offset >= QCOW2_MAX_OFFSET)
                 offset = 0; /* said above */
         }
         if (offset || i << k->q->block_order < clusters)
-            TRY(co_compare_block(k, i, offset));
+            TRY(co_each_in_block(k, i, offset, co_fn));
     }
     return 0;
 }
 
-/* --- COPIED flags --------------------------------------------------------- */
-
-/* A cluster may be written in place exactly if the image counts one reference on it. */
-static void co_check_flag(struct checker *k, const char *what, uint64_t raw)
+/* A block or the table that shares its clusters with something else must not be written to. */
+static int co_check_block_alone(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
-    uint64_t offset = raw & QCOW2_OFFSET_MASK, count;
+    uint64_t offset = raw & ~QCOW2_TABLE_RESERVED;
 
-    if (offset == 0 || offset & (k->q->map.cluster_bytes - 1) || offset >= k->file_bytes)
-        return;
-    if (co_qcow2_count(k->q, offset >> k->q->header.cluster_bits, &count) < 0) {
-        k->c->check_errors++;
-        return;
-    }
-    if ((count == 1) == !!(raw & QCOW2_COPIED))
-        return;
-    say(k, "ERROR OFLAG_COPIED %s: entry=0x%016" PRIx64 " refcount=%" PRIu64, what, raw, count);
-    k->c->corruptions++;
-}
-
-static int co_check_flags(struct checker *k, uint64_t l1_raw)
-{
-    uint64_t offset = l1_raw & QCOW2_OFFSET_MASK, bytes = k->q->map.cluster_bytes;
-
-    co_check_flag(k, "L2 cluster", l1_raw);
-    if (offset == 0 || offset & (bytes - 1) || offset >= k->file_bytes)
-        return 0;
-    co_read_piece(k, offset, k->l2, bytes);
-    for (uint64_t i = 0; i < bytes; i += 8) {
-        be64 raw;
-        memcpy(&raw, k->l2 + i, sizeof(raw));
-        uint64_t v = be64_get(raw);
-        if (v && !(v & QCOW2_COMPRESSED))
-            co_check_flag(k, "data cluster", v);
-    }
+    if (qcow2_refs_get(&k->refs, at >> k->q->header.cluster_bits) > 1 ||
+        (offset && qcow2_refs_get(&k->refs, offset >> k->q->header.cluster_bits) > 1))
+        k->bad_table = true;
     return 0;
 }
 
 /* --- all of it ------------------------------------------------------------ */
 
-static int co_check_all(struct checker *k, struct blk_error *e)
+/* The counts as they should be, by the way that writes least. */
+static int co_repair_counts(struct qcow2_checker *k)
+{
+    struct blk_check *c = k->c;
+    bool rebuild = c->fix_errors && (k->too_low || k->bad_table) && c->check_errors == 0;
+
+    if (rebuild) {
+        qcow2_check_say(k, "Rebuilding the refcount structure");
+        k->bad_flags = true; /* or not: they are compared with the new counts */
+        return co_qcow2_rebuild(k);
+    }
+    if (c->fix_leaks && k->too_high && !k->bad_table) {
+        k->bad_flags = true;
+        TRY(co_each_count(k, co_mend_count));
+        TRY(co_meta_write_back(k->q->map.meta, true));
+    }
+    return 0;
+}
+
+static int co_check_all(struct qcow2_checker *k, struct blk_error *e)
 {
     struct qcow2 *q = k->q;
 
     TRY(co_refer_all(k, e));
-    TRY(co_compare_all(k));
-    if (k->c->leaks_fixed)
-        TRY(co_meta_write_back(q->map.meta, true));
-    TRY(co_each_entry(k, q->header.l1_offset, q->header.l1_entries, co_check_flags));
+    TRY(co_qcow2_check_each(k, q->header.refcount_table_offset, qcow2_table_entries(q),
+                            co_check_block_alone));
+    TRY(co_each_count(k, co_compare_one));
+    if (k->c->fix_leaks || k->c->fix_errors)
+        TRY(co_repair_counts(k));
+    k->c->corruptions += k->too_low;
+    k->c->leaks += k->too_high;
+    if (k->bad_flags || (k->bad_entries && k->c->fix_errors)) {
+        TRY(co_each_count(k, co_take_count));
+        TRY(co_qcow2_check_entries(k));
+    }
     k->c->total_clusters = div_up(q->header.size, q->map.cluster_bytes);
+    return k->c->fix_errors ? co_qcow2_mark_sound(k) : 0;
+}
+
+static int make_lanes(struct qcow2_checker *k, uint8_t **memory)
+{
+    uint64_t cluster = k->q->map.cluster_bytes;
+
+    k->lane_count = (unsigned)MAX(1, MIN(LANES, LANE_BYTES / cluster));
+    *memory = mem_aligned((k->lane_count + 1) * cluster);
+    k->lanes = mem_array(k->lane_count, sizeof(*k->lanes));
+    if (!*memory || !k->lanes)
+        return -ENOMEM;
+    for (unsigned i = 0; i < k->lane_count; i++)
+        k->lanes[i].data = *memory + i * cluster;
+    k->block = *memory + k->lane_count * cluster;
     return 0;
 }
 
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
-    struct checker k = {.q = q, .c = check, .refs.limit = REFS_LIMIT};
-    auto_free uint8_t *l2 = NULL;
-    auto_free uint8_t *block = NULL;
+    struct qcow2_checker k = {.q = q, .c = check, .refs.limit = REFS_LIMIT};
+    bool fix = check->fix_leaks || check->fix_errors;
+    auto_free uint8_t *memory = NULL;
+    int rc = dev->writable ? co_qcow2_settle(q, fix) : 0;
 
-    if (check->fix_errors)
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina repairs leaks of qcow2 images "
-                       "(-r leaks), not corruptions; qemu-img check -r all does");
-    int rc = dev->writable ? co_qcow2_settle(q, false) : 0;
     if (rc < 0)
         return err_errno(e, rc, "cannot write the image's tables back");
-    l2 = k.l2 = mem_aligned(q->map.cluster_bytes);
-    block = k.block = mem_aligned(q->map.cluster_bytes);
     k.file_bytes = q->map.file->size;
-    rc = l2 && block ? co_check_all(&k, e) : -ENOMEM;
+    rc = make_lanes(&k, &memory);
+    if (rc == 0)
+        rc = co_check_all(&k, e);
+    mem_free(k.lanes);
     qcow2_refs_drop(&k.refs);
     if (rc == -EFBIG)
         return err_set(e, rc, "checking the image would take more than 1 GiB of memory");

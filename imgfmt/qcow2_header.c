@@ -311,12 +311,7 @@ static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
     if (h->incompatible & QCOW2_CORRUPT)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "
-                       "with qemu-img check -r all");
-    if (h->incompatible & QCOW2_DIRTY)
-        return err_set(e, -EACCES,
-                       "the image was not closed cleanly and its reference counts are "
-                       "stale (lazy refcounts); open it read-only, or rebuild them "
-                       "with qemu-img check -r all");
+                       "with check -r all");
     if (h->snapshot_count)
         return err_set(e, -ENOTSUP,
                        "the image holds %" PRIu32 " internal snapshot%s; this version "

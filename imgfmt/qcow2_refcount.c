@@ -25,17 +25,6 @@ uint64_t qcow2_page_run(const struct qcow2 *q, uint64_t first)
     return per_page - first % per_page;
 }
 
-bool qcow2_hits_tables(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
-{
-    const struct qcow2_header *h = &q->header;
-    uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
-    uint64_t end = offset + bytes;
-
-    return offset < qcow2_cluster_bytes(h) ||
-           (offset < h->l1_offset + h->l1_entries * 8ULL && end > h->l1_offset) ||
-           (offset < h->refcount_table_offset + table_bytes && end > h->refcount_table_offset);
-}
-
 int co_qcow2_table_page(struct qcow2 *q, uint64_t index, struct meta_page **page, uint8_t **entry)
 {
     uint64_t at = q->header.refcount_table_offset + index * 8;

@@ -21,7 +21,7 @@ static int no_room(const struct qcow2_refs *r)
 }
 
 /* The leaf that counts @cluster; with @create never NULL but for want of memory. */
-static uint16_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
+static uint32_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
 {
     uint64_t index = cluster >> QCOW2_REFS_LEAF_BITS;
     void **node = (void **)&r->root;
@@ -33,7 +33,8 @@ static uint16_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
     r->memo = NULL;
     for (int level = QCOW2_REFS_LEVELS; level >= 0; level--) {
         if (!*node && create)
-            *node = make(r, level ? NODE_CHILDREN * sizeof(void *) : LEAF_COUNTERS * 2);
+            *node =
+                make(r, level ? NODE_CHILDREN * sizeof(void *) : LEAF_COUNTERS * sizeof(uint32_t));
         if (!*node)
             return NULL;
         if (level)
@@ -43,24 +44,83 @@ static uint16_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
     return r->memo = *node;
 }
 
-int qcow2_refs_add(struct qcow2_refs *r, uint64_t cluster)
+static uint32_t *counter_of(struct qcow2_refs *r, uint64_t cluster, bool create)
 {
     assert(cluster < 1ULL << (QCOW2_REFS_LEAF_BITS + QCOW2_REFS_LEVELS * QCOW2_REFS_NODE_BITS));
-    uint16_t *leaf = leaf_of(r, cluster, true);
+    uint32_t *leaf = leaf_of(r, cluster, create);
 
-    if (!leaf)
+    return leaf ? leaf + (cluster & (LEAF_COUNTERS - 1)) : NULL;
+}
+
+int qcow2_refs_add(struct qcow2_refs *r, uint64_t cluster, uint32_t mark)
+{
+    uint32_t *counter = counter_of(r, cluster, true);
+
+    if (!counter)
         return no_room(r);
-    uint16_t *counter = leaf + (cluster & (LEAF_COUNTERS - 1));
-    if (*counter < QCOW2_REFS_MAX)
+    if ((*counter & QCOW2_REFS_MAX) < QCOW2_REFS_MAX)
         ++*counter;
+    *counter |= mark;
+    return 0;
+}
+
+void qcow2_refs_sub(struct qcow2_refs *r, uint64_t cluster)
+{
+    uint32_t *counter = counter_of(r, cluster, false);
+
+    assert(counter && *counter & QCOW2_REFS_MAX);
+    if ((*counter & QCOW2_REFS_MAX) < QCOW2_REFS_MAX)
+        --*counter;
+}
+
+int qcow2_refs_set(struct qcow2_refs *r, uint64_t cluster, uint64_t count)
+{
+    uint32_t *counter = counter_of(r, cluster, count != 0);
+
+    if (!counter)
+        return count ? no_room(r) : 0;
+    *counter = (*counter & ~QCOW2_REFS_MAX) | (uint32_t)MIN(count, QCOW2_REFS_MAX);
     return 0;
 }
 
 uint32_t qcow2_refs_get(struct qcow2_refs *r, uint64_t cluster)
 {
-    uint16_t *leaf = leaf_of(r, cluster, false);
+    const uint32_t *counter = counter_of(r, cluster, false);
 
-    return leaf ? leaf[cluster & (LEAF_COUNTERS - 1)] : 0;
+    return counter ? *counter & QCOW2_REFS_MAX : 0;
+}
+
+uint32_t qcow2_refs_marks(struct qcow2_refs *r, uint64_t cluster)
+{
+    const uint32_t *counter = counter_of(r, cluster, false);
+
+    return counter ? *counter & ~QCOW2_REFS_MAX : 0;
+}
+
+/* In the part of the tree below @node that begins at cluster @base. */
+static uint64_t next_below(void **node, int level, uint64_t base, uint64_t from)
+{
+    unsigned shift = QCOW2_REFS_LEAF_BITS + (unsigned)(level - 1) * QCOW2_REFS_NODE_BITS;
+
+    if (level == 0) {
+        const uint32_t *leaf = (const uint32_t *)node;
+        for (uint64_t i = from > base ? from - base : 0; i < LEAF_COUNTERS; i++)
+            if (leaf[i] & QCOW2_REFS_MAX)
+                return base + i;
+        return UINT64_MAX;
+    }
+    for (uint64_t i = from > base ? (from - base) >> shift : 0; i < NODE_CHILDREN; i++) {
+        uint64_t at = base + (i << shift);
+        uint64_t found = node[i] ? next_below(node[i], level - 1, at, from) : UINT64_MAX;
+        if (found != UINT64_MAX)
+            return found;
+    }
+    return UINT64_MAX;
+}
+
+uint64_t qcow2_refs_next(struct qcow2_refs *r, uint64_t from)
+{
+    return r->root ? next_below(r->root, QCOW2_REFS_LEVELS, 0, from) : UINT64_MAX;
 }
 
 static void drop(void **node, int level)

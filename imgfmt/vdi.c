@@ -118,53 +118,6 @@ uint64_t vdi_block_of(const struct vdi *v, const struct map_cell *cell)
 
 /* --- which block numbers are owned --- */
 
-static bool is_used(const struct vdi *v, uint64_t block)
-{
-    return block / 64 < v->used_words && v->used[block / 64] >> block % 64 & 1;
-}
-
-static int own(struct vdi *v, uint64_t block)
-{
-    if (block / 64 >= v->used_words) {
-        uint64_t words = MAX(block / 64 + 1, v->used_words * 2);
-        uint64_t *bigger = mem_resize(v->used, words * sizeof(*bigger));
-        if (!bigger)
-            return -ENOMEM;
-        memset(bigger + v->used_words, 0, (words - v->used_words) * sizeof(*bigger));
-        v->used = bigger;
-        v->used_words = words;
-    }
-    v->used[block / 64] |= 1ULL << block % 64;
-    v->next = MAX(v->next, block + 1);
-    v->touched = MAX(v->touched, block + 1);
-    v->count++;
-    return 0;
-}
-
-int vdi_take(struct vdi *v, uint64_t from, uint64_t below, uint64_t *block)
-{
-    uint64_t b = MAX(from, v->lowest); /* what lies below lowest is owned */
-    while (b < v->next && is_used(v, b))
-        b++;
-    if (b >= below)
-        return -ENOSPC;
-    if (from <= v->lowest)
-        v->lowest = b;
-    TRY(own(v, b));
-    *block = b;
-    return 0;
-}
-
-void vdi_let_go(struct vdi *v, uint64_t block)
-{
-    assert(is_used(v, block));
-    v->used[block / 64] &= ~(1ULL << block % 64);
-    v->lowest = MIN(v->lowest, block);
-    v->count--;
-    while (v->next > 0 && !is_used(v, v->next - 1))
-        v->next--;
-}
-
 /* More numbers than any sane image uses. */
 static uint64_t highest_block(const struct vdi *v)
 {
@@ -181,24 +134,22 @@ static int count_entry(struct map *m, uint64_t cluster, const struct map_cell *c
     c->count++;
     if (block >= highest_block(v))
         c->too_high++;
-    else if (is_used(v, block))
+    else if (map_space_owned(&v->space, block))
         c->twice++;
     else
-        return own(v, block);
+        return map_space_own(&v->space, block);
     return 0;
 }
 
 int co_vdi_census(struct vdi *v, struct vdi_census *out)
 {
     *out = (struct vdi_census){0};
-    if (v->used)
-        memset(v->used, 0, v->used_words * sizeof(*v->used));
-    v->next = v->lowest = v->touched = v->count = 0;
+    map_space_reset(&v->space);
     int rc = co_map_walk(&v->map, count_entry, out);
     /* What the file holds behind the last owned block was written by somebody who crashed. */
     if (v->map.file->size > v->h.data_offset)
-        v->touched =
-            MAX(v->touched, div_up(v->map.file->size - v->h.data_offset, v->map.cluster_bytes));
+        v->space.touched = MAX(v->space.touched,
+                               div_up(v->map.file->size - v->h.data_offset, v->map.cluster_bytes));
     return rc;
 }
 
@@ -230,7 +181,7 @@ static int co_vdi_first_write(struct map *m)
     }
     if (!v->header)
         TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
-    return vdi_set_allocated(v, v->next);
+    return vdi_set_allocated(v, v->space.next);
 }
 
 /* Numbers stay below the number of blocks, as peers ask: then all discarded blocks that are written
@@ -238,14 +189,8 @@ static int co_vdi_first_write(struct map *m)
 static int co_vdi_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
 {
     struct vdi *v = container_of(m, struct vdi, map);
-    uint64_t touched = v->touched, first, block;
-    TRY(vdi_take(v, 0, v->h.blocks, &first));
-    *reused = first < touched;
-    uint64_t n = 1;
-    while (n < *count && first + n < v->h.blocks && !is_used(v, first + n) &&
-           (first + n < touched) == *reused && vdi_take(v, first + n, first + n + 1, &block) == 0)
-        n++;
-    *count = n;
+    uint64_t first;
+    TRY(map_space_take_run(&v->space, v->h.blocks, count, &first, reused));
     *offset = v->h.data_offset + (first << m->shape.cluster_bits);
     return 0;
 }
@@ -254,7 +199,7 @@ static void vdi_unplace(struct map *m, const struct map_cell *cells, size_t coun
 {
     struct vdi *v = container_of(m, struct vdi, map);
     for (size_t i = 0; i < count; i++)
-        vdi_let_go(v, vdi_block_of(v, &cells[i]));
+        map_space_let_go(&v->space, vdi_block_of(v, &cells[i]));
 }
 
 static void co_vdi_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch)
@@ -267,7 +212,7 @@ static void co_vdi_release(struct map *m, const struct map_cell *cell, uint64_t 
         rc = co_blk_discard(m->data, cell->offset, MIN(there, count * m->cluster_bytes));
     (void)rc; /* a hint; the space is ours again either way */
     for (uint64_t i = 0; i < count; i++)
-        vdi_let_go(v, first + i);
+        map_space_let_go(&v->space, first + i);
 }
 
 static int vdi_commit(struct map *m, const struct map_update *u, size_t count)
@@ -373,7 +318,7 @@ static int co_vdi_close(struct blk_device *dev, struct blk_error *e)
     if (v->header)
         meta_put(v->map.meta, v->header);
     co_map_detach(&v->map);
-    mem_free(v->used);
+    map_space_drop(&v->space);
     mem_free(v);
     return rc < 0 ? err_errno(e, rc, "the block map cannot be written") : 0;
 }

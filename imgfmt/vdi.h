@@ -5,6 +5,7 @@
 
 #include "block/endian.h"
 #include "imgfmt/map.h"
+#include "imgfmt/map_space.h"
 
 extern const struct blk_driver vdi_driver;
 
@@ -56,12 +57,7 @@ struct vdi {
     bool recognisable;        /* the signature is there */
 
     /* Which block numbers are owned, from the first write on. */
-    uint64_t *used;
-    uint64_t used_words;
-    uint64_t next;    /* all from here on are free */
-    uint64_t lowest;  /* all below are owned */
-    uint64_t touched; /* all from here on were never written */
-    uint64_t count;   /* owned */
+    struct map_space space;
 };
 
 /* What a walk over the map found. */
@@ -71,9 +67,6 @@ struct vdi_census {
 /* Fills the set of owned blocks from the map. */
 must_use int co_vdi_census(struct vdi *v, struct vdi_census *out);
 uint64_t vdi_block_of(const struct vdi *v, const struct map_cell *cell);
-/* A free block number below @below (else -ENOSPC), now owned. */
-must_use int vdi_take(struct vdi *v, uint64_t from, uint64_t below, uint64_t *block);
-void vdi_let_go(struct vdi *v, uint64_t block);
 /* The header's count, in the cached page. */
 must_use int vdi_set_allocated(struct vdi *v, uint64_t allocated);
 /* Changes the header's sector as @fill says and makes it durable (fresh: writes it). */

@@ -41,12 +41,12 @@ static int note_mover(struct map *m, uint64_t cluster, const struct map_cell *ce
 static int co_move_one(struct vdi *v, uint64_t cluster, uint64_t low, uint64_t high)
 {
     uint64_t block;
-    TRY(vdi_take(v, low, high, &block));
+    TRY(map_space_take(&v->space, low, high, &block));
     struct map_cell to = {.state = MAP_DATA,
                           .offset = v->h.data_offset + block * v->map.cluster_bytes};
     int rc = co_map_move(&v->map, cluster, &to);
     if (rc < 0)
-        vdi_let_go(v, block);
+        map_space_let_go(&v->space, block);
     return rc;
 }
 
@@ -67,7 +67,7 @@ static void co_fit_file(struct vdi *v)
 {
     struct blk_device *file = v->map.file;
     struct blk_error ignored;
-    uint64_t end = v->h.data_offset + v->next * v->map.cluster_bytes;
+    uint64_t end = v->h.data_offset + v->space.next * v->map.cluster_bytes;
     if (file->limits.growable && file->size != end && co_blk_resize(file, end, true, &ignored) < 0)
         return; /* untidy, and right all the same */
 }
@@ -76,10 +76,10 @@ int co_vdi_tidy(struct vdi *v)
 {
     bool flush = !v->map.fresh;
     TRY(co_meta_settle(v->map.meta, flush));
-    if (v->next > v->count)
-        TRY(co_move_blocks(v, v->count, v->next, 0, v->count));
-    if (v->h.allocated != v->next) {
-        TRY(vdi_set_allocated(v, v->next));
+    if (v->space.next > v->space.count)
+        TRY(co_move_blocks(v, v->space.count, v->space.next, 0, v->space.count));
+    if (v->h.allocated != v->space.next) {
+        TRY(vdi_set_allocated(v, v->space.next));
         TRY(co_meta_write_back(v->map.meta, flush));
     }
     co_fit_file(v);
@@ -248,7 +248,7 @@ static int co_grow_elsewhere(struct vdi *v, struct vdi_header *h, uint64_t first
     TRY(co_move_blocks(v, 0, first, first, UINT32_MAX));
     h->map_offset = align_up(v->h.data_offset, page);
     h->data_offset = v->h.data_offset + first * v->map.cluster_bytes;
-    h->allocated = MAX(v->next, first) - first;
+    h->allocated = MAX(v->space.next, first) - first;
     TRY(co_write_map(v, h->map_offset, 0, h->blocks, first));
     co_meta_forget(v->map.meta, h->map_offset, h->blocks * 4ULL);
     TRY(co_adopt(v, h));
@@ -356,9 +356,9 @@ int co_vdi_check(struct blk_device *dev, struct blk_check *c, struct blk_error *
         rc = co_vdi_census(v, &found);
     if (rc < 0)
         return err_errno(e, rc, "the block map cannot be read");
-    uint64_t too_low = v->next > v->h.allocated ? v->next - v->h.allocated : 0;
-    uint64_t known = MAX(v->next, v->h.allocated);
-    uint64_t leaks = known > v->count ? known - v->count : 0;
+    uint64_t too_low = v->space.next > v->h.allocated ? v->space.next - v->h.allocated : 0;
+    uint64_t known = MAX(v->space.next, v->h.allocated);
+    uint64_t leaks = known > v->space.count ? known - v->space.count : 0;
     say(c, "entries of the block map own a block that another one owns", found.twice);
     say(c, "entries of the block map are out of range", found.too_high);
     say(c, "blocks lie beyond the header's count", too_low);

@@ -59,6 +59,7 @@ struct sweep_subject {
     const char *foreign; /* `qemu-img check -f` takes an export of it; NULL: only our own check */
     bool (*foreign_ok)(const char *output); /* accepts what qemu-img calls an error; NULL: none */
     unsigned ops;                           /* of one workload; 0: 60 */
+    unsigned model_factor;                  /* times as many operations in the model test; 0: one */
     unsigned workers;                       /* 0: one */
     /* Hooks, each NULL for the default: through the resolver with the texts above. co_create makes
      * all files; co_open opens the stack for writing; co_check answers through *bad (corruptions;

@@ -11,12 +11,13 @@
  * Memory is bounded by pieces in flight times their size, whatever the image's size. */
 #include "tools/convert.h"
 
-#define PIECE_BYTES  (2 * MiB)
-#define PROBE_BYTES  64
-#define PROBE_UNIT   (64 * KiB) /* zeroes are looked for in units of at least this */
-#define ZERO_STEP    (1 * GiB)  /* of one write_zeroes */
-#define MAX_FLIGHT   32
-#define PACKED_PIECE (512 * KiB) /* compression: smaller, so that all cores have one */
+#define PIECE_BYTES (2 * MiB)
+#define PROBE_BYTES 64
+#define PROBE_UNIT  (64 * KiB) /* zeroes are looked for in units of at least this */
+#define ZERO_STEP   (1 * GiB)  /* of one write_zeroes */
+#define MAX_FLIGHT  32
+#define MEMORY_PIECE \
+    (512 * KiB) /* where all bytes come up: a few of these stay in the CPU's cache */
 
 struct piece {
     struct convert *c;
@@ -352,7 +353,7 @@ int co_convert_copy(struct job *j, struct blk_error *e)
     if (!k)
         return err_set(e, -ENOMEM, "out of memory");
     k->c = c;
-    k->piece_bytes = MAX(c->compress ? PACKED_PIECE : PIECE_BYTES, c->unit);
+    k->piece_bytes = MAX(c->read_always ? MEMORY_PIECE : PIECE_BYTES, c->unit);
     co_group_init(&k->group, MIN(c->in_flight, MAX_FLIGHT));
     int rc = co_walk(k);
     int done = co_group_wait(&k->group);

@@ -11,7 +11,8 @@ limited() { # FILE WORD...: runs info on it; prints "RC KIB CPU_MS"
     python3 - "$@" <<'END'
 import os, resource, subprocess, sys
 def limit():
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    if not any(word in os.environ["BUILD"] for word in ("address", "thread")): # they reserve terabytes
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
 p = subprocess.Popen(sys.argv[1:], stdout=open('.out', 'w'), stderr=open('.err', 'w'), preexec_fn=limit)
 _, status, usage = os.wait4(p.pid, 0)

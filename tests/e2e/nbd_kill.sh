@@ -4,6 +4,7 @@
 set -u
 . "$(dirname "$0")/../lib/nbd.sh"
 kills=20
+RANDOM=1
 [ -n "$LAMINA_LONG" ] && kills=200
 formats="raw qcow2 vdi"
 count=$(wc -w <<<"$formats")
@@ -30,14 +31,15 @@ kill_rounds() { # format rounds
     for i in $(seq "$2"); do
         depth=$((1 << (i % 7)))
         serve -f "$f" "disk.$f"
-        "$load" --socket "$sock" --mode write --cpu -1 --depth $depth --seconds 20 --seed $((i * 31)) --state state >load.log 2>&1 &
+        "$load" --socket "$sock" --mode write --cpu -1 --depth $depth --seconds 20 --seed $((i * 31)) --state state >load.json 2>load.log &
         local writer=$!
+        for _ in $(seq 1000); do grep -q writing load.log && break; sleep 0.02; done
         sleep "0.$((RANDOM % 30 + 5))"
         kill -KILL "$server"
         wait "$server" 2>/dev/null
         server=
         wait $writer || { fail "$f: the writer failed"; cat load.log; return; }
-        writes=$((writes + $(jq .writes load.log)))
+        writes=$((writes + $(jq .writes load.json)))
         sound "$f" || { broken=$((broken + 1)); cat check.log; }
         serve -f "$f" "disk.$f"
         "$load" --socket "$sock" --mode check --cpu -1 --state state >check.log 2>&1 || { lost=$((lost + 1)); cat check.log; }

@@ -241,7 +241,7 @@ def hundreds_of_silent_clients_do_not_keep_a_real_one_out():
         crowd.append(s)
     begin = time.time()
     served()
-    assert time.time() - begin < 1, time.time() - begin
+    assert time.time() - begin < (10 if "address" in os.environ["BUILD"] else 1), time.time() - begin
     assert rss() < limit_kib
     for s in crowd[:200]: # evicted, the oldest first
         s.settimeout(2)

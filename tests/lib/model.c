@@ -60,6 +60,30 @@ static struct model_op begin(struct model *m, enum model_kind kind, uint64_t off
                              .flushed_cut = MODEL_NEVER};
 }
 
+#define FORGET_ABOVE 256   /* operations of one sector */
+#define FORGET_AFTER 20000 /* in time: longer than any read is in flight */
+
+static bool covers(const struct model_op *op)
+{
+    return op->ok && (op->kind == MODEL_WRITE || op->kind == MODEL_ZERO);
+}
+
+/* Long runs: what was covered, durably and long ago, no read can show any more. */
+static void forget(struct model *m, struct model_sector *s)
+{
+    uint64_t cover = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct model_op *op = &m->ops[s->ops[i]];
+        if (covers(op) && op->flushed != MODEL_NEVER && op->flushed + FORGET_AFTER < m->now)
+            cover = MAX(cover, op->start);
+    }
+    for (uint32_t i = 0; i < s->count; i++)
+        if (m->ops[s->ops[i]].end >= cover)
+            s->ops[kept++] = s->ops[i];
+    s->count = kept;
+}
+
 uint32_t model_begin(struct model *m, enum model_kind kind, uint64_t offset, uint64_t bytes,
                      uint64_t cut)
 {
@@ -70,6 +94,8 @@ uint32_t model_begin(struct model *m, enum model_kind kind, uint64_t offset, uin
     m->ops[number] = begin(m, kind, offset, bytes, cut);
     for (uint64_t s = offset / MODEL_SECTOR; s < (offset + bytes) / MODEL_SECTOR; s++) {
         struct model_sector *sector = &m->sectors[s];
+        if (!m->keep && sector->count == sector->room && sector->count >= FORGET_ABOVE)
+            forget(m, sector);
         sector->ops = grow(sector->ops, sector->count, &sector->room, sizeof(*sector->ops));
         sector->ops[sector->count++] = number;
     }
@@ -255,11 +281,6 @@ static void add_op(struct adder *a, const struct model *m, uint64_t sector, uint
     add(a, op->kind == MODEL_WRITE ? number : MODEL_ZEROES);
     if (op->kind == MODEL_DISCARD_ANY)
         add(a, initial(m, sector));
-}
-
-static bool covers(const struct model_op *op)
-{
-    return op->ok && (op->kind == MODEL_WRITE || op->kind == MODEL_ZERO);
 }
 
 unsigned model_legal_read(const struct model *m, uint64_t sector, uint64_t began, uint32_t *set,

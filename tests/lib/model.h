@@ -45,6 +45,7 @@ struct model_sector {
 struct model {
     uint64_t max_size;  /* sectors beyond do not exist */
     uint64_t base_size; /* of the backing file; 0: none */
+    bool keep;          /* everything that ever happened, for crashes long ago */
     uint64_t now;
     struct model_op *ops; /* [0] is nothing; numbers are 1 .. op_count - 1 */
     uint32_t op_count, op_room;

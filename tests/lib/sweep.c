@@ -125,7 +125,7 @@ void sweep_row(const char *program, const struct sweep_subject *s, const struct 
         uint64_t seed = k + 1, faults = b->fault_points / b->seeds;
         uint64_t states = b->crash_states / b->seeds;
         if (b->model_ops)
-            model_run(program, s, seed, b->model_ops, r);
+            model_run(program, s, seed, b->model_ops * MAX(1U, s->model_factor), r);
         if (!r->failed && faults && !(s->flags & SWEEP_NO_FAULTS))
             sweep_faults(program, s, seed, faults, b->foreign / b->seeds / 4, r);
         if (!r->failed && states && !(s->flags & SWEEP_NO_CRASHES))

@@ -35,6 +35,7 @@ static bool record(struct recorded *rec, const struct sweep_subject *s, uint64_t
         abort();
     host_close(base);
     sweep_work_init(&rec->w, s, host, seed);
+    rec->w.model.keep = true;
     rec->w.step_count = sweep_plan(s, sim_mix(seed, 77), s->ops ? s->ops : 60, &rec->steps);
     rec->w.steps = rec->steps;
     host_sim_record(host);

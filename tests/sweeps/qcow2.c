@@ -14,6 +14,10 @@ static const struct sweep_profile packing = {ANY, .compressed = 25, .max_bytes =
 static const struct sweep_profile packing_small = {ANY, .compressed = 25, .max_bytes = 32 * KiB};
 static const struct sweep_profile resizing = {ANY, .resize = 4, .max_bytes = 128 * KiB};
 
+/* Few clusters, given away again as soon as may be, while slow reads of them are in flight. */
+static const struct sweep_profile busy = {
+    .write = 25, .unmap = 5, .discard = 20, .read = 30, .flush = 12, .max_bytes = 8 * KiB};
+
 static const struct sweep_backing base_raw = {.format = "raw", .size = 1536 * KiB};
 static const struct sweep_backing base_qcow2 = {.format = "qcow2", .size = 2 * MiB};
 
@@ -121,6 +125,13 @@ static const struct sweep_subject rows[] = {
      .size = 2 * MiB,
      .workers = 2,
      .profile = &small},
+    {.name = "qcow2-reuse",
+     QCOW2,
+     .create = "cluster_size=4k",
+     .size = 96 * KiB,
+     .profile = &busy,
+     .model_factor = 40,
+     .ops = 100},
     {.name = "qcow2-on-a-device",
      QCOW2,
      .create = "cluster_size=4k",
