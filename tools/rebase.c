@@ -36,7 +36,8 @@ static int co_open_next(struct rebase *r, struct blk_device **next)
     struct image i = {.text = path,
                       .format = r->format,
                       .cache = r->source_cache,
-                      .trust = TRUST_READ};
+                      .trust = TRUST_READ,
+                      .bare = true};
     int rc = co_image_open(t->tool, &i, next, &t->error);
     if (rc < 0)
         err_prefix(&t->error, "Could not open new backing file '%s'", r->backing);
