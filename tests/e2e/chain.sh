@@ -68,6 +68,20 @@ is "under our own name" "$LAMINA" commit -q top.qcow2
 "$LAMINA" commit top.qcow2 | grep -q '^Image committed.$' && ok "it says so" || bad "it says so"
 is "at a rate" "$face" commit -q -r 100M top.qcow2
 
+chain base.qcow2 3000 3000 3000 cluster_size=4k
+qemu-img snapshot -c kept top.qcow2
+kept=$(qemu-img convert -l kept -O raw top.qcow2 .flat && hash_of .flat)
+scribble top.qcow2 3000 10 4
+want=$(contents top.qcow2)
+is "commit of an overlay with a snapshot" "$face" commit -q top.qcow2
+equal "it shows the same" "$(contents top.qcow2)" "$want"
+sound "with a snapshot" top.qcow2
+is "rebase of it" "$face" rebase -b base.qcow2 -F qcow2 top.qcow2
+equal "it shows the same still" "$(contents top.qcow2)" "$want"
+sound "rebased with a snapshot" top.qcow2
+qemu-img rebase -u -b mid.qcow2 -F qcow2 top.qcow2
+[ -n "$kept" ] && ok "a snapshot was there" || bad "a snapshot was there"
+
 # --- rebase
 for o in cluster_size=64k cluster_size=4k compat=0.10 cluster_size=512; do
     for sizes in $(sizes_of $o | tr , :); do
