@@ -106,13 +106,25 @@ void blk_info_drop(struct blk_info *i);
 
 /* One walk over all metadata. Messages go to @say as they are found. */
 struct blk_check {
-    bool fix_leaks, fix_errors;                             /* in */
+    bool fix_leaks, fix_errors; /* in */
+    bool data;                  /* in: read and inflate all data as well; the waist does that */
     void (*say)(struct blk_check *c, const char *sentence); /* in; may be NULL */
     void *arg;
     uint64_t corruptions, leaks, check_errors;
     uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t read_errors, bad_packed; /* clusters; also among check_errors and corruptions */
     uint64_t image_end, total_clusters, allocated_clusters, fragmented_clusters,
         compressed_clusters;
+};
+
+/* A moment of a device that its image keeps. Of create only name, date and the VM's facts count;
+ * strings are the owner's (blk_snapshots_drop() for a list). */
+struct blk_snapshot {
+    char *id, *name;
+    uint64_t vm_state_bytes, date_sec, vm_clock_nsec;
+    uint32_t date_nsec;
+    uint64_t icount;       /* UINT64_MAX: none */
+    uint64_t virtual_size; /* of the disk then */
 };
 
 struct blk_inner {
@@ -217,6 +229,16 @@ struct blk_driver {
     int (*co_check)(struct blk_device *dev, struct blk_check *check,
                     struct blk_error *e); /* repairs what check asks for */
     int (*co_info)(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+    /* Snapshots inside the image; all or none of the four. The device is gated but for the list,
+     * and what they did is durable when they return. */
+    int (*co_snapshot_list)(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
+                            struct blk_error *e);
+    int (*co_snapshot_create)(struct blk_device *dev, const struct blk_snapshot *s,
+                              struct blk_error *e); /* names may repeat */
+    int (*co_snapshot_apply)(struct blk_device *dev, const char *id,
+                             struct blk_error *e); /* the size may change: sets dev->size */
+    int (*co_snapshot_delete)(struct blk_device *dev, const char *id, uint64_t *freed_bytes,
+                              struct blk_error *e);
 };
 
 #define BLK_MAX_CHILDREN 32 /* inline; more are allocated */
@@ -346,6 +368,23 @@ must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, s
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);
+
+/* Snapshots: -ENOTSUP where the format keeps none. *out is to be freed by blk_snapshots_drop(). */
+must_use int co_blk_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
+                                  struct blk_error *e);
+/* Of one instant: requests in flight end first, new ones wait. */
+must_use int co_blk_snapshot_create(struct blk_device *dev, const struct blk_snapshot *s,
+                                    struct blk_error *e);
+must_use int co_blk_snapshot_apply(struct blk_device *dev, const char *id, struct blk_error *e);
+/* *freed_bytes: of space that nothing uses any more. */
+must_use int co_blk_snapshot_delete(struct blk_device *dev, const char *id, uint64_t *freed_bytes,
+                                    struct blk_error *e);
+void blk_snapshots_drop(struct blk_snapshot *list, size_t count);
+/* The first with that id, or with that name; NULL: none. */
+const struct blk_snapshot *blk_snapshot_by_id(const struct blk_snapshot *list, size_t count,
+                                              const char *id);
+const struct blk_snapshot *blk_snapshot_by_name(const struct blk_snapshot *list, size_t count,
+                                                const char *name);
 void blk_listen(struct blk_device *dev, struct blk_listener *l);
 void blk_unlisten(struct blk_device *dev, struct blk_listener *l);
 void blk_tell(struct blk_device *dev, enum blk_event ev); /* for drivers */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices.
+/* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices,
+ * snapshots.
  *
  * Changes of mode and size close the device's gate: requests in flight end first, new ones wait.
  * All of it runs at the device's home; callers may be anywhere. */
@@ -151,6 +152,8 @@ static int check_at_home(void *arg)
     co_blk_gate_close(dev);
     int rc = dev->driver->co_check(dev, check, e);
     blk_gate_open(dev);
+    if (rc == 0 && check->data)
+        rc = co_blk_check_data(dev, check); /* requests like any others: outside the gate */
     return rc;
 }
 
@@ -243,4 +246,112 @@ void blk_inner_drop(struct blk_inner *list, size_t count)
         mem_free(list[i].kind);
     }
     mem_free(list);
+}
+
+/* --- snapshots -------------------------------------------------------------------------------- */
+
+struct snapshot_call {
+    struct blk_device *dev;
+    const struct blk_snapshot *wanted;
+    const char *id;
+    uint64_t *freed;
+    struct blk_snapshot **out;
+    size_t *count;
+    struct blk_error *e;
+};
+
+static int has_snapshots(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    if (!dev->driver->co_snapshot_list)
+        return err_set(e, -ENOTSUP, "%s images hold no snapshots", dev->driver->name);
+    if (write && !dev->writable)
+        return err_set(e, -EROFS, "%s is read-only", dev->name);
+    return 0;
+}
+
+static int snapshot_list_at_home(void *arg)
+{
+    struct snapshot_call *c = arg;
+    TRY(has_snapshots(c->dev, false, c->e));
+    return c->dev->driver->co_snapshot_list(c->dev, c->out, c->count, c->e);
+}
+
+int co_blk_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
+                         struct blk_error *e)
+{
+    struct snapshot_call c = {.dev = dev, .out = out, .count = count, .e = e};
+    *out = NULL;
+    *count = 0;
+    return co_on(dev->home, snapshot_list_at_home, &c);
+}
+
+static int snapshot_change_gated(struct snapshot_call *c)
+{
+    const struct blk_driver *d = c->dev->driver;
+    TRY(has_snapshots(c->dev, true, c->e));
+    if (c->wanted)
+        return d->co_snapshot_create(c->dev, c->wanted, c->e);
+    if (c->freed)
+        return d->co_snapshot_delete(c->dev, c->id, c->freed, c->e);
+    return d->co_snapshot_apply(c->dev, c->id, c->e);
+}
+
+static int snapshot_change_at_home(void *arg)
+{
+    struct snapshot_call *c = arg;
+    co_blk_gate_close(c->dev);
+    uint64_t size = c->dev->size;
+    int rc = snapshot_change_gated(c);
+    blk_gate_open(c->dev);
+    if (c->dev->size != size)
+        blk_tell(c->dev, BLK_EV_RESIZED);
+    return rc;
+}
+
+int co_blk_snapshot_create(struct blk_device *dev, const struct blk_snapshot *s,
+                           struct blk_error *e)
+{
+    struct snapshot_call c = {.dev = dev, .wanted = s, .e = e};
+    return co_on(dev->home, snapshot_change_at_home, &c);
+}
+
+int co_blk_snapshot_apply(struct blk_device *dev, const char *id, struct blk_error *e)
+{
+    struct snapshot_call c = {.dev = dev, .id = id, .e = e};
+    return co_on(dev->home, snapshot_change_at_home, &c);
+}
+
+int co_blk_snapshot_delete(struct blk_device *dev, const char *id, uint64_t *freed_bytes,
+                           struct blk_error *e)
+{
+    struct snapshot_call c = {.dev = dev, .id = id, .freed = freed_bytes, .e = e};
+    *freed_bytes = 0;
+    return co_on(dev->home, snapshot_change_at_home, &c);
+}
+
+void blk_snapshots_drop(struct blk_snapshot *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        mem_free(list[i].id);
+        mem_free(list[i].name);
+    }
+    mem_free(list);
+}
+
+const struct blk_snapshot *blk_snapshot_by_id(const struct blk_snapshot *list, size_t count,
+                                              const char *id)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i].id, id) == 0)
+            return &list[i];
+    return NULL;
+}
+
+const struct blk_snapshot *blk_snapshot_by_name(const struct blk_snapshot *list, size_t count,
+                                                const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return &list[i];
+    return NULL;
 }

@@ -23,6 +23,7 @@
  *   Q6  the header changes by whole-sector writes, each durable before what relies on it: unknown
  *       autoclear bits are cleared before the first write; the corrupt bit is set before anybody
  *       is told that the device is read-only for ever.
+ *   Q8  snapshots: qcow2_snapshot.c.
  *   Q7  a fresh image has no magic until all else is written.
  * So after a crash a count may be too high (a leak), never too low. */
 #include "block/resolver.h"
@@ -306,7 +307,7 @@ static uint64_t cache_bytes(const struct qcow2 *q, const struct opts *opts)
     return MAX(limit, 16ULL * q->page_bytes);
 }
 
-static int open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *e)
+int qcow2_open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *e)
 {
     struct map *m = &q->map;
 
@@ -328,7 +329,7 @@ static int open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *
     return map_attach(m, e);
 }
 
-static void set_limits(struct qcow2 *q)
+void qcow2_set_limits(struct qcow2 *q)
 {
     struct blk_limits *l = &q->map.dev->limits;
     bool behind = q->map.backing || q->backing_missing;
@@ -372,11 +373,11 @@ static int co_opened(struct blk_device *dev, struct blk_error *e)
     q->map.backing = blk_child(dev, "backing");
     if (q->map.backing)
         q->backing_missing = false;
-    set_limits(q);
+    qcow2_set_limits(q);
     return 0;
 }
 
-static void co_free(struct qcow2 *q)
+void co_qcow2_free(struct qcow2 *q)
 {
     if (q->map.priv)
         co_map_detach(&q->map);
@@ -406,7 +407,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
-    TRY(open_map(q, opts, e));
+    TRY(qcow2_open_map(q, opts, e));
     return ask_for_backing(q, opener, e);
 }
 
@@ -428,7 +429,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     int rc = q->sector ? co_open_parts(q, opts, opener, e)
                        : err_errno(e, -ENOMEM, "cannot open the image");
     if (rc < 0) {
-        co_free(q);
+        co_qcow2_free(q);
         return rc;
     }
     dev->state = &q->map;
@@ -438,7 +439,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     if (rc < 0) {
         blk_unlisten(dev, &q->listener);
         dev->state = NULL;
-        co_free(q);
+        co_qcow2_free(q);
         return rc;
     }
     return co_opened(dev, e);
@@ -472,7 +473,7 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
     if (rc == 0 && dev->writable)
         co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
-    co_free(q);
+    co_qcow2_free(q);
     return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
 }
 
@@ -525,7 +526,8 @@ static int co_flush(struct blk_device *dev)
 
 static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
 {
-    TRY(needs_backing(dev));
+    if (!(dev->open_flags & BLK_OPEN_CHECK)) /* check reads what lies here, and nothing else */
+        TRY(needs_backing(dev));
     return co_map_read(dev, offset, to);
 }
 
@@ -667,4 +669,10 @@ const struct blk_driver qcow2_driver = {
     .co_resize = co_qcow2_resize,
     .co_check = co_qcow2_check,
     .co_info = co_qcow2_info,
+    .co_inner_list = co_qcow2_inner_list,
+    .co_inner_open = co_qcow2_inner_open,
+    .co_snapshot_list = co_qcow2_snapshot_list,
+    .co_snapshot_create = co_qcow2_snapshot_create,
+    .co_snapshot_apply = co_qcow2_snapshot_apply,
+    .co_snapshot_delete = co_qcow2_snapshot_delete,
 };

@@ -13,6 +13,10 @@
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_check.c     recounts all references, finds and repairs leaks
+ *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
+ *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
+ *   qcow2_snapshot.c  snapshots created, applied, deleted
+ *   qcow2_inner.c     a snapshot as a device
  *   qcow2_info.c      facts for people and JSON
  *   qcow2.c           open, close, the durability rules, the driver's table
  *
@@ -236,6 +240,7 @@ struct qcow2 {
     bool draining;
     struct co_queue idle;
     struct blk_listener listener; /* of the image itself: sets the corrupt bit */
+    struct qcow2_view *views;     /* snapshots that are open as devices */
 };
 
 static inline struct qcow2 *qcow2_of(const struct map *m)
@@ -261,6 +266,10 @@ must_use int co_qcow2_sure_header(struct qcow2 *q);
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared);
 /* Writes everything back, with all that was let go of counted (@flush: durable). */
 must_use int co_qcow2_settle(struct qcow2 *q, bool flush);
+/* The steps of opening that a snapshot's device takes too; qcow2_open_map() after the header. */
+must_use int qcow2_open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *e);
+void qcow2_set_limits(struct qcow2 *q);
+void co_qcow2_free(struct qcow2 *q);
 /* Page size for the metadata cache of an image. */
 uint32_t qcow2_page_bytes(uint32_t cluster_bits);
 /* True if [offset, +bytes) touches the header, the active L1 table or the refcount table. */
@@ -312,6 +321,8 @@ int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *p
 /* the rest of the driver's table */
 extern const struct opt_desc qcow2_create_options[];
 int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
+/* The engine's view of @h: place and length of the L1 table, size. */
+must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);
 /* Cluster size, version, width of counts and compression of an image to be made. */
 must_use int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
 int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
@@ -319,22 +330,55 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 
-/* A snapshot table entry; pure. Gives the bytes it takes, or -EINVAL/-EAGAIN (more than @bytes). */
+/* qcow2_snapshot_table.c: a snapshot table entry; pure. Gives the bytes it takes, or
+ * -EINVAL/-EAGAIN (more than @bytes). */
 struct qcow2_snapshot {
     uint64_t l1_offset, date_sec, date_nsec, vm_clock_nsec, vm_state_bytes, disk_bytes, icount;
     uint32_t l1_entries;
     const char *id, *name; /* in the raw bytes, not terminated */
     uint16_t id_bytes, name_bytes;
-    bool has_icount;
+    bool has_icount, has_disk_bytes;
 };
 int64_t qcow2_snapshot_parse(const uint8_t *raw, size_t bytes, struct qcow2_snapshot *out);
-#define QCOW2_SNAPSHOT_MAX (40 + 1024 + 65535 + 65535 + 8)
+/* The way back; gives the bytes it takes, at most QCOW2_SNAPSHOT_PUT_MAX. */
+#define QCOW2_SNAPSHOT_PUT_MAX (40 + 24 + 65535 + 65535 + 8)
+uint64_t qcow2_snapshot_put(const struct qcow2_snapshot *s, uint8_t *to);
+/* The whole table, raw: entries that stay are copied as they are. Free with mem_free(t->raw). */
+struct qcow2_snapshot_table {
+    uint8_t *raw;
+    uint64_t bytes;
+    uint32_t count;
+};
+must_use int co_qcow2_snapshot_table(struct qcow2 *q, struct qcow2_snapshot_table *out,
+                                     struct blk_error *e);
+/* The entry at *at, which moves to the next; the table was read whole, so it is there. */
+void qcow2_snapshot_next(const struct qcow2_snapshot_table *t, uint64_t *at,
+                         struct qcow2_snapshot *out);
 /* Calls @fn for every snapshot of the table. */
 must_use int co_qcow2_snapshots(struct qcow2 *q,
                                 int (*fn)(void *arg, const struct qcow2_snapshot *s), void *arg,
                                 struct blk_error *e);
 /* How long the snapshot table is. */
 must_use int co_qcow2_snapshot_bytes(struct qcow2 *q, uint64_t *bytes, struct blk_error *e);
+
+/* qcow2_snapshot.c */
+int co_qcow2_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
+                           struct blk_error *e);
+int co_qcow2_snapshot_create(struct blk_device *dev, const struct blk_snapshot *wanted,
+                             struct blk_error *e);
+int co_qcow2_snapshot_apply(struct blk_device *dev, const char *id, struct blk_error *e);
+int co_qcow2_snapshot_delete(struct blk_device *dev, const char *id, uint64_t *freed,
+                             struct blk_error *e);
+/* How large the disk was then. */
+uint64_t qcow2_snapshot_size(const struct qcow2 *q, const struct qcow2_snapshot *s);
+
+/* qcow2_inner.c: a snapshot as a device, `x.qcow2//@name` */
+int co_qcow2_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                        struct blk_error *e);
+int co_qcow2_inner_open(struct blk_device *container, const char *name, struct blk_device *dev,
+                        struct blk_error *e);
+/* Somebody reads the snapshot through a device. */
+bool qcow2_snapshot_is_open(const struct qcow2 *q, const struct qcow2_snapshot *s);
 
 /* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
 struct qcow2_bitmap {

@@ -16,6 +16,10 @@ static inline uint64_t qcow2_table_entries(const struct qcow2 *q)
 /* The page of the refcount table that holds entry @index, pinned, and where in it. */
 must_use int co_qcow2_table_page(struct qcow2 *q, uint64_t index, struct meta_page **page,
                                  uint8_t **entry);
+/* The page that holds @cluster's count, pinned, and the count's index in it. -ENOENT: there is no
+ * block. */
+must_use int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page,
+                                 uint64_t *index);
 must_use int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count, uint64_t *value,
                                  uint64_t *same);
 

@@ -65,10 +65,7 @@ int co_qcow2_block_of(struct qcow2 *q, uint64_t cluster, uint64_t *offset)
     return 0;
 }
 
-/* The page that holds @cluster's count, pinned, and the count's index in it. -ENOENT: there is no
- * block. */
-static int co_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page,
-                         uint64_t *index)
+int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page, uint64_t *index)
 {
     uint64_t block, at;
 
@@ -85,7 +82,7 @@ int co_qcow2_count(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 {
     struct meta_page *page;
     uint64_t index;
-    int rc = co_count_page(q, cluster, &page, &index);
+    int rc = co_qcow2_count_page(q, cluster, &page, &index);
 
     *count = 0;
     if (rc < 0)
@@ -104,7 +101,7 @@ int co_qcow2_count_add(struct qcow2 *q, uint64_t first, uint64_t count, int delt
 
     assert_held(&q->alloc);
     assert(count && count <= qcow2_page_run(q, first));
-    TRY(co_count_page(q, first, &page, &index));
+    TRY(co_qcow2_count_page(q, first, &page, &index));
     int rc = 0;
     for (uint64_t i = 0; i < count && rc == 0; i++)
         if (qcow2_count_get(page->data, order, index + i) == refuse)
@@ -129,7 +126,7 @@ int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count, uint64_
     uint64_t index, n = 1;
 
     assert(count && count <= qcow2_page_run(q, first));
-    TRY(co_count_page(q, first, &page, &index));
+    TRY(co_qcow2_count_page(q, first, &page, &index));
     *value = qcow2_count_get(page->data, order, index);
     while (n < count && qcow2_count_get(page->data, order, index + n) == *value)
         n++;
@@ -154,7 +151,7 @@ static int co_block_end(struct qcow2 *q, uint64_t base, unsigned *budget, uint64
             *end = first + per_page; /* far enough: an upper bound will do */
             return 0;
         }
-        TRY(co_count_page(q, first, &page, &index));
+        TRY(co_qcow2_count_page(q, first, &page, &index));
         uint32_t order = q->header.refcount_order;
         for (uint64_t i = per_page; i-- > 0 && used == 0;)
             if (qcow2_count_get(page->data, order, i))
@@ -192,7 +189,7 @@ static int co_scan_page(struct qcow2 *q)
     uint64_t n = MIN(qcow2_page_run(q, q->scan), q->next - q->scan);
     struct meta_page *page;
     uint64_t index;
-    int rc = co_count_page(q, q->scan, &page, &index);
+    int rc = co_qcow2_count_page(q, q->scan, &page, &index);
 
     if (rc == -ENOENT) {
         qcow2_runs_add(&q->free, q->scan, n);
@@ -223,7 +220,7 @@ static int co_claim(struct qcow2 *q, uint64_t *first, uint64_t *count)
     struct meta_page *page;
     uint64_t index;
 
-    TRY(co_count_page(q, *first, &page, &index));
+    TRY(co_qcow2_count_page(q, *first, &page, &index));
     uint64_t from = qcow2_count_find(page->data, order, index, index + run, true);
     uint64_t limit = MIN(index + run, from + *count);
     uint64_t to = qcow2_count_find(page->data, order, from, limit, false);

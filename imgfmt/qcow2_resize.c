@@ -15,8 +15,7 @@ static uint64_t clusters_of(const struct qcow2 *q, uint64_t size)
     return div_up(size, q->map.cluster_bytes);
 }
 
-/* The engine's view of @h. */
-static int reshape(struct qcow2 *q, const struct qcow2_header *h)
+int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h)
 {
     struct map_shape s = q->map.shape;
 
@@ -113,7 +112,7 @@ static int co_grow_l1(struct qcow2 *q, uint64_t size)
     h.l1_entries = (uint32_t)entries;
     /* Longer than the size needs is no harm, so this is a step of its own. */
     TRY(co_put_size(q, &h));
-    TRY(reshape(q, &h));
+    TRY(qcow2_reshape(q, &h));
     if (old.l1_entries)
         qcow2_release(q, old.l1_offset, align_up(old.l1_entries * 8ULL, q->map.cluster_bytes),
                       QCOW2_TABLE);
@@ -135,7 +134,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
         return err_errno(e, rc, "cannot make the L1 table longer");
     old = h = q->header;
     h.size = size;
-    rc = reshape(q, &h);
+    rc = qcow2_reshape(q, &h);
     if (rc == 0)
         rc = co_make_zero(q, old.size, size);
     if (rc == 0 && !q->map.fresh)
@@ -143,7 +142,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
     if (rc == 0)
         rc = co_put_size(q, &h);
     if (rc < 0) {
-        (void)!reshape(q, &old); /* smaller: cannot fail for want of memory */
+        (void)!qcow2_reshape(q, &old); /* smaller: cannot fail for want of memory */
         return err_errno(e, rc, "cannot grow the image");
     }
     return 0;
@@ -207,7 +206,7 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
         rc = co_drop_tables(q, qcow2_l1_needs(size, h.cluster_bits));
     if (rc < 0)
         return err_errno(e, rc, "cannot give the space behind the new end back");
-    rc = reshape(q, &q->header);
+    rc = qcow2_reshape(q, &q->header);
     return rc < 0 ? err_errno(e, rc, "cannot shrink the image") : 0;
 }
 
@@ -220,6 +219,11 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
     size = align_up(size, 512); /* as every reader of qcow2 counts */
     if (size == q->header.size)
         return 0;
+    if (q->header.snapshot_count && q->header.version < 3)
+        return err_set(
+            e, -ENOTSUP,
+            "the image holds snapshots, and version 2 of qcow2 does not say how large the "
+            "disk was at each; delete them first, or amend the image to version 3");
     if (dev->open_flags & BLK_OPEN_CHECK)
         return err_set(e, -EROFS, "the image is open for check and repair only");
     if (q->backing_missing)

@@ -25,6 +25,9 @@ static const struct arg_desc options[] = {
      false},
     {'b', "backing", "IMAGE", "the same", FACE_LAMINA, false},
     {'F', "backing-format", "FORMAT", "the format of -B's image", 0, false},
+    {'l', "snapshot", "NAME",
+     "what a snapshot inside the source holds: NAME, an id, snapshot.id=I or snapshot.name=S", 0,
+     false},
     {'n', "no-create", NULL, "write into TARGET, which is there already", 0, false},
     {ARG_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: TARGET reads zero everywhere", 0, false},
     {ARG_FORCE, "force", NULL, "replace TARGET if it exists", FACE_LAMINA, false},
@@ -168,6 +171,7 @@ static int option(struct convert *c, int id, const char *value)
         {'n', NULL, &c->into},
         {'t', &c->cache, NULL},
         {'T', &c->source_cache, NULL},
+        {'l', &c->snapshot, NULL},
         {'C', NULL, &c->offload},
         {ARG_TARGET_IS_ZERO, NULL, &c->target_is_zero},
         {ARG_FORCE, NULL, &c->make.force},
@@ -233,6 +237,10 @@ static const char *contradiction(const struct convert *c)
          "images"},
         {c->backing && !c->backing_format && c->make.tool->face != FACE_LAMINA && !c->into,
          "Use of backing file requires explicit backing format"},
+        {c->snapshot && c->count > 1, "No support for concatenating multiple snapshot"},
+        {c->snapshot && strncmp(c->snapshot, "snapshot.", 9) == 0 &&
+             strncmp(c->snapshot + 9, "id=", 3) != 0 && strncmp(c->snapshot + 9, "name=", 5) != 0,
+         "-l takes snapshot.id=ID, snapshot.name=NAME, or a name or id"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)

@@ -22,6 +22,7 @@ struct convert {
     char **names;
     size_t count; /* of sources */
     const char *format, *source_cache, *backing, *backing_format, *cache, *target_format;
+    const char *snapshot; /* -l, as told; NULL: the disk as it is now */
     bool image_opts, target_image_opts;
     bool compress, into, target_is_zero, sync, offload, help;
     bool sparse_told;

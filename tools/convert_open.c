@@ -7,6 +7,41 @@
 #define SECTOR   512
 #define MAX_UNIT (2 * MiB) /* larger clusters are not gathered whole */
 
+/* How the inner device is called that -l means: an id goes before a name, as with qemu-img. */
+static char *co_snapshot_name(struct convert *c, struct blk_device *dev)
+{
+    struct blk_snapshot *list;
+    size_t count;
+    if (strncmp(c->snapshot, "snapshot.", 9) == 0)
+        return mem_printf("@%s", c->snapshot + 9);
+    if (co_blk_snapshot_list(dev, &list, &count, &c->error) < 0)
+        return NULL;
+    bool id = blk_snapshot_by_id(list, count, c->snapshot);
+    blk_snapshots_drop(list, count);
+    return mem_printf("@%s=%s", id ? "id" : "name", c->snapshot);
+}
+
+/* *dev becomes its snapshot. */
+static int co_take_snapshot(struct convert *c, struct blk_device **dev)
+{
+    struct blk_device *inner;
+    auto_free char *name = co_snapshot_name(c, *dev);
+    int rc = c->error.rc;
+    if (!name)
+        rc = rc < 0 ? rc : err_set(&c->error, -ENOMEM, "out of memory");
+    else
+        rc = co_blk_inner_open(*dev, name, &inner, &c->error);
+    if (rc < 0) {
+        if (c->make.tool->face != FACE_LAMINA)
+            err_set(&c->error, rc, "Failed to load snapshot: %s",
+                    rc == -ENOTSUP ? "Device does not support snapshots" : "Can't find snapshot");
+        return rc;
+    }
+    co_blk_close(*dev, NULL); /* the snapshot keeps it open */
+    *dev = inner;
+    return 0;
+}
+
 static int co_open_sources(struct convert *c)
 {
     struct tool *t = c->make.tool;
@@ -21,6 +56,8 @@ static int co_open_sources(struct convert *c)
                               .cache = c->source_cache,
                               .trust = TRUST_READ};
         TRY(co_image_open(t, &image, &s->dev, &c->error));
+        if (c->snapshot)
+            TRY(co_take_snapshot(c, &s->dev));
         s->start = c->size;
         /* QEMU counts in sectors, and so must what stands behind an odd file. */
         bool odd = t->face != FACE_LAMINA || i + 1 < c->count;

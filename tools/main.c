@@ -8,9 +8,9 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command, &convert_command, &create_command,  &check_command, &compare_command,
-    &map_command,  &resize_command,  &measure_command, &serve_command, &ctl_command,
-    NULL,
+    &info_command,    &convert_command, &create_command, &check_command,
+    &compare_command, &map_command,     &resize_command, &snapshot_command,
+    &measure_command, &serve_command,   &ctl_command,    NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -38,6 +38,7 @@ static const char tasks[] =
     "  lamina compare a.qcow2 b.img                 do both show the guest the same bytes?\n"
     "  lamina map disk.qcow2                        where its data lies\n"
     "  lamina resize disk.qcow2 +10G                grow it (--shrink: make it smaller)\n"
+    "  lamina snapshot -c monday disk.qcow2         keep what it holds now under a name\n"
     "  lamina serve disk.qcow2                      offer it over NBD; `lamina ctl` steers the "
     "server\n"
     "\n"

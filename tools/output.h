@@ -11,6 +11,8 @@ const char *output_size(uint64_t bytes, char *to, size_t to_bytes);
 json_t *output_text(const char *text);
 /* Prints and drops @value (NULL: out of memory). 0, or 1 as exit status. */
 int output_json(json_t *value);
+/* qemu-img's table of snapshots, from JSON of info's shape; nothing if there are none. */
+void output_snapshots(const json_t *list, uint64_t left_out);
 /* One image as qemu-img info prints it. Driver's private facts are walked in their order. */
 void output_info_human(const char *name, const char *format, const struct blk_info *i);
 json_t *output_info_json(const char *name, const char *format, const struct blk_info *i);

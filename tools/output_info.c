@@ -17,7 +17,7 @@ static long long number_at(const json_t *o, const char *key)
 
 static void snapshot_line(const json_t *s)
 {
-    char size[32], date[32] = "", clock[80];
+    char size[32], date[32] = "", clock[80], icount[24] = "";
     time_t at = (time_t)number_at(s, "date-sec");
     struct tm tm;
     if (localtime_r(&at, &tm))
@@ -25,19 +25,21 @@ static void snapshot_line(const json_t *s)
     long long sec = number_at(s, "vm-clock-sec");
     snprintf(clock, sizeof(clock), "%02lld:%02lld:%02lld.%03lld", sec / 3600, sec / 60 % 60,
              sec % 60, number_at(s, "vm-clock-nsec") / 1000000);
-    printf("%-9s %-16s %8s%20s%15s%11s\n", text_at(s, "id"), text_at(s, "name"),
+    if (json_object_get(s, "icount"))
+        snprintf(icount, sizeof(icount), "%lld", number_at(s, "icount"));
+    printf("%-9s %-16s %8s%20s%13s%11s\n", text_at(s, "id"), text_at(s, "name"),
            output_size((uint64_t)number_at(s, "vm-state-size"), size, sizeof(size)), date, clock,
-           "");
+           icount);
 }
 
-static void snapshots(const json_t *list, uint64_t left_out)
+void output_snapshots(const json_t *list, uint64_t left_out)
 {
     size_t i;
     const json_t *s;
     if (json_array_size(list) == 0)
         return;
     puts("Snapshot list:");
-    printf("%-9s %-16s %8s%20s%15s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+    printf("%-9s %-16s %8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
     json_array_foreach (list, i, s)
         snapshot_line(s);
     if (left_out)
@@ -112,7 +114,7 @@ void output_info_human(const char *name, const char *format, const struct blk_in
     if (i->dirty)
         puts("cleanly shut down: no");
     backing(i);
-    snapshots(i->snapshots, i->snapshots_left_out);
+    output_snapshots(i->snapshots, i->snapshots_left_out);
     if (i->specific && json_object_size(i->specific) > 0) {
         puts("Format specific information:");
         members(i->specific, 1);

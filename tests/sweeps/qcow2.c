@@ -143,5 +143,5 @@ static const struct sweep_subject rows[] = {
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 1000, 4000);
+    return sweep_main(argc, argv, rows, 600, 3000);
 }

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_refwalk.c - every reference below one L1 table, counted up or down.
+ *
+ * The walk reads L2 tables a megabyte at a time and gathers the clusters that their entries lead
+ * to. Up to a million are sorted, and then the reference counts change page by page: each page is
+ * looked up once, checked whole, changed whole. Sorting first is what makes a scattered image
+ * cheap: its clusters come in no order, so that counting one by one would visit each page again and
+ * again. */
+#include "imgfmt/qcow2_refwalk.h"
+
+#define SORTED_AT_ONCE (1U << 20)
+#define BUNDLE_BYTES   (1 * MiB)
+#define BUNDLE_TABLES  64
+#define IN_FLIGHT      16
+
+/* --- the L1 table --------------------------------------------------------- */
+
+struct sort_job {
+    uint64_t *a, *b;
+    size_t n;
+};
+
+/* By 11 bits at a time, from the lowest; the result is in @a, which may have traded places with @b.
+ * On the pool. */
+static int run_sort(void *arg)
+{
+    struct sort_job *j = arg;
+    uint64_t max = 0;
+
+    for (size_t i = 0; i < j->n; i++)
+        max |= j->a[i];
+    for (unsigned shift = 0; shift < 64 && max >> shift; shift += 11) {
+        uint32_t at[2049] = {0};
+        for (size_t i = 0; i < j->n; i++)
+            at[(j->a[i] >> shift & 2047) + 1]++;
+        for (unsigned d = 1; d < 2049; d++)
+            at[d] += at[d - 1];
+        for (size_t i = 0; i < j->n; i++)
+            j->b[at[j->a[i] >> shift & 2047]++] = j->a[i];
+        uint64_t *t = j->a;
+        j->a = j->b;
+        j->b = t;
+    }
+    return 0;
+}
+
+/* Every L2 table lies where one can, and none is named twice (walking would take for ever). */
+static int co_check_l1(const struct qcow2 *q, const struct qcow2_l1 *l, struct blk_error *e)
+{
+    auto_free uint64_t *sorted = mem_array(MAX(l->count, 1), sizeof(*sorted));
+    auto_free uint64_t *spare = mem_array(MAX(l->count, 1), sizeof(*spare));
+    uint32_t used = 0;
+    int rc = 0;
+
+    if (!sorted || !spare)
+        return err_errno(e, -ENOMEM, "cannot read an L1 table");
+    for (uint32_t i = 0; i < l->count && rc == 0; i++) {
+        be64 raw = be64_of(l->entries[i]);
+        uint64_t offset;
+        bool shared;
+        if (qcow2_root_decode(&q->map, &raw, &offset, &shared) < 0 || offset >= q->map.file->size)
+            rc = err_set(e, -EIO,
+                         "L1 entry %" PRIu32 " leads to %" PRIu64 ", where no L2 table can be; "
+                         "check the image",
+                         i, (uint64_t)(l->entries[i] & QCOW2_OFFSET_MASK));
+        else if (offset)
+            sorted[used++] = offset;
+    }
+    struct sort_job sort = {sorted, spare, used};
+    if (rc == 0)
+        rc = co_offload(run_sort, &sort);
+    for (uint32_t i = 1; i < used && rc == 0; i++)
+        if (sort.a[i] == sort.a[i - 1])
+            rc = err_set(e, -EIO,
+                         "the L2 table at %" PRIu64 " is used more than once; check the image",
+                         sort.a[i]);
+    return rc;
+}
+
+int co_qcow2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t count, struct qcow2_l1 *out,
+                     struct blk_error *e)
+{
+    uint64_t bytes = count * 8ULL, cluster = q->map.cluster_bytes;
+
+    *out = (struct qcow2_l1){.count = count};
+    if (bytes > QCOW2_MAX_L1_BYTES || offset & (cluster - 1) || offset >= QCOW2_MAX_OFFSET ||
+        (count && !range_fits(offset, bytes, align_up(q->map.file->size, cluster))))
+        return err_set(e, -EINVAL,
+                       "an L1 table of %" PRIu32 " entries cannot lie at %" PRIu64
+                       "; check the image",
+                       count, offset);
+    out->entries = mem_array(MAX(count, 1), 8);
+    out->flagged = mem_array(count / 64 + 1, 8);
+    int rc = out->entries && out->flagged ? 0 : -ENOMEM;
+    uint64_t there = offset < q->map.file->size ? MIN(bytes, q->map.file->size - offset) : 0;
+    if (rc == 0 && there)
+        rc = co_blk_read_buf(q->map.file, offset, out->entries, there);
+    if (rc < 0)
+        err_errno(e, rc, "cannot read the L1 table at %" PRIu64, offset);
+    for (uint32_t i = 0; rc == 0 && i < count; i++) {
+        be64 raw;
+        memcpy(&raw, &out->entries[i], 8);
+        out->entries[i] = be64_get(raw);
+    }
+    if (rc == 0)
+        rc = co_check_l1(q, out, e);
+    if (rc < 0)
+        qcow2_l1_drop(out);
+    return rc;
+}
+
+void qcow2_l1_drop(struct qcow2_l1 *l)
+{
+    mem_free(l->entries);
+    mem_free(l->flagged);
+    *l = (struct qcow2_l1){0};
+}
+
+int co_qcow2_l1_write(struct qcow2 *q, const struct qcow2_l1 *l, uint64_t offset, uint64_t bytes)
+{
+    uint64_t step = MIN(bytes, 256 * KiB);
+    auto_free be64 *buf = mem_aligned(step);
+
+    if (!buf)
+        return -ENOMEM;
+    for (uint64_t at = 0; at < bytes; at += step) {
+        uint64_t n = MIN(step, bytes - at);
+        for (uint64_t i = 0; i < n / 8; i++)
+            buf[i] = be64_of(at / 8 + i < l->count ? l->entries[at / 8 + i] : 0);
+        TRY(co_blk_write_buf(q->map.file, offset + at, buf, n, 0));
+    }
+    return 0;
+}
+
+/* --- walking L2 tables, many at a time ------------------------------------- */
+
+struct table {
+    struct qcow2 *q;
+    uint64_t offset;
+    uint32_t index; /* in the L1 table */
+    uint8_t *data;
+    bool dirty;
+};
+
+struct bundle {
+    struct qcow2 *q;
+    uint8_t *memory;
+    struct table tables[BUNDLE_TABLES];
+    unsigned count, most;
+};
+
+static int co_load(void *arg)
+{
+    struct table *t = arg;
+    uint64_t end = t->q->map.file->size, want = t->q->map.cluster_bytes;
+    uint64_t there = t->offset < end ? MIN(want, end - t->offset) : 0;
+
+    memset(t->data + there, 0, want - there);
+    return there ? co_blk_read_buf(t->q->map.file, t->offset, t->data, there) : 0;
+}
+
+static int co_store(void *arg)
+{
+    struct table *t = arg;
+
+    return co_blk_write_buf(t->q->map.file, t->offset, t->data, t->q->map.cluster_bytes, 0);
+}
+
+static int co_each(struct bundle *b, int (*co_fn)(void *table), bool only_dirty)
+{
+    struct co_group g;
+
+    co_group_init(&g, IN_FLIGHT);
+    for (unsigned i = 0; i < b->count && !co_group_failed(&g); i++)
+        if (!only_dirty || b->tables[i].dirty)
+            co_group_start(&g, co_fn, &b->tables[i]);
+    return co_group_wait(&g);
+}
+
+/* What a walk does with each table: looks, and may change it (t->dirty). A positive value ends the
+ * walk. */
+struct walk {
+    int (*co_fn)(struct walk *w, struct table *t);
+    bool (*wants)(struct walk *w, uint32_t index); /* NULL: all */
+    struct qcow2_l1 *l1;
+};
+
+static int co_walk_bundle(struct walk *w, struct bundle *b)
+{
+    bool dirty = false;
+    int rc = co_each(b, co_load, false);
+
+    for (unsigned i = 0; i < b->count && rc == 0; i++) {
+        rc = w->co_fn(w, &b->tables[i]);
+        dirty |= b->tables[i].dirty;
+    }
+    for (unsigned i = 0; i < b->count && rc == 0 && dirty; i++)
+        if (b->tables[i].dirty)
+            co_meta_forget(b->q->map.meta, b->tables[i].offset, b->q->map.cluster_bytes);
+    if (rc == 0 && dirty)
+        rc = co_each(b, co_store, true);
+    b->count = 0;
+    return rc;
+}
+
+static int co_walk(struct qcow2 *q, struct walk *w)
+{
+    uint64_t cluster = q->map.cluster_bytes;
+    unsigned most = (unsigned)MIN(MAX(BUNDLE_BYTES / cluster, 1), BUNDLE_TABLES);
+    auto_free struct bundle *b = mem_zalloc(sizeof(*b));
+    auto_free uint8_t *memory = mem_aligned(most * cluster);
+    int rc = 0;
+
+    if (!b || !memory)
+        return -ENOMEM;
+    b->q = q;
+    for (uint32_t i = 0; i < w->l1->count && rc == 0; i++) {
+        uint64_t offset = w->l1->entries[i] & QCOW2_OFFSET_MASK;
+        if (offset && (!w->wants || w->wants(w, i))) {
+            b->tables[b->count] = (struct table){
+                .q = q, .offset = offset, .index = i, .data = memory + b->count * cluster};
+            b->count++;
+        }
+        if (b->count == most)
+            rc = co_walk_bundle(w, b);
+    }
+    if (rc == 0 && b->count)
+        rc = co_walk_bundle(w, b);
+    return rc;
+}
+
+/* The entry at @data, COPIED and all; the second half of long entries says nothing of places. */
+static uint64_t entry_bits(const uint8_t *data)
+{
+    be64 raw;
+
+    memcpy(&raw, data, sizeof(raw));
+    return be64_get(raw);
+}
+
+static void put_bits(uint8_t *data, uint64_t bits)
+{
+    be64 raw = be64_of(bits);
+
+    memcpy(data, &raw, sizeof(raw));
+}
+
+/* --- counting ------------------------------------------------------------- */
+
+struct counting {
+    struct walk walk;
+    struct qcow2 *q;
+    int delta;
+    uint64_t *clusters, *spare; /* SORTED_AT_ONCE each */
+    size_t used;
+    uint64_t done;  /* references that were counted */
+    uint64_t limit; /* count no more than so many: to take back what was done */
+    uint64_t freed; /* bytes */
+};
+
+/* How many of sorted[0..n) lie in the first one's page of counts. */
+static size_t in_page(const struct qcow2 *q, const uint64_t *sorted, size_t n)
+{
+    uint64_t end = sorted[0] + qcow2_page_run(q, sorted[0]);
+    size_t k = 1;
+
+    while (k < n && sorted[k] < end)
+        k++;
+    return k;
+}
+
+static size_t repeats(const uint64_t *sorted, size_t n)
+{
+    size_t k = 1;
+
+    while (k < n && sorted[k] == sorted[0])
+        k++;
+    return k;
+}
+
+/* The references sorted[0..n), all in one page: all are counted, or none. Those whose count becomes
+ * zero move to the front, *zeroes of them. */
+static int co_count_page(struct qcow2 *q, uint64_t *sorted, size_t n, int delta, size_t *zeroes)
+{
+    uint32_t order = q->header.refcount_order;
+    uint64_t max = qcow2_count_max(order), base, first = sorted[0];
+    struct meta_page *page;
+    int rc = co_qcow2_count_page(q, first, &page, &base);
+
+    *zeroes = 0;
+    if (rc < 0)
+        return rc == -ENOENT ? -ERANGE : rc;
+    for (size_t i = 0, k; i < n && rc == 0; i += k) {
+        uint64_t count = qcow2_count_get(page->data, order, base + (sorted[i] - first));
+        k = repeats(sorted + i, n - i);
+        if (delta > 0 ? max - count < k : count < k)
+            rc = -ERANGE;
+    }
+    if (rc == 0)
+        rc = meta_touch(q->map.meta, page);
+    for (size_t i = 0, k; i < n && rc == 0; i += k) {
+        uint64_t index = base + (sorted[i] - first), cluster = sorted[i];
+        uint64_t count = qcow2_count_get(page->data, order, index);
+        k = repeats(sorted + i, n - i);
+        count = delta > 0 ? count + k : count - k;
+        qcow2_count_set(page->data, order, index, count);
+        if (count == 0)
+            sorted[(*zeroes)++] = cluster;
+    }
+    meta_put(q->map.meta, page);
+    return rc;
+}
+
+/* Clusters that nothing refers to any more, in order: punched, then free to be found. */
+static void co_free_clusters(struct counting *c, const uint64_t *sorted, size_t n)
+{
+    struct qcow2 *q = c->q;
+    uint32_t bits = q->header.cluster_bits;
+
+    for (size_t i = 0, k; i < n; i += k) {
+        for (k = 1; i + k < n && sorted[i + k] == sorted[i] + k;)
+            k++;
+        (void)!co_blk_discard(q->map.file, sorted[i] << bits, k << bits);
+        if (!qcow2_runs_add(&q->free, sorted[i], k))
+            q->scan = MIN(q->scan, sorted[i]);
+        c->freed += k << bits;
+    }
+}
+
+/* All that was gathered. */
+static int co_count_gathered(struct counting *c)
+{
+    struct sort_job sort = {c->clusters, c->spare, c->used};
+    size_t zeroes = 0, freed = 0;
+    int rc = co_offload(run_sort, &sort);
+
+    c->clusters = sort.a;
+    c->spare = sort.b;
+    for (size_t i = 0, k; i < c->used && rc == 0; i += k) {
+        if (c->done >= c->limit) {
+            rc = 1;
+            break;
+        }
+        k = in_page(c->q, c->clusters + i, c->used - i);
+        with_lock(&c->q->alloc);
+        rc = co_count_page(c->q, c->clusters + i, k, c->delta, &zeroes);
+        if (rc == 0) {
+            c->done += k;
+            memmove(c->spare + freed, c->clusters + i, zeroes * sizeof(*c->spare));
+            freed += zeroes;
+        }
+    }
+    c->used = 0;
+    co_free_clusters(c, c->spare, freed);
+    return rc;
+}
+
+static int co_refer(struct counting *c, uint64_t cluster)
+{
+    if (c->used == SORTED_AT_ONCE)
+        TRY(co_count_gathered(c));
+    c->clusters[c->used++] = cluster;
+    return 0;
+}
+
+static int co_refer_entry(struct counting *c, uint64_t bits, bool *flag)
+{
+    const struct qcow2_header *h = &c->q->header;
+    struct qcow2_entry e;
+
+    if (bits == 0)
+        return 0;
+    TRY(qcow2_entry_decode(bits, h->cluster_bits, h->version, &e));
+    if (e.state != MAP_PACKED) {
+        *flag |= e.copied && e.offset;
+        return e.offset ? co_refer(c, e.offset >> h->cluster_bits) : 0;
+    }
+    uint64_t last = (e.offset + e.packed_bytes - 1) >> h->cluster_bits;
+    for (uint64_t at = e.offset >> h->cluster_bits; at <= last; at++)
+        TRY(co_refer(c, at));
+    return 0;
+}
+
+static int co_count_table(struct walk *w, struct table *t)
+{
+    struct counting *c = container_of(w, struct counting, walk);
+    uint32_t step = c->q->map.shape.entry_bytes;
+    bool flag = false;
+
+    TRY(co_refer(c, t->offset >> c->q->header.cluster_bits));
+    for (uint64_t i = 0; i < c->q->map.cluster_bytes; i += step)
+        TRY(co_refer_entry(c, entry_bits(t->data + i), &flag));
+    if (flag)
+        w->l1->flagged[t->index / 64] |= 1ULL << t->index % 64;
+    if (c->delta < 0) /* it may be somebody else's soon */
+        co_meta_forget(c->q->map.meta, t->offset, c->q->map.cluster_bytes);
+    return 0;
+}
+
+static int co_count_walk(struct counting *c)
+{
+    int rc = co_walk(c->q, &c->walk);
+
+    if (rc == 0 && c->used)
+        rc = co_count_gathered(c);
+    return MIN(rc, 0);
+}
+
+int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t *freed)
+{
+    auto_free uint64_t *a = mem_alloc(SORTED_AT_ONCE * sizeof(*a));
+    auto_free uint64_t *b = mem_alloc(SORTED_AT_ONCE * sizeof(*b));
+
+    if (!a || !b)
+        return -ENOMEM;
+    struct counting c = {
+        .walk = {.co_fn = co_count_table, .l1 = l},
+        .q = q,
+        .delta = delta,
+        .clusters = a,
+        .spare = b,
+        .limit = UINT64_MAX,
+    };
+    int rc = co_count_walk(&c);
+    if (rc < 0 && delta > 0 && c.done) { /* the same walk gathers the same: take back as many */
+        c.delta = -1;
+        c.limit = c.done;
+        c.done = c.used = 0;
+        (void)!co_count_walk(&c); /* else they leak */
+    }
+    q->pack_at = 0; /* where it stood may be free, or shared */
+    *freed += c.freed;
+    return rc;
+}
+
+/* --- COPIED flags --------------------------------------------------------- */
+
+static bool is_flagged(struct walk *w, uint32_t index)
+{
+    return w->l1->flagged[index / 64] >> index % 64 & 1;
+}
+
+static int clear_table(struct walk *w, struct table *t)
+{
+    uint32_t step = t->q->map.shape.entry_bytes;
+
+    for (uint64_t i = 0; i < t->q->map.cluster_bytes; i += step) {
+        uint64_t bits = entry_bits(t->data + i);
+        if (!(bits & QCOW2_COPIED))
+            continue;
+        put_bits(t->data + i, bits & ~QCOW2_COPIED);
+        t->dirty = true;
+    }
+    return 0;
+}
+
+int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l)
+{
+    struct walk w = {.co_fn = clear_table, .wants = is_flagged, .l1 = l};
+
+    for (uint32_t i = 0; i < l->count; i++)
+        l->entries[i] &= ~QCOW2_COPIED;
+    return co_walk(q, &w);
+}
+
+static int co_set_table(struct walk *w, struct table *t)
+{
+    struct qcow2 *q = t->q;
+    const struct qcow2_header *h = &q->header;
+    uint32_t step = q->map.shape.entry_bytes;
+
+    with_lock(&q->alloc);
+    for (uint64_t i = 0; i < q->map.cluster_bytes; i += step) {
+        uint64_t bits = entry_bits(t->data + i), count;
+        struct qcow2_entry e;
+        if (bits == 0 || bits & QCOW2_COPIED ||
+            qcow2_entry_decode(bits, h->cluster_bits, h->version, &e) < 0 ||
+            e.state == MAP_PACKED || !e.offset)
+            continue;
+        TRY(co_qcow2_count(q, e.offset >> h->cluster_bits, &count));
+        if (count != 1)
+            continue;
+        put_bits(t->data + i, bits | QCOW2_COPIED);
+        t->dirty = true;
+    }
+    return 0;
+}
+
+/* Tables with one reference are flagged; what others share with us is shared whole. */
+static int co_flag_own(struct qcow2 *q, struct qcow2_l1 *l, bool *changed)
+{
+    with_lock(&q->alloc);
+    for (uint32_t i = 0; i < l->count; i++) {
+        uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count;
+        l->flagged[i / 64] &= ~(1ULL << i % 64);
+        if (!offset)
+            continue;
+        TRY(co_qcow2_count(q, offset >> q->header.cluster_bits, &count));
+        if (count != 1)
+            continue;
+        l->flagged[i / 64] |= 1ULL << i % 64;
+        *changed |= !(l->entries[i] & QCOW2_COPIED);
+        l->entries[i] |= QCOW2_COPIED;
+    }
+    return 0;
+}
+
+int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, bool *changed)
+{
+    struct walk w = {.co_fn = co_set_table, .wants = is_flagged, .l1 = l};
+
+    *changed = false;
+    TRY(co_flag_own(q, l, changed));
+    return co_walk(q, &w);
+}

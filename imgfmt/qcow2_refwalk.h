@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_refwalk.h - every reference below one L1 table, counted up or down, and the COPIED flags
+ * that follow from the counts. For snapshots.
+ *
+ * The device is gated and all its metadata is written back: tables are read and written directly,
+ * many at a time, and what the metadata cache holds of a table is forgotten before it is written.
+ */
+#ifndef IMGFMT_QCOW2_REFWALK_H
+#define IMGFMT_QCOW2_REFWALK_H
+
+#include "imgfmt/qcow2_alloc.h"
+
+/* An L1 table in memory. */
+struct qcow2_l1 {
+    uint64_t *entries; /* owned */
+    uint32_t count;
+    uint64_t *flagged; /* bitmap, owned: L2 tables that hold a COPIED flag; filled by counting */
+};
+/* Reads it and refuses what no sound image holds: places that cannot be, one L2 table twice. */
+must_use int co_qcow2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t count,
+                              struct qcow2_l1 *out, struct blk_error *e);
+void qcow2_l1_drop(struct qcow2_l1 *l);
+/* Writes the entries at @offset, zeroes behind them up to @bytes. */
+must_use int co_qcow2_l1_write(struct qcow2 *q, const struct qcow2_l1 *l, uint64_t offset,
+                               uint64_t bytes);
+
+/* One reference more or less (@delta) on every cluster that the table's entries lead to: L2 tables,
+ * data, each cluster that compressed bytes touch; not the L1 table itself. Upwards it is all or
+ * nothing: -ERANGE (a count is as high as it can be) changes nothing. Downwards what becomes free
+ * is punched and handed to the allocator, *freed counts its bytes; -ERANGE: a count was too low,
+ * the rest is left as it is. */
+must_use int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t *freed);
+
+/* No COPIED flag stays in @l's entries and in its flagged L2 tables: those in the file are written,
+ * not flushed; @l itself is the caller's to write. */
+must_use int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l);
+/* Sets it where exactly one reference is counted; *changed: @l is to be written. */
+must_use int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, bool *changed);
+
+#endif
