@@ -106,11 +106,13 @@ void blk_info_drop(struct blk_info *i);
 
 /* One walk over all metadata. Messages go to @say as they are found. */
 struct blk_check {
-    bool fix_leaks, fix_errors;                             /* in */
+    bool fix_leaks, fix_errors; /* in */
+    bool data;                  /* in: read and inflate all data as well; the waist does that */
     void (*say)(struct blk_check *c, const char *sentence); /* in; may be NULL */
     void *arg;
     uint64_t corruptions, leaks, check_errors;
     uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t read_errors, bad_packed; /* clusters; also among check_errors and corruptions */
     uint64_t image_end, total_clusters, allocated_clusters, fragmented_clusters,
         compressed_clusters;
 };
@@ -401,6 +403,6 @@ const struct blk_driver *blk_find_driver(const struct blk_driver *const *list, c
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver;
+    fault_driver, log_driver, throttle_driver;
 
 #endif

@@ -152,6 +152,8 @@ static int check_at_home(void *arg)
     co_blk_gate_close(dev);
     int rc = dev->driver->co_check(dev, check, e);
     blk_gate_open(dev);
+    if (rc == 0 && check->data)
+        rc = co_blk_check_data(dev, check); /* requests like any others: outside the gate */
     return rc;
 }
 

@@ -69,6 +69,8 @@ int co_blk_driver_write(struct blk_device *dev, uint64_t offset, const struct ve
 int co_blk_inside_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
                         unsigned flags);
 int co_blk_inside_flush(struct blk_device *dev);
+/* check_data.c: reads all that @dev itself stores and counts what cannot be. */
+int co_blk_check_data(struct blk_device *dev, struct blk_check *check);
 /* True if the device takes this as it is: no edge, no bounce, no split. */
 static inline bool blk_fits(const struct blk_device *dev, uint64_t offset, const struct vec *v)
 {

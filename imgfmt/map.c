@@ -193,6 +193,8 @@ static int co_page_by_root(struct map *m, uint64_t number, bool to_write, struct
     TRY(co_root_page(m, table, &root));
     uint64_t offset, again;
     bool shared;
+    if (!to_write)
+        co_map_read_ahead(m, root, number);
     int rc = root_entry(m, root, table, &offset, &shared);
     while (rc == 0) {
         *out = NULL;

@@ -46,6 +46,7 @@ struct map_private {
     uint64_t index_mask;
     unsigned page_bits;         /* entries per page, as a power of two */
     unsigned page_bytes;        /* meta's */
+    uint64_t last_page;         /* levels 2: the table page that was looked for last */
     struct co_range writers;    /* virtual bytes */
     struct co_mutex new_tables; /* levels 2: one at a time */
     struct co_mutex first_write;
@@ -93,6 +94,10 @@ must_use int map_entry_get(struct map *m, const struct meta_page *page, uint64_t
 must_use int co_map_run(struct map *m, uint64_t offset, uint64_t bytes, struct map_run *out);
 /* Marks the image corrupt and gives -EIO. */
 int map_broken(struct map *m, const char *sentence);
+
+/* Table page @number is wanted, which @root (pinned) names: if this is a walk, those that follow are
+ * read with it. */
+void co_map_read_ahead(struct map *m, const struct meta_page *root, uint64_t number);
 
 /* Changes cells of one page, which is pinned: prepare, touch, commit, show. What is let go of is
  * released once that is durable (@punch: and given back below). */

@@ -6,12 +6,13 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
+enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT, ARG_DATA };
 enum { EXIT_FAILED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
 
 static const struct arg_desc options[] = {
     {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
     {'r', "repair", "leaks|all", "give leaked clusters back, or repair everything", 0, false},
+    {ARG_DATA, "data", NULL, "read and inflate all data as well", FACE_LAMINA, false},
     {'T', "source-cache", "MODE", "none, writeback, writethrough, directsync or unsafe", 0, false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
     {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
@@ -23,7 +24,7 @@ static const struct arg_desc options[] = {
 struct check {
     struct tool *tool;
     struct image image;
-    bool fix_leaks, fix_errors;
+    bool fix_leaks, fix_errors, data;
     struct blk_check found;
     bool no_checks;
     const char *format; /* static: a driver's name */
@@ -65,16 +66,20 @@ static int co_repair_less(struct check *c, struct blk_device *dev)
 
 static int co_check(struct check *c, struct blk_device *dev)
 {
-    c->found = (struct blk_check){
-        .fix_leaks = c->fix_leaks, .fix_errors = c->fix_errors, .say = say, .arg = c};
+    c->found = (struct blk_check){.fix_leaks = c->fix_leaks,
+                                  .fix_errors = c->fix_errors,
+                                  .data = c->data && !c->fix_leaks,
+                                  .say = say,
+                                  .arg = c};
     int rc = co_blk_check(dev, &c->found, &c->error);
     if (rc == -ENOTSUP && c->fix_errors && dev->driver->co_check)
         rc = co_repair_less(c, dev);
     TRY(rc);
-    if (!fixed(&c->found))
+    if (!fixed(&c->found) && !(c->data && c->fix_leaks))
         return 0;
-    print_fixed(c);
-    struct blk_check again = {.say = say, .arg = c};
+    if (fixed(&c->found))
+        print_fixed(c);
+    struct blk_check again = {.data = c->data, .say = say, .arg = c};
     TRY(co_blk_check(dev, &again, &c->error));
     again.leaks_fixed = c->found.leaks_fixed;
     again.corruptions_fixed = c->found.corruptions_fixed;
@@ -110,6 +115,10 @@ static void print_human(const struct blk_check *c)
                c->leaks);
     if (c->check_errors)
         printf("\n%" PRIu64 " internal errors have occurred during the check.\n", c->check_errors);
+    if (c->read_errors || c->bad_packed)
+        printf("\n%" PRIu64 " clusters could not be read, %" PRIu64
+               " compressed clusters could not be inflated.\n",
+               c->read_errors, c->bad_packed);
     double allocated = (double)MAX(c->allocated_clusters, 1);
     if (c->total_clusters && c->allocated_clusters)
         printf("%" PRIu64 "/%" PRIu64
@@ -139,6 +148,8 @@ static int print_json(const struct check *c)
         {"leaks", f->leaks},
         {"corruptions-fixed", f->corruptions_fixed},
         {"leaks-fixed", f->leaks_fixed},
+        {"read-errors", f->read_errors},
+        {"bad-compressed", f->bad_packed},
     };
     json_t *o = json_object();
     json_object_set_new(o, "filename", output_text(c->image.text));
@@ -185,6 +196,9 @@ static int option(struct check *c, int id, const char *value)
             return 0;
         tool_misuse(t, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
         return ARGS_BAD;
+    case ARG_DATA:
+        c->data = true;
+        return 0;
     case 'T':
         c->image.cache = value;
         if (cache_known(value))
@@ -244,5 +258,6 @@ const struct command check_command = {
         "(space that nothing uses, no harm to data), 63 its format has nothing to check.\n"
         "\n"
         "  lamina check disk.qcow2\n"
-        "  lamina check -r leaks disk.qcow2",
+        "  lamina check -r all disk.qcow2\n"
+        "  lamina check --data disk.qcow2",
 };

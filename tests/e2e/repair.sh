@@ -52,6 +52,21 @@ python3 "$damage" corrupt.qcow2 corrupt
 fails "a corrupt image is not written to" 1 "corrupt" "$LAMINA" resize corrupt.qcow2 20M
 is "but read" "$LAMINA" compare -q base.qcow2 corrupt.qcow2
 
+# --data looks at what the tables lead to.
+is "all data can be read" "$LAMINA" check --data packed.qcow2
+cp packed.qcow2 bytes.qcow2
+python3 "$damage" bytes.qcow2 packed-bytes
+is "the tables are sound" "$LAMINA" check bytes.qcow2
+rc=0
+"$LAMINA" check --data --output=json bytes.qcow2 >.out 2>.err || rc=$?
+equal "a broken compressed cluster is a corruption" $rc 2
+equal "and counted by class" "$(jq -c '[."bad-compressed", ."read-errors", .corruptions]' .out)" '[1,null,1]'
+grep -q 'guest offset 0x0' .err && ok "and named" || bad "and named" "$(cat .err)"
+"$face" check --data packed.qcow2 >/dev/null 2>&1 && bad "qemu-img knows no --data" || ok "qemu-img knows no --data"
+qemu-img create -q -f qcow2 -b packed.qcow2 -F qcow2 over.qcow2
+qemu-io -f qcow2 -c 'write 1M 1M' over.qcow2 >/dev/null
+is "an overlay's own data" "$LAMINA" check --data over.qcow2
+
 # lazy_refcounts=on: we write, QEMU takes over, and the reverse.
 "$LAMINA" create -q -f qcow2 -o lazy_refcounts=on lazy.qcow2 16M
 qemu-io -f qcow2 -c 'write -P 3 0 1M' -c 'sigraise 9' lazy.qcow2 >/dev/null 2>&1

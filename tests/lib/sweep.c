@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "tests/lib/sweep_int.h"
@@ -17,7 +18,7 @@ bool sweep_long(void)
     return text && *text && strcmp(text, "0") != 0;
 }
 
-#define STUCK_SECONDS 60
+#define STUCK_SECONDS 60 /* of CPU: the machine may be busy with other things */
 
 static char running[1200]; /* for the signal handler */
 
@@ -26,20 +27,26 @@ static void died(int number)
     ssize_t n = write(STDOUT_FILENO, running, strlen(running));
     (void)n;
     signal(number, SIG_DFL);
-    raise(number == SIGALRM ? SIGKILL : number);
+    raise(number == SIGPROF ? SIGKILL : number);
+}
+
+static void watch_cpu(time_t seconds)
+{
+    struct itimerval t = {.it_value.tv_sec = seconds};
+    setitimer(ITIMER_PROF, &t, NULL);
 }
 
 void sweep_watch(const char *program, const struct sweep_subject *s, uint64_t seed,
                  const char *replay)
 {
-    static const int numbers[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
+    static const int numbers[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGPROF};
     if (!running[0])
         for (unsigned i = 0; i < ARRAY_LEN(numbers); i++)
             signal(numbers[i], died);
     snprintf(running, sizeof(running),
              "FAIL - %s: died or stuck\nreplay: %s --row %s --seed %" PRIu64 " %s\n", s->name,
              program, s->name, seed, replay);
-    alarm(STUCK_SECONDS);
+    watch_cpu(STUCK_SECONDS);
 }
 
 bool sweep_trace(void)
@@ -264,7 +271,7 @@ int sweep_main(int argc, char **argv, const struct sweep_subject *rows, uint64_t
             return replay(argv[0], s, &a);
         struct sweep_result r;
         sweep_row(argv[0], s, &b, &r);
-        alarm(0);
+        watch_cpu(0);
         print_row(s, &r);
         add(&sum, &r);
     }
