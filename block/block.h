@@ -420,6 +420,6 @@ const struct blk_driver *blk_find_driver(const struct blk_driver *const *list, c
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver;
+    fault_driver, log_driver, throttle_driver;
 
 #endif
