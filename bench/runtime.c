@@ -2,7 +2,7 @@
 /* runtime.c - what the runtime itself costs, in nanoseconds: starting and resuming coroutines,
  * hops between workers, the pool, a cached read beside its bare system call, writes at depth 64.
  *
- * Usage: build/bench/runtime [uring|threads] [FOLDER ...] */
+ * Usage: build/bench/runtime [uring|threads|aio] [FOLDER ...] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>

@@ -4,6 +4,7 @@
  *
  *   host_uring    io_uring where the kernel allows it (the default)
  *   host_threads  preadv/pwritev on the pool
+ *   host_aio      the same, but native asynchronous I/O for O_DIRECT
  *   host_sim      memory, a virtual clock and one seed (host_sim.h)
  *
  * Offsets and sizes are bytes. Functions return 0 (or a count, where said) or a negative errno. co_
@@ -23,11 +24,11 @@ struct host {
     const struct host_ops *ops;
 };
 
-/* Both real hosts. @kind: "uring", "threads", or NULL for the best there is. -ENOTSUP if the kernel
+/* The real hosts. @kind: "uring", "threads", "aio", or NULL for the best there is. -ENOTSUP if the kernel
  * (or the build) has no such host. */
 must_use int host_open(const char *kind, struct host **out);
 void host_close(struct host *h);
-const char *host_name(const struct host *h); /* "uring", "threads", "sim" */
+const char *host_name(const struct host *h); /* "uring", "threads", "aio", "sim" */
 
 /* Wall clock for time stamps in images: ns since 1970. Honours SOURCE_DATE_EPOCH. */
 uint64_t host_wall_clock(struct host *h);

@@ -21,6 +21,7 @@ static const struct {
     /* The best first. */
     {"uring", host_uring_open},
     {"threads", host_threads_open},
+    {"aio", host_aio_open}, /* only where asked for */
 };
 
 int host_open(const char *kind, struct host **out)

@@ -196,8 +196,9 @@ void os_signal_cancel(struct host *h);
     .stream_address = os_stream_address, .co_signal = co_os_signal,                               \
     .signal_cancel = os_signal_cancel
 
-/* host_threads.c, host_uring.c: gives a host, or -ENOTSUP. */
+/* host_threads.c, host_uring.c, host_aio.c: gives a host, or -ENOTSUP. */
 must_use int host_threads_open(struct host **out);
 must_use int host_uring_open(struct host **out);
+must_use int host_aio_open(struct host **out);
 
 #endif

@@ -17,5 +17,6 @@ const struct blk_driver *const blk_drivers[] = {
     &concat_driver,
     &fault_driver,
     &log_driver,
+    &throttle_driver,
     NULL,
 };

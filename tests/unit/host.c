@@ -18,6 +18,8 @@ static const struct row {
     {"threads", NULL},
     {"uring", "/dev/shm"},
     {"uring", NULL},
+    {"aio", "/dev/shm"},
+    {"aio", NULL},
 };
 
 static char dir[200];
@@ -256,6 +258,11 @@ static int direct(void *arg)
     ck_assert_int_eq(co_host_read(f, 0, &VEC_BUF(buf, 65536)), 8192 + 1000);
     ck_assert_int_eq(co_host_read(f, 8192, &VEC_BUF(buf, 4096)), 1000);
     ck_assert_int_eq(co_host_read(f, 12288, &VEC_BUF(buf, 4096)), 0);
+    co_host_close(f);
+    /* What is refused when it is sent. */
+    f = must_open("file", HOST_READ | HOST_DIRECT);
+    ck_assert_int_eq(co_host_write(f, 0, &VEC_BUF(buf, 4096)), -EBADF);
+    ck_assert_int_eq(co_host_read(f, 0, &VEC_BUF(buf, 4096)), 4096);
     buf_put(buf, 65536);
     co_host_close(f);
     return 0;

@@ -9,7 +9,7 @@
 
 #include "block/host.h"
 
-static const char *const kinds[] = {"threads", "uring"};
+static const char *const kinds[] = {"threads", "uring", "aio"};
 static char dir[64], unix_address[100];
 
 static struct host *self_host(void)

@@ -7,7 +7,7 @@
 
 #include "block/host.h"
 
-static const char *const kinds[] = {"threads", "uring"};
+static const char *const kinds[] = {"threads", "uring", "aio"};
 
 static void with_workers(int kind, unsigned workers, int (*fn)(void *), void *arg)
 {
