@@ -8,9 +8,13 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command,    &convert_command, &create_command, &check_command,
-    &compare_command, &map_command,     &resize_command, &snapshot_command,
-    &measure_command, &serve_command,   &ctl_command,    NULL,
+    &info_command,     &convert_command,
+    &create_command,   &check_command,
+    &compare_command,  &map_command,
+    &resize_command,   &measure_command,
+    &commit_command,   &rebase_command,
+    &snapshot_command, &serve_command,
+    &ctl_command,      NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -31,7 +35,6 @@ static const char tasks[] =
     "  lamina info disk.qcow2                       what it is: format, sizes, what it stands on\n"
     "  lamina convert disk.img disk.qcow2           from one format to another, by the target's "
     "ending\n"
-    "  lamina convert -c disk.vdi small.qcow2       the same, compressed\n"
     "  lamina create disk.qcow2 20G                 a new, empty disk\n"
     "  lamina create -b base.qcow2 vm1.qcow2        a new disk that begins as another one is now\n"
     "  lamina check disk.qcow2                      is it sound? (-r leaks or -r all repairs)\n"
@@ -42,7 +45,7 @@ static const char tasks[] =
     "  lamina serve disk.qcow2                      offer it over NBD; `lamina ctl` steers the "
     "server\n"
     "\n"
-    "lamina VERB --help says all about a verb. The verbs:";
+    "lamina VERB --help says all about a verb, lamina help formats what there is. The verbs:";
 
 static void print_tasks(const struct tool *t)
 {
@@ -51,6 +54,43 @@ static void print_tasks(const struct tool *t)
     for (const struct command *const *c = t->commands; *c; c++)
         printf(" %s", (*c)->name);
     putchar('\n');
+}
+
+static void print_formats(void)
+{
+    printf("%-8s %-44s %-18s %s\n", "format", "", "endings", "can also be");
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
+        if (!(*d)->is_format)
+            continue;
+        const struct {
+            bool can;
+            const char *word;
+        } can[] = {
+            {(*d)->co_create != NULL, "created"},
+            {(*d)->compresses, "compressed"},
+            {(*d)->co_resize != NULL, "resized"},
+            {(*d)->co_check != NULL, "checked"},
+        };
+        printf("%-8s %-44s %-18s", (*d)->name, (*d)->title,
+               (*d)->extensions ? (*d)->extensions : "");
+        for (size_t i = 0; i < ARRAY_LEN(can); i++)
+            if (can[i].can)
+                printf(" %s", can[i].word);
+        putchar('\n');
+    }
+}
+
+/* lamina help [VERB|formats] */
+static int help(struct tool *t, const char *topic)
+{
+    const struct command *c = topic ? command_find(t, topic) : NULL;
+    if (c)
+        command_help(t, c, stdout);
+    else if (topic && strcmp(topic, "formats") == 0)
+        print_formats();
+    else
+        print_tasks(t);
+    return 0;
 }
 
 static int unknown_verb(const struct tool *t, const char *verb)
@@ -106,14 +146,8 @@ static int lamina_main(struct tool *t, int argc, char **argv)
     int verb = lamina_prefix(t, argc, argv, &rc);
     if (verb == 0)
         return rc;
-    if (strcmp(argv[verb], "help") == 0) {
-        const struct command *c = verb + 1 < argc ? command_find(t, argv[verb + 1]) : NULL;
-        if (c)
-            command_help(t, c, stdout);
-        else
-            print_tasks(t);
-        return 0;
-    }
+    if (strcmp(argv[verb], "help") == 0)
+        return help(t, verb + 1 < argc ? argv[verb + 1] : NULL);
     t->command = command_find(t, argv[verb]);
     if (!t->command)
         return unknown_verb(t, argv[verb]);

@@ -122,9 +122,12 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
     if (co_host_stat(m->tool->host, m->path, &st) < 0)
         return co_new_file(m, r, out, e);
     bool face = m->tool->face != FACE_LAMINA;
+    if (!face && !m->force && st.type == HOST_FILE_BLOCK)
+        return err_set(e, -EEXIST, "%s is a block device; --force lets go of what is on it%s",
+                       m->name, m->direct ? "" : ", -n writes into what is there");
     if (!face && !m->force)
         return err_set(e, -EEXIST, "%s exists already; --force replaces it%s", m->name,
-                       st.type == HOST_FILE_BLOCK ? " (it is a block device)" : "");
+                       m->direct ? "" : ", -n writes into it");
     if (face || m->direct || st.type != HOST_FILE_REGULAR)
         return co_reuse_file(m, r, out, e);
     TRY(co_follow(m));

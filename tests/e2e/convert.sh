@@ -116,6 +116,23 @@ fails "a format that does not exist" 1 "did you mean 'qcow2'" "$LAMINA" convert 
 fails "an option that does not exist" 1 "--target-is-zero" "$LAMINA" convert --target-is-zeroo disk.img target.img
 rm -f into.img keep.img little.img
 
+# --- a block device
+loop=$(truncate -s 120M dev.img && losetup -f --show dev.img 2>/dev/null)
+if [ -b "$loop" ]; then
+    fails "a block device needs consent" 1 "-n writes into" "$LAMINA" convert -O raw disk.img "$loop"
+    is "-n into a block device" "$LAMINA" convert -n -O raw disk.img "$loop"
+    cmp -s -n "$(stat -c %s disk.img)" disk.img "$loop" && ok "content of the device" || bad "content of the device"
+    head -c 120M /dev/urandom >"$loop"
+    is "over old data, past the page cache" "$LAMINA" convert -t none -T none --force -O raw disk.img "$loop"
+    cmp -s -n "$(stat -c %s disk.img)" disk.img "$loop" && ok "old data is gone from the device" || bad "old data is gone from the device"
+    is "qcow2 on a block device" "$LAMINA" convert --force -O qcow2 disk.img "$loop"
+    qemu-img compare -q -F qcow2 disk.img "$loop" && ok "content of the qcow2 on it" || bad "content of the qcow2 on it"
+    losetup -d "$loop"
+else
+    echo "skip - a block device: no loop devices here"
+fi
+rm -f dev.img
+
 # --- links and names
 ln -s real.qcow2 link.qcow2
 qemu-img create -q -f qcow2 real.qcow2 1M
@@ -137,7 +154,7 @@ else
 fi
 rmdir small
 (ulimit -f 10000 && trap '' XFSZ && "$LAMINA" convert disk.img d.qcow2 >/dev/null 2>&1) && bad "a file too large" || ok "a file too large"
-"$LAMINA" convert -r 10M disk.img d.qcow2 &
+"$LAMINA" convert -r 10M disk.img d.qcow2 2>.usr1 &
 pid=$!
 sleep 0.5
 ls -A | grep -q '^\.d\.qcow2\.lamina-' && ok "it is written under another name" || bad "it is written under another name" "$(ls -A | tr '\n' ' ')"
@@ -146,6 +163,8 @@ kill -USR1 $pid
 kill -INT $pid
 wait $pid
 equal "it ends by the signal" $? 130
+grep -q '^    ([0-9.]*/100%)$' .usr1 && ok "SIGUSR1 asks how far it is" || bad "SIGUSR1 asks how far it is" "$(cat .usr1)"
+rm -f .usr1
 "$LAMINA" convert -p -r 10M disk.img d.qcow2 >.p &
 pid=$!
 sleep 0.5
