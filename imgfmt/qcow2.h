@@ -15,6 +15,7 @@
  *   qcow2_amend.c     another version, lazy refcounts, another size
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
+ *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
@@ -218,6 +219,16 @@ struct qcow2_release {
 
 #define QCOW2_RELEASES_KEPT 64 /* that need no memory to be remembered */
 
+/* What qcow2_guard.c knows of where structures lie. */
+enum qcow2_guard_kind { QCOW2_GUARD_L2, QCOW2_GUARD_BLOCK };
+struct qcow2_guard {
+    bool built;
+    uint64_t *slots; /* a hash set of clusters with their kind */
+    size_t slot_room, slots_used;
+    struct qcow2_run *ranges; /* clusters */
+    size_t range_count;
+};
+
 struct qcow2 {
     struct map map; /* first: the engine's operations take dev->state */
 
@@ -243,6 +254,7 @@ struct qcow2 {
     uint64_t scan;       /* the search for holes: clusters below were looked at */
     uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
+    struct qcow2_guard guard;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
         memo_block; /* the last refcount block that was looked up; memo_block 0: none */
