@@ -46,7 +46,8 @@ static uint32_t *leaf_of(struct qcow2_refs *r, uint64_t cluster, bool create)
 
 static uint32_t *counter_of(struct qcow2_refs *r, uint64_t cluster, bool create)
 {
-    assert(cluster < 1ULL << (QCOW2_REFS_LEAF_BITS + QCOW2_REFS_LEVELS * QCOW2_REFS_NODE_BITS));
+    if (cluster >> (QCOW2_REFS_LEAF_BITS + QCOW2_REFS_LEVELS * QCOW2_REFS_NODE_BITS))
+        return NULL; /* no file reaches there */
     uint32_t *leaf = leaf_of(r, cluster, create);
 
     return leaf ? leaf + (cluster & (LEAF_COUNTERS - 1)) : NULL;
@@ -68,8 +69,7 @@ void qcow2_refs_sub(struct qcow2_refs *r, uint64_t cluster)
 {
     uint32_t *counter = counter_of(r, cluster, false);
 
-    assert(counter && *counter & QCOW2_REFS_MAX);
-    if ((*counter & QCOW2_REFS_MAX) < QCOW2_REFS_MAX)
+    if (counter && *counter & QCOW2_REFS_MAX && (*counter & QCOW2_REFS_MAX) < QCOW2_REFS_MAX)
         --*counter;
 }
 

@@ -28,7 +28,7 @@ struct qcow2_refs {
 
 /* One reference more. -ENOMEM; -EFBIG beyond @limit bytes of memory. */
 must_use int qcow2_refs_add(struct qcow2_refs *r, uint64_t cluster, uint32_t mark);
-/* One less, of a counter that is not zero. */
+/* One less; never below zero. */
 void qcow2_refs_sub(struct qcow2_refs *r, uint64_t cluster);
 /* Another number; the marks stay. */
 must_use int qcow2_refs_set(struct qcow2_refs *r, uint64_t cluster, uint64_t count);

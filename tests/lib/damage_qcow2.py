@@ -119,6 +119,12 @@ def block_beyond(i):
 
 
 @damage("same", "differs")
+def block_nowhere(i):
+    i.put64(i.table + 8, 1 << 62)
+    i.put64(i.table + 16, 0xfedcba9876543210)
+
+
+@damage("same", "differs")
 def block_twice(i):
     i.put64(i.table + 8, i.u64(i.table))
 
