@@ -8,7 +8,8 @@
 #include "tools/tool.h"
 
 static const struct arg_desc common[] = {
-    {ARG_HOST_ID, "host", "uring|threads|aio", "how files are read and written", FACE_LAMINA, false},
+    {ARG_HOST_ID, "host", "uring|threads|aio", "how files are read and written", FACE_LAMINA,
+     false},
     {ARG_CHAIN_ID, "chain", "DIR", "an image's own references may also lie below DIR", FACE_LAMINA,
      false},
     {ARG_UNTRUSTED_ID, "untrusted", NULL, "open nothing that an image refers to", FACE_LAMINA,
