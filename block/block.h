@@ -229,6 +229,18 @@ struct blk_driver {
     int (*co_check)(struct blk_device *dev, struct blk_check *check,
                     struct blk_error *e); /* repairs what check asks for */
     int (*co_info)(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+    /* Lets go of everything the image itself holds: all of it shows the backing device again.
+     * Durable when it returns; a crash leaves each cluster as it was or let go of. */
+    int (*co_make_empty)(struct blk_device *dev, struct blk_error *e);
+    /* The image names another backing file (NULL: none) with its format (NULL: not told); durable
+     * when it returns, the old name or the new one after a crash. The open device keeps the child
+     * it has. -ENOSPC: there is no room for the name. */
+    int (*co_change_backing)(struct blk_device *dev, const char *name, const char *format,
+                             struct blk_error *e);
+    /* Changes what can be changed of an existing image: @opts are parsed with amend_options, those
+     * given count. Durable when it returns. */
+    const struct opt_desc *amend_options; /* NULL: nothing can be */
+    int (*co_amend)(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
     /* Snapshots inside the image; all or none of the four. The device is gated but for the list,
      * and what they did is durable when they return. */
     int (*co_snapshot_list)(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
@@ -357,6 +369,11 @@ must_use int co_blk_resize(struct blk_device *dev, uint64_t size, bool shrink, s
 must_use int co_blk_check(struct blk_device *dev, struct blk_check *check,
                           struct blk_error *e); /* -ENOTSUP: the format has none */
 must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+/* -ENOTSUP: the format cannot. */
+must_use int co_blk_make_empty(struct blk_device *dev, struct blk_error *e);
+must_use int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
+                                   struct blk_error *e);
+must_use int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */
 must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure *m,
                             struct blk_error *e);

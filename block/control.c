@@ -15,6 +15,8 @@ struct control {
     struct blk_info *info;
     struct blk_inner **inner;
     size_t *count;
+    const char *name, *format;
+    const struct opts *opts;
 };
 
 /* --- reopen, complete ------------------------------------------------------------------------- */
@@ -218,6 +220,70 @@ void blk_info_drop(struct blk_info *i)
     json_decref(i->specific);
     json_decref(i->snapshots);
     *i = (struct blk_info){0};
+}
+
+/* --- what an image holds and stands on -------------------------------------------------------- */
+
+static int may_change(struct blk_device *dev, struct blk_error *e)
+{
+    return dev->writable ? 0 : err_set(e, -EROFS, "%s is read-only", dev->name);
+}
+
+static int make_empty_at_home(void *arg)
+{
+    struct control *c = arg;
+    if (!c->dev->driver->co_make_empty)
+        return err_set(c->e, -ENOTSUP, "the format of %s cannot let go of its contents",
+                       c->dev->name);
+    TRY(may_change(c->dev, c->e));
+    co_blk_gate_close(c->dev);
+    int rc = c->dev->driver->co_make_empty(c->dev, c->e);
+    blk_gate_open(c->dev);
+    return rc;
+}
+
+int co_blk_make_empty(struct blk_device *dev, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e};
+    return co_on(dev->home, make_empty_at_home, &c);
+}
+
+static int change_backing_at_home(void *arg)
+{
+    struct control *c = arg;
+    if (!c->dev->driver->co_change_backing)
+        return err_set(c->e, -ENOTSUP, "Operation not supported");
+    TRY(may_change(c->dev, c->e));
+    co_blk_gate_close(c->dev);
+    int rc = c->dev->driver->co_change_backing(c->dev, c->name, c->format, c->e);
+    blk_gate_open(c->dev);
+    return rc;
+}
+
+int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
+                          struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e, .name = name, .format = format};
+    return co_on(dev->home, change_backing_at_home, &c);
+}
+
+static int amend_at_home(void *arg)
+{
+    struct control *c = arg;
+    if (!c->dev->driver->co_amend)
+        return err_set(c->e, -ENOTSUP, "Format driver '%s' does not support option amendment",
+                       c->dev->driver->name);
+    TRY(may_change(c->dev, c->e));
+    co_blk_gate_close(c->dev);
+    int rc = c->dev->driver->co_amend(c->dev, c->opts, c->e);
+    blk_gate_open(c->dev);
+    return rc;
+}
+
+int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e, .opts = opts};
+    return co_on(dev->home, amend_at_home, &c);
 }
 
 /* --- inner devices ---------------------------------------------------------------------------- */

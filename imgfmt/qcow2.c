@@ -41,6 +41,10 @@ int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h)
     TRY(co_blk_write_buf(q->map.file, 0, sector, sizeof(sector), q->map.fresh ? 0 : BLK_FUA));
     q->header_unsure = false;
     memcpy(q->sector, sector, sizeof(sector));
+    if (h->l1_offset != q->header.l1_offset || h->l1_entries != q->header.l1_entries ||
+        h->snapshots_offset != q->header.snapshots_offset ||
+        h->snapshot_count != q->header.snapshot_count)
+        q->guard.built = false; /* learned anew before the next allocation */
     q->header = *h;
     return 0;
 }
@@ -322,6 +326,8 @@ int qcow2_open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *e
         .page_bytes = q->page_bytes,
         .limit_bytes = cache_bytes(q, opts),
         .fresh = m->fresh,
+        .may_write = qcow2_guard_page,
+        .guard = q,
     };
     int rc = meta_open(&mo, &m->meta);
     if (rc < 0)
@@ -386,6 +392,7 @@ void co_qcow2_free(struct qcow2 *q)
     if (q->releases != q->kept)
         mem_free(q->releases);
     qcow2_runs_drop(&q->free);
+    qcow2_guard_drop(q);
     codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
@@ -667,6 +674,10 @@ const struct blk_driver qcow2_driver = {
     .co_copy = co_copy,
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
+    .co_make_empty = co_qcow2_make_empty,
+    .co_change_backing = co_qcow2_change_backing,
+    .amend_options = qcow2_amend_options,
+    .co_amend = co_qcow2_amend,
     .co_check = co_qcow2_check,
     .co_info = co_qcow2_info,
     .co_inner_list = co_qcow2_inner_list,

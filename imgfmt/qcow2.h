@@ -10,8 +10,12 @@
  *   qcow2_runs.c      runs of free clusters
  *   qcow2_pack.c      compressed clusters
  *   qcow2_create.c    an empty (or preallocated) image
+ *   qcow2_rewrite.c   cluster 0 with other names and extensions, in steps that each leave a header
+ *   qcow2_change.c    lets go of all contents; stands on another backing file
+ *   qcow2_amend.c     another version, lazy refcounts, another size
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
+ *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
@@ -76,6 +80,17 @@ struct qcow2_header_disk {
 static_assert(sizeof(struct qcow2_header_disk) == 112, "qcow2 header");
 #define QCOW2_V2_BYTES 72u
 #define QCOW2_V3_BYTES 104u
+
+/* Header extensions: a type, a length, data padded to 8. */
+enum qcow2_extension {
+    QCOW2_EXT_END = 0,
+    QCOW2_EXT_BACKING_FORMAT = 0xe2792acaU,
+    QCOW2_EXT_FEATURE_NAMES = 0x6803f857U,
+    QCOW2_EXT_BITMAPS = 0x23852875U,
+    QCOW2_EXT_CRYPTO = 0x0537be77U,
+    QCOW2_EXT_DATA_FILE = 0x44415441U,
+    QCOW2_EXT_FILLER = 0x4c466c72U, /* our own, unknown to others: skips bytes that are in use */
+};
 
 /* A piece of cluster 0. */
 struct qcow2_span {
@@ -204,6 +219,16 @@ struct qcow2_release {
 
 #define QCOW2_RELEASES_KEPT 64 /* that need no memory to be remembered */
 
+/* What qcow2_guard.c knows of where structures lie. */
+enum qcow2_guard_kind { QCOW2_GUARD_L2, QCOW2_GUARD_BLOCK };
+struct qcow2_guard {
+    bool built;
+    uint64_t *slots; /* a hash set of clusters with their kind */
+    size_t slot_room, slots_used;
+    struct qcow2_run *ranges; /* clusters */
+    size_t range_count;
+};
+
 struct qcow2 {
     struct map map; /* first: the engine's operations take dev->state */
 
@@ -229,6 +254,7 @@ struct qcow2 {
     uint64_t scan;       /* the search for holes: clusters below were looked at */
     uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
+    struct qcow2_guard guard;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
         memo_block; /* the last refcount block that was looked up; memo_block 0: none */
@@ -321,6 +347,33 @@ int qcow2_pack(const struct map *m, const void *cluster, void *packed, size_t *p
 /* the rest of the driver's table */
 extern const struct opt_desc qcow2_create_options[];
 int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
+/* qcow2_rewrite.c: what cluster 0 is to say. */
+struct qcow2_cover {
+    const struct qcow2_header *header;         /* its fixed fields; spans are found anew */
+    const char *backing_name, *backing_format; /* NULL: none */
+};
+/* A header cluster as the rewrite lays it out: only [from, end) beyond the first sector is new. */
+struct qcow2_cover_plan {
+    uint32_t park;   /* extensions begin here, behind a filler; 0: behind the fixed fields */
+    bool drop_names; /* leaves out the table of feature names */
+    uint32_t end;    /* out: bytes in use */
+};
+/* Pure: writes what @cover and the extensions of @old say to @cluster. -ENOSPC: does not fit. */
+must_use int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
+                               const struct qcow2_header *old_header, struct qcow2_cover_plan *plan,
+                               uint8_t *cluster);
+/* How many bytes of a header cluster its extensions and the backing name use. */
+uint32_t qcow2_cover_end(const uint8_t *cluster, const struct qcow2_header *h);
+/* Caller holds alloc; all that the header relies on is durable. -ENOSPC: nothing was changed. */
+must_use int co_qcow2_rewrite(struct qcow2 *q, const struct qcow2_cover *cover);
+/* qcow2_amend.c */
+extern const struct opt_desc qcow2_amend_options[];
+int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
+/* qcow2_change.c, qcow2_resize.c */
+int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e);
+int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char *format,
+                            struct blk_error *e);
+must_use int co_qcow2_drop_tables(struct qcow2 *q, uint64_t from);
 /* The engine's view of @h: place and length of the L1 table, size. */
 must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);
 /* Cluster size, version, width of counts and compression of an image to be made. */

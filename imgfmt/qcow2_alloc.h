@@ -31,6 +31,19 @@ must_use int co_qcow2_place_run(struct qcow2 *q, uint64_t *first, uint64_t *coun
  * byte in space that is nobody's yet; durable with the counts, so before any entry (Q1). */
 must_use int co_qcow2_extend_file(struct qcow2 *q, uint64_t end);
 
+/* qcow2_guard.c */
+
+/* Learns where the image's structures lie, if that is not known. Caller holds alloc. */
+must_use int co_qcow2_guard(struct qcow2 *q);
+void qcow2_guard_drop(struct qcow2 *q);
+/* A table was made or is going to be free. */
+void qcow2_guard_add(struct qcow2 *q, uint64_t offset, enum qcow2_guard_kind kind);
+void qcow2_guard_remove(struct qcow2 *q, uint64_t offset);
+/* True if a structure lies in one of these clusters. */
+bool qcow2_guard_hits(const struct qcow2 *q, uint64_t first, uint64_t count);
+/* For the metadata cache: a page of @rank may be written to @offset; -EIO: the image is corrupt. */
+int qcow2_guard_page(void *arg, uint64_t offset, unsigned rank);
+
 /* qcow2_table.c */
 
 /* Makes refcount block @index in the free cluster @at, which it counts itself or another block

@@ -86,6 +86,8 @@ static int co_lower(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t count,
     if (q->pack_at && (q->pack_at - 1) >> q->header.cluster_bits >= first &&
         (q->pack_at - 1) >> q->header.cluster_bits < first + n)
         q->pack_at = 0;
+    for (uint64_t i = 0; i < n; i++)
+        qcow2_guard_remove(q, (first + i) << q->header.cluster_bits);
     if (!qcow2_runs_add(&q->free, first, n))
         q->scan = MIN(q->scan, first);
     return 0;

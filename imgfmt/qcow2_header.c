@@ -8,15 +8,6 @@
  * only, so extensions, also unknown ones, stay as they are. */
 #include "imgfmt/qcow2.h"
 
-enum extension {
-    EXT_END = 0,
-    EXT_BACKING_FORMAT = 0xe2792acaU,
-    EXT_FEATURE_NAMES = 0x6803f857U,
-    EXT_BITMAPS = 0x23852875U,
-    EXT_CRYPTO = 0x0537be77U,
-    EXT_DATA_FILE = 0x44415441U,
-};
-
 struct feature_name_disk {
     uint8_t type; /* 0 incompatible, 1 compatible, 2 autoclear */
     uint8_t bit;
@@ -168,16 +159,16 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
 static void note_extension(struct qcow2_header *h, uint32_t type, struct qcow2_span at)
 {
     switch (type) {
-    case EXT_BACKING_FORMAT:
+    case QCOW2_EXT_BACKING_FORMAT:
         h->backing_format = at;
         break;
-    case EXT_FEATURE_NAMES:
+    case QCOW2_EXT_FEATURE_NAMES:
         h->feature_names = at;
         break;
-    case EXT_BITMAPS:
+    case QCOW2_EXT_BITMAPS:
         h->bitmaps = at;
         break;
-    case EXT_DATA_FILE:
+    case QCOW2_EXT_DATA_FILE:
         h->data_file_name = at;
         break;
     default: /* unknown ones are kept by not being touched */
@@ -195,7 +186,7 @@ static int take_extensions(const struct qcow2_raw_header *in, struct qcow2_heade
         memcpy(&type, in->raw + at, 4);
         memcpy(&length, in->raw + at + 4, 4);
         uint64_t bytes = be32_get(length);
-        if (be32_get(type) == EXT_END)
+        if (be32_get(type) == QCOW2_EXT_END)
             return 0;
         at += 8;
         if (!range_fits(at, bytes, end))
@@ -397,13 +388,14 @@ int qcow2_header_build(struct qcow2_header *h, const char *backing_name, const c
     memset(cluster, 0, qcow2_cluster_bytes(h));
     h->header_bytes = h->version >= 3 ? sizeof(struct qcow2_header_disk) : QCOW2_V2_BYTES;
     at = h->header_bytes;
-    if (backing_format && !put_extension(cluster, room, &at, EXT_BACKING_FORMAT, backing_format,
-                                         strlen(backing_format), &h->backing_format))
+    if (backing_format &&
+        !put_extension(cluster, room, &at, QCOW2_EXT_BACKING_FORMAT, backing_format,
+                       strlen(backing_format), &h->backing_format))
         return -ENOSPC;
     /* The names are a courtesy: left out where the cluster is too small. */
     if (h->version >= 3 && room > 512)
-        put_extension(cluster, room, &at, EXT_FEATURE_NAMES, feature_names, sizeof(feature_names),
-                      &h->feature_names);
+        put_extension(cluster, room, &at, QCOW2_EXT_FEATURE_NAMES, feature_names,
+                      sizeof(feature_names), &h->feature_names);
     at += 8; /* the end mark */
     h->backing_name = (struct qcow2_span){0};
     if (name_bytes) {

@@ -13,8 +13,8 @@
  *
  * Invariants:
  *   R1  A cluster is handed out only if its count was zero, and its count is one when it is.
- *   R2  No cluster that the header, the active L1 table or the refcount table lies in is handed
- *       out, whatever the counts say.
+ *   R2  No cluster that the header or a table lies in is handed out, whatever the counts say
+ *       (qcow2_guard.c).
  *   R3  Counts change in one page at a time, after everything that can fail. */
 #include "imgfmt/qcow2_alloc.h"
 
@@ -227,8 +227,7 @@ static int co_claim(struct qcow2 *q, uint64_t *first, uint64_t *count)
     *first += from - index;
     *count = to - from;
     int rc = 0;
-    if (*count &&
-        qcow2_hits_tables(q, *first << q->header.cluster_bits, *count << q->header.cluster_bits)) {
+    if (*count && qcow2_guard_hits(q, *first, *count)) {
         map_corrupt(&q->map, "a cluster of the header or of a table is counted as free"); /* R2 */
         rc = -EIO;
     }
@@ -345,6 +344,7 @@ static int co_try_place(struct qcow2 *q, uint64_t *first, uint64_t *count, bool 
 
     assert_held(&q->alloc);
     TRY(co_qcow2_sure_header(q));
+    TRY(co_qcow2_guard(q));
     if (q->next == UINT64_MAX)
         TRY(co_find_end(q));
     TRY(co_look_for_holes(q, false));
@@ -407,7 +407,9 @@ int co_qcow2_place_table(struct map *m, uint64_t *offset)
     uint64_t one = 1;
     bool reused;
 
-    return co_qcow2_place(m, &one, offset, &reused);
+    TRY(co_qcow2_place(m, &one, offset, &reused));
+    qcow2_guard_add(qcow2_of(m), *offset, QCOW2_GUARD_L2);
+    return 0;
 }
 
 /* --- compressed clusters -------------------------------------------------- */

@@ -229,6 +229,7 @@ static void forget_counts(struct qcow2 *q)
     q->pack_at = 0;
     q->file_bytes = q->map.file->size;
     qcow2_runs_drop(&q->free);
+    q->guard.built = false;
 }
 
 static int co_switch(struct rebuild *r)

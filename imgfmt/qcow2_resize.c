@@ -152,7 +152,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
 
 /* Lets go of the L2 tables from L1 entry @from on: the entry first, the table once that is durable.
  * They hold nothing but holes by now. */
-static int co_drop_tables(struct qcow2 *q, uint64_t from)
+int co_qcow2_drop_tables(struct qcow2 *q, uint64_t from)
 {
     uint64_t per_page = q->page_bytes / 8;
     auto_free uint64_t *tables = mem_array(per_page, sizeof(*tables));
@@ -203,7 +203,7 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
     if (rc == 0)
         rc = map_reshape(&q->map, &wide); /* no table stays pinned or published */
     if (rc == 0)
-        rc = co_drop_tables(q, qcow2_l1_needs(size, h.cluster_bits));
+        rc = co_qcow2_drop_tables(q, qcow2_l1_needs(size, h.cluster_bits));
     if (rc < 0)
         return err_errno(e, rc, "cannot give the space behind the new end back");
     rc = qcow2_reshape(q, &q->header);

@@ -585,6 +585,7 @@ static int co_apply(struct change *c, struct blk_error *e)
     qcow2_l1_drop(&c->l1);
     c->l1 = before;
     TRY(rc);
+    (void)!qcow2_reshape(q, &q->header); /* the old L1 table is nobody's from here on */
     rc = co_count_down(c, &freed, e);
     give_back(q, old.l1_offset, old.l1_entries * 8ULL);
     return rc;

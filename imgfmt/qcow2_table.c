@@ -49,9 +49,19 @@ static int co_set_table_entry(struct qcow2 *q, uint64_t index, uint64_t offset)
         q->table_seq++;
         q->memo_index = index;
         q->memo_block = offset;
+        qcow2_guard_add(q, offset, QCOW2_GUARD_BLOCK);
     }
     meta_put(q->map.meta, page);
     return rc;
+}
+
+/* No structure is placed on another, whatever is counted. */
+static int refuse_taken(struct qcow2 *q, uint64_t first, uint64_t count)
+{
+    if (likely(!qcow2_guard_hits(q, first, count)))
+        return 0;
+    map_corrupt(&q->map, "a cluster of the header or of a table is counted as free");
+    return -EIO;
 }
 
 int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at)
@@ -66,10 +76,7 @@ int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at)
     if (offset >= QCOW2_MAX_OFFSET ||
         (!q->map.file->limits.growable && offset + q->map.cluster_bytes > q->map.file->size))
         return -ENOSPC;
-    if (qcow2_hits_tables(q, offset, q->map.cluster_bytes)) {
-        map_corrupt(&q->map, "a cluster of the header or of a table is counted as free");
-        return -EIO;
-    }
+    TRY(refuse_taken(q, at, 1));
     if (!counts_itself)
         TRY(co_qcow2_count_add(q, at, 1, 1));
     int rc = co_new_block_pages(q, offset, own);
@@ -167,6 +174,7 @@ static int co_switch_table(struct qcow2 *q, const struct growth *g)
 
     if (!buf)
         return -ENOMEM;
+    TRY(refuse_taken(q, g->first, g->blocks + g->table_clusters));
     co_meta_forget(q->map.meta, g->first * q->map.cluster_bytes,
                    (g->blocks + g->table_clusters) * q->map.cluster_bytes);
     TRY(co_write_blocks(q, g, buf));
@@ -178,6 +186,8 @@ static int co_switch_table(struct qcow2 *q, const struct growth *g)
     TRY(co_qcow2_put_header(q, &h));
     q->memo_block = 0;
     q->table_seq++;
+    for (uint64_t b = 0; b < g->blocks; b++)
+        qcow2_guard_add(q, (g->first + b) * q->map.cluster_bytes, QCOW2_GUARD_BLOCK);
     qcow2_release(q, old_at, old_bytes, QCOW2_TABLE);
     return 0;
 }
@@ -285,6 +295,7 @@ static int co_place_together(struct qcow2 *q, uint64_t clusters, uint64_t *offse
         if (used == first + clusters)
             break;
     }
+    TRY(refuse_taken(q, first, clusters));
     TRY(co_qcow2_extend_file(q, first + clusters));
     TRY(co_count_all(q, first, clusters));
     q->next = MAX(q->next, first + clusters);

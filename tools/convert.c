@@ -11,7 +11,8 @@ enum {
     ARG_TARGET_IS_ZERO,
     ARG_IMAGE_OPTS,
     ARG_TARGET_IMAGE_OPTS,
-    ARG_OBJECT
+    ARG_OBJECT,
+    ARG_DROP_BEHIND
 };
 
 static const struct arg_desc options[] = {
@@ -40,6 +41,9 @@ static const struct arg_desc options[] = {
     {'W', NULL, NULL, "write in any order (it always may)", 0, false},
     {'r', "rate-limit", "RATE", "at most RATE bytes a second", 0, false},
     {'C', NULL, NULL, "copy inside the kernel (it always does where it can)", 0, false},
+    {ARG_DROP_BEHIND, "drop-behind", "WHEN",
+     "auto, on, off: take what was copied out of the page cache (auto: more than half of memory)",
+     FACE_LAMINA, false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "sources are driver=...,key=value or json:{...}", 0,
      false},
     {ARG_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "the same for TARGET; needs -n", 0, false},
@@ -132,6 +136,20 @@ static int flight_told(struct convert *c, const char *value)
     return ARGS_BAD;
 }
 
+static int drop_told(struct convert *c, const char *value)
+{
+    static const char *const words[] = {
+        [DROP_IF_BIG] = "auto", [DROP_ALWAYS] = "on", [DROP_NEVER] = "off"};
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(value, words[i]) == 0) {
+            c->drop.mode = i;
+            return 0;
+        }
+    }
+    tool_error(c->make.tool, "--drop-behind is auto, on or off, not '%s'", value);
+    return ARGS_BAD;
+}
+
 static int option_word(struct convert *c, int id, const char *value)
 {
     struct tool *t = c->make.tool;
@@ -148,6 +166,8 @@ static int option_word(struct convert *c, int id, const char *value)
         return flight_told(c, value);
     case 'r':
         return size_told(t, "rate limit", value, &c->rate) ? 0 : ARGS_BAD;
+    case ARG_DROP_BEHIND:
+        return drop_told(c, value);
     case ARG_OBJECT:
         return tool_add_object(t, value) ? 0 : ARGS_BAD;
     default:

@@ -12,6 +12,13 @@ struct convert_source {
     uint64_t start; /* of its bytes in the target */
 };
 
+/* What to do with what the page cache holds of a copy's files (convert_drop.c). */
+struct convert_drop {
+    enum { DROP_IF_BIG, DROP_ALWAYS, DROP_NEVER } mode;
+    uint64_t limit;       /* bytes that are big; 0: not known yet */
+    uint64_t seen, since; /* bytes copied: all, since it was last dropped */
+};
+
 struct convert {
     struct make make; /* the target */
     struct job job;
@@ -28,6 +35,7 @@ struct convert {
     bool sparse_told;
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
     uint64_t rate;
+    struct convert_drop drop;
     unsigned in_flight;
 
     /* open */
@@ -45,6 +53,10 @@ struct convert {
 must_use int co_convert_open(struct convert *c);
 /* The job's body: copies everything. */
 int co_convert_copy(struct job *j, struct blk_error *e);
+/* Counts @bytes that were given out to be copied; true: time to drop what lies behind. */
+bool convert_drop_due(struct convert *c, uint64_t bytes);
+/* The copy has come to @offset. */
+void co_convert_drop(struct convert *c, uint64_t offset);
 /* Closes all; with @rc 0 the target takes its name. The first error. */
 int co_convert_close(struct convert *c, int rc);
 

@@ -31,6 +31,8 @@ struct copy {
     struct piece pieces[MAX_FLIGHT + 1]; /* one more than run: it is filled before it may start */
     uint64_t run_offset, run_bytes;      /* data seen and not yet given to a piece */
     uint64_t piece_bytes;
+    struct co_group drops; /* one at a time, beside the pieces */
+    uint64_t drop_at;
 };
 
 /* --- reading the sources -------------------------------------------------------------------------
@@ -236,6 +238,13 @@ static int co_piece(void *arg)
     return rc;
 }
 
+static int co_drop(void *arg)
+{
+    struct copy *k = arg;
+    co_convert_drop(k->c, k->drop_at);
+    return 0;
+}
+
 static void start(struct copy *k, uint64_t offset, uint64_t bytes, bool zero)
 {
     struct piece *p = k->pieces;
@@ -244,6 +253,11 @@ static void start(struct copy *k, uint64_t offset, uint64_t bytes, bool zero)
     assert(p < k->pieces + ARRAY_LEN(k->pieces));
     *p = (struct piece){.c = k->c, .offset = offset, .bytes = bytes, .zero = zero, .busy = true};
     co_group_start(&k->group, co_piece, p);
+    if (!zero && convert_drop_due(k->c, bytes)) {
+        co_group_wait(&k->drops); /* a disk that is slower than we are holds us back here */
+        k->drop_at = offset;
+        co_group_start(&k->drops, co_drop, k);
+    }
 }
 
 /* --- the walk
@@ -355,8 +369,10 @@ int co_convert_copy(struct job *j, struct blk_error *e)
     k->c = c;
     k->piece_bytes = MAX(c->read_always ? MEMORY_PIECE : PIECE_BYTES, c->unit);
     co_group_init(&k->group, MIN(c->in_flight, MAX_FLIGHT));
+    co_group_init(&k->drops, 1);
     int rc = co_walk(k);
     int done = co_group_wait(&k->group);
+    co_group_wait(&k->drops);
     mem_free(k);
     if (rc == 0)
         rc = done;

@@ -28,20 +28,11 @@ struct create {
     struct blk_error error;
 };
 
-/* The backing image's name as the new image will mean it: relative to its directory. */
-static char *backing_path(const struct create *c)
-{
-    const char *slash = strrchr(c->make.name, '/');
-    if (!slash || c->backing[0] == '/' || strchr(c->backing, ':'))
-        return mem_strdup(c->backing);
-    return mem_printf("%.*s/%s", (int)(slash - c->make.name), c->make.name, c->backing);
-}
-
 /* Looks at the backing image: is it there, how large, what format. */
 static int co_backing(struct create *c)
 {
     struct tool *t = c->make.tool;
-    auto_free char *path = backing_path(c);
+    auto_free char *path = image_beside(c->make.name, c->backing);
     struct blk_device *dev;
     if (!path)
         return err_set(&c->error, -ENOMEM, "out of memory");

@@ -73,6 +73,14 @@ int co_image_close(struct blk_device *dev, int rc, struct blk_error *e)
     return closed;
 }
 
+char *image_beside(const char *image, const char *name)
+{
+    const char *slash = strrchr(image, '/');
+    if (!slash || name[0] == '/' || strchr(name, ':'))
+        return mem_strdup(name);
+    return mem_printf("%.*s/%s", (int)(slash - image), image, name);
+}
+
 bool cache_known(const char *name)
 {
     static const char *const names[] = {"writeback", "none",       "off",

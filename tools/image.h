@@ -27,6 +27,8 @@ must_use int co_tool_resolver(struct tool *t, enum trust trust, const char *cach
 /* Closes @dev (may be NULL); its error only if *e holds none yet. Gives the first. */
 int co_image_close(struct blk_device *dev, int rc, struct blk_error *e);
 
+/* What @name means when the image @image names it: relative to its directory. NULL: no memory. */
+char *image_beside(const char *image, const char *name);
 /* True if @name is one of the cache modes; the message is the caller's. */
 bool cache_known(const char *name);
 /* By name or NULL after a message that names the nearest; @what goes in front ("x.img: "). */

@@ -53,22 +53,18 @@ static int co_take_snapshot(struct measure *m, struct blk_device **dev)
     return rc;
 }
 
-static int co_measure(struct measure *m, struct blk_device *dev)
+static int co_measure(struct measure *m, struct blk_device *dev, const struct blk_info *info)
 {
-    struct blk_error *e = &m->task.error;
-    struct blk_info info = {0};
     if (dev) {
         m->m.source = dev;
         /* QEMU counts in sectors. */
         m->m.size = m->task.tool->face == FACE_LAMINA ? dev->size : align_up(dev->size, 512);
-        TRY(co_blk_info(dev, &info, e));
     }
     json_t *none = json_array();
-    const json_t *held = json_object_get(info.specific, "bitmaps");
-    m->m.bitmaps = info.has_bitmaps ? (held ? held : none) : NULL;
-    int rc = co_blk_measure(m->make.driver, &m->m, e);
+    const json_t *held = json_object_get(info->specific, "bitmaps");
+    m->m.bitmaps = info->has_bitmaps ? (held ? held : none) : NULL;
+    int rc = co_blk_measure(m->make.driver, &m->m, &m->task.error);
     json_decref(none);
-    blk_info_drop(&info);
     return rc;
 }
 
@@ -76,11 +72,15 @@ static int co_body(struct task *t)
 {
     struct measure *m = container_of(t, struct measure, task);
     struct blk_device *dev = NULL;
+    struct blk_info info = {0}; /* of the image itself: its bitmaps count with any snapshot */
     if (!m->sized)
         TRY(co_image_open(t->tool, &m->image, &dev, &t->error));
-    int rc = dev && m->snapshot ? co_take_snapshot(m, &dev) : 0;
+    int rc = dev ? co_blk_info(dev, &info, &t->error) : 0;
+    if (rc == 0 && dev && m->snapshot)
+        rc = co_take_snapshot(m, &dev);
     if (rc == 0)
-        rc = co_measure(m, dev);
+        rc = co_measure(m, dev, &info);
+    blk_info_drop(&info);
     return co_image_close(dev, rc, &t->error);
 }
 

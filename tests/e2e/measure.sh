@@ -54,6 +54,12 @@ same_json -O qcow2 -o cluster_size=4k marked.qcow2
 same -O qcow2 -o compat=0.10 marked.qcow2
 same marked.qcow2
 
+qemu-img snapshot -c early marked.qcow2
+qemu-io -c 'write -P 7 10M 5M' marked.qcow2 >/dev/null
+same -O qcow2 -l early marked.qcow2
+same -O qcow2 -l snapshot.name=early marked.qcow2
+same_json -O raw -l early marked.qcow2
+
 same
 same -O vdi over.qcow2
 same -O nope over.qcow2

@@ -128,7 +128,7 @@ static char *replay_text(const struct state *st)
 
 static void foreign_look(struct state *st, const struct host *host, struct sweep_result *r)
 {
-    char text[600];
+    char text[32 * KiB];
     int rc = sweep_foreign(st->w.run.subject, host, text, sizeof(text));
     r->foreign += rc >= 0;
     if (rc == 0)

@@ -202,7 +202,7 @@ static void fault_note(struct faulted *f, const char *program, uint64_t seed,
 
 static void foreign_look(struct faulted *f, unsigned *left, struct sweep_result *r)
 {
-    char text[600];
+    char text[32 * KiB];
     if (!f->w.run.subject->foreign || *left == 0 || f->w.verdict.what)
         return;
     int rc = sweep_foreign(f->w.run.subject, f->w.run.host, text, sizeof(text));

@@ -14,12 +14,8 @@
 static const struct row {
     const char *kind, *place; /* NULL: $TMPDIR or /tmp */
 } rows[] = {
-    {"threads", "/dev/shm"},
-    {"threads", NULL},
-    {"uring", "/dev/shm"},
-    {"uring", NULL},
-    {"aio", "/dev/shm"},
-    {"aio", NULL},
+    {"threads", "/dev/shm"}, {"threads", NULL},   {"uring", "/dev/shm"},
+    {"uring", NULL},         {"aio", "/dev/shm"}, {"aio", NULL},
 };
 
 static char dir[200];

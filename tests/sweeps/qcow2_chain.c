@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_chain.c - the proof over commit, rebase and amend: before every opening the overlay is
+ * committed into its base; or moved onto its base, to the base's other name, and off it again; or
+ * turned to version 2 and back. What it shows never changes, wherever the
+ * power goes or a call fails. */
+#include "block/chain.h"
+#include "tests/sweep.h"
+
+#define ANY                                                                              \
+    .write = 24, .fua = 2, .zeroes = 5, .unmap = 5, .discard = 4, .read = 6, .flush = 3, \
+    .reopen = 6, .kill = 1, .hot = 4
+
+static const struct sweep_profile small = {ANY, .max_bytes = 32 * KiB};
+static const struct sweep_profile middle = {ANY, .max_bytes = 256 * KiB};
+static const struct sweep_profile packing = {ANY, .compressed = 20, .max_bytes = 64 * KiB};
+
+static const struct sweep_backing base_raw = {.format = "raw", .size = 768 * KiB};
+static const struct sweep_backing base_qcow2 = {
+    .format = "qcow2", .create = "cluster_size=16k", .size = 1 * MiB};
+static const struct sweep_backing base_small = {.format = "qcow2", .size = 192 * KiB};
+
+static int co_open(struct sweep_run *run, const char *path, const char *format, unsigned flags,
+                   struct blk_device **out, struct blk_error *e)
+{
+    json_t *tree = json_pack("{s:s, s:{s:s, s:s}}", "driver", format, "file", "driver", "file",
+                             "filename", path);
+    int rc = co_resolver_open_tree(&run->resolver, tree, flags, out, e);
+    json_decref(tree);
+    return rc;
+}
+
+static int co_commit(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_commit work = {.top = top, .base = blk_child(top, "backing")};
+    (void)run;
+    TRY(co_blk_reopen(work.base, true, e));
+    return co_blk_commit(&work, e);
+}
+
+/* What the image names next: its base, the base by another name (the header changes where it is in
+ * use beyond its first sector), nothing, and so on. */
+static int co_next_name(struct blk_device *top, const char **name, struct blk_error *e)
+{
+    struct blk_info info;
+    TRY(co_blk_info(top, &info, e));
+    *name = !info.backing_name                           ? "base.img"
+            : strcmp(info.backing_name, "base.img") == 0 ? "./././base.img"
+                                                         : NULL;
+    blk_info_drop(&info);
+    return 0;
+}
+
+static int co_rebase(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_rebase work = {.image = top, .now = blk_child(top, "backing")};
+    const struct sweep_backing *base = run->subject->backing;
+    TRY(co_next_name(top, &work.name, e));
+    if (work.name) {
+        work.format = base->format;
+        TRY(co_open(run, SWEEP_BASE, base->format, 0, &work.next, e));
+    }
+    int rc = co_blk_rebase(&work, e);
+    int closed = work.next ? co_blk_close(work.next, rc == 0 ? e : NULL) : 0;
+    return rc < 0 ? rc : closed;
+}
+
+/* From version 3 to 2 and back. */
+static int co_amend(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_info info;
+    struct opts opts = {0};
+    (void)run;
+    TRY(co_blk_info(top, &info, e));
+    const char *compat = json_string_value(json_object_get(info.specific, "compat"));
+    bool old = compat && strcmp(compat, "0.10") == 0;
+    blk_info_drop(&info);
+    json_t *tree = json_pack("{s:s}", "compat", old ? "1.1" : "0.10");
+    int rc = opts_parse(top->driver->amend_options, tree, &opts, e);
+    json_decref(tree);
+    if (rc == 0)
+        rc = co_blk_amend(top, &opts, e);
+    opts_drop(&opts);
+    return rc;
+}
+
+/* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
+ */
+static bool works(const struct sweep_run *run)
+{
+    return run->seed < 1000 || run->seed % 2 == 0;
+}
+
+struct work {
+    int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
+};
+static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend};
+
+static int co_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
+{
+    const struct work *work = run->subject->arg;
+    if (works(run)) {
+        struct blk_device *top;
+        TRY(co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, &top, e));
+        int rc = work->co_do(run, top, e);
+        int closed = co_blk_close(top, rc == 0 ? e : NULL);
+        TRY(rc < 0 ? rc : closed);
+    }
+    return co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e);
+}
+
+#define ROW        .format = "qcow2", .foreign = "qcow2", .co_open = co_work_and_open
+#define OVER_RAW   "backing_file=base.img,backing_fmt=raw,"
+#define OVER_QCOW2 "backing_file=base.img,backing_fmt=qcow2,"
+
+static const struct sweep_subject rows[] = {
+    {.name = "commit-4k-to-raw",
+     ROW,
+     .arg = &commits,
+     .create = OVER_RAW "cluster_size=4k",
+     .backing = &base_raw,
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "commit-64k-to-qcow2",
+     ROW,
+     .arg = &commits,
+     .create = OVER_QCOW2 "cluster_size=64k",
+     .backing = &base_qcow2,
+     .size = 2 * MiB,
+     .granule = 64 * KiB,
+     .profile = &middle},
+    {.name = "commit-512-to-smaller",
+     ROW,
+     .arg = &commits,
+     .create = OVER_QCOW2 "cluster_size=512",
+     .backing = &base_small,
+     .size = 256 * KiB,
+     .granule = 512,
+     .profile = &small},
+    {.name = "commit-packed",
+     ROW,
+     .arg = &commits,
+     .create = OVER_QCOW2 "cluster_size=16k",
+     .backing = &base_qcow2,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &packing},
+    {.name = "commit-v2",
+     ROW,
+     .arg = &commits,
+     .create = OVER_QCOW2 "compat=0.10,cluster_size=16k",
+     .backing = &base_small,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &small,
+     .flags = SWEEP_DISCARD_ANY},
+    {.name = "rebase-4k-raw",
+     ROW,
+     .arg = &rebases,
+     .create = OVER_RAW "cluster_size=4k",
+     .backing = &base_raw,
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "rebase-64k-qcow2",
+     ROW,
+     .arg = &rebases,
+     .create = OVER_QCOW2 "cluster_size=64k",
+     .backing = &base_qcow2,
+     .size = 2 * MiB,
+     .granule = 64 * KiB,
+     .profile = &middle},
+    {.name = "rebase-512",
+     ROW,
+     .arg = &rebases,
+     .create = OVER_QCOW2 "cluster_size=512",
+     .backing = &base_small,
+     .size = 256 * KiB,
+     .granule = 512,
+     .profile = &small},
+    {.name = "rebase-v2",
+     ROW,
+     .arg = &rebases,
+     .create = OVER_QCOW2 "compat=0.10,cluster_size=16k",
+     .backing = &base_small,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &small,
+     .flags = SWEEP_DISCARD_ANY},
+    {.name = "amend-4k",
+     ROW,
+     .arg = &amends,
+     .create = "cluster_size=4k",
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "amend-16k-over-qcow2",
+     ROW,
+     .arg = &amends,
+     .create = OVER_QCOW2 "cluster_size=16k",
+     .backing = &base_small,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &small,
+     .flags = SWEEP_DISCARD_ANY},
+    {0},
+};
+
+int main(int argc, char **argv)
+{
+    return sweep_main(argc, argv, rows, 400, 1500);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* rebase.c - an overlay comes to stand on another image, or on none, and shows the same. */
+#include "block/chain.h"
+#include "tools/task.h"
+
+enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'b', "backing", "IMAGE", "what it is to stand on; an empty name: nothing", 0, false},
+    {'F', "backing-format", "FORMAT", "the format of that", 0, false},
+    {'u', "unsafe", NULL, "change the name only: what it will show is the caller's care", 0, false},
+    {'f', "format", "FORMAT", "the overlay's format (else it is found out)", 0, false},
+    {'t', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
+     false},
+    {'T', "source-cache", "MODE", "the same for the images below", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_PROGRESS,
+    ARG_FORCE_SHARE,
+    ARG_QUIET,
+    ARG_END};
+
+struct rebase {
+    struct task task;
+    struct image image;
+    const char *backing, *format, *source_cache;
+    bool unsafe;
+};
+
+static int co_open_next(struct rebase *r, struct blk_device **next)
+{
+    struct task *t = &r->task;
+    auto_free char *path = image_beside(r->image.text, r->backing);
+    if (!path)
+        return err_set(&t->error, -ENOMEM, "out of memory");
+    struct image i = {.text = path,
+                      .format = r->format,
+                      .cache = r->source_cache,
+                      .trust = TRUST_READ,
+                      .bare = true};
+    int rc = co_image_open(t->tool, &i, next, &t->error);
+    if (rc < 0)
+        err_prefix(&t->error, "Could not open new backing file '%s'", r->backing);
+    return rc;
+}
+
+/* What is in the image's metadata is written there with the format, always: a guest could make a
+ * raw image look like another one. */
+static int take_format(struct rebase *r, const struct blk_device *next)
+{
+    if (!r->backing || !r->backing[0] || r->format)
+        return 0;
+    if (next && r->task.tool->face == FACE_LAMINA) {
+        r->format = next->driver->name;
+        return 0;
+    }
+    return err_set(&r->task.error, -EINVAL,
+                   "Could not change the backing file to '%s': backing format must be specified",
+                   r->backing);
+}
+
+static int co_rebase(struct rebase *r, struct blk_device *image)
+{
+    struct task *t = &r->task;
+    bool named = r->backing && r->backing[0];
+    struct blk_rebase work = {.image = image,
+                              .now = blk_child(image, "backing"),
+                              .name = named ? r->backing : NULL,
+                              .unsafe = r->unsafe,
+                              .job = &t->job};
+    if (named && !r->unsafe && image->driver->co_change_backing)
+        TRY(co_open_next(r, &work.next));
+    int rc = take_format(r, work.next);
+    work.format = named ? r->format : NULL;
+    if (rc == 0)
+        rc = co_blk_rebase(&work, &t->error);
+    return co_image_close(work.next, rc, &t->error);
+}
+
+static int co_body(struct task *t)
+{
+    struct rebase *r = container_of(t, struct rebase, task);
+    struct blk_device *image;
+    TRY(co_image_open(t->tool, &r->image, &image, &t->error));
+    int rc = co_rebase(r, image);
+    return co_image_close(image, rc, &t->error);
+}
+
+/* --- what is told ----------------------------------------------------------------------------- */
+
+static int option(struct rebase *r, int id, const char *value)
+{
+    switch (id) {
+    case 'b':
+        r->backing = value;
+        return 0;
+    case 'F':
+        r->format = value;
+        return 0;
+    case 'u':
+        r->unsafe = true;
+        return 0;
+    case 'f':
+        r->image.format = value;
+        return 0;
+    case 't':
+        r->image.cache = value;
+        return 0;
+    case 'T':
+        r->source_cache = value;
+        return 0;
+    case ARG_IMAGE_OPTS:
+        r->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(r->task.tool, value) ? 0 : ARGS_BAD;
+    }
+}
+
+/* Everything that can be known before a file is opened; 0, or ARGS_BAD after a message. */
+static int check(const struct rebase *r, int operands)
+{
+    struct tool *t = r->task.tool;
+    if (operands != 1) {
+        tool_misuse(t, "Expecting one image file name");
+    } else if (!r->unsafe && !r->backing) {
+        tool_misuse(t, "Must specify backing file (-b) or use unsafe mode (-u)");
+    } else if (r->image.cache && !cache_known(r->image.cache)) {
+        tool_error(t, "Invalid cache option: %s", r->image.cache);
+    } else if (r->source_cache && !cache_known(r->source_cache)) {
+        tool_error(t, "Invalid source cache option: %s", r->source_cache);
+    } else if (r->format && !blk_find_driver(blk_drivers, r->format)) {
+        tool_error(t, "Invalid format name: '%s'", r->format);
+    } else {
+        return 0;
+    }
+    return ARGS_BAD;
+}
+
+static int parse(struct rebase *r, int argc, char **argv)
+{
+    struct args a;
+    const char *value;
+    char **words;
+    int id, rc = 0;
+    if (args_init(&a, r->task.tool, argc, argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
+        rc = option(r, id, value);
+    int left = args_operands(&a, &words);
+    args_drop(&a);
+    if (rc < 0 || id != ARGS_END)
+        return rc < 0 ? rc : id;
+    TRY(check(r, left));
+    r->image.text = words[0];
+    if (r->unsafe)
+        r->image.flags |= BLK_OPEN_NO_BACKING;
+    return ARGS_END;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct rebase r = {.task = {.tool = t, .kind = "rebase", .co_body = co_body},
+                       .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE}};
+    int id = parse(&r, argc, argv);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    return task_run(&r.task, 1);
+}
+
+const struct command rebase_command = {
+    .name = "rebase",
+    .run = run,
+    .usage = "rebase [OPTION]... -b BACKING IMAGE",
+    .summary = "Stand an overlay on another image, without changing what it shows",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes = "What the two images below show differently is written into IMAGE first; then its "
+             "header\nnames BACKING, as written here: a relative name is relative to IMAGE.\n"
+             "\n"
+             "  lamina rebase -b base2.qcow2 vm1.qcow2\n"
+             "  lamina rebase -b '' vm1.qcow2                  it needs no other image any more\n"
+             "  lamina rebase -u -b moved/base.raw -F raw vm1.qcow2",
+};
