@@ -479,6 +479,8 @@ static int co_check_block_alone(struct qcow2_checker *k, uint64_t raw, uint64_t 
 {
     uint64_t offset = raw & ~QCOW2_TABLE_RESERVED;
 
+    if (offset >= QCOW2_MAX_OFFSET)
+        offset = 0; /* told before */
     if (qcow2_refs_get(&k->refs, at >> k->q->header.cluster_bits) > 1 ||
         (offset && qcow2_refs_get(&k->refs, offset >> k->q->header.cluster_bits) > 1))
         k->bad_table = true;

@@ -52,18 +52,6 @@ static void print_fixed(const struct check *c)
     fflush(stdout);
 }
 
-/* Repairs leaks where the format can repair nothing else, and says so if that is not enough. */
-static int co_repair_less(struct check *c, struct blk_device *dev)
-{
-    struct blk_error why = c->error;
-    c->error = (struct blk_error){0};
-    c->found = (struct blk_check){.fix_leaks = true, .say = say, .arg = c};
-    TRY(co_blk_check(dev, &c->found, &c->error));
-    if (c->found.corruptions)
-        tool_error(c->tool, "%s", why.text);
-    return 0;
-}
-
 static int co_check(struct check *c, struct blk_device *dev)
 {
     c->found = (struct blk_check){.fix_leaks = c->fix_leaks,
@@ -71,10 +59,7 @@ static int co_check(struct check *c, struct blk_device *dev)
                                   .data = c->data && !c->fix_leaks,
                                   .say = say,
                                   .arg = c};
-    int rc = co_blk_check(dev, &c->found, &c->error);
-    if (rc == -ENOTSUP && c->fix_errors && dev->driver->co_check)
-        rc = co_repair_less(c, dev);
-    TRY(rc);
+    TRY(co_blk_check(dev, &c->found, &c->error));
     if (!fixed(&c->found) && !(c->data && c->fix_leaks))
         return 0;
     if (fixed(&c->found))

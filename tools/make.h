@@ -38,6 +38,8 @@ must_use int make_check_options(const struct make *m, struct blk_error *e);
 bool make_has_option(const struct blk_driver *d, const char *name);
 /* qemu-img's "Formatting 'x', fmt=..." line. */
 void make_print_formatting(const struct make *m);
+/* One line for each option of a table, as qemu-img prints them. */
+void make_print_options(const struct opt_desc *table);
 /* qemu-img's `-o help`. */
 void make_print_help(const struct tool *t, const struct blk_driver *d, bool with_target);
 

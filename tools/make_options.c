@@ -187,6 +187,12 @@ static void help_line(const char *name, const char *type, const char *help)
     printf("  %-22s - %s\n", left, help);
 }
 
+void make_print_options(const struct opt_desc *table)
+{
+    for (const struct opt_desc *o = table; o && o->name; o++)
+        help_line(o->name, type_name(o), o->help ? o->help : "");
+}
+
 void make_print_help(const struct tool *t, const struct blk_driver *d, bool with_target)
 {
     bool face = t->face != FACE_LAMINA;

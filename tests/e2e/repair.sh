@@ -39,6 +39,22 @@ for class in all-counts-zero copied-missing dirty-stale; do
     one_class packed $class same agrees
 done
 
+# References of snapshots and bitmaps count; counts of every width.
+cp base.qcow2 snap.qcow2
+qemu-img snapshot -c one snap.qcow2
+qemu-io -f qcow2 -c 'write -P 8 512k 1M' snap.qcow2 >/dev/null
+qemu-img snapshot -c two snap.qcow2
+qemu-img bitmap --add snap.qcow2 marks
+qemu-io -f qcow2 -c 'write -P 9 4M 1M' snap.qcow2 >/dev/null
+for class in all-counts-zero dirty-stale no-block; do
+    one_class snap $class same agrees
+done
+for bits in 1 8 64; do
+    qemu-img convert -f qcow2 -O qcow2 -o cluster_size=512,refcount_bits=$bits base.qcow2 bits$bits.qcow2
+    one_class bits$bits all-counts-zero same agrees
+    one_class bits$bits no-block same agrees
+done
+
 # A dirty image is repaired by who opens it for writing, and not by who reads it.
 cp base.qcow2 dirty.qcow2
 python3 "$damage" dirty.qcow2 dirty-stale

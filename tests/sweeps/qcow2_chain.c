@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* qcow2_chain.c - the proof over commit and rebase: before every opening the overlay is committed
- * into its base, or moved onto its base, to the
- * base's other name, and off it again. What it shows never changes, wherever the
+/* qcow2_chain.c - the proof over commit, rebase and amend: before every opening the overlay is
+ * committed into its base; or moved onto its base, to the base's other name, and off it again; or
+ * turned to version 2 and back. What it shows never changes, wherever the
  * power goes or a call fails. */
 #include "block/chain.h"
 #include "tests/sweep.h"
@@ -64,6 +64,25 @@ static int co_rebase(struct sweep_run *run, struct blk_device *top, struct blk_e
     return rc < 0 ? rc : closed;
 }
 
+/* From version 3 to 2 and back. */
+static int co_amend(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_info info;
+    struct opts opts = {0};
+    (void)run;
+    TRY(co_blk_info(top, &info, e));
+    const char *compat = json_string_value(json_object_get(info.specific, "compat"));
+    bool old = compat && strcmp(compat, "0.10") == 0;
+    blk_info_drop(&info);
+    json_t *tree = json_pack("{s:s}", "compat", old ? "1.1" : "0.10");
+    int rc = opts_parse(top->driver->amend_options, tree, &opts, e);
+    json_decref(tree);
+    if (rc == 0)
+        rc = co_blk_amend(top, &opts, e);
+    opts_drop(&opts);
+    return rc;
+}
+
 /* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
  */
 static bool works(const struct sweep_run *run)
@@ -71,21 +90,23 @@ static bool works(const struct sweep_run *run)
     return run->seed < 1000 || run->seed % 2 == 0;
 }
 
+struct work {
+    int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
+};
+static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend};
+
 static int co_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
 {
-    int (*co_work)(struct sweep_run *, struct blk_device *, struct blk_error *) =
-        run->subject->arg ? co_rebase : co_commit;
+    const struct work *work = run->subject->arg;
     if (works(run)) {
         struct blk_device *top;
         TRY(co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, &top, e));
-        int rc = co_work(run, top, e);
+        int rc = work->co_do(run, top, e);
         int closed = co_blk_close(top, rc == 0 ? e : NULL);
         TRY(rc < 0 ? rc : closed);
     }
     return co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e);
 }
-
-static char rebases[1];
 
 #define ROW        .format = "qcow2", .foreign = "qcow2", .co_open = co_work_and_open
 #define OVER_RAW   "backing_file=base.img,backing_fmt=raw,"
@@ -94,12 +115,14 @@ static char rebases[1];
 static const struct sweep_subject rows[] = {
     {.name = "commit-4k-to-raw",
      ROW,
+     .arg = &commits,
      .create = OVER_RAW "cluster_size=4k",
      .backing = &base_raw,
      .size = 1 * MiB,
      .profile = &small},
     {.name = "commit-64k-to-qcow2",
      ROW,
+     .arg = &commits,
      .create = OVER_QCOW2 "cluster_size=64k",
      .backing = &base_qcow2,
      .size = 2 * MiB,
@@ -107,6 +130,7 @@ static const struct sweep_subject rows[] = {
      .profile = &middle},
     {.name = "commit-512-to-smaller",
      ROW,
+     .arg = &commits,
      .create = OVER_QCOW2 "cluster_size=512",
      .backing = &base_small,
      .size = 256 * KiB,
@@ -114,6 +138,7 @@ static const struct sweep_subject rows[] = {
      .profile = &small},
     {.name = "commit-packed",
      ROW,
+     .arg = &commits,
      .create = OVER_QCOW2 "cluster_size=16k",
      .backing = &base_qcow2,
      .size = 1 * MiB,
@@ -121,6 +146,7 @@ static const struct sweep_subject rows[] = {
      .profile = &packing},
     {.name = "commit-v2",
      ROW,
+     .arg = &commits,
      .create = OVER_QCOW2 "compat=0.10,cluster_size=16k",
      .backing = &base_small,
      .size = 1 * MiB,
@@ -129,14 +155,14 @@ static const struct sweep_subject rows[] = {
      .flags = SWEEP_DISCARD_ANY},
     {.name = "rebase-4k-raw",
      ROW,
-     .arg = rebases,
+     .arg = &rebases,
      .create = OVER_RAW "cluster_size=4k",
      .backing = &base_raw,
      .size = 1 * MiB,
      .profile = &small},
     {.name = "rebase-64k-qcow2",
      ROW,
-     .arg = rebases,
+     .arg = &rebases,
      .create = OVER_QCOW2 "cluster_size=64k",
      .backing = &base_qcow2,
      .size = 2 * MiB,
@@ -144,7 +170,7 @@ static const struct sweep_subject rows[] = {
      .profile = &middle},
     {.name = "rebase-512",
      ROW,
-     .arg = rebases,
+     .arg = &rebases,
      .create = OVER_QCOW2 "cluster_size=512",
      .backing = &base_small,
      .size = 256 * KiB,
@@ -152,8 +178,23 @@ static const struct sweep_subject rows[] = {
      .profile = &small},
     {.name = "rebase-v2",
      ROW,
-     .arg = rebases,
+     .arg = &rebases,
      .create = OVER_QCOW2 "compat=0.10,cluster_size=16k",
+     .backing = &base_small,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &small,
+     .flags = SWEEP_DISCARD_ANY},
+    {.name = "amend-4k",
+     ROW,
+     .arg = &amends,
+     .create = "cluster_size=4k",
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "amend-16k-over-qcow2",
+     ROW,
+     .arg = &amends,
+     .create = OVER_QCOW2 "cluster_size=16k",
      .backing = &base_small,
      .size = 1 * MiB,
      .granule = 16 * KiB,

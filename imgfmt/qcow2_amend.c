@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_amend.c - changes what can be changed of an existing image.
+ *
+ *   1 everything that is asked for is checked; nothing has changed if it is refused
+ *   2 the size (qcow2_resize.c's order)
+ *   3 to version 2: what says "zero" becomes a hole where nothing is behind, else a cluster of
+ *     zeroes, as version 2 has no other way to say it -> F
+ *   4 one rewrite of the header (qcow2_rewrite.c): version and lazy refcounts */
+#include "imgfmt/qcow2.h"
+
+const struct opt_desc qcow2_amend_options[] = {
+    {.name = "backing_file", .type = OPT_STRING, .help = "File name of a base image"},
+    {.name = "backing_fmt", .type = OPT_STRING, .help = "Image format of the base image"},
+    {.name = "compat", .type = OPT_STRING, .help = "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {.name = "data_file", .type = OPT_STRING, .help = "File name of an external data file"},
+    {.name = "data_file_raw",
+     .type = OPT_BOOL,
+     .help = "The external data file must stay valid as a raw image"},
+    {.name = "lazy_refcounts", .type = OPT_BOOL, .help = "Postpone refcount updates"},
+    {.name = "refcount_bits", .type = OPT_INT, .help = "Width of a refcount entry in bits"},
+    {.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
+    {0},
+};
+
+/* --- what is asked for ---------------------------------------------------- */
+
+static int take_version(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    const char *told = opts_text(o, "compat");
+
+    if (!told)
+        return 0;
+    if (strcmp(told, "0.10") == 0 || strcmp(told, "v2") == 0)
+        h->version = 2;
+    else if (strcmp(told, "1.1") == 0 || strcmp(told, "v3") == 0)
+        h->version = 3;
+    else
+        return err_set(e, -EINVAL, "Unknown compatibility level %s", told);
+    return 0;
+}
+
+static bool names_differ(const char *told, const char *has)
+{
+    return strcmp(told ? told : "", has ? has : "") != 0 || !told != !has;
+}
+
+/* What cannot be changed may be told as it is. */
+static int check_names(const struct qcow2 *q, const struct opts *o, struct blk_error *e)
+{
+    bool told = opts_given(o, "backing_file") || opts_given(o, "backing_fmt");
+
+    if (opts_given(o, "data_file"))
+        return err_set(e, -EINVAL,
+                       "data-file can only be set for images that use an external data file");
+    if (opts_given(o, "data_file_raw") && opts_bool(o, "data_file_raw"))
+        return err_set(e, -EINVAL, "data-file-raw cannot be set on existing images");
+    if (told && (names_differ(opts_text(o, "backing_file"), q->backing_name) ||
+                 names_differ(opts_text(o, "backing_fmt"), q->backing_format)))
+        return err_set(e, -EINVAL,
+                       "Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
+    return 0;
+}
+
+static int check_counts(const struct qcow2 *q, const struct opts *o, const struct qcow2_header *h,
+                        struct blk_error *e)
+{
+    uint64_t has = 1ULL << q->header.refcount_order;
+    uint64_t bits = opts_given(o, "refcount_bits") ? opts_number(o, "refcount_bits") : has;
+
+    if (!is_pow2(bits) || bits > 64)
+        return err_set(e, -EINVAL,
+                       "Refcount width must be a power of two and may not exceed 64 bits");
+    if (h->version < 3 && bits != 16 && opts_given(o, "refcount_bits"))
+        return err_set(e, -EINVAL,
+                       "Refcount widths other than 16 bits require compatibility level 1.1 or "
+                       "above (use compat=1.1 or greater)");
+    if (bits != has)
+        return err_set(e, -ENOTSUP,
+                       "refcount_bits of an existing image cannot be changed here; compat, "
+                       "lazy_refcounts and size can (convert makes an image with other counts)");
+    return 0;
+}
+
+static int check_downgrade(const struct qcow2 *q, struct blk_error *e)
+{
+    if (q->header.refcount_order != 4)
+        return err_set(e, -EINVAL, "compat=0.10 requires refcount_bits=16");
+    if (q->header.incompatible & ~(uint64_t)QCOW2_DIRTY)
+        return err_set(e, -ENOTSUP, "Cannot downgrade an image with incompatible features set (%s)",
+                       q->header.incompatible & QCOW2_COMPRESSION
+                           ? "version 2 has no compression but zlib"
+                           : "version 2 has none");
+    if (q->header.snapshot_count)
+        return err_set(e, -ENOTSUP,
+                       "the image holds internal snapshots, whose zero clusters version 2 cannot "
+                       "say; delete them first");
+    if (q->header.bitmaps.bytes)
+        return err_set(e, -ENOTSUP,
+                       "the image holds persistent bitmaps, which version 2 does not have; remove "
+                       "them first");
+    return 0;
+}
+
+static int take_lazy(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    bool told = opts_given(o, "lazy_refcounts");
+
+    if (told && opts_bool(o, "lazy_refcounts") && h->version < 3)
+        return err_set(e, -EINVAL,
+                       "Lazy refcounts only supported with compatibility level 1.1 and above (use "
+                       "compat=1.1 or greater)");
+    if (told && opts_bool(o, "lazy_refcounts"))
+        h->compatible |= QCOW2_LAZY_REFCOUNTS;
+    else if (told)
+        h->compatible &= ~(uint64_t)QCOW2_LAZY_REFCOUNTS;
+    return 0;
+}
+
+/* --- zeroes that version 2 can say ---------------------------------------- */
+
+#define RANGES 512
+
+struct zero_ranges {
+    struct qcow2_run runs[RANGES];
+    size_t count;
+};
+
+static int note_zero(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg)
+{
+    struct zero_ranges *z = arg;
+    struct qcow2_run *last = z->count ? &z->runs[z->count - 1] : NULL;
+
+    (void)m;
+    if (cell->state != MAP_ZERO)
+        return 0;
+    if (last && last->first + last->count == cluster) {
+        last->count++;
+        return 0;
+    }
+    if (z->count == RANGES)
+        return 1; /* these first */
+    z->runs[z->count++] = (struct qcow2_run){cluster, 1};
+    return 0;
+}
+
+static int co_write_zero_data(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t step = MAX(q->map.cluster_bytes, 1 * MiB);
+    uint8_t *zeroes = buf_get(step);
+    int rc = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes)
+        memset(zeroes, 0, step);
+    for (uint64_t at = 0; rc == 0 && at < bytes; at += step) {
+        struct vec v = VEC_BUF(zeroes, MIN(step, bytes - at));
+        rc = co_map_write(q->map.dev, offset + at, &v, 0);
+    }
+    if (zeroes)
+        buf_put(zeroes, step);
+    return rc;
+}
+
+static int co_expand_run(struct qcow2 *q, const struct qcow2_run *r)
+{
+    uint64_t behind = q->map.backing ? q->map.backing->size : 0;
+    uint64_t hidden = MIN(r->first + r->count, div_up(behind, q->map.cluster_bytes));
+    uint64_t from = r->first << q->header.cluster_bits;
+
+    if (hidden > r->first) {
+        uint64_t end = MIN(hidden << q->header.cluster_bits, q->header.size);
+        TRY(co_write_zero_data(q, from, end - from));
+    }
+    return co_map_drop(&q->map, MAX(hidden, r->first), r->first + r->count);
+}
+
+static int co_expand_zeroes(struct qcow2 *q)
+{
+    auto_free struct zero_ranges *z = mem_alloc(sizeof(*z));
+    int rc = z ? 1 : -ENOMEM;
+
+    while (rc == 1) {
+        z->count = 0;
+        rc = co_map_walk(&q->map, note_zero, z);
+        for (size_t i = 0; rc >= 0 && i < z->count; i++) {
+            int done = co_expand_run(q, &z->runs[i]);
+            rc = done < 0 ? done : rc;
+        }
+    }
+    return rc < 0 ? rc : co_qcow2_settle(q, true);
+}
+
+/* --- all of it ------------------------------------------------------------ */
+
+static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
+{
+    struct qcow2_cover cover = {want, q->backing_name, q->backing_format};
+
+    with_lock(&q->alloc);
+    struct qcow2_header h = q->header; /* tables may have moved meanwhile */
+    h.version = want->version;
+    h.compatible = want->compatible;
+    h.incompatible = want->version < 3 ? 0 : q->header.incompatible;
+    h.autoclear = want->version < 3 ? 0 : q->header.autoclear;
+    cover.header = &h;
+    return co_qcow2_rewrite(q, &cover);
+}
+
+static int co_change(struct qcow2 *q, const struct opts *o, const struct qcow2_header *want,
+                     struct blk_error *e)
+{
+    if (opts_given(o, "size"))
+        TRY(co_qcow2_resize(q->map.dev, opts_number(o, "size"), true, e));
+    if (want->version == q->header.version && want->compatible == q->header.compatible)
+        return 0;
+    int rc = co_map_will_write(&q->map);
+    if (rc == 0 && want->version < q->header.version)
+        rc = co_expand_zeroes(q);
+    if (rc == 0)
+        rc = co_qcow2_settle(q, true);
+    if (rc == 0)
+        rc = co_put_cover(q, want);
+    if (rc == -ENOSPC)
+        return err_set(e, rc, "No space left in the file header");
+    return rc < 0 ? err_errno(e, rc, "cannot amend the image") : 0;
+}
+
+int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e)
+{
+    struct qcow2 *q = qcow2_of_dev(dev);
+    struct qcow2_header want = q->header;
+
+    TRY(take_version(opts, &want, e));
+    TRY(check_names(q, opts, e));
+    TRY(check_counts(q, opts, &want, e));
+    TRY(take_lazy(opts, &want, e));
+    if (want.version < q->header.version) {
+        TRY(check_downgrade(q, e));
+        want.compatible = 0;
+    }
+    return co_change(q, opts, &want, e);
+}

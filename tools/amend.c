@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* amend.c - changes options of an existing image. The format's table says which there are. */
+#include "tools/make.h"
+#include "tools/task.h"
+
+enum { ARG_FORCE = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+
+static const struct arg_desc options[] = {
+    {'o', NULL, "KEY=VALUE,...", "what is to change; -o help lists it", 0, false},
+    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    {'t', NULL, "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
+     false},
+    {ARG_FORCE, "force", NULL, "allow what would make an encrypted image unreadable", 0, false},
+    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
+    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_PROGRESS,
+    ARG_QUIET,
+    ARG_END};
+
+struct amend {
+    struct task task;
+    struct image image;
+    json_t *options; /* what is told with -o; owned */
+    bool told, help;
+    const struct opt_desc *listed; /* of the help that is to be printed */
+    const char *driver;
+};
+
+static bool in_table(const struct opt_desc *table, const char *name)
+{
+    for (const struct opt_desc *o = table; o && o->name; o++)
+        if (strcmp(o->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* QEMU's words for what cannot be changed. */
+static int check_names(struct amend *a, const struct blk_driver *d)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach (a->options, key, value) {
+        if (in_table(d->amend_options, key))
+            continue;
+        return err_set(&a->task.error, -EINVAL, "Invalid parameter '%s'%s", key,
+                       in_table(d->create_options, key)
+                           ? "\nThis option is only supported for image creation"
+                           : "");
+    }
+    return 0;
+}
+
+static int co_amend(struct amend *a, struct blk_device *dev)
+{
+    struct task *t = &a->task;
+    struct opts opts = {0};
+    if (a->help) { /* printed when all is closed */
+        a->listed = dev->driver->amend_options;
+        a->driver = dev->driver->name;
+    }
+    if (!dev->driver->co_amend)
+        return err_set(&t->error, -ENOTSUP, "Format driver '%s' does not support option amendment",
+                       dev->driver->name);
+    if (a->help)
+        return 0;
+    TRY(check_names(a, dev->driver));
+    TRY(opts_parse(dev->driver->amend_options, a->options, &opts, &t->error));
+    t->job.total = 1;
+    int rc = 0;
+    if (t->tool->face == FACE_LAMINA && in_table(opts.table, "size") && opts_given(&opts, "size") &&
+        opts_number(&opts, "size") < dev->size)
+        rc = err_set(&t->error, -EINVAL, "a smaller size would cut data off: use resize --shrink");
+    if (rc == 0)
+        rc = co_blk_amend(dev, &opts, &t->error);
+    if (rc == 0)
+        rc = co_job_step(&t->job, 1);
+    opts_drop(&opts);
+    return rc;
+}
+
+static int co_body(struct task *t)
+{
+    struct amend *a = container_of(t, struct amend, task);
+    struct blk_device *dev;
+    TRY(co_image_open(t->tool, &a->image, &dev, &t->error));
+    int rc = co_amend(a, dev);
+    return co_image_close(dev, rc, &t->error);
+}
+
+/* --- what is told ----------------------------------------------------------------------------- */
+
+static int option(struct amend *a, int id, const char *value)
+{
+    struct tool *t = a->task.tool;
+    switch (id) {
+    case 'o':
+        a->told = true;
+        if (strcmp(value, "help") == 0 || strcmp(value, "?") == 0)
+            a->help = true;
+        else
+            return make_add_options(t, a->options, value) < 0 ? ARGS_BAD : 0;
+        return 0;
+    case 'f':
+        a->image.format = value;
+        return 0;
+    case 't':
+        a->image.cache = value;
+        return 0;
+    case ARG_FORCE:
+        return 0; /* nothing that needs it can be asked for */
+    case ARG_IMAGE_OPTS:
+        a->image.image_opts = true;
+        return 0;
+    default:
+        return tool_add_object(t, value) ? 0 : ARGS_BAD;
+    }
+}
+
+/* Of a format that is told, without an image. */
+static int print_help(struct amend *a)
+{
+    struct tool *t = a->task.tool;
+    const struct blk_driver *d = format_find(t, a->image.format, "");
+    if (!d)
+        return 1;
+    if (!d->co_amend) {
+        tool_error(t, "Format driver '%s' does not support option amendment", d->name);
+        return 1;
+    }
+    printf("Amend options for '%s':\n", d->name);
+    make_print_options(d->amend_options);
+    return 0;
+}
+
+static int amend(struct amend *a, int operands, char **words)
+{
+    struct tool *t = a->task.tool;
+    if (!a->told)
+        return tool_misuse(t, "Must specify options (-o)");
+    if (a->help && a->image.format)
+        return print_help(a);
+    if (operands != 1) {
+        tool_error(t, "Expecting one image file name");
+        return 1;
+    }
+    if (a->image.cache && !cache_known(a->image.cache)) {
+        tool_error(t, "Invalid cache option: %s", a->image.cache);
+        return 1;
+    }
+    a->image.text = words[0];
+    int rc = task_run(&a->task, 1);
+    if (rc == 0 && a->help) {
+        printf("Amend options for '%s':\n", a->driver);
+        make_print_options(a->listed);
+    }
+    return rc;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct amend a = {.task = {.tool = t, .kind = "amend", .co_body = co_body},
+                      .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE},
+                      .options = json_object()};
+    struct args args;
+    const char *value;
+    char **words;
+    int id = ARGS_BAD, rc = 0, left = 0;
+    if (args_init(&args, t, argc, argv) == 0) {
+        while (rc == 0 && (id = args_next(&args, &value)) >= 0)
+            rc = option(&a, id, value);
+        left = args_operands(&args, &words);
+        args_drop(&args);
+    }
+    if (rc < 0 || id != ARGS_END)
+        rc = rc == 0 && id == ARGS_HELP ? 0 : 1;
+    else
+        rc = amend(&a, left, words);
+    json_decref(a.options);
+    return rc;
+}
+
+const struct command amend_command = {
+    .name = "amend",
+    .run = run,
+    .usage = "amend [OPTION]... -o KEY=VALUE,... IMAGE",
+    .summary = "Change options of an existing image",
+    .faces = FACE_LAMINA | FACE_IMG,
+    .options = options,
+    .notes = "What a format lets change, -o help lists. The image is as it was or as it is asked "
+             "for,\nalso after a crash.\n"
+             "\n"
+             "  lamina amend -f qcow2 -o help\n"
+             "  lamina amend -o compat=1.1,lazy_refcounts=on disk.qcow2",
+};
