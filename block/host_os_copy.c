@@ -151,6 +151,16 @@ static int drain(struct copy_job *job, struct os_pipe *p, uint64_t at, size_t *l
     return rc;
 }
 
+/* If this fails, writing will say why. */
+static void reserve(struct copy_job *job)
+{
+    if (atomic_load(&job->to->copies_by) != COPY_RESERVED)
+        return;
+    pthread_mutex_lock(&job->to->copy_lock);
+    (void)!fallocate(job->to->fd, FALLOC_FL_KEEP_SIZE, (off_t)job->to_offset, (off_t)job->bytes);
+    pthread_mutex_unlock(&job->to->copy_lock);
+}
+
 static int64_t copy_splice(struct copy_job *job)
 {
     struct os_host *h = os_host(job->to->pub.host);
@@ -161,9 +171,7 @@ static int64_t copy_splice(struct copy_job *job)
 
     if (!p)
         return -ENOTSUP;
-    if (atomic_load(&job->to->copies_by) == COPY_RESERVED) /* if not: writing will say why */
-        (void)!fallocate(job->to->fd, FALLOC_FL_KEEP_SIZE, (off_t)job->to_offset,
-                         (off_t)job->bytes);
+    reserve(job);
     while (done < job->bytes && rc == 0) {
         loff_t in = (loff_t)(job->from_offset + done);
         uint64_t want = MIN(job->bytes - done, (uint64_t)p->bytes);

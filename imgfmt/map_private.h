@@ -95,8 +95,8 @@ must_use int co_map_run(struct map *m, uint64_t offset, uint64_t bytes, struct m
 /* Marks the image corrupt and gives -EIO. */
 int map_broken(struct map *m, const char *sentence);
 
-/* Table page @number is wanted, which @root (pinned) names: if this is a walk, those that follow are
- * read with it. */
+/* Table page @number is wanted, which @root (pinned) names: if this is a walk, those that follow
+ * are read with it. */
 void co_map_read_ahead(struct map *m, const struct meta_page *root, uint64_t number);
 
 /* Changes cells of one page, which is pinned: prepare, touch, commit, show. What is let go of is

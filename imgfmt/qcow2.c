@@ -23,8 +23,8 @@
  *   Q6  the header changes by whole-sector writes, each durable before what relies on it: unknown
  *       autoclear bits are cleared before the first write; the corrupt bit is set before anybody
  *       is told that the device is read-only for ever.
- *   Q8  snapshots: qcow2_snapshot.c.
  *   Q7  a fresh image has no magic until all else is written.
+ *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c.
  * So after a crash a count may be too high (a leak), never too low. */
 #include "block/resolver.h"
 #include "imgfmt/qcow2_alloc.h"

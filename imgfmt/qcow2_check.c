@@ -480,7 +480,7 @@ static int co_check_block_alone(struct qcow2_checker *k, uint64_t raw, uint64_t 
     uint64_t offset = raw & ~QCOW2_TABLE_RESERVED;
 
     if (offset >= QCOW2_MAX_OFFSET)
-        return 0; /* said already */
+        offset = 0; /* told before */
     if (qcow2_refs_get(&k->refs, at >> k->q->header.cluster_bits) > 1 ||
         (offset && qcow2_refs_get(&k->refs, offset >> k->q->header.cluster_bits) > 1))
         k->bad_table = true;

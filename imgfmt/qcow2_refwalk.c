@@ -320,6 +320,8 @@ static void co_free_clusters(struct counting *c, const uint64_t *sorted, size_t 
     for (size_t i = 0, k; i < n; i += k) {
         for (k = 1; i + k < n && sorted[i + k] == sorted[i] + k;)
             k++;
+        for (size_t j = 0; j < k; j++)
+            qcow2_guard_remove(q, sorted[i + j] << bits);
         (void)!co_blk_discard(q->map.file, sorted[i] << bits, k << bits);
         if (!qcow2_runs_add(&q->free, sorted[i], k))
             q->scan = MIN(q->scan, sorted[i]);

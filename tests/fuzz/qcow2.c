@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2.c - any bytes as a qcow2 image in memory: the header parsed, the image opened (as any other
- * and for check), read, written, discarded, resized, described, checked and repaired. Nothing may
- * crash or hang; memory stays small. */
+ * and for check), read, written, discarded, resized, described, checked and repaired; snapshots
+ * made, read, applied and deleted. Nothing may crash or hang; memory stays small. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "imgfmt/qcow2.h"
@@ -41,6 +42,35 @@ static int co_step(struct blk_device *dev, const struct step *s, uint8_t *buf)
     }
 }
 
+/* Made, listed, read, applied, deleted: whatever the image's own snapshots are. */
+static int co_snapshots(struct blk_device *dev, uint8_t *buf, unsigned way)
+{
+    struct blk_snapshot wanted = {.name = (char *)"fuzz", .icount = UINT64_MAX}, *list;
+    struct blk_device *inner;
+    struct blk_error e;
+    uint64_t freed;
+    size_t count;
+    char name[24];
+
+    int rc = way & 1 ? co_blk_snapshot_create(dev, &wanted, &e) : 0;
+    TRY(co_blk_snapshot_list(dev, &list, &count, &e));
+    for (size_t i = 0; i < MIN(count, 4); i++) {
+        snprintf(name, sizeof(name), "@id=%.16s", list[i].id);
+        if (co_blk_inner_open(dev, name, &inner, &e) < 0)
+            continue;
+        if (inner->size)
+            rc |= co_blk_read_buf(inner, inner->size - 1, buf, 1);
+        rc |= co_blk_close(inner, &e);
+    }
+    const char *id = count ? list[(way >> 3) % count].id : "";
+    if (way & 2)
+        rc |= co_blk_snapshot_apply(dev, id, &e);
+    if (way & 4)
+        rc |= co_blk_snapshot_delete(dev, id, &freed, &e);
+    blk_snapshots_drop(list, count);
+    return rc;
+}
+
 static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 {
     struct blk_check check = {.fix_leaks = bytes & 1};
@@ -58,6 +88,8 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
     }
     if (buf && dev->size)
         rc |= co_blk_read_buf(dev, dev->size - 1, buf, 1);
+    if (buf && bytes)
+        rc |= co_snapshots(dev, buf, tail[bytes - 1]);
     rc |= co_blk_info(dev, &info, &e);
     blk_info_drop(&info);
     rc |= co_blk_check(dev, &check, &e);
@@ -68,8 +100,14 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 static void parse_alone(const uint8_t *data, size_t bytes)
 {
     struct qcow2_header h;
+    struct qcow2_snapshot s;
     struct blk_error e;
+    uint8_t *put = malloc(QCOW2_SNAPSHOT_PUT_MAX);
 
+    if (put && qcow2_snapshot_parse(data, bytes, &s) > 0 &&
+        qcow2_snapshot_put(&s, put) > QCOW2_SNAPSHOT_PUT_MAX)
+        abort();
+    free(put);
     for (int way = 0; way < 4; way++) {
         struct qcow2_raw_header in = {
             .raw = data,

@@ -56,7 +56,9 @@ static int co_open_spoiled(struct sweep_run *run, struct blk_device **out, struc
         return rc < 0 ? err_errno(e, rc, "cannot spoil the image") : closed;
     json_t *tree = json_pack("{s:s, s:{s:s, s:s}}", "driver", "qcow2", "file", "driver", "file",
                              "filename", SWEEP_TOP);
-    return co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
+    rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
+    json_decref(tree);
+    return rc;
 }
 
 /* --- the rows -----------------------------------------------------------------------------------

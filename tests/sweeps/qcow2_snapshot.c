@@ -117,8 +117,10 @@ static int co_open_and_change(struct sweep_run *run, struct blk_device **out, st
                              "filename", SWEEP_TOP);
     if (s->open)
         json_object_set_new(tree, "cache-size", json_string(s->open));
-    TRY(co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e));
-    int rc = co_verify(*out, &why);
+    int rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
+    json_decref(tree);
+    TRY(rc);
+    rc = co_verify(*out, &why);
     if (rc == 0)
         rc = co_change(*out, &why);
     if (rc == 0)
