@@ -181,6 +181,7 @@ static int co_walk_snapshots(struct qcow2 *q, int (*fn)(void *arg, const struct 
                              void *arg, uint64_t *bytes, struct blk_error *e)
 {
     uint64_t at = q->header.snapshots_offset, start = at;
+    uint64_t have_at = at, have = 0; /* what lies in buf: many entries, or one that is large */
     auto_free uint8_t *buf = q->header.snapshot_count ? mem_alloc(ENTRY_MAX) : NULL;
 
     if (q->header.snapshot_count && !buf)
@@ -189,10 +190,16 @@ static int co_walk_snapshots(struct qcow2 *q, int (*fn)(void *arg, const struct 
         uint64_t file_bytes = q->map.file->size;
         uint64_t n = at < file_bytes ? MIN(ENTRY_MAX, file_bytes - at) : 0;
         struct qcow2_snapshot s;
-        int rc = n ? co_blk_read_buf(q->map.file, at, buf, n) : 0;
+        uint64_t skip = MIN(at - have_at, have);
+        int64_t used = qcow2_snapshot_parse(buf + skip, have - skip, &s);
+        int rc = used == -EAGAIN && n ? co_blk_read_buf(q->map.file, at, buf, n) : 0;
         if (rc < 0)
             return err_errno(e, rc, "cannot read the snapshot table");
-        int64_t used = qcow2_snapshot_parse(buf, n, &s);
+        if (used == -EAGAIN) {
+            have_at = at;
+            have = n;
+            used = qcow2_snapshot_parse(buf, n, &s);
+        }
         if (used < 0)
             return err_set(e, -EINVAL, "snapshot %" PRIu32 " at %" PRIu64 " is damaged", i, at);
         rc = fn(arg, &s);

@@ -3,7 +3,7 @@
 # wrote; overwriting asks for consent; nothing half-written is ever left under the target's name.
 . "$(dirname "$0")/../lib/e2e.sh"
 
-make_disk disk.img 96
+make_disk disk.img 48 /usr/lib/git-core /usr/share/perl /usr/include
 want=$(hash_of disk.img)
 
 same() { # NAME FILE: its raw content is the disk's
@@ -67,8 +67,8 @@ rm -f full.img sparse.img
 # --- chains
 qemu-img create -q -f qcow2 -b disk.img -F raw over.qcow2
 qemu-io -f qcow2 -c 'write -P 7 1M 100k' -c 'write -z 5M 3M' over.qcow2 >/dev/null
-qemu-img create -q -f qcow2 -b over.qcow2 -F qcow2 top.qcow2 120M
-qemu-io -f qcow2 -c 'write -P 9 2M 64k' -c 'write -P 3 110M 5k' top.qcow2 >/dev/null
+qemu-img create -q -f qcow2 -b over.qcow2 -F qcow2 top.qcow2 60M
+qemu-io -f qcow2 -c 'write -P 9 2M 64k' -c 'write -P 3 50M 5k' top.qcow2 >/dev/null
 is "a chain becomes one image" "$LAMINA" convert top.qcow2 flat.qcow2
 is "qemu-img compare with the chain" qemu-img compare -q top.qcow2 flat.qcow2
 is "a chain becomes raw" "$LAMINA" convert top.qcow2 flat.img
@@ -103,10 +103,10 @@ fails "an existing file is not overwritten" 1 "--force" "$LAMINA" convert -O qco
 equal "it is as before" "$(hash_of keep.img)" "$want"
 is "--force replaces it" "$LAMINA" convert --force -O qcow2 disk.img keep.img
 same "with the new content" keep.img
-qemu-img create -q -f raw into.img 120M
+qemu-img create -q -f raw into.img 60M
 is "-n writes into it" "$LAMINA" convert -n -O raw disk.img into.img
 cmp -s -n "$(stat -c %s disk.img)" disk.img into.img && ok "content of the one written into" || bad "content of the one written into"
-head -c 120M /dev/urandom >into.img
+head -c 60M /dev/urandom >into.img
 is "-n over old data" "$LAMINA" convert -n -O raw disk.img into.img
 cmp -s -n "$(stat -c %s disk.img)" disk.img into.img && ok "old data is gone where the source is zero" || bad "old data is gone where the source is zero"
 truncate -s 1M little.img
@@ -117,12 +117,12 @@ fails "an option that does not exist" 1 "--target-is-zero" "$LAMINA" convert --t
 rm -f into.img keep.img little.img
 
 # --- a block device
-loop=$(truncate -s 120M dev.img && losetup -f --show dev.img 2>/dev/null)
+loop=$(truncate -s 60M dev.img && losetup -f --show dev.img 2>/dev/null)
 if [ -b "$loop" ]; then
     fails "a block device needs consent" 1 "-n writes into" "$LAMINA" convert -O raw disk.img "$loop"
     is "-n into a block device" "$LAMINA" convert -n -O raw disk.img "$loop"
     cmp -s -n "$(stat -c %s disk.img)" disk.img "$loop" && ok "content of the device" || bad "content of the device"
-    head -c 120M /dev/urandom >"$loop"
+    head -c 60M /dev/urandom >"$loop"
     is "over old data, past the page cache" "$LAMINA" convert -t none -T none --force -O raw disk.img "$loop"
     cmp -s -n "$(stat -c %s disk.img)" disk.img "$loop" && ok "old data is gone from the device" || bad "old data is gone from the device"
     is "qcow2 on a block device" "$LAMINA" convert --force -O qcow2 disk.img "$loop"
