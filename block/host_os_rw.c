@@ -16,6 +16,7 @@
 
 /* Writes of this size and more are worth a thread each. */
 #define LARGE_WRITE (128 * KiB)
+#define WRITE_STEP  (256 * KiB)
 
 /* --- one system call -------------------------------------------------------------------------- */
 
@@ -151,11 +152,21 @@ static int read_job(void *arg)
     return 0;
 }
 
+/* In steps: one call of 2 MiB makes the kernel take a folio of that size, which in a virtual
+ * machine that gives free memory back to its host is first-touched memory (measured: 2.0 s instead
+ * of 0.3 for 700 MiB). */
 static int write_job(void *arg)
 {
     struct rw_job *job = arg;
+    bool direct = job->f->pub.flags & HOST_DIRECT;
+    uint64_t step = direct ? job->v->bytes : WRITE_STEP;
+    int rc = 0;
 
-    return os_write_block(job->f, job->offset, job->v);
+    for (uint64_t at = 0; at < job->v->bytes && rc == 0; at += step) {
+        struct vec part = vec_slice(job->v, at, MIN(step, job->v->bytes - at));
+        rc = os_write_block(job->f, job->offset + at, &part);
+    }
+    return rc;
 }
 
 int64_t co_os_read(struct host_file *pub, uint64_t offset, const struct vec *to)

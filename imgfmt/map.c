@@ -258,8 +258,10 @@ static int co_fill_table(struct map *m, uint64_t from, uint64_t to)
     return 0;
 }
 
+/* A table that was replaced, until the change is durable. */
 struct table_release {
     struct meta_deferred deferred;
+    struct table_release *next; /* all there are, to be freed with the map */
     struct map *map;
     uint64_t offset;
 };
@@ -267,8 +269,12 @@ struct table_release {
 static void co_release_old_table(struct meta_deferred *d)
 {
     struct table_release *r = container_of(d, struct table_release, deferred);
+    struct table_release **link = &r->map->priv->table_releases;
     co_blk_quiesce(r->map->dev);
     r->map->format->co_release_table(r->map, r->offset);
+    while (*link != r)
+        link = &(*link)->next;
+    *link = r->next;
     mem_free(r);
 }
 
@@ -294,6 +300,8 @@ static int co_replace_table(struct map *m, struct meta_page *root, uint64_t tabl
         release->map = m;
         release->offset = old;
         release->deferred.co_fn = co_release_old_table;
+        release->next = m->priv->table_releases;
+        m->priv->table_releases = release;
         meta_defer(m->meta, &take(release)->deferred);
     }
     return 0;
@@ -715,6 +723,10 @@ void co_map_detach(struct map *m)
         return;
     while (p->releases)
         release_free(p->releases);
+    for (struct table_release *r = p->table_releases, *next; r; r = next) {
+        next = r->next;
+        mem_free(r);
+    }
     map_free_unpacked(m);
     mem_free(p->index);
     mem_free(take(m->priv));

@@ -53,6 +53,7 @@ struct map_private {
     bool may_write; /* co_before_first_write has run */
     bool said_corrupt;
     struct map_release *releases, *open_release;
+    struct table_release *table_releases;
     unsigned releasing; /* releases whose grace period is over */
     struct co_queue released;
     struct map_unpacked unpacked[MAP_UNPACKED];
