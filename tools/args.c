@@ -153,6 +153,8 @@ static int unknown_option(const struct args *a)
     const char *near = nearest_option(a, word);
     if (near && a->tool->face == FACE_LAMINA)
         tool_misuse(a->tool, "unrecognized option '%s'; did you mean '--%s'?", word, near);
+    else if (near)
+        tool_misuse(a->tool, "unrecognized option '%s'\nThe nearest is '--%s'.", word, near);
     else
         tool_misuse(a->tool, "unrecognized option '%s'", word);
     return ARGS_BAD;

@@ -358,6 +358,8 @@ static int convert(struct convert *c)
         return 1;
     progress_init(&c->progress, t);
     tool_block_signals(signals);
+    signal(SIGPIPE, SIG_IGN); /* who reads the progress may go away, */
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like another */
     int rc = tool_run(t, 0, co_run, c);
     if (c->signal) { /* everything is tidied up: now end as the caller meant it */
         sigset_t set;
