@@ -142,6 +142,7 @@ equal "corruptions are reported as qemu-img does" "$(judge "$("$LAMINA" check --
     "$(judge "$(qemu-img check --output json bad.qcow2 2>/dev/null)")"
 "$LAMINA" check -q -f qcow2 bad.qcow2 >/dev/null 2>&1
 equal "with the same exit status" $? 2
-is "they are repaired" "$LAMINA" check -q -r all -f qcow2 bad.qcow2
+"$LAMINA" check -q -r all -f qcow2 bad.qcow2 >/dev/null 2>&1
+equal "they are repaired" $? 0
 is "as qemu-img agrees" qemu-img check -q bad.qcow2
 exit $failed
