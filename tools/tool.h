@@ -33,7 +33,7 @@ struct tool {
 
     /* Common options. Under lamina's own name every verb takes --host, --chain and --untrusted,
      * before the verb or after it. The others belong to the verbs that list them. */
-    const char *host_kind;             /* --host=uring|threads; NULL: the best there is */
+    const char *host_kind;             /* --host=uring|threads; NULL: host_open()'s choice */
     const char *chain_dir;             /* --chain DIR; NULL: none */
     bool untrusted;                    /* --untrusted */
     bool force_share;                  /* -U */
@@ -110,9 +110,11 @@ bool tool_add_object(struct tool *t, const char *text);
     {                                                            \
         'q', "quiet", NULL, "print nothing but errors", 0, false \
     }
-#define ARG_PROGRESS                                    \
-    {                                                   \
-        'p', NULL, NULL, "show how far it is", 0, false \
+/* QEMU knows only the letter; a long name there would make abbreviations ambiguous. */
+#define ARG_PROGRESS                                                   \
+    {'p', "progress", NULL, "show how far it is", FACE_LAMINA, false}, \
+    {                                                                  \
+        'p', NULL, NULL, "show how far it is", FACE_IMG, false         \
     }
 #define ARG_OUTPUT                                                                          \
     {                                                                                       \
