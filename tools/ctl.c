@@ -174,20 +174,12 @@ static int ask(struct tool *t, int count, char **words)
 
 static int ctl_main(struct tool *t, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, count;
+    struct command_line line = {.argc = argc, .argv = argv};
+    int id = args_read(t, &line);
 
-    if (args_init(&a, t, argc, argv) < 0)
-        return 1;
-    while ((id = args_next(&a, &value)) >= 0)
-        ;
-    count = args_operands(&a, &words);
-    args_drop(&a);
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
-    return ask(t, count, words);
+    return ask(t, line.argc, line.argv);
 }
 
 const struct command ctl_command = {
