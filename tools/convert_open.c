@@ -54,6 +54,7 @@ static int co_open_sources(struct convert *c)
                               .format = c->format,
                               .image_opts = c->image_opts,
                               .cache = c->source_cache,
+                              .deny_writers = true,
                               .trust = TRUST_READ};
         TRY(co_image_open(t, &image, &s->dev, &c->task.error));
         if (c->snapshot)

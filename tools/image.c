@@ -47,6 +47,25 @@ static int co_open(struct tool *t, const struct image *i, struct resolver *r,
     return co_resolver_open_opts(r, i->text, flags, out, e);
 }
 
+/* In the face a raw file that somebody writes is read all the same, as by QEMU 7.2, where only
+ * convert denies writers. Of other formats the tables would change meanwhile. */
+static int co_open_raw_in_use(struct tool *t, const struct image *i, struct resolver *r,
+                              struct blk_device **out)
+{
+    struct image shared = *i;
+    struct blk_error ignored = {0};
+
+    if (t->face != FACE_IMG || i->deny_writers || i->flags & BLK_OPEN_WRITE)
+        return -EAGAIN;
+    shared.flags |= BLK_OPEN_FORCE_SHARE;
+    TRY(co_open(t, &shared, r, out, &ignored));
+    if ((*out)->driver->is_filter) /* it has no tables of its own */
+        return 0;
+    (void)!co_blk_close(*out, NULL);
+    *out = NULL;
+    return -EAGAIN;
+}
+
 int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
                   struct blk_error *e)
 {
@@ -54,6 +73,10 @@ int co_image_open(struct tool *t, const struct image *i, struct blk_device **out
     *out = NULL;
     TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
     int rc = co_open(t, i, &r, out, e);
+    if (rc == -EAGAIN && co_open_raw_in_use(t, i, &r, out) == 0) {
+        *e = (struct blk_error){0};
+        rc = 0;
+    }
     resolver_drop(&r);
     if (rc < 0)
         face_words(t, i, e);
