@@ -3,7 +3,7 @@
 #include "tests/lib/toy_units.h"
 
 #define MAGIC       0x7374696e752d796fULL
-#define FOOTER      0x726574746f6f66ULL
+#define FOOTER      0x7265746f6f66ULL /* "footer" */
 #define RANK_HEADER 0
 #define RANK_TABLE  1
 #define RANK_ROOT   2
