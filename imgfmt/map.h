@@ -71,6 +71,7 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool keeps_all;      /* static: all space is owned and stays so; discard does nothing */
 };
 
 struct map_update {
@@ -79,6 +80,7 @@ struct map_update {
 };
 
 struct map;
+struct map_units;
 
 /* What a format brings. NULL members have the stated default. */
 struct map_format {
@@ -142,6 +144,7 @@ struct map {
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
                                    co_map_detach() */
     void *state;                /* the format's */
+    struct map_units *units;    /* map_units.h: the format's too; NULL: it keeps space itself */
     bool fresh;
     uint64_t cluster_bytes;   /* derived */
     struct map_private *priv; /* the engine's: index, locks, readers in flight, unpack cache */

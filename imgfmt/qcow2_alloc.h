@@ -52,5 +52,7 @@ must_use int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at)
 /* Gives the refcount table more entries. Lets go of alloc and takes it again: look again at
  * everything. */
 must_use int co_qcow2_grow_table(struct qcow2 *q);
+/* The header names other counts: what the allocator remembers of the old ones is worth nothing. */
+void qcow2_forget_counts(struct qcow2 *q);
 
 #endif
