@@ -11,6 +11,8 @@ const struct blk_driver *const blk_drivers[] = {
     &vdi_driver,
     &qcow1_driver,
     &bochs_driver,
+    &cloop_driver,
+    &dmg_driver,
     &raw_driver,
     /* not formats */
     &file_driver,
