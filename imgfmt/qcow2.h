@@ -20,6 +20,7 @@
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
+ *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
  *   qcow2_inner.c     a snapshot as a device
  *   qcow2_info.c      facts for people and JSON
