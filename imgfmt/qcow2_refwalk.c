@@ -229,7 +229,8 @@ static int co_walk(struct qcow2 *q, struct walk *w)
     return rc;
 }
 
-/* The entry at @data, COPIED and all; the second half of long entries says nothing of places. */
+/* The first word of the entry at @data, COPIED and all; the bitmap behind it in a long one says
+ * nothing of places. */
 static uint64_t entry_bits(const uint8_t *data)
 {
     be64 raw;
@@ -372,7 +373,7 @@ static int co_refer_entry(struct counting *c, uint64_t bits, bool *flag)
 
     if (bits == 0)
         return 0;
-    TRY(qcow2_entry_decode(bits, h->cluster_bits, h->version, &e));
+    TRY(qcow2_entry_decode(h, (struct qcow2_bits){bits, 0}, &e));
     if (e.state != MAP_PACKED) {
         *flag |= e.copied && e.offset;
         return e.offset ? co_refer(c, e.offset >> h->cluster_bits) : 0;
@@ -476,8 +477,8 @@ static int co_set_table(struct walk *w, struct table *t)
         uint64_t bits = entry_bits(t->data + i), count;
         struct qcow2_entry e;
         if (bits == 0 || bits & QCOW2_COPIED ||
-            qcow2_entry_decode(bits, h->cluster_bits, h->version, &e) < 0 ||
-            e.state == MAP_PACKED || !e.offset)
+            qcow2_entry_decode(h, (struct qcow2_bits){bits, 0}, &e) < 0 || e.state == MAP_PACKED ||
+            !e.offset)
             continue;
         TRY(co_qcow2_count(q, e.offset >> h->cluster_bits, &count));
         if (count != 1)
