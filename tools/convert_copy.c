@@ -80,15 +80,15 @@ static int co_read(struct convert *c, uint64_t offset, uint8_t *to, uint64_t byt
 
 static int read_failed(struct convert *c, int rc, uint64_t offset)
 {
-    if (c->error.rc == 0)
-        err_errno(&c->error, rc, "error while reading at byte %" PRIu64, offset);
+    if (c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while reading at byte %" PRIu64, offset);
     return rc;
 }
 
 static int write_failed(struct convert *c, int rc, uint64_t offset)
 {
-    if (c->error.rc == 0)
-        err_errno(&c->error, rc, "error while writing at byte %" PRIu64, offset);
+    if (c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while writing at byte %" PRIu64, offset);
     return rc;
 }
 
@@ -141,7 +141,7 @@ static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
 {
     uint8_t *buf = buf_get(bytes);
     if (!buf)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     int rc = co_read(c, offset, buf, bytes);
     if (rc < 0)
         read_failed(c, rc, offset);
@@ -233,7 +233,7 @@ static int co_piece(void *arg)
     else
         rc = co_probe_and_copy(c, p->offset, p->bytes);
     if (rc == 0)
-        rc = co_job_step(&c->job, p->bytes);
+        rc = co_job_step(&c->task.job, p->bytes);
     p->busy = false;
     return rc;
 }
@@ -280,7 +280,7 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     struct blk_device *base = c->backing ? blk_child(s->dev, "backing") : NULL;
     int rc = co_blk_map_chain(s->dev, base, offset - s->start, left, &ext, &depth);
     if (rc < 0) {
-        err_errno(&c->error, rc, "error while reading block status at byte %" PRIu64, offset);
+        err_errno(&c->task.error, rc, "error while reading block status at byte %" PRIu64, offset);
         return rc;
     }
     *bytes = ext.bytes;
@@ -294,9 +294,9 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
 /* Counts bytes that cost nothing: they do not use up a speed limit. */
 static void pass(struct convert *c, uint64_t bytes)
 {
-    c->job.done += bytes;
-    if (c->job.on_event)
-        c->job.on_event(&c->job);
+    c->task.job.done += bytes;
+    if (c->task.job.on_event)
+        c->task.job.on_event(&c->task.job);
 }
 
 static void give_run(struct copy *k)
@@ -343,7 +343,7 @@ static int co_walk(struct copy *k)
         enum kind kind;
         uint64_t bytes;
         TRY(co_status(c, at, &kind, &bytes));
-        if (c->job.cancel_asked)
+        if (c->task.job.cancel_asked)
             return -ECANCELED;
         uint64_t end = at + bytes;
         if (kind != KIND_DATA && end < c->size)
@@ -360,12 +360,11 @@ static int co_walk(struct copy *k)
     return 0;
 }
 
-int co_convert_copy(struct job *j, struct blk_error *e)
+int co_convert_copy(struct convert *c)
 {
-    struct convert *c = j->arg;
     struct copy *k = mem_zalloc(sizeof(*k));
     if (!k)
-        return err_set(e, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     k->c = c;
     k->piece_bytes = MAX(c->read_always ? MEMORY_PIECE : PIECE_BYTES, c->unit);
     co_group_init(&k->group, MIN(c->in_flight, MAX_FLIGHT));
@@ -376,9 +375,7 @@ int co_convert_copy(struct job *j, struct blk_error *e)
     mem_free(k);
     if (rc == 0)
         rc = done;
-    if (rc < 0 && c->error.rc == 0)
-        err_errno(&c->error, rc, "error while converting");
-    if (rc < 0 && e)
-        *e = c->error;
+    if (rc < 0 && c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while converting");
     return rc;
 }
