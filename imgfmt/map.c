@@ -749,9 +749,10 @@ int map_attach(struct map *m, struct blk_error *e)
     assert(!s->piece_bits || 1U << (s->cluster_bits - s->piece_bits) == MAP_PIECES);
     assert(s->levels == 1 || (is_pow2(s->table_entries) && s->table_bytes % page_bytes == 0 &&
                               s->table_bytes == s->table_entries * s->entry_bytes));
-    if (s->root_offset % page_bytes)
+    /* A root is looked into entry by entry, a flat table page by page. */
+    if (s->root_offset % (s->levels == 1 ? page_bytes : s->root_entry_bytes))
         return err_set(e, -EINVAL, "the table at %" PRIu64 " is not aligned to %u bytes",
-                       s->root_offset, page_bytes);
+                       s->root_offset, s->levels == 1 ? page_bytes : s->root_entry_bytes);
     m->priv = mem_zalloc(sizeof(*m->priv));
     if (!m->priv)
         return err_set(e, -ENOMEM, "out of memory");
