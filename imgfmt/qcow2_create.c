@@ -174,7 +174,7 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     if (l->backing_name && l->preallocation != PRE_OFF && !qcow2_extended(h))
         return err_set(e, -EINVAL,
                        "Backing file and preallocation can only be used at the same "
-                       "time if extended_l2 is enabled");
+                       "time if extended_l2 is on");
     l->zero_entries =
         l->preallocation == PRE_METADATA && h->version >= 3 && !c->file->limits.fresh_reads_zero;
     if (qcow2_extended(h)) /* behind a backing file the space is kept, and nothing lies there yet */

@@ -96,6 +96,73 @@ int co_image_close(struct blk_device *dev, int rc, struct blk_error *e)
     return closed;
 }
 
+/* The snapshot of @list that @told means; NULL: there is none. */
+static const struct blk_snapshot *find_snapshot(const struct blk_snapshot *list, size_t count,
+                                                const char *told)
+{
+    static const char id_key[] = "snapshot.id=", name_key[] = ",snapshot.name=";
+    const char *id = NULL, *name = NULL;
+    size_t id_bytes = 0;
+
+    if (strncmp(told, id_key, strlen(id_key)) == 0) {
+        id = told + strlen(id_key);
+        name = strstr(id, name_key);
+        id_bytes = name ? (size_t)(name - id) : strlen(id);
+        name = name ? name + strlen(name_key) : NULL;
+    } else if (strncmp(told, name_key + 1, strlen(name_key) - 1) == 0) {
+        name = told + strlen(name_key) - 1;
+    } else { /* either, an id before a name */
+        const struct blk_snapshot *s = blk_snapshot_by_id(list, count, told);
+        if (s)
+            return s;
+        name = told;
+    }
+    for (size_t i = 0; i < count; i++)
+        if ((!id || (strlen(list[i].id) == id_bytes && memcmp(list[i].id, id, id_bytes) == 0)) &&
+            (!name || strcmp(list[i].name, name) == 0))
+            return &list[i];
+    return NULL;
+}
+
+static int snapshot_failed(const struct tool *t, const struct blk_device *dev, int rc,
+                           struct blk_error *e)
+{
+    if (t->face != FACE_LAMINA && rc == -ENOTSUP)
+        return err_set(e, rc,
+                       "Failed to load snapshot: Block format '%s' used by device '' does not "
+                       "support temporarily loading internal snapshots",
+                       dev->driver->name);
+    if (t->face != FACE_LAMINA)
+        return err_set(e, rc, "Failed to load snapshot: Can't find snapshot");
+    return rc;
+}
+
+int co_image_snapshot(const struct tool *t, const char *told, struct blk_device **dev,
+                      struct blk_error *e)
+{
+    struct blk_snapshot *list;
+    struct blk_device *inner = NULL;
+    size_t count;
+    int rc = co_blk_snapshot_list(*dev, &list, &count, e);
+    if (rc < 0)
+        return snapshot_failed(t, *dev, rc, e);
+    const struct blk_snapshot *s = find_snapshot(list, count, told);
+    auto_free char *name = s ? mem_printf("@id=%s", s->id) : NULL;
+    bool found = s != NULL;
+    blk_snapshots_drop(list, count);
+    if (!found)
+        rc = err_set(e, -ENOENT, "%s holds no snapshot %s", (*dev)->name, told);
+    else if (!name)
+        rc = err_set(e, -ENOMEM, "out of memory");
+    else
+        rc = co_blk_inner_open(*dev, name, &inner, e);
+    if (rc < 0)
+        return snapshot_failed(t, *dev, rc, e);
+    rc = co_blk_close(*dev, e); /* the snapshot keeps it open */
+    *dev = inner;
+    return rc;
+}
+
 char *image_beside(const char *image, const char *name)
 {
     const char *slash = strrchr(image, '/');

@@ -313,8 +313,11 @@ class Case:
         if top.snapshots and not top.v3:
             return False
         size = -(-self.random_size() // 512) * 512
-        run(who, "resize", "-q", "-f", "qcow2", *(["--shrink"] if size < top.size else []), top.name, str(size))
-        old = top.size
+        old, shrink = top.size, ["--shrink"] if size < top.size else []
+        # QEMU 7.2 cannot hide a longer backing image's bytes in version 2, which has no zero clusters.
+        cannot = who == THEIRS and not top.v3 and top.backing
+        if run(who, "resize", "-q", "-f", "qcow2", *shrink, top.name, str(size), ok=(0, 1) if cannot else (0,)):
+            return True
         del top.data[size:]
         top.data.extend(bytes(max(0, size - old)))
         for b in top.bitmaps.values():
