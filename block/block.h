@@ -137,7 +137,7 @@ struct blk_bitmap {
     bool foreign;         /* has features that are not known here: kept, can only be removed */
 };
 enum blk_bitmap_action {
-    BLK_BITMAP_ADD, /* enabled, nothing dirty */
+    BLK_BITMAP_ADD, /* nothing dirty; enabled */
     BLK_BITMAP_REMOVE,
     BLK_BITMAP_CLEAR, /* nothing dirty */
     BLK_BITMAP_ENABLE,
@@ -149,6 +149,7 @@ struct blk_bitmap_change {
     enum blk_bitmap_action action;
     const char *name;
     uint64_t granularity;      /* add; 0: the format's choice */
+    bool disabled;             /* add: it does not record yet */
     struct blk_device *source; /* merge: whose; may be the device itself */
     const char *source_name;
 };

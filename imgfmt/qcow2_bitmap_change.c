@@ -118,7 +118,6 @@ static int co_add(struct change *c)
 {
     const char *name = c->wanted->name;
     struct qcow2_bitmap b = {.type = QCOW2_BITMAP_DIRTY,
-                             .flags = QCOW2_BITMAP_AUTO,
                              .name = name,
                              .name_bytes = (uint16_t)strlen(name)};
     struct qcow2_bits clean;
@@ -136,9 +135,10 @@ static int co_add(struct change *c)
         return err_errno(c->e, rc, "cannot make a bitmap");
     rc = co_store_row(c, &clean);
     mem_free(clean.words);
-    if (rc == 0 && (rc = enable(c, true)) < 0)
-        err_errno(c->e, rc, "cannot make a bitmap");
-    return rc;
+    if (rc < 0 || c->wanted->disabled)
+        return rc;
+    rc = enable(c, true);
+    return rc < 0 ? err_errno(c->e, rc, "cannot make a bitmap") : 0;
 }
 
 static int co_remove(struct change *c)
