@@ -269,6 +269,9 @@ struct blk_driver {
      * it has. -ENOSPC: there is no room for the name. */
     int (*co_change_backing)(struct blk_device *dev, const char *name, const char *format,
                              struct blk_error *e);
+    /* Moves what the image holds to the front of its file and truncates that. Durable when it
+     * returns; a crash leaves the same contents in a file of any length between. */
+    int (*co_compact)(struct blk_device *dev, struct blk_error *e);
     /* Changes what can be changed of an existing image: @opts are parsed with amend_options, those
      * given count. Durable when it returns. */
     const struct opt_desc *amend_options; /* NULL: nothing can be */
@@ -415,6 +418,7 @@ must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct bl
 must_use int co_blk_make_empty(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
                                    struct blk_error *e);
+must_use int co_blk_compact(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */
 must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure *m,

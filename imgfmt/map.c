@@ -279,11 +279,12 @@ static void co_release_old_table(struct meta_deferred *d)
 }
 
 /* Puts a new table where @root's entry says @old (0: none). */
-static int co_replace_table(struct map *m, struct meta_page *root, uint64_t table, uint64_t old)
+static int co_replace_table(struct map *m, struct meta_page *root, uint64_t table, uint64_t old,
+                            bool let_go)
 {
     uint64_t offset;
-    auto_free struct table_release *release = old ? mem_zalloc(sizeof(*release)) : NULL;
-    if (old && !release)
+    auto_free struct table_release *release = old && let_go ? mem_zalloc(sizeof(*release)) : NULL;
+    if (old && let_go && !release)
         return -ENOMEM;
     TRY(m->format->co_place_table(m, &offset));
     int rc = co_fill_table(m, old, offset);
@@ -317,7 +318,41 @@ static int co_make_table(struct map *m, uint64_t number)
     bool shared;
     int rc = root_entry(m, root, table, &offset, &shared);
     if (rc == 0 && (offset == 0 || shared))
-        rc = co_replace_table(m, root, table, offset);
+        rc = co_replace_table(m, root, table, offset, true);
+    meta_put(m->meta, root);
+    return rc;
+}
+
+int co_map_table(struct map *m, uint64_t number, uint64_t *offset)
+{
+    struct meta_page *root;
+    bool shared;
+    TRY(co_root_page(m, number, &root));
+    int rc = root_entry(m, root, number, offset, &shared);
+    meta_put(m->meta, root);
+    return rc;
+}
+
+static int co_drop_table(struct map *m, struct meta_page *root, uint64_t table)
+{
+    uint64_t at = m->shape.root_offset + table * m->shape.root_entry_bytes;
+    TRY(meta_touch(m->meta, root));
+    m->format->root_encode(m, 0, root->data + at % m->priv->page_bytes);
+    meta_unpublish_all(m->meta);
+    return 0;
+}
+
+int co_map_table_anew(struct map *m, uint64_t number, bool drop, bool release)
+{
+    struct meta_page *root;
+    bool shared;
+    uint64_t offset;
+    with_lock(&m->priv->new_tables);
+    TRY(co_root_page(m, number, &root));
+    int rc = root_entry(m, root, number, &offset, &shared);
+    if (rc == 0)
+        rc = drop ? co_drop_table(m, root, number)
+                  : co_replace_table(m, root, number, offset, release);
     meta_put(m->meta, root);
     return rc;
 }
@@ -638,6 +673,11 @@ int co_map_will_write(struct map *m)
     return 0;
 }
 
+void map_write_ended(struct map *m)
+{
+    __atomic_store_n(&m->priv->may_write, false, __ATOMIC_SEQ_CST);
+}
+
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
@@ -691,9 +731,10 @@ int map_attach(struct map *m, struct blk_error *e)
     assert(s->levels == 1 || s->levels == 2);
     assert(s->levels == 1 || (is_pow2(s->table_entries) && s->table_bytes % page_bytes == 0 &&
                               s->table_bytes == s->table_entries * s->entry_bytes));
-    if (s->root_offset % page_bytes)
+    /* A root is looked into entry by entry, a flat table page by page. */
+    if (s->root_offset % (s->levels == 1 ? page_bytes : s->root_entry_bytes))
         return err_set(e, -EINVAL, "the table at %" PRIu64 " is not aligned to %u bytes",
-                       s->root_offset, page_bytes);
+                       s->root_offset, s->levels == 1 ? page_bytes : s->root_entry_bytes);
     m->priv = mem_zalloc(sizeof(*m->priv));
     if (!m->priv)
         return err_set(e, -ENOMEM, "out of memory");

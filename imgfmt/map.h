@@ -64,6 +64,8 @@ struct map_shape {
     uint8_t root_entry_bytes; /* levels 2 */
     uint64_t root_offset;     /* of the root, or of the flat table */
     uint64_t root_entries;
+    uint32_t lead_bytes; /* of the format's own right before each cluster's data, that belong to its
+                            place and move with it (VHD: the bitmap) */
     bool no_zero_cells; /* entries cannot say MAP_ZERO (qcow2 version 2): where something is behind,
                            zeroes are written as data; else a hole will do */
     bool zero_keeps_space; /* MAP_ZERO with an offset can be said: space stays allocated under it */
@@ -71,6 +73,7 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool keeps_all;      /* static: all space is owned and stays so; discard does nothing */
 };
 
 struct map_update {
@@ -79,6 +82,7 @@ struct map_update {
 };
 
 struct map;
+struct map_units;
 
 /* What a format brings. NULL members have the stated default. */
 struct map_format {
@@ -142,6 +146,7 @@ struct map {
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
                                    co_map_detach() */
     void *state;                /* the format's */
+    struct map_units *units;    /* map_units.h: the format's too; NULL: it keeps space itself */
     bool fresh;
     uint64_t cluster_bytes;   /* derived */
     struct map_private *priv; /* the engine's: index, locks, readers in flight, unpack cache */
@@ -186,6 +191,18 @@ must_use int co_map_move(struct map *m, uint64_t cluster, const struct map_cell 
 must_use int map_reshape(struct map *m, const struct map_shape *shape);
 /* Makes sure co_before_first_write ran; every path that changes anything calls it first. */
 must_use int co_map_will_write(struct map *m);
+/* The next change of anything calls co_before_first_write again. Drained, all written back. */
+void map_write_ended(struct map *m);
+/* Changes one cell; what it pointed at before is not released: for entries that own nothing. */
+must_use int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now);
+/* As co_map_put() with a copy of @from's data at @to, durable before. */
+must_use int co_map_put_copy(struct map *m, uint64_t cluster, uint64_t from,
+                             const struct map_cell *to);
+/* Levels 2: the offset of table @number, 0: there is none. -EIO marks the image corrupt. */
+must_use int co_map_table(struct map *m, uint64_t number, uint64_t *offset);
+/* Levels 2: the root entry becomes none (@drop), or names a new table that holds what the old one
+ * did. What it named before is released only with @release. */
+must_use int co_map_table_anew(struct map *m, uint64_t number, bool drop, bool release);
 /* Nothing may be written any more: tells the waist (blk_mark_corrupt) and, through @sentence, a
  * person once. */
 void map_corrupt(struct map *m, const char *sentence);

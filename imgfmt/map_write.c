@@ -362,15 +362,19 @@ int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place 
 
 /* --- moving --- */
 
-static int co_copy_bytes(struct map *m, uint64_t from, uint64_t to, uint64_t bytes)
+/* The data of one cluster, and what leads it. */
+static int co_copy_cluster(struct map *m, uint64_t from, uint64_t to)
 {
+    uint64_t bytes = m->cluster_bytes + m->shape.lead_bytes;
+    from -= m->shape.lead_bytes;
+    to -= m->shape.lead_bytes;
     uint64_t step = MIN(bytes, 1 * MiB);
     uint8_t *buffer = buf_get(step);
     int rc = buffer ? 0 : -ENOMEM;
     for (uint64_t done = 0; done < bytes && rc == 0; done += step) {
         struct vec v = VEC_BUF(buffer, MIN(step, bytes - done));
-        rc = co_map_read_cell(m, 0, &(struct map_cell){.state = MAP_DATA, .offset = from + done}, 0,
-                              &v);
+        struct map_cell there = {.state = MAP_DATA, .offset = from + done};
+        rc = co_map_read_cell(m, 0, &there, 0, &v);
         if (rc == 0)
             rc = co_blk_write(m->data, to + done, &v, 0);
     }
@@ -384,7 +388,7 @@ static int co_move_locked(struct map *m, struct meta_page *page, struct map_upda
     TRY(map_entry_get(m, page, u->cluster, &u->old));
     if (!map_in_place(&u->old))
         return -EINVAL;
-    TRY(co_copy_bytes(m, u->old.offset, u->now.offset, m->cluster_bytes));
+    TRY(co_copy_cluster(m, u->old.offset, u->now.offset));
     meta_data_before(m->meta, m->format->table_rank);
     return co_map_change(m, page, u, 1, true);
 }
@@ -404,4 +408,30 @@ int co_map_move(struct map *m, uint64_t cluster, const struct map_cell *to)
     }
     co_range_unlock(&m->priv->writers, &hold);
     return rc;
+}
+
+static int co_put(struct map *m, uint64_t cluster, uint64_t from, const struct map_cell *now)
+{
+    /* Said to have been a hole, so nothing is let go of. */
+    struct map_update u = {.cluster = cluster, .now = *now};
+    struct meta_page *page;
+    uint64_t covered;
+    if (from)
+        TRY(co_copy_cluster(m, from, now->offset));
+    TRY(co_map_page_to_write(m, cluster, &page, &covered));
+    if (from)
+        meta_data_before(m->meta, m->format->table_rank);
+    int rc = co_map_change(m, page, &u, 1, false);
+    meta_put(m->meta, page);
+    return rc;
+}
+
+int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now)
+{
+    return co_put(m, cluster, 0, now);
+}
+
+int co_map_put_copy(struct map *m, uint64_t cluster, uint64_t from, const struct map_cell *to)
+{
+    return co_put(m, cluster, from, to);
 }

@@ -191,6 +191,8 @@ int co_map_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
 {
     struct map *m = dev->state;
     struct co_range_hold hold;
+    if (m->shape.keeps_all)
+        flags &= ~(unsigned)BLK_MAY_UNMAP;
     struct zeroing z = {m, flags & BLK_MAY_UNMAP ? FREE_ZERO : KEEP_ZERO, flags};
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, offset + bytes);
@@ -209,7 +211,7 @@ int co_map_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     uint64_t end = offset + bytes;
     uint64_t first = (offset + mask) >> m->shape.cluster_bits;
     uint64_t last = (end == m->shape.size ? end + mask : end) >> m->shape.cluster_bits;
-    if (first >= last)
+    if (first >= last || m->shape.keeps_all)
         return 0;
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, end);

@@ -13,12 +13,14 @@
  *   qcow2_rewrite.c   cluster 0 with other names and extensions, in steps that each leave a header
  *   qcow2_change.c    lets go of all contents; stands on another backing file
  *   qcow2_amend.c     another version, lazy refcounts, another size
+ *   qcow2_amend_counts.c  reference counts of another width
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
+ *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
  *   qcow2_inner.c     a snapshot as a device
  *   qcow2_bitmap.h    persistent bitmaps: qcow2_bitmap.c, _bits.c, _change.c, _table.c
@@ -386,6 +388,8 @@ must_use int co_qcow2_rewrite(struct qcow2 *q, const struct qcow2_cover *cover);
 /* qcow2_amend.c */
 extern const struct opt_desc qcow2_amend_options[];
 int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
+/* qcow2_amend_counts.c: counts of 1 << @order bits. -EINVAL: one of them does not fit. */
+must_use int co_qcow2_change_counts(struct qcow2 *q, uint32_t order, struct blk_error *e);
 /* qcow2_change.c, qcow2_resize.c */
 int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char *format,

@@ -17,6 +17,7 @@
  * A crash before 3 leaves the old structure untouched and some bytes that nobody counts; after 3
  * the new one. Bits that ask for repair stay until 6, so a repair that was cut is begun again.
  * Nothing is rebuilt if something could not be read: what it refers to would look free. */
+#include "imgfmt/qcow2_alloc.h"
 #include "imgfmt/qcow2_check.h"
 
 #define INDEXES_MAX (QCOW2_MAX_REFTABLE / 8)
@@ -219,19 +220,6 @@ static int co_write_all(struct rebuild *r)
     return co_blk_flush(k->q->map.file);
 }
 
-/* What the allocator remembers of the old counts. Caller holds alloc. */
-static void forget_counts(struct qcow2 *q)
-{
-    q->memo_block = 0;
-    q->table_seq++;
-    q->next = UINT64_MAX;
-    q->scan = 0;
-    q->pack_at = 0;
-    q->file_bytes = q->map.file->size;
-    qcow2_runs_drop(&q->free);
-    q->guard.built = false;
-}
-
 static int co_switch(struct rebuild *r)
 {
     struct qcow2_checker *k = r->k;
@@ -243,7 +231,7 @@ static int co_switch(struct rebuild *r)
     {
         with_lock(&q->alloc);
         TRY(co_qcow2_put_header(q, &h));
-        forget_counts(q);
+        qcow2_forget_counts(q);
     }
     TRY(co_qcow2_check_each(k, old.refcount_table_offset,
                             (uint64_t)old.refcount_table_clusters << (old.cluster_bits - 3),

@@ -5,7 +5,7 @@
 #define TOOLS_CONVERT_H
 
 #include "tools/make.h"
-#include "tools/progress.h"
+#include "tools/task.h"
 
 struct convert_source {
     struct blk_device *dev;
@@ -20,10 +20,8 @@ struct convert_drop {
 };
 
 struct convert {
+    struct task task;
     struct make make; /* the target */
-    struct job job;
-    struct progress progress;
-    struct blk_error error;
 
     /* told */
     char **names;
@@ -34,7 +32,6 @@ struct convert {
     bool compress, into, target_is_zero, sync, offload, help;
     bool sparse_told;
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
-    uint64_t rate;
     struct convert_drop drop;
     unsigned in_flight;
 
@@ -45,14 +42,11 @@ struct convert {
     bool target_reads_zero; /* what is not written reads zero */
     bool read_always;       /* bytes come up: -S, -c, direct I/O, or the target takes no copies */
     uint64_t unit;          /* of the target's space: pieces begin and end there */
-    int signal;             /* that ended us; 0: none */
-    bool listening;         /* the signals' coroutine runs */
-    struct co_queue deaf;   /* its end */
 };
 
 must_use int co_convert_open(struct convert *c);
-/* The job's body: copies everything. */
-int co_convert_copy(struct job *j, struct blk_error *e);
+/* Copies everything. */
+int co_convert_copy(struct convert *c);
 /* Counts @bytes that were given out to be copied; true: time to drop what lies behind. */
 bool convert_drop_due(struct convert *c, uint64_t bytes);
 /* The copy has come to @offset. */

@@ -4,14 +4,14 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_MAX = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_MAX = ARG_LONG };
 
 static const struct arg_desc options[] = {
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'s', "start-offset", "OFFSET", "begin there", 0, false},
     {'l', "max-length", "LENGTH", "go at most this far", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_OUTPUT,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -170,45 +170,21 @@ static int co_run(void *arg)
 /* --- what is told --------------------------------------------------------------------------------
  */
 
-static int option(struct map *m, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = m->tool;
-    switch (id) {
-    case 'f':
-        m->image.format = value;
-        return 0;
-    case 's':
-        return size_told(t, "start offset", value, &m->start) ? 0 : ARGS_BAD;
-    case 'l':
-        return size_told(t, "max length", value, &m->length) ? 0 : ARGS_BAD;
-    case ARG_IMAGE_OPTS:
-        m->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
+    struct map *m = verb;
+    bool start = id == 's';
+    return size_told(m->tool, start ? "start offset" : "max length", value,
+                     start ? &m->start : &m->length)
+               ? 0
+               : ARGS_BAD;
 }
 
 static int parse(struct map *m, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, m->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(m, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 1) {
-        tool_misuse(m->tool, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    m->image.text = words[0];
-    return ARGS_END;
+    const struct arg_place places[] = {IMAGE_PLACES(&m->image), {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, m};
+    return image_read(m->tool, &line, &m->image);
 }
 
 static int run(struct tool *t, int argc, char **argv)

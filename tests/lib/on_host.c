@@ -65,7 +65,7 @@ void co_close_ok(struct blk_device *dev)
     }
 }
 
-uint64_t next_random(uint64_t *state)
+TEST_LOOP uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
@@ -73,7 +73,7 @@ uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-void fill_random(uint64_t *state, void *to, size_t bytes)
+TEST_LOOP void fill_random(uint64_t *state, void *to, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)
         ((uint8_t *)to)[i] = (uint8_t)(next_random(state) >> 32 | 1);

@@ -519,6 +519,27 @@ END_TEST
 
 /* --- clock and randomness --------------------------------------------------------------------- */
 
+START_TEST(the_environment_names_a_host)
+{
+    const char *before = getenv(HOST_VARIABLE);
+    auto_free char *kept = mem_strdup(before ? before : "");
+    struct host *h;
+
+    setenv(HOST_VARIABLE, "threads", 1);
+    ck_assert_int_eq(host_open(NULL, &h), 0);
+    ck_assert_str_eq(host_name(h), "threads");
+    host_close(h);
+    setenv(HOST_VARIABLE, "pigeon", 1);
+    ck_assert_int_eq(host_open(NULL, &h), -ENOTSUP);
+    ck_assert_int_eq(host_open("threads", &h), 0); /* what is said goes before */
+    host_close(h);
+    setenv(HOST_VARIABLE, "", 1);
+    ck_assert_int_eq(host_open(NULL, &h), 0);
+    host_close(h);
+    setenv(HOST_VARIABLE, kept, 1);
+}
+END_TEST
+
 START_TEST(the_date_can_be_set_and_uuids_differ)
 {
     struct host *h;
@@ -555,6 +576,7 @@ int main(void)
     tcase_add_loop_test(tc, only_files_and_disks_are_opened, 0, n);
     tcase_add_loop_test(tc, beneath_means_beneath, 0, n);
     tcase_add_loop_test(tc, locks_exclude_and_name_their_holder, 0, n);
+    tcase_add_test(tc, the_environment_names_a_host);
     tcase_add_test(tc, the_date_can_be_set_and_uuids_differ);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
