@@ -110,20 +110,19 @@ static int decode(const struct map *m, const void *entry, struct map_cell *out)
 {
     const struct qcow2 *q = qcow2_of(m);
     struct qcow2_entry e;
-    be64 raw;
+    struct qcow2_bits bits = qcow2_bits_get(&q->header, entry);
 
-    memcpy(&raw, entry, sizeof(raw));
     *out = (struct map_cell){.state = MAP_HOLE};
-    uint64_t bits = be64_get(raw);
-    if (bits == 0)
+    if ((bits.entry | bits.sub) == 0)
         return 0;
-    TRY(qcow2_entry_decode(bits, q->header.cluster_bits, q->header.version, &e));
+    TRY(qcow2_entry_decode(&q->header, bits, &e));
     uint64_t bytes = e.state == MAP_PACKED ? e.packed_bytes : m->cluster_bytes;
     if ((e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
         return -EIO; /* a write there would destroy the image */
     out->state = e.state;
     out->offset = e.offset;
     out->packed_bytes = e.packed_bytes;
+    out->sub = e.sub;
     out->shared = e.offset != 0 && !e.copied && e.state != MAP_PACKED;
     return 0;
 }
@@ -136,10 +135,10 @@ static void encode(const struct map *m, const struct map_cell *cell, void *entry
         .copied = !cell->shared,
         .offset = cell->offset,
         .packed_bytes = cell->packed_bytes,
+        .sub = cell->sub,
     };
-    be64 raw = be64_of(qcow2_entry_encode(&e, q->header.cluster_bits));
 
-    memcpy(entry, &raw, sizeof(raw));
+    qcow2_bits_put(&q->header, qcow2_entry_encode(&q->header, &e), entry);
 }
 
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
@@ -291,9 +290,10 @@ static void fill_shape(const struct qcow2_header *h, struct map_shape *s)
     *s = (struct map_shape){
         .size = h->size,
         .cluster_bits = (uint8_t)h->cluster_bits,
-        .entry_bytes = 8,
+        .entry_bytes = (uint8_t)qcow2_entry_bytes(h),
+        .piece_bits = qcow2_extended(h) ? (uint8_t)(h->cluster_bits - QCOW2_SUBCLUSTER_BITS) : 0,
         .levels = 2,
-        .table_entries = 1u << (h->cluster_bits - 3),
+        .table_entries = (1u << h->cluster_bits) / qcow2_entry_bytes(h),
         .table_bytes = 1u << h->cluster_bits,
         .root_entry_bytes = 8,
         .root_offset = h->l1_offset,
@@ -307,7 +307,8 @@ static void fill_shape(const struct qcow2_header *h, struct map_shape *s)
 static uint64_t cache_bytes(const struct qcow2 *q, const struct opts *opts)
 {
     uint64_t clusters = div_up(q->header.size, q->map.cluster_bytes);
-    uint64_t all = clusters * 8 + (clusters << q->header.refcount_order) / 8 + 2 * MiB;
+    uint64_t all = clusters * qcow2_entry_bytes(&q->header) +
+                   (clusters << q->header.refcount_order) / 8 + 2 * MiB;
     uint64_t limit = MIN(all, 32 * MiB);
 
     if (opts && opts_given(opts, "cache-size")) {
@@ -347,12 +348,13 @@ void qcow2_set_limits(struct qcow2 *q)
 {
     struct blk_limits *l = &q->map.dev->limits;
     bool behind = q->map.backing || q->backing_missing;
+    unsigned sub = qcow2_extended(&q->header) ? QCOW2_SUBCLUSTER_BITS : 0;
 
     l->request_align = 1;
     l->memory_align = 1;
     l->cluster_size = (uint32_t)q->map.cluster_bytes;
-    l->zero_align = (uint32_t)q->map.cluster_bytes;
-    l->discard_granularity = q->map.cluster_bytes;
+    l->zero_align = (uint32_t)(q->map.cluster_bytes >> sub);
+    l->discard_granularity = q->map.cluster_bytes >> sub;
     l->fresh_reads_zero = !behind;
     l->discard_reads_zero = !behind;
     l->can_zero_fast = q->header.version >= 3 || !behind;

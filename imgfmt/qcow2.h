@@ -43,6 +43,8 @@
 #define QCOW2_MAX_REFTABLE     (8 * MiB)
 #define QCOW2_MAX_SNAPSHOTS    65536u
 #define QCOW2_MAX_BACKING_NAME 1023u
+#define QCOW2_SUBCLUSTER_BITS  5  /* of a cluster with an extended L2 entry: log2 of their number */
+#define QCOW2_EXTENDED_MIN     14 /* cluster_bits with extended L2 entries, at least */
 #define QCOW2_MAX_OFFSET       (1ULL << 56) /* entries hold bits 9 to 55 */
 
 enum qcow2_incompatible {
@@ -151,8 +153,17 @@ static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 {
     return 1ULL << h->cluster_bits;
 }
+static inline bool qcow2_extended(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_EXTENDED_L2;
+}
+/* Bytes of an L2 entry. */
+static inline uint32_t qcow2_entry_bytes(const struct qcow2_header *h)
+{
+    return qcow2_extended(h) ? 16 : 8;
+}
 /* L1 entries that @size virtual bytes need. */
-uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits);
+uint64_t qcow2_l1_needs(uint64_t size, const struct qcow2_header *h);
 
 /* --- entries -------------------------------------------------------------- */
 
@@ -170,11 +181,24 @@ struct qcow2_entry {
     bool copied;
     uint64_t offset;       /* 0: none; packed: any byte */
     uint32_t packed_bytes; /* up to the end of the last 512-byte sector */
+    uint64_t sub;          /* MAP_PARTIAL: as in a map_cell */
 };
+/* An L2 entry as numbers. */
+struct qcow2_bits {
+    uint64_t entry;
+    uint64_t sub; /* extended: its bitmap; else 0 */
+};
+/* Bits of an entry that is not compressed which mean nothing. */
+static inline uint64_t qcow2_l2_reserved(const struct qcow2_header *h)
+{
+    return QCOW2_L2_RESERVED | (qcow2_extended(h) ? QCOW2_ZERO : 0);
+}
+struct qcow2_bits qcow2_bits_get(const struct qcow2_header *h, const void *entry);
+void qcow2_bits_put(const struct qcow2_header *h, struct qcow2_bits bits, void *entry);
 /* -EIO: no valid image holds it. */
-int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+int qcow2_entry_decode(const struct qcow2_header *h, struct qcow2_bits bits,
                        struct qcow2_entry *out);
-uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits);
+struct qcow2_bits qcow2_entry_encode(const struct qcow2_header *h, const struct qcow2_entry *e);
 /* The offset mask of a compressed cluster's descriptor. */
 uint64_t qcow2_packed_offset_max(uint32_t cluster_bits);
 

@@ -107,7 +107,7 @@ static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
 static int co_grow_l1(struct qcow2 *q, uint64_t size)
 {
     struct qcow2_header h = q->header, old = q->header;
-    uint64_t entries = qcow2_l1_needs(size, h.cluster_bits);
+    uint64_t entries = qcow2_l1_needs(size, &h);
 
     if (entries <= h.l1_entries)
         return 0;
@@ -127,7 +127,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
     struct qcow2_header h, old;
     int rc;
 
-    if (qcow2_l1_needs(size, q->header.cluster_bits) > QCOW2_MAX_L1_BYTES / 8)
+    if (qcow2_l1_needs(size, &q->header) > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG,
                        "the image's clusters are too small for %" PRIu64 " bytes: its L1 table "
                        "would exceed 32 MiB",
@@ -206,7 +206,7 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
     if (rc == 0)
         rc = map_reshape(&q->map, &wide); /* no table stays pinned or published */
     if (rc == 0)
-        rc = co_qcow2_drop_tables(q, qcow2_l1_needs(size, h.cluster_bits));
+        rc = co_qcow2_drop_tables(q, qcow2_l1_needs(size, &h));
     if (rc < 0)
         return err_errno(e, rc, "cannot give the space behind the new end back");
     rc = qcow2_reshape(q, &q->header);

@@ -548,7 +548,7 @@ static int plan_apply(struct change *c, struct qcow2_header *h, struct blk_error
 
     if (size > INT64_MAX || size % 512)
         return err_set(e, -EINVAL, "the snapshot says it is %" PRIu64 " bytes long", size);
-    needs = qcow2_l1_needs(size, q->header.cluster_bits);
+    needs = qcow2_l1_needs(size, &q->header);
     if (needs > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "the snapshot's disk of %" PRIu64 " bytes is too large", size);
     *h = q->header;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/lib/on_host.h"
 #include "tests/lib/sweep_int.h"
 
 int sweep_on(struct host *host, unsigned workers, int (*fn)(void *arg), void *arg)
@@ -207,8 +208,7 @@ static int ask(const struct sweep_subject *s, const char *path, char *text, size
 int sweep_foreign(const struct sweep_subject *s, const struct host *host, char *text, size_t room)
 {
     char dir[200], top[240], base[240];
-    const char *tmp = getenv("TMPDIR");
-    snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", tmp && *tmp ? tmp : "/dev/shm");
+    snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", fast_folder());
     if (!mkdtemp(dir))
         return -errno;
     snprintf(top, sizeof(top), "%s/top.img", dir);
