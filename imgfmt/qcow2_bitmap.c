@@ -155,8 +155,8 @@ bool qcow2_recorded_all(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
     if (!__atomic_load_n(&q->bitmaps.armed, __ATOMIC_ACQUIRE))
         return false;
     for (const struct qcow2_dirty *d = q->bitmaps.recording; d; d = d->next)
-        if (!qcow2_bits_all(&d->bits, offset >> d->disk.granularity_bits,
-                            (offset + bytes - 1) >> d->disk.granularity_bits))
+        if (!qcow2_granules_all(&d->bits, offset >> d->disk.granularity_bits,
+                                (offset + bytes - 1) >> d->disk.granularity_bits))
             return false;
     return true;
 }
@@ -220,8 +220,8 @@ static int co_mark(struct qcow2 *q, struct qcow2_bitmap_rows *r)
         any = true;
         row->flags |= QCOW2_BITMAP_IN_USE;
         if (d->kind == QCOW2_USABLE && !d->bits.words)
-            TRY(qcow2_bits_make(&d->bits, q->header.size, d->disk.granularity_bits,
-                                q->header.cluster_bits));
+            TRY(qcow2_granules_make(&d->bits, q->header.size, d->disk.granularity_bits,
+                                    q->header.cluster_bits));
     }
     return any ? co_write_in_place(q, r) : 0;
 }
@@ -254,8 +254,8 @@ int co_qcow2_record_all(struct qcow2 *q, uint64_t offset, uint64_t bytes)
     if (unlikely(!q->bitmaps.armed))
         TRY(co_arm(q));
     for (struct qcow2_dirty *d = q->bitmaps.recording; d && bytes; d = d->next)
-        if (qcow2_bits_set(&d->bits, offset >> d->disk.granularity_bits,
-                           (offset + bytes - 1) >> d->disk.granularity_bits))
+        if (qcow2_granules_set(&d->bits, offset >> d->disk.granularity_bits,
+                               (offset + bytes - 1) >> d->disk.granularity_bits))
             d->changed = true;
     return 0;
 }
@@ -301,10 +301,10 @@ void co_qcow2_bitmap_rows_drop(struct qcow2 *q, struct qcow2_bitmap_rows *r)
 }
 
 int co_qcow2_bitmap_row_store(struct qcow2 *q, struct qcow2_bitmap_rows *r,
-                              struct qcow2_bitmap_row *row, const struct qcow2_bits *bits)
+                              struct qcow2_bitmap_row *row, const struct qcow2_granules *bits)
 {
     assert(row->stored.clusters == 0);
-    TRY(co_qcow2_bits_store(q, bits, &row->stored));
+    TRY(co_qcow2_granules_store(q, bits, &row->stored));
     co_qcow2_space_of(q, &row->d->disk, &r->old);
     row->table_offset = row->stored.at;
     row->table_entries = row->stored.table_entries;
@@ -441,7 +441,7 @@ static int co_store_one(struct qcow2 *q, struct qcow2_bitmap_rows *r, struct qco
     struct qcow2_dirty *d = row->d;
 
     if (d->changed) {
-        TRY(co_qcow2_bits_load(q, d, e));
+        TRY(co_qcow2_granules_load(q, d, e));
         int rc = co_qcow2_bitmap_row_store(q, r, row, &d->bits);
         if (rc < 0)
             return err_errno(e, rc, "cannot store bitmap '%s'", d->name);
@@ -511,14 +511,14 @@ int qcow2_bitmaps_may_resize(struct qcow2 *q, uint64_t size, struct blk_error *e
 
 /* The bits of @d for the new size, in @out; the ones that are not recording go to the file. */
 static int co_resize_one(struct qcow2 *q, struct qcow2_bitmap_rows *r, struct qcow2_bitmap_row *row,
-                         struct qcow2_bits *out)
+                         struct qcow2_granules *out)
 {
     struct qcow2_dirty *d = row->d;
     struct blk_error ignored;
     uint64_t size = r->resized->size;
 
-    TRY(co_qcow2_bits_load(q, d, &ignored));
-    TRY(qcow2_bits_make(out, size, d->disk.granularity_bits, q->header.cluster_bits));
+    TRY(co_qcow2_granules_load(q, d, &ignored));
+    TRY(qcow2_granules_make(out, size, d->disk.granularity_bits, q->header.cluster_bits));
     uint64_t kept = MIN(out->count, d->bits.count), whole = kept / 64;
     memcpy(out->words, d->bits.words, whole * 8);
     if (kept % 64)
@@ -530,12 +530,12 @@ static int co_resize_one(struct qcow2 *q, struct qcow2_bitmap_rows *r, struct qc
     return co_qcow2_bitmap_row_store(q, r, row, out);
 }
 
-static void take_bits(struct qcow2_dirty *d, struct qcow2_bits *bits)
+static void take_bits(struct qcow2_dirty *d, struct qcow2_granules *bits)
 {
     mem_free(d->bits.words);
     d->bits = *bits;
     d->changed = d->disk.flags & QCOW2_BITMAP_IN_USE;
-    *bits = (struct qcow2_bits){0};
+    *bits = (struct qcow2_granules){0};
 }
 
 int co_qcow2_bitmaps_put_size(struct qcow2 *q, const struct qcow2_header *h)
@@ -547,7 +547,7 @@ int co_qcow2_bitmaps_put_size(struct qcow2 *q, const struct qcow2_header *h)
     TRY(qcow2_bitmap_rows_begin(q, &r));
     r.resized = h;
     uint32_t count = r.count;
-    struct qcow2_bits *bits = mem_array(MAX(count, 1), sizeof(*bits));
+    struct qcow2_granules *bits = mem_array(MAX(count, 1), sizeof(*bits));
     int rc = bits ? 0 : -ENOMEM;
     for (uint32_t i = 0; rc == 0 && i < count; i++)
         rc = co_resize_one(q, &r, &r.rows[i], &bits[i]);

@@ -75,7 +75,7 @@ must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
 /* --- one bitmap in memory ------------------------------------------------- */
 
 /* One bit per granule, set with atomic operations: other workers look at them. */
-struct qcow2_bits {
+struct qcow2_granules {
     uint64_t *words; /* owned; NULL: nothing is in memory */
     uint64_t count;  /* of bits */
 };
@@ -85,22 +85,22 @@ struct qcow2_dirty {
     uint8_t *raw;
     char *name;
     enum { QCOW2_USABLE, QCOW2_INCONSISTENT, QCOW2_FOREIGN } kind;
-    struct qcow2_bits bits;
+    struct qcow2_granules bits;
     bool whole;               /* bits hold what the file holds as well */
     bool changed;             /* bits hold what the file does not */
     struct qcow2_dirty *next; /* that records */
 };
 
 /* Room for the bits of a disk of @size: none set. */
-must_use int qcow2_bits_make(struct qcow2_bits *b, uint64_t size, unsigned granularity_bits,
-                             unsigned cluster_bits);
+must_use int qcow2_granules_make(struct qcow2_granules *b, uint64_t size, unsigned granularity_bits,
+                                 unsigned cluster_bits);
 /* Sets [first, last]; true if one was not set. */
-bool qcow2_bits_set(struct qcow2_bits *b, uint64_t first, uint64_t last);
-bool qcow2_bits_all(const struct qcow2_bits *b, uint64_t first, uint64_t last);
+bool qcow2_granules_set(struct qcow2_granules *b, uint64_t first, uint64_t last);
+bool qcow2_granules_all(const struct qcow2_granules *b, uint64_t first, uint64_t last);
 /* The bit at @from, and where those like it end. */
-uint64_t qcow2_bits_run(const struct qcow2_bits *b, uint64_t from, bool *set);
+uint64_t qcow2_granules_run(const struct qcow2_granules *b, uint64_t from, bool *set);
 /* Brings what the file holds into memory, on top of what is there. */
-must_use int co_qcow2_bits_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error *e);
+must_use int co_qcow2_granules_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error *e);
 
 /* Space that a bitmap takes in the file, in clusters. */
 struct qcow2_space {
@@ -112,8 +112,8 @@ struct qcow2_stored {
     uint64_t at, clusters; /* all of it; the table is the first */
     uint32_t table_entries;
 };
-must_use int co_qcow2_bits_store(struct qcow2 *q, const struct qcow2_bits *bits,
-                                 struct qcow2_stored *out);
+must_use int co_qcow2_granules_store(struct qcow2 *q, const struct qcow2_granules *bits,
+                                     struct qcow2_stored *out);
 /* Adds what table and clusters of @b take. What cannot be read or remembered is left out: a leak.
  */
 void co_qcow2_space_of(struct qcow2 *q, const struct qcow2_bitmap *b, struct qcow2_space *s);
@@ -140,7 +140,8 @@ struct qcow2_bitmap_rows {
 must_use int qcow2_bitmap_rows_begin(struct qcow2 *q, struct qcow2_bitmap_rows *r);
 /* Writes @bits for a row; what its table took before is given back later. */
 must_use int co_qcow2_bitmap_row_store(struct qcow2 *q, struct qcow2_bitmap_rows *r,
-                                       struct qcow2_bitmap_row *row, const struct qcow2_bits *bits);
+                                       struct qcow2_bitmap_row *row,
+                                       const struct qcow2_granules *bits);
 /* Makes them the image's list, durably; on failure all is as it was. Frees @r either way. */
 must_use int co_qcow2_bitmap_publish(struct qcow2 *q, struct qcow2_bitmap_rows *r,
                                      struct blk_error *e);

@@ -9,14 +9,14 @@
  * table. */
 #include "imgfmt/qcow2_bitmap.h"
 
-int qcow2_bits_make(struct qcow2_bits *b, uint64_t size, unsigned granularity_bits,
-                    unsigned cluster_bits)
+int qcow2_granules_make(struct qcow2_granules *b, uint64_t size, unsigned granularity_bits,
+                        unsigned cluster_bits)
 {
     uint64_t needs = qcow2_bitmap_needs(size, granularity_bits, cluster_bits);
 
     if (needs > QCOW2_MAX_BITMAP_BYTES >> cluster_bits)
         return -EFBIG;
-    *b = (struct qcow2_bits){.count = div_up(size, 1ULL << granularity_bits)};
+    *b = (struct qcow2_granules){.count = div_up(size, 1ULL << granularity_bits)};
     /* To whole clusters: pages that are never touched take no memory. */
     b->words = mem_array((size_t)(needs << cluster_bits) / 8, sizeof(*b->words));
     return b->words ? 0 : -ENOMEM;
@@ -30,7 +30,7 @@ static uint64_t mask_of(uint64_t w, uint64_t first, uint64_t last)
     return UINT64_MAX << from & UINT64_MAX >> (63 - to);
 }
 
-bool qcow2_bits_set(struct qcow2_bits *b, uint64_t first, uint64_t last)
+bool qcow2_granules_set(struct qcow2_granules *b, uint64_t first, uint64_t last)
 {
     bool changed = false;
 
@@ -46,7 +46,7 @@ bool qcow2_bits_set(struct qcow2_bits *b, uint64_t first, uint64_t last)
     return changed;
 }
 
-bool qcow2_bits_all(const struct qcow2_bits *b, uint64_t first, uint64_t last)
+bool qcow2_granules_all(const struct qcow2_granules *b, uint64_t first, uint64_t last)
 {
     if (last >= b->count)
         return false;
@@ -58,7 +58,7 @@ bool qcow2_bits_all(const struct qcow2_bits *b, uint64_t first, uint64_t last)
     return true;
 }
 
-uint64_t qcow2_bits_run(const struct qcow2_bits *b, uint64_t from, bool *set)
+uint64_t qcow2_granules_run(const struct qcow2_granules *b, uint64_t from, bool *set)
 {
     uint64_t flip, w = from / 64;
 
@@ -82,7 +82,7 @@ static int damaged(const struct qcow2_dirty *d, struct blk_error *e)
 struct load {
     struct qcow2 *q;
     struct qcow2_dirty *d;
-    struct qcow2_bits *bits;
+    struct qcow2_granules *bits;
     le64 *cluster;
 };
 
@@ -97,7 +97,7 @@ static int co_take_cell(struct load *l, uint64_t index, uint64_t cell, struct bl
         (offset && cell & QCOW2_BITMAP_ALL_DIRTY))
         return damaged(l->d, e);
     if (offset == 0) {
-        qcow2_bits_set(l->bits, first, last);
+        qcow2_granules_set(l->bits, first, last);
         return 0;
     }
     int rc = co_blk_read_buf(l->q->map.file, offset, l->cluster, cluster);
@@ -129,9 +129,9 @@ static int co_load(struct load *l, struct blk_error *e)
     return 0;
 }
 
-int co_qcow2_bits_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error *e)
+int co_qcow2_granules_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error *e)
 {
-    struct qcow2_bits fresh = {0}, *bits = d->bits.words ? &d->bits : &fresh;
+    struct qcow2_granules fresh = {0}, *bits = d->bits.words ? &d->bits : &fresh;
     unsigned granularity_bits = d->disk.granularity_bits, cluster_bits = q->header.cluster_bits;
 
     assert(d->kind == QCOW2_USABLE);
@@ -140,7 +140,7 @@ int co_qcow2_bits_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error 
     auto_free le64 *cluster = mem_alloc(q->map.cluster_bytes);
     int rc = cluster ? 0 : -ENOMEM;
     if (rc == 0 && !d->bits.words)
-        rc = qcow2_bits_make(&fresh, q->header.size, granularity_bits, cluster_bits);
+        rc = qcow2_granules_make(&fresh, q->header.size, granularity_bits, cluster_bits);
     if (rc < 0)
         return err_errno(e, rc, "cannot read bitmap '%s'", d->name);
     struct load l = {.q = q, .d = d, .bits = bits, .cluster = cluster};
@@ -157,18 +157,18 @@ int co_qcow2_bits_load(struct qcow2 *q, struct qcow2_dirty *d, struct blk_error 
 /* --- to the file ---------------------------------------------------------- */
 
 /* What cell @index says; *data: it needs a cluster. */
-static uint64_t cell_of(const struct qcow2 *q, const struct qcow2_bits *bits, uint64_t index,
+static uint64_t cell_of(const struct qcow2 *q, const struct qcow2_granules *bits, uint64_t index,
                         bool *data)
 {
     uint64_t per_cluster = q->map.cluster_bytes * 8, first = index * per_cluster;
     uint64_t behind = MIN(first + per_cluster, bits->count);
-    bool set, one_run = qcow2_bits_run(bits, first, &set) >= behind;
+    bool set, one_run = qcow2_granules_run(bits, first, &set) >= behind;
 
     *data = !one_run || (set && behind < first + per_cluster); /* no bits behind the last */
     return one_run && set && !*data ? QCOW2_BITMAP_ALL_DIRTY : 0;
 }
 
-static int co_write_cluster(struct qcow2 *q, const struct qcow2_bits *bits, uint64_t index,
+static int co_write_cluster(struct qcow2 *q, const struct qcow2_granules *bits, uint64_t index,
                             uint64_t at, le64 *buf)
 {
     uint64_t words = q->map.cluster_bytes / 8;
@@ -179,7 +179,7 @@ static int co_write_cluster(struct qcow2 *q, const struct qcow2_bits *bits, uint
 }
 
 /* Clusters behind the table at @at, in the table's order. */
-static int co_write_all(struct qcow2 *q, const struct qcow2_bits *bits,
+static int co_write_all(struct qcow2 *q, const struct qcow2_granules *bits,
                         const struct qcow2_stored *s, uint64_t table_bytes)
 {
     uint64_t cluster = q->map.cluster_bytes, to = s->at + table_bytes;
@@ -201,7 +201,8 @@ static int co_write_all(struct qcow2 *q, const struct qcow2_bits *bits,
     return co_blk_write_buf(q->map.file, s->at, table, table_bytes, 0);
 }
 
-int co_qcow2_bits_store(struct qcow2 *q, const struct qcow2_bits *bits, struct qcow2_stored *out)
+int co_qcow2_granules_store(struct qcow2 *q, const struct qcow2_granules *bits,
+                            struct qcow2_stored *out)
 {
     uint64_t cluster = q->map.cluster_bytes;
     uint64_t entries = div_up(bits->count, cluster * 8), clusters = 0;

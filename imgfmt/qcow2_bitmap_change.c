@@ -42,7 +42,7 @@ struct change {
     struct qcow2_bitmap_rows rows;
     struct qcow2_bitmap_row *row; /* the one it is about; add: none yet */
     struct qcow2_dirty *made;
-    struct qcow2_bits bits; /* of it, once it is published; no words: as they are */
+    struct qcow2_granules bits; /* of it, once it is published; no words: as they are */
     struct blk_error *e;
 };
 
@@ -51,13 +51,14 @@ static bool is_recording(const struct change *c)
     return c->row->flags & QCOW2_BITMAP_IN_USE;
 }
 
-static int make_bits(const struct change *c, const struct qcow2_dirty *d, struct qcow2_bits *out)
+static int make_bits(const struct change *c, const struct qcow2_dirty *d,
+                     struct qcow2_granules *out)
 {
-    return qcow2_bits_make(out, c->q->header.size, d->disk.granularity_bits,
-                           c->q->header.cluster_bits);
+    return qcow2_granules_make(out, c->q->header.size, d->disk.granularity_bits,
+                               c->q->header.cluster_bits);
 }
 
-static int co_store_row(struct change *c, const struct qcow2_bits *bits)
+static int co_store_row(struct change *c, const struct qcow2_granules *bits)
 {
     int rc = co_qcow2_bitmap_row_store(c->q, &c->rows, c->row, bits);
     return rc < 0 ? err_errno(c->e, rc, "cannot write bitmap '%s'", c->row->d->name) : 0;
@@ -117,10 +118,9 @@ static int may_add(const struct change *c)
 static int co_add(struct change *c)
 {
     const char *name = c->wanted->name;
-    struct qcow2_bitmap b = {.type = QCOW2_BITMAP_DIRTY,
-                             .name = name,
-                             .name_bytes = (uint16_t)strlen(name)};
-    struct qcow2_bits clean;
+    struct qcow2_bitmap b = {
+        .type = QCOW2_BITMAP_DIRTY, .name = name, .name_bytes = (uint16_t)strlen(name)};
+    struct qcow2_granules clean;
 
     TRY(may_add(c));
     TRY(granularity_bits(c, &b.granularity_bits));
@@ -174,7 +174,7 @@ static int co_disable(struct change *c)
     struct qcow2_dirty *d = c->row->d;
 
     if (is_recording(c) && d->changed) {
-        TRY(co_qcow2_bits_load(c->q, d, c->e));
+        TRY(co_qcow2_granules_load(c->q, d, c->e));
         TRY(co_store_row(c, &d->bits));
     }
     c->row->flags &= ~(uint32_t)(QCOW2_BITMAP_AUTO | QCOW2_BITMAP_IN_USE);
@@ -193,9 +193,9 @@ static int co_source_run(struct change *c, uint64_t at, struct blk_bitmap_extent
     if (!from)
         return not_found(w->source_name, c->e);
     TRY(must_be_usable(from, c->e));
-    TRY(co_qcow2_bits_load(c->q, from, c->e));
+    TRY(co_qcow2_granules_load(c->q, from, c->e));
     unsigned g = from->disk.granularity_bits;
-    uint64_t end = qcow2_bits_run(&from->bits, at >> g, &out->dirty);
+    uint64_t end = qcow2_granules_run(&from->bits, at >> g, &out->dirty);
     out->bytes = MIN((end << g) - at, left);
     return 0;
 }
@@ -206,7 +206,7 @@ static int co_merge(struct change *c)
     unsigned g = d->disk.granularity_bits;
     struct blk_bitmap_extent ext;
 
-    TRY(co_qcow2_bits_load(c->q, d, c->e));
+    TRY(co_qcow2_granules_load(c->q, d, c->e));
     int rc = make_bits(c, d, &c->bits);
     if (rc < 0)
         return err_errno(c->e, rc, "cannot merge into bitmap '%s'", d->name);
@@ -214,7 +214,7 @@ static int co_merge(struct change *c)
     for (uint64_t at = 0; at < c->q->header.size; at += ext.bytes) {
         TRY(co_source_run(c, at, &ext));
         if (ext.dirty)
-            qcow2_bits_set(&c->bits, at >> g, (at + ext.bytes - 1) >> g);
+            qcow2_granules_set(&c->bits, at >> g, (at + ext.bytes - 1) >> g);
     }
     return is_recording(c) ? 0 : co_store_row(c, &c->bits);
 }
@@ -256,7 +256,7 @@ static void show(struct change *c)
         mem_free(d->bits.words);
         d->bits = c->bits;
         d->whole = true;
-        c->bits = (struct qcow2_bits){0};
+        c->bits = (struct qcow2_granules){0};
         d->changed = recording;
     } else if (!recording) {
         d->changed = false;
@@ -345,9 +345,9 @@ int co_qcow2_bitmap_read(struct blk_device *dev, const char *name, uint64_t offs
     if (!d)
         return not_found(name, e);
     TRY(must_be_usable(d, e));
-    TRY(co_qcow2_bits_load(q, d, e));
+    TRY(co_qcow2_granules_load(q, d, e));
     unsigned g = d->disk.granularity_bits;
-    uint64_t end = qcow2_bits_run(&d->bits, offset >> g, &out->dirty);
+    uint64_t end = qcow2_granules_run(&d->bits, offset >> g, &out->dirty);
     out->bytes = MIN((end << g) - offset, bytes);
     return 0;
 }

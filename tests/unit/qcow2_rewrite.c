@@ -116,7 +116,7 @@ END_TEST
 START_TEST(versions_change_the_fixed_part)
 {
     struct qcow2_header h = header_with("base", 0), two = h, three;
-    struct qcow2_cover c = {&two, "base", "qcow2"};
+    struct qcow2_cover c = {.header = &two, .backing_name = "base", .backing_format = "qcow2"};
     struct qcow2_cover_plan plan = {.drop_names = true};
     two.version = 2;
     ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
@@ -138,7 +138,7 @@ START_TEST(what_does_not_fit_is_refused)
 {
     char name[1100];
     struct qcow2_header h = header_with(NULL, 0);
-    struct qcow2_cover c = {&h, name, "raw"};
+    struct qcow2_cover c = {.header = &h, .backing_name = name, .backing_format = "raw"};
     struct qcow2_cover_plan plan = {0};
     memset(name, 'n', sizeof(name));
     name[1024] = '\0';
@@ -187,6 +187,7 @@ int main(void)
     tcase_add_test(t, a_parked_cover_touches_nothing_in_use);
     tcase_add_test(t, versions_change_the_fixed_part);
     tcase_add_test(t, what_does_not_fit_is_refused);
+    tcase_add_test(t, the_list_of_bitmaps_comes_goes_and_stays);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
