@@ -26,6 +26,7 @@ static const struct sweep_profile resizing = {.write = 30,
                                               .reopen = 1,
                                               .kill = 1,
                                               .resize = 3,
+                                              .compact = 1,
                                               .hot = 2};
 
 /* One of the errors that qemu-img sees in what a crash leaves is none: a count in the header above
