@@ -698,7 +698,8 @@ void map_write_ended(struct map *m)
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
-    return m->priv->may_write ? co_meta_write_back(m->meta, true) : 0;
+    bool written = m->priv->may_write || meta_error(m->meta); /* also where beginning failed */
+    return written ? co_meta_write_back(m->meta, true) : 0;
 }
 
 /* --- life --- */

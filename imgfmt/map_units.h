@@ -54,7 +54,9 @@ struct map_units_ops {
     int (*co_reserve)(struct map *m);
     /* Before units are handed out that end beyond u->prepared (a file offset): makes that the file
      * may hold data up to @end, durably where a crash in between would hurt (VHD moves its footer),
-     * as far ahead as it likes, and sets u->prepared. One at a time. */
+     * as far ahead as it likes, and sets u->prepared. One at a time. (A crash may keep a
+     * file's new length and lose what was written there: who needs it there has a copy elsewhere.)
+     */
     int (*co_extend)(struct map *m, uint64_t end);
     /* Once after a clean census, before the first change: a dirty flag, a new generation, pins what
      * commit needs. Durable when it returns, where order asks for it. */
