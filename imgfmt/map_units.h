@@ -45,6 +45,8 @@ enum map_units_table {
     UNITS_TABLE_MOVES,
 };
 
+struct map_units_census;
+
 /* What the format adds. Every member may be NULL: nothing to do. */
 struct map_units_ops {
     /* In the census: owns what the image has at or above base beside clusters and tables (logs,
@@ -52,7 +54,9 @@ struct map_units_ops {
     int (*co_reserve)(struct map *m);
     /* Before units are handed out that end beyond u->prepared (a file offset): makes that the file
      * may hold data up to @end, durably where a crash in between would hurt (VHD moves its footer),
-     * as far ahead as it likes, and sets u->prepared. One at a time. */
+     * as far ahead as it likes, and sets u->prepared. One at a time. (A crash may keep a
+     * file's new length and lose what was written there: who needs it there has a copy elsewhere.)
+     */
     int (*co_extend)(struct map *m, uint64_t end);
     /* Once after a clean census, before the first change: a dirty flag, a new generation, pins what
      * commit needs. Durable when it returns, where order asks for it. */
@@ -76,20 +80,19 @@ struct map_units {
     /* The format fills these before co_map_units_open(). */
     const struct map_units_ops *ops;
     uint64_t base;          /* file offset of unit 0 */
-    uint64_t unit_bytes;    /* any multiple of 512; VHD: bitmap and block together */
+    uint64_t unit_bytes;    /* any multiple of 512; VHD: bitmap (shape.lead_bytes) and block */
     uint32_t cluster_units; /* per cluster; 0: 1 */
     uint32_t table_units;   /* levels 2: per table, twins included; 0: as table_bytes needs */
-    uint32_t lead_bytes;    /* a cluster's place begins so many bytes before the cell's offset
-                               (VHD: the bitmap); included in its units */
-    uint64_t limit;         /* units from this number on are out of range for entries */
-    uint64_t place_limit;   /* units from this number on are not handed out; 0: as limit. With
-                               shape.tight: VDI's numbers stay below the number of clusters */
+    uint64_t limit;         /* units from this number on are out of range for entries; 0: those past
+                               the file's end, or where the file is not kept ahead, far behind it */
     uint64_t ahead_bytes;   /* without co_extend: the file is grown by truncation so far ahead of
                                what is handed out, durably, so that no entry ever points past its
                                end; 0: not */
     uint64_t cluster_limit; /* resize: at most so many clusters; 0: as the table's bytes allow */
     enum map_units_table table;
-    bool dense;          /* closing leaves no free unit below the last owned one */
+    bool dense;   /* unit numbers stay below root_entries (needs shape.tight), and closing leaves no
+                     free one below the last owned */
+    bool aligned; /* a place off the unit boundaries is a corruption (QED, VHDX) */
     bool unfinished;     /* a fresh image that is not completed: the header has no signature yet */
     uint32_t page_bytes; /* of the metadata cache; 0: the largest that keeps to the flat table */
 
@@ -98,7 +101,9 @@ struct map_units {
     uint64_t prepared;      /* file offset: co_extend has been here */
     uint64_t cluster_from;  /* below this no run of cluster_units is free */
     struct co_mutex extending;
-    bool begun; /* co_begin has run, co_end not yet */
+    bool begun;                      /* co_begin has run, co_end not yet */
+    struct map_units_census *census; /* that is running */
+    bool repairing;                  /* a census that is not clean is no obstacle */
 };
 
 /* Bytes of a new flat table, for create: fills @count entries from index @first on at @to. */
@@ -113,7 +118,6 @@ must_use int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_e
  * closed all the same. */
 must_use int co_map_units_close(struct map *m, struct blk_error *e);
 /* Driver operations, as they stand. */
-int co_map_units_opened(struct blk_device *dev, struct blk_error *e); /* sets m->backing */
 int co_map_units_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 int co_map_units_complete(struct blk_device *dev, struct blk_error *e);
 int co_map_units_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e);
@@ -147,12 +151,17 @@ must_use int map_units_reserve(struct map *m, uint64_t offset, uint64_t bytes);
  * Extended and counted as clusters are. */
 must_use int co_map_units_take(struct map *m, uint64_t bytes, uint64_t *offset, bool *reused);
 void map_units_let_go(struct map *m, uint64_t offset, uint64_t bytes);
-/* Writes back, frees what can be freed, makes dense, co_end, fits the file. */
+/* In co_extend: somebody wrote below @end, which may be handed out (VHD: the footer's old place).
+ */
+void map_units_touch(struct map *m, uint64_t end);
+/* Writes back, frees what can be freed, makes dense. Drained. */
 must_use int co_map_units_tidy(struct map *m);
 /* All that is dirty durable, then @fill changes @bytes at @offset of the file (inside one page of
  * the cache, of @rank), then that durable: co_publish of a format whose header is one sector. */
 must_use int co_map_units_rewrite(struct map *m, uint64_t offset, unsigned rank,
                                   void (*fill)(struct map *m, void *raw));
+/* Units of the file, owned or not; of a device that is more than the image: those in use. */
+uint64_t map_units_in_file(const struct map *m);
 /* One sentence to c->say: "@n @what"; nothing where n is 0. */
 void map_units_say(struct blk_check *c, uint64_t n, const char *what);
 

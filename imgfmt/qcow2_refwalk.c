@@ -233,7 +233,8 @@ static int co_walk(struct qcow2 *q, struct walk *w)
     return rc;
 }
 
-/* The entry at @data, COPIED and all; the second half of long entries says nothing of places. */
+/* The first word of the entry at @data, COPIED and all; the bitmap behind it in a long one says
+ * nothing of places. */
 static uint64_t entry_bits(const uint8_t *data)
 {
     be64 raw;
@@ -374,7 +375,7 @@ static int co_refer_entry(struct counting *c, uint64_t bits, bool *flag)
 
     if (bits == 0)
         return 0;
-    TRY(qcow2_entry_decode(bits, h->cluster_bits, h->version, &e));
+    TRY(qcow2_entry_decode(h, (struct qcow2_bits){bits, 0}, &e));
     if (e.state != MAP_PACKED) {
         *flag |= e.copied && e.offset;
         return e.offset ? co_refer(c, e.offset >> h->cluster_bits) : 0;
@@ -478,7 +479,7 @@ static bool may_have_flag(const struct qcow2 *q, uint64_t bits, uint64_t *cluste
 {
     struct qcow2_entry e;
 
-    if (bits == 0 || qcow2_entry_decode(bits, q->header.cluster_bits, q->header.version, &e) < 0 ||
+    if (bits == 0 || qcow2_entry_decode(&q->header, (struct qcow2_bits){bits, 0}, &e) < 0 ||
         e.state == MAP_PACKED || !e.offset)
         return false;
     *cluster = e.offset >> q->header.cluster_bits;

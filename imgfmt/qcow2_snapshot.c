@@ -551,7 +551,7 @@ static int plan_apply(struct change *c, struct qcow2_header *h, struct blk_error
 
     if (size > INT64_MAX || size % 512)
         return err_set(e, -EINVAL, "the snapshot says it is %" PRIu64 " bytes long", size);
-    needs = qcow2_l1_needs(size, q->header.cluster_bits);
+    needs = qcow2_l1_needs(size, &q->header);
     if (needs > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "the snapshot's disk of %" PRIu64 " bytes is too large", size);
     *h = q->header;
@@ -636,8 +636,10 @@ int co_qcow2_snapshot_apply(struct blk_device *dev, const char *id, struct blk_e
 {
     struct qcow2 *q = qcow2_of_dev(dev);
     struct change c;
-    int rc = co_change_begin(&c, q, e);
 
+    if (q->bitmaps.count) /* they say what writes changed; nobody could say what this does */
+        return err_set(e, -EBUSY, "Device has active dirty bitmaps");
+    int rc = co_change_begin(&c, q, e);
     if (rc == 0)
         rc = find(&c, id, e);
     if (rc == 0)
