@@ -118,7 +118,6 @@ must_use int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_e
  * closed all the same. */
 must_use int co_map_units_close(struct map *m, struct blk_error *e);
 /* Driver operations, as they stand. */
-int co_map_units_opened(struct blk_device *dev, struct blk_error *e); /* sets m->backing */
 int co_map_units_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 int co_map_units_complete(struct blk_device *dev, struct blk_error *e);
 int co_map_units_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e);

@@ -23,6 +23,8 @@ static int co_open_sources(struct convert *c)
                               .trust = TRUST_READ};
         TRY(co_image_open(t, &image, &s->dev, &c->task.error));
         s->bytes = s->dev->size;
+        if (c->with_bitmaps)
+            c->bitmap_source = blk_ref(s->dev);
         if (c->snapshot)
             TRY(co_image_snapshot(t, c->snapshot, &s->dev, &c->task.error));
         if (t->face == FACE_LAMINA) /* QEMU shows a snapshot as large as the disk is now */
@@ -104,7 +106,11 @@ static bool direct(const struct blk_device *dev)
 int co_convert_open(struct convert *c)
 {
     TRY(co_open_sources(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_bitmaps(c));
     TRY(c->into ? co_open_target(c) : co_make_target(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
@@ -135,6 +141,8 @@ int co_convert_close(struct convert *c, int rc)
     bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
     if (rc == 0 && c->make.fresh && !c->into)
         rc = co_blk_complete(c->target, e);
+    if (rc == 0 && c->with_bitmaps)
+        rc = co_convert_copy_bitmaps(c);
     if (rc == 0 && durable) {
         rc = co_blk_flush(c->target);
         if (rc < 0)
@@ -143,6 +151,8 @@ int co_convert_close(struct convert *c, int rc)
     rc = co_image_close(take(c->target), rc, e);
     if (!c->into)
         rc = co_make_end(&c->make, rc, e);
+    blk_bitmaps_drop(take(c->bitmaps), c->bitmap_count);
+    rc = co_image_close(take(c->bitmap_source), rc, e);
     for (size_t i = 0; c->sources && i < c->count; i++)
         rc = co_image_close(c->sources[i].dev, rc, e);
     mem_free(take(c->sources));
