@@ -176,10 +176,11 @@ by_turns() { # CLUSTER GRANULARITY SEED
     cmp -s <(ours $image yours) <(theirs $image yours) || { echo "shrunk: QEMU reads it otherwise"; return 1; }
     qemu-img resize -q -f qcow2 $image 12M
     cmp -s <(ours $image yours) <(theirs $image yours) || { echo "grown by QEMU"; return 1; }
+    "$LAMINA" amend -q -f qcow2 -o refcount_bits=32 $image
     "$LAMINA" check -q $image && qemu-img check -q $image
 }
 seed=1
-for shape in "64k 64k" "512 512" "4k 4k" "2M 8k" "512 64k"; do
+for shape in "64k 64k" "512,refcount_bits=1 512" "4k,lazy_refcounts=on 4k" "2M 8k" "64k,extended_l2=on 32k"; do
     read -r cluster granularity <<<"$shape"
     if why=$(by_turns "$cluster" "$granularity" $((seed++)) 2>&1); then
         ok "clusters of $cluster, granules of $granularity: both read what either records"
