@@ -56,15 +56,20 @@ static int co_adopt(struct map *m, const struct layout *l)
     return moved ? co_map_units_census(m, NULL, &found) : 0;
 }
 
-/* In memory and on disk. */
+/* In memory and on disk. What failed is taken back without a look at the file, which may fail too:
+ * the next change counts anew. */
 static int co_publish(struct map *m, const struct layout *l)
 {
     struct layout before = layout_of(m);
     int rc = co_adopt(m, l);
     if (rc == 0)
         rc = m->units->ops->co_publish(m);
-    if (rc < 0 && co_adopt(m, &before) < 0)
-        map_corrupt(m, "a failed resize could not be taken back");
+    if (rc == 0)
+        return 0;
+    if (take_layout(m, &before) < 0)
+        map_corrupt(m, "out of memory while a failed resize was taken back");
+    m->units->begun = false;
+    map_write_ended(m);
     return rc;
 }
 
