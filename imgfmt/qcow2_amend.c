@@ -193,7 +193,9 @@ static int co_expand_zeroes(struct qcow2 *q)
 
 static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
 {
-    struct qcow2_cover cover = {want, q->backing_name, q->backing_format};
+    struct qcow2_cover cover = {.header = want,
+                                .backing_name = q->backing_name,
+                                .backing_format = q->backing_format};
 
     with_lock(&q->alloc);
     struct qcow2_header h = q->header; /* tables may have moved meanwhile */
