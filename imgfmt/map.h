@@ -155,6 +155,8 @@ struct map {
     void *state;                /* the format's */
     struct map_units *units;    /* map_units.h: the format's too; NULL: it keeps space itself */
     bool fresh;
+    bool backing_missing;     /* there is one that was not to be opened: holes cannot be read, and
+                                 nothing be written */
     uint64_t cluster_bytes;   /* derived */
     struct map_private *priv; /* the engine's: index, locks, readers in flight, unpack cache */
 };

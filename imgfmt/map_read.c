@@ -97,6 +97,8 @@ int co_map_read_cell(struct map *m, uint64_t cluster, const struct map_cell *cel
     case MAP_HOLE:
         if (m->backing)
             return co_map_read_backing(m, (cluster << m->shape.cluster_bits) + at, to);
+        if (m->backing_missing)
+            return -ENOTSUP;
         break;
     case MAP_ZERO:
         break;

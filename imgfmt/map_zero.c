@@ -293,6 +293,8 @@ int co_map_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     if (m->shape.keeps_all)
         flags &= ~(unsigned)BLK_MAY_UNMAP;
     struct zeroing z = {m, flags & BLK_MAY_UNMAP ? FREE_ZERO : KEEP_ZERO, flags};
+    if (m->backing_missing)
+        return -ENOTSUP;
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, offset + bytes);
     int rc = co_zero_range(&z, offset, offset + bytes);
@@ -310,6 +312,8 @@ int co_map_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     uint64_t end = offset + bytes;
     uint64_t first = align_up(offset, 1ULL << bits);
     uint64_t last = end == m->shape.size ? end : align_down(end, 1ULL << bits);
+    if (m->backing_missing)
+        return -ENOTSUP;
     if (first >= last || m->shape.keeps_all)
         return 0;
     TRY(co_map_will_write(m));
