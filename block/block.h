@@ -201,8 +201,10 @@ struct blk_probe {
  * into. */
 struct blk_create {
     struct blk_device *file;
-    const struct opts *opts; /* parsed with the driver's create_options */
-    uint64_t size;           /* virtual bytes */
+    const struct opts *opts;    /* parsed with the driver's create_options */
+    uint64_t size;              /* virtual bytes */
+    struct blk_device *backing; /* what option backing_file names, for drivers with knows_backing;
+                                   NULL: nothing is named. Without what is behind it */
     bool fresh; /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
 };
 
@@ -215,6 +217,8 @@ struct blk_driver {
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
+    bool knows_backing; /* co_create writes down what identifies the backing image (a UUID, a CID,
+                           times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

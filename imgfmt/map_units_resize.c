@@ -6,7 +6,7 @@
  *     (UNITS_TABLE_STAYS, _FRONT); or new units (UNITS_TABLE_MOVES)
  *   2 the new entries, or the whole table anew, durable where nobody looks yet
  *   3 one publication: size, entries, and with them the table's place and base
- * Shrinking: 1 the tail's cells dropped, durable; 2 dense again where that is asked; 3 published.
+ * Shrinking: 1 the tail's cells dropped, durable; 2 the gaps closed; 3 published.
  * A crash leaves the old size or the new one. */
 #include "imgfmt/map_units_private.h"
 
@@ -262,7 +262,8 @@ static int co_shrink(struct map *m, uint64_t size)
     to.size = size;
     if (m->shape.levels == 1)
         to.entries = entries_for(m, size);
-    TRY(co_map_units_tidy(m)); /* dense: all numbers are below the new count of entries */
+    TRY(co_map_units_squeeze(m)); /* who shrinks wants a smaller file; and where the table is tight,
+                                     all numbers are below the new count of entries */
     return co_publish(m, &to);
 }
 

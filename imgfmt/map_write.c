@@ -413,8 +413,6 @@ static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
 int co_map_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
 {
     struct map *m = dev->state;
-    if (m->backing_missing)
-        return -ENOTSUP;
     TRY(co_map_will_write(m));
     bool flush = flags & BLK_COMPRESSED;
     if (flush) {

@@ -60,7 +60,7 @@ static enum verdict decide_pieces(const struct map *m, enum intent intent,
         return LEAVE;
     if (intent != DISCARD)
         zero |= pieces;
-    else if (m->backing)
+    else if (map_has_backing(m))
         zero |= here & pieces;
     else
         zero &= ~pieces;
@@ -85,9 +85,9 @@ static enum verdict decide(const struct map *m, enum intent intent, const struct
     case DISCARD:
         if (reads_zero_freely(old))
             return LEAVE;
-        if (m->backing && m->shape.no_zero_cells)
+        if (map_has_backing(m) && m->shape.no_zero_cells)
             return LEAVE; /* a hole would bring back what the backing device held */
-        *now = (struct map_cell){.state = m->backing ? MAP_ZERO : MAP_HOLE};
+        *now = (struct map_cell){.state = map_has_backing(m) ? MAP_ZERO : MAP_HOLE};
         return CHANGE;
     case DROP:
         *now = (struct map_cell){.state = MAP_HOLE};
@@ -293,8 +293,6 @@ int co_map_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     if (m->shape.keeps_all)
         flags &= ~(unsigned)BLK_MAY_UNMAP;
     struct zeroing z = {m, flags & BLK_MAY_UNMAP ? FREE_ZERO : KEEP_ZERO, flags};
-    if (m->backing_missing)
-        return -ENOTSUP;
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, offset + bytes);
     int rc = co_zero_range(&z, offset, offset + bytes);
@@ -312,8 +310,6 @@ int co_map_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     uint64_t end = offset + bytes;
     uint64_t first = align_up(offset, 1ULL << bits);
     uint64_t last = end == m->shape.size ? end : align_down(end, 1ULL << bits);
-    if (m->backing_missing)
-        return -ENOTSUP;
     if (first >= last || m->shape.keeps_all)
         return 0;
     TRY(co_map_will_write(m));

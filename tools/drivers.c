@@ -3,6 +3,7 @@
 #include "block/block.h"
 #include "imgfmt/parallels.h"
 #include "imgfmt/qcow2.h"
+#include "imgfmt/qed.h"
 #include "imgfmt/raw.h"
 #include "imgfmt/readonly.h"
 #include "imgfmt/vdi.h"
@@ -11,6 +12,7 @@ const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
     &parallels_driver,
+    &qed_driver,
     &qcow1_driver,
     &bochs_driver,
     &cloop_driver,

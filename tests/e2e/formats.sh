@@ -4,6 +4,8 @@
 . "$(dirname "$0")/../lib/e2e.sh"
 rows='parallels parallels
 parallels parallels cluster_size=64k
+qed qed
+qed qed cluster_size=16k,table_size=2
 vdi vdi'
 
 mkdir tree && cp -r /usr/include/linux tree/
@@ -34,5 +36,28 @@ one() {
         is "$what: same contents at $size" same b.img "$theirs" want.raw
     done
 }
+
+# Over another image: what the overlay hides, shows, and zeroes.
+overlay() {
+    local ours=$1 theirs=$2 what="$1 over qcow2"
+    rm -f a.img b.img want.raw
+    qemu-img convert -f raw -O qcow2 disk.raw base.qcow2
+    is "$what: made" "$LAMINA" create -q -f "$ours" -b base.qcow2 -F qcow2 a.img
+    qemu-img create -q -f "$theirs" -b base.qcow2 -F qcow2 b.img
+    cp disk.raw want.raw
+    for f in a.img:$theirs b.img:$theirs want.raw:raw; do
+        qemu-io -f "${f#*:}" -c 'write -P 7 30M 500k' -c 'write -P 8 1M 5k' -c 'write -z 2M 3M' "${f%:*}" >/dev/null
+    done
+    is "$what: QEMU wrote to ours" "$LAMINA" compare -q -f "$ours" -F raw a.img want.raw
+    is "$what: QEMU's is read" "$LAMINA" compare -q -f "$ours" -F raw b.img want.raw
+    is "$what: QEMU finds no error" clean "$theirs" a.img
+    equal "$what: info names it" "$("$LAMINA" info --output json a.img | jq -r '."backing-filename"')" base.qcow2
+    cp base.qcow2 other.qcow2
+    is "$what: rebased" "$LAMINA" rebase -q -u -f "$ours" -b other.qcow2 -F qcow2 a.img
+    is "$what: QEMU reads it then" same a.img "$theirs" want.raw
+    is "$what: committed" "$LAMINA" commit -q -d -f "$ours" a.img
+    is "$what: into the other" same other.qcow2 qcow2 want.raw
+}
 while read -r ours theirs options; do one "$ours" "$theirs" "$options" </dev/null; done <<<"$rows"
+overlay qed qed
 exit $failed

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* parallels.c - Parallels: the header's bounds, and every kind of entry. */
+/* parallels.c - Parallels: the header's bounds, with either magic. */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
