@@ -69,7 +69,7 @@ uint32_t qcow2_cover_end(const uint8_t *cluster, const struct qcow2_header *h)
 }
 
 static bool carry_over(struct builder *b, const uint8_t *old, const struct qcow2_header *h,
-                       bool drop_names)
+                       bool drop_names, bool drop_data)
 {
     uint64_t at = h->header_bytes, end = extensions_end(h);
     uint32_t type;
@@ -77,6 +77,7 @@ static bool carry_over(struct builder *b, const uint8_t *old, const struct qcow2
 
     while (next_extension(old, end, &at, &type, &data)) {
         if (type == QCOW2_EXT_BACKING_FORMAT || type == QCOW2_EXT_FILLER ||
+            (type == QCOW2_EXT_DATA_FILE && drop_data) ||
             (type == QCOW2_EXT_FEATURE_NAMES && drop_names))
             continue;
         if (!put(b, type, old + data.offset, data.bytes))
@@ -92,9 +93,11 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
     struct qcow2_header h = *cover->header;
     size_t name_bytes = cover->backing_name ? strlen(cover->backing_name) : 0;
     size_t format_bytes = cover->backing_format ? strlen(cover->backing_format) : 0;
+    size_t data_bytes = cover->data_name ? strlen(cover->data_name) : 0;
     struct builder b = {cluster, 0, qcow2_cluster_bytes(&h)};
 
-    if (name_bytes > QCOW2_MAX_BACKING_NAME || name_bytes + 8 > b.room || format_bytes > 63)
+    if (name_bytes > QCOW2_MAX_BACKING_NAME || data_bytes > QCOW2_MAX_BACKING_NAME ||
+        name_bytes + 8 > b.room || format_bytes > 63)
         return -ENOSPC;
     memset(cluster, 0, b.room);
     b.room -= name_bytes + 8;
@@ -112,7 +115,9 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
         return -ENOSPC;
     if (format_bytes && !put(&b, QCOW2_EXT_BACKING_FORMAT, cover->backing_format, format_bytes))
         return -ENOSPC;
-    if (!carry_over(&b, old, old_header, plan->drop_names) || b.at > b.room)
+    if (data_bytes && !put(&b, QCOW2_EXT_DATA_FILE, cover->data_name, data_bytes))
+        return -ENOSPC;
+    if (!carry_over(&b, old, old_header, plan->drop_names, data_bytes != 0) || b.at > b.room)
         return -ENOSPC;
     b.at += 8; /* the end mark */
     h.backing_name = (struct qcow2_span){0};

@@ -81,6 +81,7 @@ struct sweep_run {
 
 #define SWEEP_TOP  "/sim/top.img"
 #define SWEEP_BASE "/sim/base.img"
+#define SWEEP_DATA "/sim/data.img" /* of data_file=data.img */
 
 /* How much is done for one row. */
 struct sweep_budget {
