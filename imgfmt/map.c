@@ -450,10 +450,10 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     *out = (struct blk_extent){.bytes = run.bytes};
     switch (state) {
     case MAP_HOLE:
-        out->flags = m->backing              ? 0
+        out->flags = map_has_backing(m)      ? 0
                      : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
                                              : BLK_EXT_ZERO;
-        if (run.cell.offset && !(m->backing && offset < m->backing->size)) {
+        if (run.cell.offset && !map_hides(m, offset >> m->shape.cluster_bits)) {
             place(m, &run, out); /* space of a cluster that is in pieces */
             out->flags |= BLK_EXT_ZERO;
         }
@@ -570,7 +570,8 @@ void map_write_ended(struct map *m)
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
-    return m->priv->may_write ? co_meta_write_back(m->meta, true) : 0;
+    bool written = m->priv->may_write || meta_error(m->meta); /* also where beginning failed */
+    return written ? co_meta_write_back(m->meta, true) : 0;
 }
 
 /* --- life --- */

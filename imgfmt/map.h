@@ -155,6 +155,7 @@ struct map {
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
     struct blk_device *backing; /* NULL: none */
+    bool backing_missing;       /* there is one, and it was not opened: holes cannot be read */
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
                                    co_map_detach() */
     void *state;                /* the format's */
@@ -167,6 +168,11 @@ struct map {
 /* Takes over a filled @m (shape, format, dev, file, data, backing, meta, state): checks the shape,
  * makes the index. */
 must_use int map_attach(struct map *m, struct blk_error *e);
+/* For open(): asks for the backing device that the image names (NULL: none), or the caller's tree
+ * does. Where it is not to be opened, backing_missing is set. */
+must_use int co_map_want_backing(struct map *m, struct blk_opener *opener, const char *name,
+                                 const char *format, struct blk_error *e);
+int co_map_opened(struct blk_device *dev, struct blk_error *e); /* driver operation: finds it */
 /* Write-back is the caller's (co_map_flush); frees what map_attach() made and closes meta. */
 void co_map_detach(struct map *m);
 

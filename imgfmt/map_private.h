@@ -76,10 +76,17 @@ static inline uint64_t map_slot(const struct map *m, uint64_t cluster)
     return m->format->slot ? m->format->slot(m, cluster) : cluster;
 }
 
+/* True if the image has a backing device, open or not. */
+static inline bool map_has_backing(const struct map *m)
+{
+    return m->backing || m->backing_missing;
+}
+
 /* True if something shows through a hole at this cluster. */
 static inline bool map_hides(const struct map *m, uint64_t cluster)
 {
-    return m->backing && cluster << m->shape.cluster_bits < m->backing->size;
+    return m->backing_missing ||
+           (m->backing && cluster << m->shape.cluster_bits < m->backing->size);
 }
 
 static inline bool map_in_place(const struct map_cell *cell)

@@ -95,6 +95,8 @@ int co_map_read_cell(struct map *m, uint64_t cluster, const struct map_cell *cel
 {
     switch (cell->state) {
     case MAP_HOLE:
+        if (m->backing_missing && !(m->dev->open_flags & BLK_OPEN_CHECK))
+            return -ENOTSUP; /* check reads what lies here, and nothing else */
         if (m->backing)
             return co_map_read_backing(m, (cluster << m->shape.cluster_bits) + at, to);
         break;

@@ -63,7 +63,7 @@ static enum verdict decide_pieces(const struct map *m, enum intent intent,
         return LEAVE;
     if (intent != DISCARD)
         zero |= pieces;
-    else if (m->backing)
+    else if (map_has_backing(m))
         zero |= here & pieces;
     else
         zero &= ~pieces;
@@ -95,9 +95,9 @@ static enum verdict decide(const struct map *m, enum intent intent, const struct
             *now = (struct map_cell){.state = MAP_ZERO, .offset = old->offset};
             return CHANGE;
         }
-        if (m->backing && m->shape.no_zero_cells)
+        if (map_has_backing(m) && m->shape.no_zero_cells)
             return LEAVE; /* a hole would bring back what the backing device held */
-        *now = (struct map_cell){.state = m->backing ? MAP_ZERO : MAP_HOLE};
+        *now = (struct map_cell){.state = map_has_backing(m) ? MAP_ZERO : MAP_HOLE};
         return CHANGE;
     case DROP:
         *now = (struct map_cell){.state = MAP_HOLE};

@@ -24,10 +24,10 @@
  *       autoclear bits are cleared before the first write; the corrupt bit is set before anybody
  *       is told that the device is read-only for ever.
  *   Q7  a fresh image has no magic until all else is written.
- *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c.
+ *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c. Bitmaps: B1 to B3 of qcow2_bitmap.c.
  * So after a crash a count may be too high (a leak), never too low. */
 #include "block/resolver.h"
-#include "imgfmt/qcow2_alloc.h"
+#include "imgfmt/qcow2_bitmap.h"
 
 /* --- the header on disk --------------------------------------------------- */
 
@@ -66,8 +66,8 @@ static int co_sure_header(struct qcow2 *q)
 static int co_before_first_write(struct map *m)
 {
     struct qcow2 *q = qcow2_of(m);
+    TRY(co_qcow2_bitmaps_forget_stale(q));
     struct qcow2_header h = q->header;
-
     h.autoclear &= QCOW2_AUTOCLEAR_KNOWN;
     if (!h.bitmaps.bytes)
         h.autoclear &= ~(uint64_t)QCOW2_BITMAPS;
@@ -188,6 +188,14 @@ static int co_repair_dirty(struct qcow2 *q, struct blk_error *e)
 static bool may_repair(const struct blk_device *dev)
 {
     return dev->open_flags & BLK_OPEN_WRITE && !(dev->open_flags & BLK_OPEN_CHECK);
+}
+
+/* What an image needs before it is written to. */
+static int co_ready_to_write(struct qcow2 *q, struct blk_error *e)
+{
+    TRY(co_repair_dirty(q, e));
+    with_lock(&q->bitmaps.lock);
+    return co_qcow2_bitmaps_known(q, e);
 }
 
 /* --- open ----------------------------------------------------------------- */
@@ -404,6 +412,7 @@ void co_qcow2_free(struct qcow2 *q)
         mem_free(q->releases);
     qcow2_runs_drop(&q->free);
     qcow2_guard_drop(q);
+    qcow2_bitmaps_drop(q);
     codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
@@ -467,7 +476,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     dev->state = &q->map;
     dev->size = q->header.size;
     blk_listen(dev, &q->listener);
-    rc = may_repair(dev) ? co_repair_dirty(q, e) : 0;
+    rc = may_repair(dev) ? co_ready_to_write(q, e) : 0;
     if (rc < 0) {
         blk_unlisten(dev, &q->listener);
         dev->state = NULL;
@@ -494,6 +503,16 @@ int co_qcow2_settle(struct qcow2 *q, bool flush)
     return rc;
 }
 
+/* What was recorded goes into the image, and what that lets go of is counted. */
+static int co_store_bitmaps(struct qcow2 *q, struct blk_error *e)
+{
+    if (!q->bitmaps.recording)
+        return 0;
+    int rc = co_qcow2_bitmaps_store(q, e);
+    int again = co_qcow2_settle(q, !q->map.fresh);
+    return rc == 0 && again < 0 ? err_errno(e, again, "cannot write the image's tables back") : rc;
+}
+
 static int co_close(struct blk_device *dev, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
@@ -502,11 +521,13 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
 
     if (rc == 0)
         rc = co_sure_header(q);
-    if (rc == 0 && dev->writable)
+    bool stored = rc == 0 && dev->writable;
+    int kept = stored ? co_store_bitmaps(q, e) : 0;
+    if (stored)
         co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
     co_qcow2_free(q);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
+    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : kept;
 }
 
 static int co_complete(struct blk_device *dev, struct blk_error *e)
@@ -528,10 +549,11 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 
     if (write) {
         TRY(qcow2_header_refuse(&q->header, q->sector, true, e));
-        return co_repair_dirty(q, e);
+        return co_ready_to_write(q, e);
     }
     int rc = co_qcow2_settle(q, true);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
+    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back")
+                  : co_store_bitmaps(q, e);
 }
 
 /* --- requests ------------------------------------------------------------- */
@@ -571,24 +593,28 @@ static int co_write(struct blk_device *dev, uint64_t offset, const struct vec *f
     TRY(co_may_write(dev));
     if (flags & BLK_COMPRESSED && qcow2_has_data_file(&qcow2_of_dev(dev)->header))
         return -ENOTSUP; /* each cluster of a data file lies at its own offset */
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_write(dev, offset, from, flags);
 }
 
 static int co_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, bytes));
     return co_map_write_zeroes(dev, offset, bytes, flags);
 }
 
 static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, bytes));
     return co_map_discard(dev, offset, bytes);
 }
 
 static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_copy(dev, offset, from);
 }
 
@@ -643,7 +669,8 @@ static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, boo
                     struct blk_place *out)
 {
     const struct qcow2 *q = qcow2_of_dev(dev);
-    return !q->backing_missing && !q->data_missing && !(write && q->header_unsure) &&
+    return !q->backing_missing && !q->data_missing &&
+           !(write && (q->header_unsure || !qcow2_recorded(q, offset, bytes))) &&
            map_resolve(dev, offset, bytes, write, out);
 }
 
@@ -723,4 +750,7 @@ const struct blk_driver qcow2_driver = {
     .co_snapshot_create = co_qcow2_snapshot_create,
     .co_snapshot_apply = co_qcow2_snapshot_apply,
     .co_snapshot_delete = co_qcow2_snapshot_delete,
+    .co_bitmap_list = co_qcow2_bitmap_list,
+    .co_bitmap_change = co_qcow2_bitmap_change,
+    .co_bitmap_read = co_qcow2_bitmap_read,
 };

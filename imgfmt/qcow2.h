@@ -24,6 +24,7 @@
  *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
  *   qcow2_inner.c     a snapshot as a device
+ *   qcow2_bitmap.h    persistent bitmaps: qcow2_bitmap.c, _bits.c, _change.c, _table.c
  *   qcow2_info.c      facts for people and JSON
  *   qcow2.c           open, close, the durability rules, the driver's table
  *
@@ -268,6 +269,18 @@ struct qcow2_guard {
     size_t range_count;
 };
 
+/* Persistent bitmaps of an open image: qcow2_bitmap.h. */
+struct qcow2_bitmaps {
+    struct co_mutex lock;      /* goes before alloc */
+    struct qcow2_dirty **list; /* owned, in the directory's order */
+    uint32_t count;
+    uint64_t at, bytes;            /* of the directory; bytes 0: there is none */
+    bool known;                    /* the directory was read */
+    bool watch;                    /* some record what is written */
+    bool armed;                    /* those are marked in use on disk, so they may */
+    struct qcow2_dirty *recording; /* the first of them */
+};
+
 struct qcow2 {
     struct map map; /* first: the engine's operations take dev->state */
 
@@ -308,6 +321,7 @@ struct qcow2 {
     struct co_queue idle;
     struct blk_listener listener; /* of the image itself: sets the corrupt bit */
     struct qcow2_view *views;     /* snapshots that are open as devices */
+    struct qcow2_bitmaps bitmaps;
 };
 
 static inline struct qcow2 *qcow2_of(const struct map *m)
@@ -393,7 +407,10 @@ struct qcow2_cover {
     const struct qcow2_header *header;         /* its fixed fields; spans are found anew */
     const char *backing_name, *backing_format; /* NULL: none */
     const char *data_name;                     /* NULL: as it is */
+    bool set_bitmaps;    /* else the bitmaps extension is carried over like all others */
+    const void *bitmaps; /* its QCOW2_EXT_BITMAPS_BYTES; NULL: there is none any more */
 };
+#define QCOW2_EXT_BITMAPS_BYTES 24
 /* A header cluster as the rewrite lays it out: only [from, end) beyond the first sector is new. */
 struct qcow2_cover_plan {
     uint32_t park;   /* extensions begin here, behind a filler; 0: behind the fixed fields */
@@ -436,6 +453,20 @@ int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+
+/* qcow2_bitmap.c: bitmaps that record. The device's writes call this before they change anything
+ * that a guest sees; costs one look where nothing records. */
+must_use int co_qcow2_record_all(struct qcow2 *q, uint64_t offset, uint64_t bytes);
+bool qcow2_recorded_all(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline must_use int co_qcow2_record(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) ? 0 : co_qcow2_record_all(q, offset, bytes);
+}
+/* True if a change there needs no recording any more; any worker. */
+static inline bool qcow2_recorded(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) || qcow2_recorded_all(q, offset, bytes);
+}
 
 /* qcow2_snapshot_table.c: a snapshot table entry; pure. Gives the bytes it takes, or
  * -EINVAL/-EAGAIN (more than @bytes). */
@@ -486,23 +517,5 @@ int co_qcow2_inner_open(struct blk_device *container, const char *name, struct b
                         struct blk_error *e);
 /* Somebody reads the snapshot through a device. */
 bool qcow2_snapshot_is_open(const struct qcow2 *q, const struct qcow2_snapshot *s);
-
-/* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
-struct qcow2_bitmap {
-    uint64_t table_offset;
-    uint32_t table_entries, flags;
-    uint8_t granularity_bits;
-    uint16_t name_bytes;
-    const char *name; /* in the raw bytes, not terminated */
-};
-int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out);
-struct qcow2_bitmap_list {
-    uint64_t offset, bytes; /* of the directory; 0: there is none */
-    uint32_t count;
-};
-/* Calls @fn for every persistent bitmap that is valid. */
-must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
-                              int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
-                              struct blk_error *e);
 
 #endif

@@ -194,7 +194,10 @@ static int co_expand_zeroes(struct qcow2 *q)
 
 static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want, const char *data_name)
 {
-    struct qcow2_cover cover = {want, q->backing_name, q->backing_format, data_name};
+    struct qcow2_cover cover = {.header = want,
+                                .backing_name = q->backing_name,
+                                .backing_format = q->backing_format,
+                                .data_name = data_name};
 
     with_lock(&q->alloc);
     struct qcow2_header h = q->header; /* tables may have moved meanwhile */

@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "imgfmt/qcow2_bitmap.h"
 #include "imgfmt/qcow2_check.h"
 
 #define REFS_LIMIT (1 * GiB)
@@ -327,9 +328,15 @@ static int co_check_snapshots(struct qcow2_checker *k, struct blk_error *e)
 
 static int co_check_bitmap_cluster(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
-    (void)at;
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
+    if (raw & QCOW2_BITMAP_CELL_INVALID || offset & (k->q->map.cluster_bytes - 1) ||
+        (offset && raw & QCOW2_BITMAP_ALL_DIRTY)) {
+        qcow2_check_say(k, "ERROR: the entry of a bitmap's table at offset 0x%" PRIx64 " is none",
+                        at);
+        k->c->corruptions++;
+        return 0;
+    }
     return offset ? refer(k, "a bitmap's cluster", offset, k->q->map.cluster_bytes) : 0;
 }
 

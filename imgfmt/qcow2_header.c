@@ -313,10 +313,6 @@ static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "
                        "with check -r all");
-    if (h->autoclear & QCOW2_BITMAPS && h->bitmaps.bytes)
-        return err_set(e, -ENOTSUP,
-                       "the image holds persistent bitmaps, which writing would make "
-                       "stale; this version of lamina only reads such images");
     return 0;
 }
 

@@ -7,8 +7,9 @@
  *           table is written where nothing was -> F -> header: size, L1 place and length in one
  *           sector -> F -> old L1 freed
  *   shrink  header: size -> F -> clusters and L2 tables behind it are let go of
- * The device is drained. */
-#include "imgfmt/qcow2.h"
+ * Bitmaps get their new size in the same write of the header (qcow2_bitmap.c). The device is
+ * drained. */
+#include "imgfmt/qcow2_bitmap.h"
 
 static uint64_t clusters_of(const struct qcow2 *q, uint64_t size)
 {
@@ -93,6 +94,8 @@ static int co_make_zero(struct qcow2 *q, uint64_t from, uint64_t to)
 
 static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
 {
+    if (q->bitmaps.count && h->size != q->header.size)
+        return co_qcow2_bitmaps_put_size(q, h);
     co_mutex_lock(&q->alloc);
     struct qcow2_header now = q->header; /* the refcount table may have moved meanwhile */
     now.size = h->size;
@@ -239,6 +242,7 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
                        "unknown");
     if (size < q->header.size && !shrink)
         return err_set(e, -EINVAL, "shrinking cuts data off; ask for it");
+    TRY(qcow2_bitmaps_may_resize(q, size, e));
     int rc = co_map_will_write(&q->map);
     if (rc < 0)
         return err_errno(e, rc, "cannot resize the image");

@@ -633,8 +633,10 @@ int co_qcow2_snapshot_apply(struct blk_device *dev, const char *id, struct blk_e
 {
     struct qcow2 *q = qcow2_of_dev(dev);
     struct change c;
-    int rc = co_change_begin(&c, q, e);
 
+    if (q->bitmaps.count) /* they say what writes changed; nobody could say what this does */
+        return err_set(e, -EBUSY, "Device has active dirty bitmaps");
+    int rc = co_change_begin(&c, q, e);
     if (rc == 0)
         rc = find(&c, id, e);
     if (rc == 0)
