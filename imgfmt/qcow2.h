@@ -301,6 +301,8 @@ struct qcow2 {
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
+    /* Before alloc. Held by who changes the snapshots, and by who lists or opens them meanwhile. */
+    struct co_mutex snapshots;
     bool header_unsure;  /* a write of the header failed: what the file says is not known */
     uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
     uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */

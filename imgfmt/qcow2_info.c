@@ -59,6 +59,7 @@ static int list_snapshot(void *arg, const struct qcow2_snapshot *s)
 
 static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
 {
+    with_lock(&q->snapshots);
     if (q->header.snapshot_count == 0)
         return 0;
     out->snapshots = json_array();
