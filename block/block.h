@@ -206,6 +206,11 @@ struct blk_create {
     struct blk_device *backing; /* what option backing_file names, for drivers with knows_backing;
                                    NULL: nothing is named. Without what is behind it */
     bool fresh; /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
+    /* Makes a further file that the image consists of, or empties it, and opens it for writing;
+     * @name is as the image will say it. Gives *out. NULL: there can be none. */
+    int (*co_make_file)(const struct blk_create *c, const char *name, struct blk_device **out,
+                        struct blk_error *e);
+    void *arg; /* its own */
 };
 
 /* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits

@@ -87,6 +87,7 @@ struct sweep_run {
 
 #define SWEEP_TOP  "/sim/top.img"
 #define SWEEP_BASE "/sim/base.img"
+#define SWEEP_DATA "/sim/data.img" /* of data_file=data.img */
 #define SWEEP_ROOT "/sim/root.img" /* below base.img */
 
 /* How much is done for one row. */
