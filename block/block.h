@@ -46,6 +46,8 @@ enum blk_open_flags {
                                  -ENOTSUP or null facts */
     BLK_OPEN_FORCE_SHARE = 8, /* -U: take no locks (read-only only) */
     BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
+    BLK_OPEN_FACTS = 32, /* only co_blk_info() follows: what takes long to find out may be estimated
+                          */
 };
 
 struct blk_limits {

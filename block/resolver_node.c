@@ -332,6 +332,7 @@ static int co_inner_open(struct open_run *run, const struct node *n, struct blk_
     const char *name = json_string_value(json_object_get(n->tree, "name"));
     struct node of = *n;
     of.tree = json_object_get(n->tree, "of");
+    of.flags &= ~(unsigned)BLK_OPEN_FACTS; /* it is to be read */
     of.bottom = false;
     of.create = 0;
     if (!name || !*name || !of.tree)

@@ -13,6 +13,7 @@ const struct blk_driver *const blk_drivers[] = {
     &bochs_driver,
     &cloop_driver,
     &dmg_driver,
+    &gzip_driver,
     &raw_driver,
     /* not formats */
     &file_driver,
