@@ -541,6 +541,7 @@ static unsigned child_flags(const struct blk_opener *o, unsigned flags)
 {
     if (!(o->node.flags & BLK_OPEN_WRITE))
         flags &= ~(unsigned)BLK_OPEN_WRITE;
+    flags &= ~(unsigned)BLK_OPEN_FACTS; /* what stands on it reads it */
     return flags | (o->node.flags & (BLK_OPEN_FORCE_SHARE | BLK_OPEN_NO_BACKING));
 }
 

@@ -21,7 +21,7 @@ int co_readonly_write(struct blk_device *dev, uint64_t offset, const struct vec 
 int co_readonly_flush(struct blk_device *dev);
 int co_readonly_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 
-extern const struct blk_driver qcow1_driver, bochs_driver, cloop_driver, dmg_driver,
-    gzip_driver;
+extern const struct blk_driver qcow1_driver, bochs_driver, cloop_driver, dmg_driver, gzip_driver,
+    xz_driver, zstd_driver, bzip2_driver;
 
 #endif

@@ -14,6 +14,15 @@ const struct blk_driver *const blk_drivers[] = {
     &cloop_driver,
     &dmg_driver,
     &gzip_driver,
+#ifdef HAVE_LIBLZMA
+    &xz_driver,
+#endif
+#ifdef HAVE_LIBZSTD
+    &zstd_driver,
+#endif
+#ifdef HAVE_BZIP2
+    &bzip2_driver,
+#endif
     &raw_driver,
     /* not formats */
     &file_driver,
