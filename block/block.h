@@ -185,6 +185,8 @@ struct blk_driver {
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
+    bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
+    bool inner_is_image; /* what is inside is an image's file: its format is probed */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

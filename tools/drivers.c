@@ -23,6 +23,7 @@ const struct blk_driver *const blk_drivers[] = {
 #ifdef HAVE_BZIP2
     &bzip2_driver,
 #endif
+    &ova_driver,
     &raw_driver,
     /* not formats */
     &file_driver,
