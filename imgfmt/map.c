@@ -61,7 +61,10 @@ static int cell_in(const struct map *m, const struct meta_page *page, uint64_t s
     uint64_t raw[2];
     load_entry(m, entry_at(m, page, slot), raw);
     memset(out, 0, sizeof(*out));
-    return m->format->decode(m, raw, out);
+    TRY(m->format->decode(m, raw, out));
+    bool strays =
+        m->shape.fixed_places && map_has_space(out) && out->offset != slot << m->shape.cluster_bits;
+    return strays ? -EIO : 0;
 }
 
 int map_entry_get(struct map *m, const struct meta_page *page, uint64_t cluster,
@@ -72,6 +75,18 @@ int map_entry_get(struct map *m, const struct meta_page *page, uint64_t cluster,
 }
 
 /* --- resolve --- */
+
+/* Long entries are two words: who looks from another worker must not see half of a change. */
+static uint32_t entry_changes(const struct map *m)
+{
+    return m->shape.entry_bytes < 16 ? 0 : __atomic_load_n(&m->priv->changes, __ATOMIC_SEQ_CST);
+}
+
+static void note_change(struct map *m)
+{
+    if (m->shape.entry_bytes == 16)
+        __atomic_add_fetch(&m->priv->changes, 1, __ATOMIC_SEQ_CST);
+}
 
 /* How many bytes from @cluster's first on lie as @first does, at most @want; entries of one page.
  */
@@ -103,19 +118,23 @@ bool map_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     uint64_t slot = map_slot(m, cluster);
     struct meta_page *page = index_find(m, slot >> m->priv->page_bits);
     struct map_cell cell;
+    uint32_t changes = entry_changes(m);
     if (!page || cell_in(m, page, slot, &cell) < 0)
         return false;
     if (!__atomic_load_n(&page->used, __ATOMIC_RELAXED))
         __atomic_store_n(&page->used, true, __ATOMIC_RELAXED);
 
     struct blk_device *below;
-    uint64_t below_at;
-    if (cell.state == MAP_DATA) {
+    uint64_t below_at, here = m->cluster_bytes - at;
+    enum map_state state = cell.state;
+    if (state == MAP_PARTIAL && m->shape.piece_bits)
+        here = map_piece_run(m, &cell, at, here, &state);
+    if (state == MAP_DATA) {
         if (write && (cell.shared || !__atomic_load_n(&m->priv->may_write, __ATOMIC_SEQ_CST)))
             return false;
         below = m->data;
         below_at = cell.offset + at;
-    } else if (cell.state == MAP_HOLE && m->backing && !write) {
+    } else if (state == MAP_HOLE && m->backing && !write) {
         below = m->backing;
         below_at = offset;
     } else {
@@ -123,15 +142,14 @@ bool map_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     }
     if (below_at >= below->size)
         return false;
-    uint64_t here = m->cluster_bytes - at;
-    if (here < bytes)
+    if (here < bytes && state == cell.state)
         here = together(m, page, cluster, &cell, at + bytes) - at;
     *out = (struct blk_place){
         .child = below,
         .offset = below_at,
         .bytes = MIN(MIN(here, bytes), below->size - below_at),
     };
-    return true;
+    return entry_changes(m) == changes && !(changes & 1);
 }
 
 /* --- finding table pages --- */
@@ -413,26 +431,37 @@ int co_map_run(struct map *m, uint64_t offset, uint64_t bytes, struct map_run *o
     return rc;
 }
 
+static void place(struct map *m, const struct map_run *run, struct blk_extent *out)
+{
+    out->flags |= BLK_EXT_PLACED;
+    out->child = m->data;
+    out->child_offset = run->offset;
+}
+
 int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
 {
     struct map *m = dev->state;
     struct map_run run;
     TRY(co_map_run(m, offset, bytes, &run));
+    enum map_state state = run.cell.state;
+    if (state == MAP_PARTIAL)
+        TRY(co_map_partial(m, offset >> m->shape.cluster_bits, &run.cell,
+                           offset & (m->cluster_bytes - 1), &run.bytes, &state));
     *out = (struct blk_extent){.bytes = run.bytes};
-    uint32_t in_cluster = run.bytes;
-    switch (run.cell.state) {
+    switch (state) {
     case MAP_HOLE:
-        out->flags = m->backing              ? 0
+        out->flags = map_has_backing(m)      ? 0
                      : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
                                              : BLK_EXT_ZERO;
+        if (run.cell.offset && !map_hides(m, offset >> m->shape.cluster_bits)) {
+            place(m, &run, out); /* space of a cluster that is in pieces */
+            out->flags |= BLK_EXT_ZERO;
+        }
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;
-        if (run.cell.offset) { /* space is kept under it */
-            out->flags |= BLK_EXT_PLACED;
-            out->child = m->data;
-            out->child_offset = run.offset;
-        }
+        if (run.cell.offset) /* space is kept under it */
+            place(m, &run, out);
         break;
     case MAP_DATA:
         if (run.offset >= m->data->size) { /* the file ends before it: never written */
@@ -440,26 +469,16 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
             break;
         }
         out->bytes = MIN(run.bytes, m->data->size - run.offset);
-        out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_PLACED;
+        out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED;
         if (m->shape.file_has_holes)
             out->flags |= BLK_EXT_RECURSE;
-        out->child = m->data;
-        out->child_offset = run.offset;
+        place(m, &run, out);
         break;
     case MAP_PACKED:
         out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_COMPRESSED;
         break;
-    case MAP_PARTIAL: {
-        enum map_state state;
-        TRY(m->format->co_subrange(m, &run.cell, offset >> m->shape.cluster_bits,
-                                   offset & (m->cluster_bytes - 1), &in_cluster, &state));
-        out->bytes = MIN(in_cluster, run.bytes);
-        if (state != MAP_HOLE)
-            out->flags = BLK_EXT_ALLOCATED | (state == MAP_ZERO ? BLK_EXT_ZERO : BLK_EXT_DATA);
-        else if (!m->backing)
-            out->flags = BLK_EXT_ZERO;
+    case MAP_PARTIAL: /* is one of the others, piece by piece */
         break;
-    }
     }
     return 0;
 }
@@ -493,138 +512,6 @@ int co_map_walk(struct map *m,
 
 /* --- changing --- */
 
-static struct map_release *release_room(struct map *m, size_t count)
-{
-    struct map_private *p = m->priv;
-    struct map_release *r = p->open_release;
-    if (r && !r->deferred.taken && r->count + count <= MAP_RELEASE_CELLS)
-        return r;
-    r = mem_alloc(sizeof(*r));
-    if (!r)
-        return NULL;
-    memset(r, 0, offsetof(struct map_release, items));
-    r->map = m;
-    r->low = UINT64_MAX;
-    r->next = p->releases;
-    if (r->next)
-        r->next->prev = r;
-    p->releases = r;
-    p->open_release = r;
-    return r;
-}
-
-static void release_free(struct map_release *r)
-{
-    struct map_private *p = r->map->priv;
-    if (p->open_release == r)
-        p->open_release = NULL;
-    if (r->prev)
-        r->prev->next = r->next;
-    else
-        p->releases = r->next;
-    if (r->next)
-        r->next->prev = r->prev;
-    mem_free(r);
-}
-
-static bool follows(const struct map *m, const struct map_released *a, uint64_t count,
-                    const struct map_released *b)
-{
-    return a->punch == b->punch && a->cell.state != MAP_HOLE && b->cell.state != MAP_HOLE &&
-           !a->cell.shared && !b->cell.shared && a->cell.state != MAP_PACKED &&
-           b->cell.state != MAP_PACKED &&
-           b->cell.offset == a->cell.offset + count * m->cluster_bytes;
-}
-
-/* M5: what pointed at these is durably gone, and after the grace period nobody reads them. */
-static void co_release_cells(struct meta_deferred *d)
-{
-    struct map_release *r = container_of(d, struct map_release, deferred);
-    struct map *m = r->map;
-    co_blk_quiesce(m->dev);
-    m->priv->releasing++;
-    for (unsigned i = 0, n; i < r->count; i += n) {
-        const struct map_released *first = &r->items[i];
-        for (n = 1; i + n < r->count && follows(m, first, n, first + n);)
-            n++;
-        r->done = i + n;
-        if (first->cell.state == MAP_HOLE)
-            continue;
-        if (first->cell.state == MAP_PACKED)
-            map_forget_unpacked(m, first->cell.offset);
-        m->format->co_release(m, &first->cell, n, first->punch);
-    }
-    m->priv->releasing--;
-    co_queue_wake_all(&m->priv->released);
-    release_free(r);
-}
-
-bool co_map_await_release(struct map *m)
-{
-    if (m->priv->releasing == 0)
-        return false;
-    co_queue_wait(&m->priv->released);
-    return true;
-}
-
-/* True if the update lets go of space. */
-static bool lets_go(const struct map_update *u)
-{
-    return u->old.state != MAP_HOLE && u->old.offset != 0 &&
-           !(u->now.state != MAP_HOLE && u->now.offset == u->old.offset);
-}
-
-static void release_old(struct map *m, struct map_release *r, const struct map_update *u,
-                        size_t count, bool punch)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (!lets_go(&u[i]))
-            continue;
-        r->items[r->count++] = (struct map_released){u[i].cluster, u[i].old, punch};
-        r->low = MIN(r->low, u[i].cluster);
-        r->high = MAX(r->high, u[i].cluster);
-    }
-    if (!r->queued) {
-        r->queued = true;
-        r->deferred.co_fn = co_release_cells;
-        meta_defer(m->meta, &r->deferred);
-    }
-}
-
-void map_release_later(struct map *m, const struct map_update *u)
-{
-    struct map_release *r = release_room(m, 1);
-    if (r) /* else it is lost until the image is opened anew */
-        release_old(m, r, u, 1, false);
-}
-
-static struct map_cell *find_released(const struct map *m, uint64_t cluster)
-{
-    for (struct map_release *r = m->priv->releases; r; r = r->next) {
-        if (cluster < r->low || cluster > r->high)
-            continue;
-        for (unsigned i = r->done; i < r->count; i++)
-            if (r->items[i].cluster == cluster && map_in_place(&r->items[i].cell))
-                return &r->items[i].cell;
-    }
-    return NULL;
-}
-
-bool map_may_take_back(const struct map *m, uint64_t cluster)
-{
-    return find_released(m, cluster);
-}
-
-bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset)
-{
-    struct map_cell *cell = find_released(m, cluster);
-    if (!cell)
-        return false;
-    *offset = cell->offset;
-    cell->state = MAP_HOLE;
-    return true;
-}
-
 int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u, size_t count,
                   bool punch)
 {
@@ -633,13 +520,14 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
     if (m->format->co_prepare)
         TRY(m->format->co_prepare(m, u, count));
     for (size_t i = 0; i < count; i++)
-        gone += lets_go(&u[i]);
-    if (gone && !(release = release_room(m, gone)))
+        gone += map_lets_go(m, &u[i], punch);
+    if (gone && !(release = map_release_room(m, gone)))
         return -ENOMEM;
     /* From here on nothing suspends. */
     TRY(meta_touch(m->meta, page));
     if (m->format->commit)
         TRY(m->format->commit(m, u, count));
+    note_change(m);
     for (size_t i = 0; i < count; i++) { /* M2: data writes have returned; shown in this step */
         uint64_t raw[2] = {0};
         uint8_t *entry = entry_at(m, page, map_slot(m, u[i].cluster));
@@ -647,8 +535,9 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
         m->format->encode(m, &u[i].now, raw);
         store_entry(m, raw, entry);
     }
+    note_change(m);
     if (gone)
-        release_old(m, release, u, count, punch);
+        map_release_old(m, release, u, count, punch);
     return 0;
 }
 
@@ -681,7 +570,8 @@ void map_write_ended(struct map *m)
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
-    return m->priv->may_write ? co_meta_write_back(m->meta, true) : 0;
+    bool written = m->priv->may_write || meta_error(m->meta); /* also where beginning failed */
+    return written ? co_meta_write_back(m->meta, true) : 0;
 }
 
 /* --- life --- */
@@ -729,6 +619,7 @@ int map_attach(struct map *m, struct blk_error *e)
     assert(s->cluster_bits >= 9 && s->cluster_bits <= 28);
     assert(s->entry_bytes == 4 || s->entry_bytes == 8 || s->entry_bytes == 16);
     assert(s->levels == 1 || s->levels == 2);
+    assert(!s->piece_bits || 1U << (s->cluster_bits - s->piece_bits) == MAP_PIECES);
     assert(s->levels == 1 || (is_pow2(s->table_entries) && s->table_bytes % page_bytes == 0 &&
                               s->table_bytes == s->table_entries * s->entry_bytes));
     /* A root is looked into entry by entry, a flat table page by page. */
@@ -763,7 +654,7 @@ void co_map_detach(struct map *m)
     if (!p)
         return;
     while (p->releases)
-        release_free(p->releases);
+        map_release_free(p->releases);
     for (struct table_release *r = p->table_releases, *next; r; r = next) {
         next = r->next;
         mem_free(r);

@@ -40,7 +40,8 @@ enum map_state {
     MAP_HOLE, /* not here: the backing device shows through, or zeroes */
     MAP_ZERO, /* reads as zero, hides the backing device; offset != 0: space is kept */
     MAP_DATA,
-    MAP_PARTIAL, /* some sectors here, the others below: sub says which (co_subrange) */
+    MAP_PARTIAL, /* some pieces here, others zero or below: sub says which (shape.piece_bits), or
+                    co_subrange does */
     MAP_PACKED,  /* compressed */
 };
 
@@ -49,7 +50,8 @@ struct map_cell {
     bool shared;           /* somebody else points here too: copy to write */
     uint64_t offset;       /* bytes from the start of the data device; 0: no space */
     uint32_t packed_bytes; /* MAP_PACKED: compressed bytes, at most */
-    uint64_t sub;          /* the entry's sub-cluster or sector bitmap, where it holds one */
+    uint64_t sub; /* MAP_PARTIAL, of pieces: bits 0..31 those that lie here, 32..63 those that
+                     read as zero; never both */
 };
 
 /* Filled by the format's open() after validation. Only resize changes it, while the device is
@@ -58,6 +60,8 @@ struct map_shape {
     uint64_t size;            /* virtual bytes */
     uint8_t cluster_bits;     /* 9 .. 28 */
     uint8_t entry_bytes;      /* 4, 8 or 16 */
+    uint8_t piece_bits;       /* clusters are kept in MAP_PIECES pieces, one by one here, zero or
+                                 behind (map_piece.c); 0: whole */
     uint8_t levels;           /* 1: one flat table at root_offset; 2: root of table places */
     uint32_t table_entries;   /* levels 2: entries per table (a power of two) */
     uint32_t table_bytes;     /* levels 2: of one table, as placed by co_place_table */
@@ -73,8 +77,15 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool fixed_places;   /* each cluster lies at its own offset in the data device: space is not
+                            placed, and counted by nobody */
+    bool always_stored;  /* with fixed_places: zeroes are data, so that the data device is the disk
+                            by itself */
+    bool discard_keeps;  /* with zero_keeps_space: what is discarded keeps its space, punched */
     bool keeps_all;      /* static: all space is owned and stays so; discard does nothing */
 };
+
+#define MAP_PIECES 32 /* of a cluster that is kept in pieces */
 
 struct map_update {
     uint64_t cluster; /* virtual */
@@ -123,7 +134,8 @@ struct map_format {
     /* Once per open, before the first change of anything. NULL: nothing. */
     int (*co_before_first_write)(struct map *m);
 
-    /* MAP_PARTIAL: from byte @at of the cluster, how far (*bytes) the answer @state reaches. */
+    /* MAP_PARTIAL without pieces: from byte @at of the cluster, how far (*bytes) the answer @state
+     * reaches. */
     int (*co_subrange)(struct map *m, const struct map_cell *cell, uint64_t cluster, uint32_t at,
                        uint32_t *bytes, enum map_state *state);
     /* Blocking and CPU-bound, run on the pool: on their own buffers only. pack: -ENOSPC when the
@@ -143,6 +155,7 @@ struct map {
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
     struct blk_device *backing; /* NULL: none */
+    bool backing_missing;       /* there is one, and it was not opened: holes cannot be read */
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
                                    co_map_detach() */
     void *state;                /* the format's */
@@ -155,6 +168,11 @@ struct map {
 /* Takes over a filled @m (shape, format, dev, file, data, backing, meta, state): checks the shape,
  * makes the index. */
 must_use int map_attach(struct map *m, struct blk_error *e);
+/* For open(): asks for the backing device that the image names (NULL: none), or the caller's tree
+ * does. Where it is not to be opened, backing_missing is set. */
+must_use int co_map_want_backing(struct map *m, struct blk_opener *opener, const char *name,
+                                 const char *format, struct blk_error *e);
+int co_map_opened(struct blk_device *dev, struct blk_error *e); /* driver operation: finds it */
 /* Write-back is the caller's (co_map_flush); frees what map_attach() made and closes meta. */
 void co_map_detach(struct map *m);
 
@@ -171,6 +189,17 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
 int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from);
 
 /* For formats. */
+
+/* Pieces of a cell that lie in its space, and that read as zero; of a cell of any state. */
+uint32_t map_pieces_here(const struct map_cell *c);
+uint32_t map_pieces_zero(const struct map_cell *c);
+static inline bool map_has_space(const struct map_cell *cell)
+{
+    return cell->offset ? cell->state != MAP_HOLE : map_pieces_here(cell) != 0;
+}
+/* State and sub of a cell whose offset is known: MAP_DATA, MAP_ZERO or MAP_HOLE where all pieces
+ * are alike (a hole has no space), else MAP_PARTIAL. */
+void map_set_pieces(struct map_cell *c, uint32_t here, uint32_t zero);
 
 /* The cell of a virtual cluster, through the cache. */
 must_use int co_map_cell(struct map *m, uint64_t cluster, struct map_cell *out);

@@ -250,7 +250,7 @@ static uint32_t page_bytes_for(const struct map *m)
 static void fill_limits(struct map *m)
 {
     struct blk_limits *l = &m->dev->limits;
-    l->fresh_reads_zero = true;
+    l->fresh_reads_zero = true; /* map_backing.c knows better */
     l->cluster_size = l->discard_granularity = m->cluster_bytes;
     l->can_zero_fast = m->file->limits.can_zero_fast;
     l->can_unmap = !m->shape.keeps_all;
@@ -289,13 +289,6 @@ int co_map_units_close(struct map *m, struct blk_error *e)
     co_map_detach(m);
     map_space_drop(&m->units->space);
     return rc < 0 ? err_errno(e, rc, "the tables cannot be written") : 0;
-}
-
-int co_map_units_opened(struct blk_device *dev, struct blk_error *e)
-{
-    struct map *m = dev->state;
-    m->backing = blk_child(dev, "backing");
-    return 0;
 }
 
 int co_map_units_reopen(struct blk_device *dev, bool write, struct blk_error *e)

@@ -24,7 +24,7 @@
  *   3 move    copied data durable -> its entry -> the old place free (co_map_move)
  *   4 grow    in place: new entries durable -> header.  Else: the first units moved away, durable
  *             -> the new table where they lay, durable -> one publication (base, table, size)
- *   5 shrink  entries dropped, durable -> tidy -> publication -> file truncated
+ *   5 shrink  entries dropped, durable -> gaps closed -> publication -> file truncated
  *   6 end     all written back, moved, durable -> co_end's header change durable -> file truncated
  * A crash leaves the state before or after each arrow, and units owned by none (leaks). */
 #ifndef IMGFMT_MAP_UNITS_H
@@ -54,7 +54,9 @@ struct map_units_ops {
     int (*co_reserve)(struct map *m);
     /* Before units are handed out that end beyond u->prepared (a file offset): makes that the file
      * may hold data up to @end, durably where a crash in between would hurt (VHD moves its footer),
-     * as far ahead as it likes, and sets u->prepared. One at a time. */
+     * as far ahead as it likes, and sets u->prepared. One at a time. (A crash may keep a
+     * file's new length and lose what was written there: who needs it there has a copy elsewhere.)
+     */
     int (*co_extend)(struct map *m, uint64_t end);
     /* Once after a clean census, before the first change: a dirty flag, a new generation, pins what
      * commit needs. Durable when it returns, where order asks for it. */
@@ -116,7 +118,6 @@ must_use int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_e
  * closed all the same. */
 must_use int co_map_units_close(struct map *m, struct blk_error *e);
 /* Driver operations, as they stand. */
-int co_map_units_opened(struct blk_device *dev, struct blk_error *e); /* sets m->backing */
 int co_map_units_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 int co_map_units_complete(struct blk_device *dev, struct blk_error *e);
 int co_map_units_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e);

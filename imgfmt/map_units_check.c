@@ -26,8 +26,11 @@ void map_units_say(struct blk_check *c, uint64_t n, const char *what)
 
 uint64_t map_units_in_file(const struct map *m)
 {
-    uint64_t known = m->units->space.next;
-    return m->file->limits.growable ? MAX(known, units_below(m, m->file->size)) : known;
+    const struct map_units *u = m->units;
+    /* What we made ready to write is no leak. Nor is a footer, or what else fills no unit. */
+    bool whole = m->file->limits.growable && !u->begun && m->file->size > u->base;
+    uint64_t in_file = whole ? (m->file->size - u->base) / u->unit_bytes : 0;
+    return MAX(u->space.next, in_file);
 }
 
 static int co_examine(struct map *m, struct map_units_bad *bad, struct map_units_census *found,

@@ -16,6 +16,7 @@
  *   qcow2_amend_counts.c  reference counts of another width
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
+ *   qcow2_data_file.c clusters in a file of their own
  *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
@@ -23,6 +24,7 @@
  *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
  *   qcow2_inner.c     a snapshot as a device
+ *   qcow2_bitmap.h    persistent bitmaps: qcow2_bitmap.c, _bits.c, _change.c, _table.c
  *   qcow2_info.c      facts for people and JSON
  *   qcow2.c           open, close, the durability rules, the driver's table
  *
@@ -42,6 +44,8 @@
 #define QCOW2_MAX_REFTABLE     (8 * MiB)
 #define QCOW2_MAX_SNAPSHOTS    65536u
 #define QCOW2_MAX_BACKING_NAME 1023u
+#define QCOW2_SUBCLUSTER_BITS  5  /* of a cluster with an extended L2 entry: log2 of their number */
+#define QCOW2_EXTENDED_MIN     14 /* cluster_bits with extended L2 entries, at least */
 #define QCOW2_MAX_OFFSET       (1ULL << 56) /* entries hold bits 9 to 55 */
 
 enum qcow2_incompatible {
@@ -142,16 +146,37 @@ must_use int qcow2_header_refuse(const struct qcow2_header *h, const uint8_t *ra
  * them there stays. */
 void qcow2_header_put(const struct qcow2_header *h, bool fresh, uint8_t *sector);
 /* A whole header cluster for a new image, with extensions, the table of feature names where there
- * is room, and the backing name; sets the spans of @h. -ENOSPC: the name does not fit. */
-must_use int qcow2_header_build(struct qcow2_header *h, const char *backing_name,
-                                const char *backing_format, uint8_t *cluster);
+ * is room, and the names; sets the spans of @h. -ENOSPC: they do not fit. */
+struct qcow2_names {
+    const char *backing, *backing_format, *data_file; /* NULL: none */
+};
+must_use int qcow2_header_build(struct qcow2_header *h, const struct qcow2_names *names,
+                                uint8_t *cluster);
 
 static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 {
     return 1ULL << h->cluster_bits;
 }
+static inline bool qcow2_extended(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_EXTENDED_L2;
+}
+static inline bool qcow2_has_data_file(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_DATA_FILE;
+}
+/* The data file is a raw image of the disk. */
+static inline bool qcow2_raw_data(const struct qcow2_header *h)
+{
+    return qcow2_has_data_file(h) && h->autoclear & QCOW2_RAW_DATA;
+}
+/* Bytes of an L2 entry. */
+static inline uint32_t qcow2_entry_bytes(const struct qcow2_header *h)
+{
+    return qcow2_extended(h) ? 16 : 8;
+}
 /* L1 entries that @size virtual bytes need. */
-uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits);
+uint64_t qcow2_l1_needs(uint64_t size, const struct qcow2_header *h);
 
 /* --- entries -------------------------------------------------------------- */
 
@@ -169,11 +194,24 @@ struct qcow2_entry {
     bool copied;
     uint64_t offset;       /* 0: none; packed: any byte */
     uint32_t packed_bytes; /* up to the end of the last 512-byte sector */
+    uint64_t sub;          /* MAP_PARTIAL: as in a map_cell */
 };
+/* An L2 entry as numbers. */
+struct qcow2_bits {
+    uint64_t entry;
+    uint64_t sub; /* extended: its bitmap; else 0 */
+};
+/* Bits of an entry that is not compressed which mean nothing. */
+static inline uint64_t qcow2_l2_reserved(const struct qcow2_header *h)
+{
+    return QCOW2_L2_RESERVED | (qcow2_extended(h) ? QCOW2_ZERO : 0);
+}
+struct qcow2_bits qcow2_bits_get(const struct qcow2_header *h, const void *entry);
+void qcow2_bits_put(const struct qcow2_header *h, struct qcow2_bits bits, void *entry);
 /* -EIO: no valid image holds it. */
-int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+int qcow2_entry_decode(const struct qcow2_header *h, struct qcow2_bits bits,
                        struct qcow2_entry *out);
-uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits);
+struct qcow2_bits qcow2_entry_encode(const struct qcow2_header *h, const struct qcow2_entry *e);
 /* The offset mask of a compressed cluster's descriptor. */
 uint64_t qcow2_packed_offset_max(uint32_t cluster_bits);
 
@@ -231,6 +269,18 @@ struct qcow2_guard {
     size_t range_count;
 };
 
+/* Persistent bitmaps of an open image: qcow2_bitmap.h. */
+struct qcow2_bitmaps {
+    struct co_mutex lock;      /* goes before alloc */
+    struct qcow2_dirty **list; /* owned, in the directory's order */
+    uint32_t count;
+    uint64_t at, bytes;            /* of the directory; bytes 0: there is none */
+    bool known;                    /* the directory was read */
+    bool watch;                    /* some record what is written */
+    bool armed;                    /* those are marked in use on disk, so they may */
+    struct qcow2_dirty *recording; /* the first of them */
+};
+
 struct qcow2 {
     struct map map; /* first: the engine's operations take dev->state */
 
@@ -245,10 +295,14 @@ struct qcow2 {
     bool hidden;                         /* the magic is withheld until co_complete */
     bool looked_for_holes;               /* map.shape.file_has_holes is known */
     bool backing_missing; /* the image names a backing file that was not to be opened */
+    char *data_name;      /* of the external data file; NULL: it names none */
+    bool data_missing;    /* it is not open (yet) */
 
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
+    /* Before alloc. Held by who changes the snapshots, and by who lists or opens them meanwhile. */
+    struct co_mutex snapshots;
     bool header_unsure;  /* a write of the header failed: what the file says is not known */
     uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
     uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */
@@ -269,6 +323,7 @@ struct qcow2 {
     struct co_queue idle;
     struct blk_listener listener; /* of the image itself: sets the corrupt bit */
     struct qcow2_view *views;     /* snapshots that are open as devices */
+    struct qcow2_bitmaps bitmaps;
 };
 
 static inline struct qcow2 *qcow2_of(const struct map *m)
@@ -353,7 +408,11 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
 struct qcow2_cover {
     const struct qcow2_header *header;         /* its fixed fields; spans are found anew */
     const char *backing_name, *backing_format; /* NULL: none */
+    const char *data_name;                     /* NULL: as it is */
+    bool set_bitmaps;    /* else the bitmaps extension is carried over like all others */
+    const void *bitmaps; /* its QCOW2_EXT_BITMAPS_BYTES; NULL: there is none any more */
 };
+#define QCOW2_EXT_BITMAPS_BYTES 24
 /* A header cluster as the rewrite lays it out: only [from, end) beyond the first sector is new. */
 struct qcow2_cover_plan {
     uint32_t park;   /* extensions begin here, behind a filler; 0: behind the fixed fields */
@@ -380,12 +439,36 @@ int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char
 must_use int co_qcow2_drop_tables(struct qcow2 *q, uint64_t from);
 /* The engine's view of @h: place and length of the L1 table, size. */
 must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);
+/* qcow2_data_file.c */
+must_use int co_qcow2_ask_for_data(struct qcow2 *q, struct blk_opener *opener, struct blk_error *e);
+/* Children may have come: where the clusters lie. */
+void qcow2_data_opened(struct qcow2 *q);
+/* The data file, if there is one, becomes at least as long (@shrink: as long) as the disk. */
+must_use int co_qcow2_resize_data(struct qcow2 *q, uint64_t size, bool shrink, struct blk_error *e);
+enum qcow2_preallocation { QCOW2_PRE_OFF, QCOW2_PRE_METADATA, QCOW2_PRE_FALLOC, QCOW2_PRE_FULL };
+/* The data file of a new image: zeroes. */
+must_use int co_qcow2_make_data(const struct blk_create *c, const char *name, uint64_t bytes,
+                                enum qcow2_preallocation how, struct blk_error *e);
 /* Cluster size, version, width of counts and compression of an image to be made. */
 must_use int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
 int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+
+/* qcow2_bitmap.c: bitmaps that record. The device's writes call this before they change anything
+ * that a guest sees; costs one look where nothing records. */
+must_use int co_qcow2_record_all(struct qcow2 *q, uint64_t offset, uint64_t bytes);
+bool qcow2_recorded_all(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline must_use int co_qcow2_record(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) ? 0 : co_qcow2_record_all(q, offset, bytes);
+}
+/* True if a change there needs no recording any more; any worker. */
+static inline bool qcow2_recorded(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) || qcow2_recorded_all(q, offset, bytes);
+}
 
 /* qcow2_snapshot_table.c: a snapshot table entry; pure. Gives the bytes it takes, or
  * -EINVAL/-EAGAIN (more than @bytes). */
@@ -436,23 +519,5 @@ int co_qcow2_inner_open(struct blk_device *container, const char *name, struct b
                         struct blk_error *e);
 /* Somebody reads the snapshot through a device. */
 bool qcow2_snapshot_is_open(const struct qcow2 *q, const struct qcow2_snapshot *s);
-
-/* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
-struct qcow2_bitmap {
-    uint64_t table_offset;
-    uint32_t table_entries, flags;
-    uint8_t granularity_bits;
-    uint16_t name_bytes;
-    const char *name; /* in the raw bytes, not terminated */
-};
-int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out);
-struct qcow2_bitmap_list {
-    uint64_t offset, bytes; /* of the directory; 0: there is none */
-    uint32_t count;
-};
-/* Calls @fn for every persistent bitmap that is valid. */
-must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
-                              int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
-                              struct blk_error *e);
 
 #endif

@@ -44,6 +44,8 @@ void qcow2_guard_add(struct qcow2 *q, uint64_t offset, enum qcow2_guard_kind kin
 void qcow2_guard_remove(struct qcow2 *q, uint64_t offset);
 /* True if a structure lies in one of these clusters. */
 bool qcow2_guard_hits(const struct qcow2 *q, uint64_t first, uint64_t count);
+/* True if the header, a refcount structure or an active table lies there. */
+bool qcow2_guard_is_table(const struct qcow2 *q, uint64_t first, uint64_t count);
 /* For the metadata cache: a page of @rank may be written to @offset; -EIO: the image is corrupt. */
 int qcow2_guard_page(void *arg, uint64_t offset, unsigned rank);
 

@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "imgfmt/qcow2_bitmap.h"
 #include "imgfmt/qcow2_check.h"
 
 #define REFS_LIMIT (1 * GiB)
@@ -23,6 +24,7 @@
 struct qcow2_l2_lane {
     struct qcow2_checker *k;
     uint64_t offset;
+    uint64_t first; /* virtual cluster of its first entry; in the active table */
     uint8_t *data;
 };
 
@@ -86,9 +88,17 @@ void co_qcow2_check_read(struct qcow2_checker *k, uint64_t offset, void *to, uin
 
 /* --- L2 and L1 ------------------------------------------------------------ */
 
-static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow2_entry *e)
+static int check_packed(struct qcow2_checker *k, struct qcow2_bits bits,
+                        const struct qcow2_entry *e)
 {
-    if (raw & QCOW2_COPIED) {
+    if (bits.sub) {
+        qcow2_check_say(
+            k, "ERROR: the compressed cluster at offset 0x%" PRIx64 " has a bitmap of subclusters",
+            e->offset);
+        k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
+    }
+    if (bits.entry & QCOW2_COPIED) {
         qcow2_check_say(k,
                         "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
                         e->offset);
@@ -104,48 +114,89 @@ static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow
     return refer(k, "a compressed cluster", first, e->offset + e->packed_bytes - first);
 }
 
-static int check_entry(struct qcow2_checker *k, uint64_t raw, uint64_t *next)
+static void check_impossible(struct qcow2_checker *k, struct qcow2_bits bits)
+{
+    if (bits.sub)
+        qcow2_check_say(k,
+                        "ERROR: an L2 entry 0x%016" PRIx64 " with bitmap 0x%016" PRIx64
+                        " is none that an image can hold",
+                        bits.entry, bits.sub);
+    else
+        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
+                        bits.entry);
+    k->c->corruptions++;
+    k->bad_entries |= !k->snapshot;
+}
+
+static void note_data(struct qcow2_checker *k, uint64_t offset, uint64_t *next)
+{
+    if (k->snapshot)
+        return;
+    k->c->allocated_clusters++;
+    if (*next && offset != *next)
+        k->c->fragmented_clusters++;
+    *next = offset + k->q->map.cluster_bytes;
+}
+
+/* In the data file nothing is counted, and every cluster has its own place. */
+static void check_outside(struct qcow2_checker *k, const struct qcow2_entry *e, uint64_t cluster,
+                          uint64_t *next)
+{
+    struct map_cell cell = {.state = e->state, .offset = e->offset, .sub = e->sub};
+
+    if (!map_has_space(&cell))
+        return;
+    note_data(k, e->offset, next);
+    if (e->offset == cluster << k->q->header.cluster_bits)
+        return;
+    qcow2_check_say(k,
+                    "ERROR: the data cluster at offset 0x%" PRIx64
+                    " of the data file belongs to the disk at 0x%" PRIx64,
+                    e->offset, cluster << k->q->header.cluster_bits);
+    k->c->corruptions++;
+}
+
+static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t cluster,
+                       uint64_t *next)
 {
     const struct qcow2_header *h = &k->q->header;
     struct qcow2_entry e;
+    uint64_t raw = bits.entry;
 
-    if (raw == 0)
+    if ((raw | bits.sub) == 0)
         return 0;
-    int rc = qcow2_entry_decode(raw, h->cluster_bits, h->version, &e);
+    int rc = qcow2_entry_decode(h, bits, &e);
     if (e.state == MAP_PACKED && rc == 0)
-        return check_packed(k, raw, &e);
+        return check_packed(k, bits, &e);
     if (rc < 0) {
-        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
-                        raw);
-        k->c->corruptions++;
-        k->bad_entries |= !k->snapshot;
-        return 0;
+        check_impossible(k, bits);
+        if (!qcow2_extended(h) || qcow2_has_data_file(h) ||
+            e.offset & (k->q->map.cluster_bytes - 1))
+            return 0;
     }
-    if (raw & QCOW2_L2_RESERVED) {
+    if (raw & qcow2_l2_reserved(h)) {
         qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " has reserved bits set", raw);
         k->c->corruptions++;
         k->bad_entries |= !k->snapshot;
     }
+    if (qcow2_has_data_file(h)) {
+        check_outside(k, &e, cluster, next);
+        return 0;
+    }
     if (e.offset == 0)
         return 0;
-    if (!k->snapshot) {
-        k->c->allocated_clusters++;
-        if (*next && e.offset != *next)
-            k->c->fragmented_clusters++;
-        *next = e.offset + k->q->map.cluster_bytes;
-    }
+    note_data(k, e.offset, next);
     return refer_marked(k, "a data cluster", e.offset, k->q->map.cluster_bytes, mark_of(k, raw));
 }
 
-static int check_l2(struct qcow2_checker *k, const uint8_t *table)
+static int check_l2(struct qcow2_checker *k, const struct qcow2_l2_lane *lane)
 {
-    uint64_t next = 0;
+    const struct qcow2_header *h = &k->q->header;
+    uint32_t step = qcow2_entry_bytes(h);
+    uint64_t next = 0, count = k->q->map.cluster_bytes / step;
 
-    for (uint64_t i = 0; i < k->q->map.cluster_bytes; i += 8) {
-        be64 raw;
-        memcpy(&raw, table + i, sizeof(raw));
-        TRY(check_entry(k, be64_get(raw), &next));
-    }
+    for (uint64_t i = 0; i < count; i++)
+        TRY(check_entry(k, qcow2_bits_get(h, lane->data + i * step), lane->first + i, &next));
     return 0;
 }
 
@@ -169,12 +220,14 @@ static int co_check_lanes(struct qcow2_checker *k)
     int rc = co_group_wait(&g);
     k->lanes_used = 0;
     for (unsigned i = 0; i < n && rc == 0; i++)
-        rc = check_l2(k, k->lanes[i].data);
+        rc = check_l2(k, &k->lanes[i]);
     return rc;
 }
 
-static int co_check_l2(struct qcow2_checker *k, uint64_t offset)
+static int co_check_l2(struct qcow2_checker *k, uint64_t offset, uint64_t index)
 {
+    k->lanes[k->lanes_used].first =
+        index * (k->q->map.cluster_bytes / qcow2_entry_bytes(&k->q->header));
     k->lanes[k->lanes_used].k = k;
     k->lanes[k->lanes_used++].offset = offset;
     return k->lanes_used == k->lane_count ? co_check_lanes(k) : 0;
@@ -184,7 +237,6 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
-    (void)at;
     if (raw == 0)
         return 0;
     if (raw & QCOW2_L1_RESERVED) {
@@ -210,7 +262,7 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
         k->c->corruptions++;
         return 0;
     }
-    return co_check_l2(k, offset);
+    return co_check_l2(k, offset, (at - k->q->header.l1_offset) / 8);
 }
 
 int co_qcow2_check_each(struct qcow2_checker *k, uint64_t offset, uint64_t entries,
@@ -276,9 +328,15 @@ static int co_check_snapshots(struct qcow2_checker *k, struct blk_error *e)
 
 static int co_check_bitmap_cluster(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
-    (void)at;
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
+    if (raw & QCOW2_BITMAP_CELL_INVALID || offset & (k->q->map.cluster_bytes - 1) ||
+        (offset && raw & QCOW2_BITMAP_ALL_DIRTY)) {
+        qcow2_check_say(k, "ERROR: the entry of a bitmap's table at offset 0x%" PRIx64 " is none",
+                        at);
+        k->c->corruptions++;
+        return 0;
+    }
     return offset ? refer(k, "a bitmap's cluster", offset, k->q->map.cluster_bytes) : 0;
 }
 
@@ -551,6 +609,10 @@ int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_e
     auto_free uint8_t *memory = NULL;
     int rc = dev->writable ? co_qcow2_settle(q, fix) : 0;
 
+    if (check->data && q->data_missing)
+        return err_set(e, -ENOTSUP,
+                       "its data lies in an external data file, which check does not open; compare "
+                       "or convert reads it");
     if (rc < 0)
         return err_errno(e, rc, "cannot write the image's tables back");
     k.file_bytes = q->map.file->size;

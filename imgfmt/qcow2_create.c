@@ -14,7 +14,8 @@
 static const char *const compat_names[] = {"0.10", "1.1", "v2", "v3", NULL};
 static const char *const compression_names[] = {"zlib", "zstd", NULL};
 static const char *const preallocation_names[] = {"off", "metadata", "falloc", "full", NULL};
-enum preallocation { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
+#define ALL_HERE ((uint64_t)UINT32_MAX)
+#define ALL_ZERO (ALL_HERE << 32)
 
 const struct opt_desc qcow2_create_options[] = {
     {.name = "size", .type = OPT_SIZE, .help = "virtual disk size"},
@@ -57,6 +58,8 @@ const struct opt_desc qcow2_create_options[] = {
      .type = OPT_BOOL,
      .help = "encrypt with AES (deprecated)",
      .preset = "off"},
+    {.name = "encrypt.format", .type = OPT_STRING, .help = "encrypt the image: luks or aes"},
+    {.name = "encrypt.key-secret", .type = OPT_STRING, .help = "the secret that holds the key"},
     {.name = "nocow",
      .type = OPT_BOOL,
      .help = "no copy-on-write of the file (btrfs)",
@@ -68,13 +71,16 @@ const struct opt_desc qcow2_create_options[] = {
 struct layout {
     struct qcow2_header header;
     const char *backing_name, *backing_format;
-    enum preallocation preallocation;
+    const char *data_name;
+    enum qcow2_preallocation preallocation;
     bool zero_entries; /* preallocated data clusters are to be marked as zeroes */
+    uint64_t bitmap;   /* of their entries, where they are extended */
     uint64_t table_at, table_clusters;
     uint64_t blocks_at, blocks;
     uint64_t l1_at, l1_clusters;
     uint64_t l2_at, l2_tables; /* preallocated */
     uint64_t data_at, data_clusters;
+    uint64_t mapped; /* clusters that have an entry; they lie here or in the data file */
     uint64_t total;
 };
 
@@ -82,18 +88,32 @@ struct layout {
 
 static int refuse_options(const struct opts *o, struct blk_error *e)
 {
-    if (opts_given(o, "data_file") || opts_bool(o, "data_file_raw"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make qcow2 images with an "
-                       "external data file (data_file)");
-    if (opts_bool(o, "extended_l2"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make qcow2 images with "
-                       "extended L2 entries (extended_l2)");
-    if (opts_bool(o, "encryption"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make encrypted qcow2 images "
-                       "(encryption)");
+    const char *format = opts_text(o, "encrypt.format");
+
+    if (opts_bool(o, "encryption") || (format && *format) || opts_given(o, "encrypt.key-secret"))
+        return err_set(
+            e, -ENOTSUP,
+            "qcow2 images are not made encrypted here (encryption, encrypt.format): what "
+            "is written to them would not be secret");
+    return 0;
+}
+
+static int take_data_file(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    const char *name = opts_text(o, "data_file");
+
+    if (name && *name) {
+        h->incompatible |= QCOW2_DATA_FILE;
+        if (h->version < 3)
+            return err_set(e, -EINVAL,
+                           "External data files are only supported with compatibility level 1.1 "
+                           "and above (use version=v3 or greater)");
+    }
+    if (!opts_bool(o, "data_file_raw"))
+        return 0;
+    if (!qcow2_has_data_file(h))
+        return err_set(e, -EINVAL, "data-file-raw requires data-file");
+    h->autoclear |= QCOW2_RAW_DATA;
     return 0;
 }
 
@@ -112,8 +132,15 @@ static int take_version(const struct opts *o, struct qcow2_header *h, struct blk
         h->incompatible |= QCOW2_COMPRESSION;
     if (opts_bool(o, "lazy_refcounts"))
         h->compatible |= QCOW2_LAZY_REFCOUNTS;
+    if (opts_bool(o, "extended_l2"))
+        h->incompatible |= QCOW2_EXTENDED_L2;
+    TRY(take_data_file(o, h, e));
     if (h->version >= 3)
         return 0;
+    if (qcow2_extended(h))
+        return err_set(e, -EINVAL,
+                       "Extended L2 entries are only supported with compatibility level 1.1 and "
+                       "above (use version=v3 or greater)");
     if (bits != 16)
         return err_set(e, -EINVAL,
                        "Different refcount widths than 16 bits require compatibility "
@@ -136,7 +163,13 @@ int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_er
     if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB)
         return err_set(e, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
     h->cluster_bits = log2_floor(cluster);
-    return take_version(o, h, e);
+    TRY(take_version(o, h, e));
+    if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
+        return err_set(e, -EINVAL,
+                       "Extended L2 entries are only supported with cluster sizes of at least %u "
+                       "bytes",
+                       1U << QCOW2_EXTENDED_MIN);
+    return 0;
 }
 
 static int take_options(const struct blk_create *c, struct layout *l, struct blk_error *e)
@@ -150,7 +183,7 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     if (h->compression_type == QCOW2_ZSTD)
         return err_set(e, -ENOTSUP, "this lamina was built without libzstd");
 #endif
-    l->preallocation = (enum preallocation)opts_number(o, "preallocation");
+    l->preallocation = (enum qcow2_preallocation)opts_number(o, "preallocation");
     l->backing_name = opts_text(o, "backing_file");
     l->backing_format = opts_text(o, "backing_fmt");
     if (l->backing_name && !*l->backing_name)
@@ -159,12 +192,22 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
         return err_set(e, -EINVAL, "a backing file needs its format beside it (backing_fmt)");
     if (!l->backing_name && l->backing_format)
         return err_set(e, -EINVAL, "Backing format cannot be used without backing file");
-    if (l->backing_name && l->preallocation != PRE_OFF)
+    if (l->backing_name && l->preallocation != QCOW2_PRE_OFF && !qcow2_extended(h))
         return err_set(e, -EINVAL,
                        "Backing file and preallocation can only be used at the same "
                        "time if extended_l2 is enabled");
-    l->zero_entries =
-        l->preallocation == PRE_METADATA && h->version >= 3 && !c->file->limits.fresh_reads_zero;
+    if (l->backing_name && qcow2_raw_data(h))
+        return err_set(e, -EINVAL,
+                       "Backing file and data-file-raw cannot be used at the same time");
+    if (qcow2_has_data_file(h))
+        l->data_name = opts_text(o, "data_file");
+    if (qcow2_raw_data(h) &&
+        l->preallocation == QCOW2_PRE_OFF) /* it is the disk: all of it is there */
+        l->preallocation = QCOW2_PRE_METADATA;
+    l->zero_entries = !l->data_name && l->preallocation == QCOW2_PRE_METADATA && h->version >= 3 &&
+                      !c->file->limits.fresh_reads_zero;
+    if (qcow2_extended(h)) /* behind a backing file the space is kept, and nothing lies there yet */
+        l->bitmap = l->backing_name ? 0 : l->zero_entries ? ALL_ZERO : ALL_HERE;
     return 0;
 }
 
@@ -193,16 +236,17 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     uint32_t block_order = bits + 3 - h->refcount_order;
     uint64_t blocks, spare;
 
-    if (size > INT64_MAX - 511 || qcow2_l1_needs(size, bits) > QCOW2_MAX_L1_BYTES / 8)
+    if (size > INT64_MAX - 511 || qcow2_l1_needs(size, h) > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");
     h->size = align_up(size, 512);
-    h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, bits);
+    h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, h);
     l->l1_clusters = div_up(h->l1_entries * 8ULL, 1ULL << bits);
     uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
     add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
-    if (l->preallocation != PRE_OFF) {
+    if (l->preallocation != QCOW2_PRE_OFF) {
         l->l2_tables = l2;
-        l->data_clusters = data;
+        l->mapped = data;
+        l->data_clusters = l->data_name ? 0 : data;
     }
     spare = MIN(spare, MAX(SPARE_TABLE_BYTES >> bits, 1));
     uint64_t others = 1 + l->l1_clusters + l->l2_tables + l->data_clusters;
@@ -235,27 +279,30 @@ struct writer {
     uint8_t *buf; /* CHUNK bytes */
 };
 
-/* Writes @entries entries of 8 bytes at @offset: the first @used say @first, @first + @step, ...;
- * the others are zero. */
+/* Writes @entries entries of 8 bytes (or 16: @wide, with @second in the other half) at @offset: the
+ * first @used say @first, @first + @step, ...; the others are zero. */
 struct sequence {
-    uint64_t offset, entries, used, first, step, flags;
+    uint64_t offset, entries, used, first, step, flags, second;
+    bool wide;
 };
 
 static int co_write_sequence(struct writer *w, const struct sequence *s)
 {
-    uint64_t per_chunk = CHUNK / 8;
+    uint64_t bytes = s->wide ? 16 : 8, per_chunk = CHUNK / bytes;
 
     for (uint64_t at = 0; at < s->entries; at += per_chunk) {
         uint64_t n = MIN(per_chunk, s->entries - at);
         if (at >= s->used && w->file->limits.growable && at + n < s->entries) {
-            TRY(co_blk_write_zeroes(w->file, s->offset + at * 8, n * 8, BLK_MAY_UNMAP));
+            TRY(co_blk_write_zeroes(w->file, s->offset + at * bytes, n * bytes, BLK_MAY_UNMAP));
             continue;
         }
         for (uint64_t i = 0; i < n; i++) {
-            be64 raw = be64_of(at + i < s->used ? (s->first + (at + i) * s->step) | s->flags : 0);
-            memcpy(w->buf + i * 8, &raw, sizeof(raw));
+            bool used = at + i < s->used;
+            be64 raw[2] = {be64_of(used ? (s->first + (at + i) * s->step) | s->flags : 0),
+                           be64_of(used ? s->second : 0)};
+            memcpy(w->buf + i * bytes, raw, bytes);
         }
-        TRY(co_blk_write_buf(w->file, s->offset + at * 8, w->buf, n * 8, 0));
+        TRY(co_blk_write_buf(w->file, s->offset + at * bytes, w->buf, n * bytes, 0));
     }
     return 0;
 }
@@ -281,6 +328,7 @@ static int co_write_tables(struct writer *w, const struct layout *l)
 {
     uint32_t bits = l->header.cluster_bits;
     uint64_t cluster = 1ULL << bits, per_cluster = cluster / 8;
+    bool wide = qcow2_extended(&l->header);
     struct sequence table = {
         .offset = l->table_at << bits,
         .entries = l->table_clusters * per_cluster,
@@ -298,11 +346,13 @@ static int co_write_tables(struct writer *w, const struct layout *l)
     };
     struct sequence l2 = {
         .offset = l->l2_at << bits,
-        .entries = l->l2_tables * per_cluster,
-        .used = l->data_clusters,
-        .first = l->data_at << bits,
+        .entries = (l->l2_tables << bits) / qcow2_entry_bytes(&l->header),
+        .used = l->mapped,
+        .first = l->data_name ? 0 : l->data_at << bits,
         .step = cluster,
-        .flags = QCOW2_COPIED | (l->zero_entries ? QCOW2_ZERO : 0),
+        .flags = QCOW2_COPIED | (l->zero_entries && !wide ? QCOW2_ZERO : 0),
+        .second = l->bitmap,
+        .wide = wide,
     };
 
     TRY(co_write_sequence(w, &table));
@@ -315,14 +365,14 @@ static int co_write_data(struct writer *w, const struct layout *l)
 {
     uint32_t bits = l->header.cluster_bits;
     uint64_t at = l->data_at << bits, end = l->total << bits;
-    bool zeroes =
-        l->preallocation == PRE_METADATA && !l->zero_entries && !w->file->limits.fresh_reads_zero;
+    bool zeroes = l->preallocation == QCOW2_PRE_METADATA && !l->zero_entries &&
+                  !w->file->limits.fresh_reads_zero;
 
-    if (l->preallocation == PRE_OFF)
-        return 0;
-    if (l->preallocation == PRE_FALLOC || zeroes)
+    if (l->preallocation == QCOW2_PRE_OFF || l->data_clusters == 0)
+        return w->file->size < end && l->mapped ? co_blk_resize(w->file, end, false, NULL) : 0;
+    if (l->preallocation == QCOW2_PRE_FALLOC || zeroes)
         return co_blk_write_zeroes(w->file, at, end - at, 0);
-    if (l->preallocation == PRE_METADATA)
+    if (l->preallocation == QCOW2_PRE_METADATA)
         return w->file->size < end ? co_blk_resize(w->file, end, false, NULL) : 0;
     memset(w->buf, 0, CHUNK);
     for (; at < end; at += CHUNK)
@@ -368,10 +418,13 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e)
     cluster = mem_aligned(qcow2_cluster_bytes(&l->header));
     if (!cluster)
         return err_errno(e, -ENOMEM, "cannot create the image");
-    if (qcow2_header_build(&l->header, l->backing_name, l->backing_format, cluster) < 0)
+    struct qcow2_names names = {l->backing_name, l->backing_format, l->data_name};
+    if (qcow2_header_build(&l->header, &names, cluster) < 0)
         return err_set(e, -EINVAL,
-                       "the backing file's name is too long: at most 1023 bytes, and "
-                       "it must fit the first cluster");
+                       "the name of the backing file or the data file is too long: at most 1023 "
+                       "bytes, and it must fit the first cluster");
+    if (l->data_name)
+        TRY(co_qcow2_make_data(c, l->data_name, l->header.size, l->preallocation, e));
     int rc = co_write_image(c, l, cluster);
     return rc < 0 ? err_errno(e, rc, "cannot write the image") : 0;
 }

@@ -21,9 +21,9 @@ static const struct feature_name_disk feature_names[] = {
     {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
-uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits)
+uint64_t qcow2_l1_needs(uint64_t size, const struct qcow2_header *h)
 {
-    unsigned bits = cluster_bits + cluster_bits - 3;
+    unsigned bits = h->cluster_bits + h->cluster_bits - log2_floor(qcow2_entry_bytes(h));
 
     return (size >> bits) + ((size & ((1ULL << bits) - 1)) != 0);
 }
@@ -94,6 +94,12 @@ static int check_basics(const struct qcow2_header *h, struct blk_error *e)
                        "reference counts of 2^%" PRIu32 " bits; at most 64 bits are "
                        "possible",
                        h->refcount_order);
+    if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
+        return err_set(
+            e, -EINVAL,
+            "extended L2 entries need clusters of 16 KiB or more; the image has clusters "
+            "of %" PRIu64 " bytes",
+            cluster);
     bool typed = h->incompatible & QCOW2_COMPRESSION;
     if (typed != (h->compression_type != QCOW2_ZLIB))
         return err_set(e, -EINVAL, "compression type %u and its feature bit disagree",
@@ -131,7 +137,7 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
     if (l1_bytes > QCOW2_MAX_L1_BYTES)
         return err_set(e, -EFBIG, "the L1 table has %" PRIu32 " entries; at most %llu are allowed",
                        h->l1_entries, QCOW2_MAX_L1_BYTES / 8);
-    if (qcow2_l1_needs(h->size, h->cluster_bits) > h->l1_entries)
+    if (qcow2_l1_needs(h->size, h) > h->l1_entries)
         return err_set(e, -EINVAL,
                        "the L1 table (%" PRIu32 " entries) is too small for %" PRIu64 " bytes",
                        h->l1_entries, h->size);
@@ -225,6 +231,9 @@ static int take_names(const struct qcow2_raw_header *in, struct qcow2_header *h,
     if (h->backing_format.bytes > 63 ||
         memchr(in->raw + h->backing_format.offset, 0, h->backing_format.bytes))
         return err_set(e, -EINVAL, "the backing file's format is no name");
+    if (h->data_file_name.bytes > QCOW2_MAX_BACKING_NAME ||
+        memchr(in->raw + h->data_file_name.offset, 0, h->data_file_name.bytes))
+        return err_set(e, -EINVAL, "the data file's name is no name");
     if (h->bitmaps.bytes && h->bitmaps.bytes != 24)
         return err_set(e, -EINVAL, "the bitmaps extension is %" PRIu32 " bytes long instead of 24",
                        h->bitmaps.bytes);
@@ -285,14 +294,6 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
     if (unknown)
         return refuse_unknown(h, raw, unknown, e);
-    if (h->incompatible & QCOW2_DATA_FILE)
-        return err_set(e, -ENOTSUP,
-                       "the image keeps its data in an external data file; this "
-                       "version of lamina does not read those");
-    if (h->incompatible & QCOW2_EXTENDED_L2)
-        return err_set(e, -ENOTSUP,
-                       "the image has extended L2 entries (subclusters); this version "
-                       "of lamina does not read those");
     if (h->crypt_method)
         return err_set(e, -ENOTSUP,
                        "the image is encrypted (%s); this version of lamina does not "
@@ -312,10 +313,6 @@ static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "
                        "with check -r all");
-    if (h->autoclear & QCOW2_BITMAPS && h->bitmaps.bytes)
-        return err_set(e, -ENOTSUP,
-                       "the image holds persistent bitmaps, which writing would make "
-                       "stale; this version of lamina only reads such images");
     return 0;
 }
 
@@ -375,9 +372,9 @@ static bool put_extension(uint8_t *cluster, size_t room, size_t *at, uint32_t ty
     return true;
 }
 
-int qcow2_header_build(struct qcow2_header *h, const char *backing_name, const char *backing_format,
-                       uint8_t *cluster)
+int qcow2_header_build(struct qcow2_header *h, const struct qcow2_names *names, uint8_t *cluster)
 {
+    const char *backing_name = names->backing, *backing_format = names->backing_format;
     size_t room = qcow2_cluster_bytes(h);
     size_t name_bytes = backing_name ? strlen(backing_name) : 0;
     size_t at;
@@ -391,6 +388,11 @@ int qcow2_header_build(struct qcow2_header *h, const char *backing_name, const c
     if (backing_format &&
         !put_extension(cluster, room, &at, QCOW2_EXT_BACKING_FORMAT, backing_format,
                        strlen(backing_format), &h->backing_format))
+        return -ENOSPC;
+    if (names->data_file &&
+        (strlen(names->data_file) > QCOW2_MAX_BACKING_NAME ||
+         !put_extension(cluster, room, &at, QCOW2_EXT_DATA_FILE, names->data_file,
+                        strlen(names->data_file), &h->data_file_name)))
         return -ENOSPC;
     /* The names are a courtesy: left out where the cluster is too small. */
     if (h->version >= 3 && room > 512)

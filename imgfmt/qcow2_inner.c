@@ -157,7 +157,7 @@ static int fill(struct qcow2_view *v, const struct qcow2_snapshot *s, struct blk
 {
     struct qcow2 *q = &v->q, *from = v->container;
     uint64_t size = qcow2_snapshot_size(from, s);
-    uint64_t needs = qcow2_l1_needs(size, from->header.cluster_bits);
+    uint64_t needs = qcow2_l1_needs(size, &from->header);
 
     q->header = from->header;
     q->header.l1_offset = s->l1_offset;
@@ -211,6 +211,7 @@ static int co_open_view(struct blk_device *container, const char *id, struct blk
     v->container = from;
     v->q.map.dev = dev;
     v->id = mem_strdup(id);
+    with_lock(&from->snapshots); /* it is not deleted before it is known to be open */
     int rc = v->id ? co_qcow2_snapshots(from, pick, &w, e) : err_errno(e, -ENOMEM, "out of memory");
     if (rc >= 0)
         rc = rc == 1 ? fill(v, &w.found, e) : err_set(e, -ENOENT, "the snapshot is gone");

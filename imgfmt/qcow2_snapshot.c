@@ -79,6 +79,7 @@ int co_qcow2_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, si
 
     *out = NULL;
     *count = 0;
+    with_lock(&l.q->snapshots);
     if (l.q->header.snapshot_count == 0)
         return 0;
     l.list = mem_array(l.q->header.snapshot_count, sizeof(*l.list));
@@ -140,6 +141,7 @@ struct change {
 static int co_change_begin(struct change *c, struct qcow2 *q, struct blk_error *e)
 {
     *c = (struct change){.q = q};
+    co_mutex_lock(&q->snapshots); /* until co_change_end() */
     if (q->header.incompatible & QCOW2_DATA_FILE)
         return err_set(e, -ENOTSUP,
                        "an image whose data lies in an external file cannot hold snapshots: the "
@@ -166,6 +168,7 @@ static void co_change_end(struct change *c)
     qcow2_l1_drop(&c->active);
     qcow2_places_drop(&c->moves.places);
     co_qcow2_shadow_drop(&c->shadow);
+    co_mutex_unlock(&c->q->snapshots);
 }
 
 /* Nothing of it is in the image: the space is given back. */
@@ -500,7 +503,7 @@ static int co_prepare_delete(struct change *c, struct blk_error *e)
     TRY(co_qcow2_l1_read(q, q->header.l1_offset, q->header.l1_entries, &c->active, e));
     if (c->old.count > 1)
         TRY(cut_entry(c, e));
-    int rc = co_qcow2_find_own(q, &c->active, &c->l1, &tables);
+    int rc = co_qcow2_find_uncopied(q, &c->active, &tables);
     if (rc < 0)
         return err_errno(e, rc, "cannot read the image's tables");
     TRY(co_place_all(c, tables, e));
@@ -548,7 +551,7 @@ static int plan_apply(struct change *c, struct qcow2_header *h, struct blk_error
 
     if (size > INT64_MAX || size % 512)
         return err_set(e, -EINVAL, "the snapshot says it is %" PRIu64 " bytes long", size);
-    needs = qcow2_l1_needs(size, q->header.cluster_bits);
+    needs = qcow2_l1_needs(size, &q->header);
     if (needs > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "the snapshot's disk of %" PRIu64 " bytes is too large", size);
     *h = q->header;
@@ -633,8 +636,10 @@ int co_qcow2_snapshot_apply(struct blk_device *dev, const char *id, struct blk_e
 {
     struct qcow2 *q = qcow2_of_dev(dev);
     struct change c;
-    int rc = co_change_begin(&c, q, e);
 
+    if (q->bitmaps.count) /* they say what writes changed; nobody could say what this does */
+        return err_set(e, -EBUSY, "Device has active dirty bitmaps");
+    int rc = co_change_begin(&c, q, e);
     if (rc == 0)
         rc = find(&c, id, e);
     if (rc == 0)

@@ -10,7 +10,9 @@ enum {
     ARG_TARGET_IS_ZERO,
     ARG_IMAGE_OPTS,
     ARG_TARGET_IMAGE_OPTS,
-    ARG_DROP_BEHIND
+    ARG_DROP_BEHIND,
+    ARG_BITMAPS,
+    ARG_SKIP_BROKEN
 };
 
 static const struct arg_desc options[] = {
@@ -29,6 +31,8 @@ static const struct arg_desc options[] = {
      false},
     {'n', "no-create", NULL, "write into TARGET, which is there already", 0, false},
     {ARG_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: TARGET reads zero everywhere", 0, false},
+    {ARG_BITMAPS, "bitmaps", NULL, "copy the source's persistent bitmaps too", 0, false},
+    {ARG_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "but those that cannot be used", 0, false},
     {ARG_FORCE, "force", NULL, "replace TARGET if it exists", FACE_LAMINA, false},
     {ARG_SYNC, "sync", NULL, "do not return before TARGET is durable", FACE_LAMINA, false},
     {'t', "target-cache", "MODE",
@@ -147,6 +151,8 @@ static int parse(struct convert *c, int argc, char **argv)
         {'C', NULL, &c->offload},
         {ARG_TARGET_IS_ZERO, NULL, &c->target_is_zero},
         {ARG_FORCE, NULL, &c->make.force},
+        {ARG_BITMAPS, NULL, &c->with_bitmaps},
+        {ARG_SKIP_BROKEN, NULL, &c->skip_broken},
         {ARG_SYNC, NULL, &c->sync},
         {ARG_IMAGE_OPTS, NULL, &c->image_opts},
         {ARG_TARGET_IMAGE_OPTS, NULL, &c->target_image_opts},
@@ -192,6 +198,8 @@ static const char *contradiction(const struct convert *c)
         {c->snapshot && strncmp(c->snapshot, "snapshot.", 9) == 0 &&
              strncmp(c->snapshot + 9, "id=", 3) != 0 && strncmp(c->snapshot + 9, "name=", 5) != 0,
          "-l takes snapshot.id=ID, snapshot.name=NAME, or a name or id"},
+        {c->skip_broken && !c->with_bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
+        {c->with_bitmaps && c->count > 1, "Copying bitmaps only possible with single source"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)

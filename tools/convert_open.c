@@ -56,6 +56,8 @@ static int co_open_sources(struct convert *c)
                               .cache = c->source_cache,
                               .trust = TRUST_READ};
         TRY(co_image_open(t, &image, &s->dev, &c->task.error));
+        if (c->with_bitmaps)
+            c->bitmap_source = blk_ref(s->dev);
         if (c->snapshot)
             TRY(co_take_snapshot(c, &s->dev));
         s->start = c->size;
@@ -135,7 +137,11 @@ static bool direct(const struct blk_device *dev)
 int co_convert_open(struct convert *c)
 {
     TRY(co_open_sources(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_bitmaps(c));
     TRY(c->into ? co_open_target(c) : co_make_target(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
@@ -166,6 +172,8 @@ int co_convert_close(struct convert *c, int rc)
     bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
     if (rc == 0 && c->make.fresh && !c->into)
         rc = co_blk_complete(c->target, e);
+    if (rc == 0 && c->with_bitmaps)
+        rc = co_convert_copy_bitmaps(c);
     if (rc == 0 && durable) {
         rc = co_blk_flush(c->target);
         if (rc < 0)
@@ -174,6 +182,8 @@ int co_convert_close(struct convert *c, int rc)
     rc = co_image_close(take(c->target), rc, e);
     if (!c->into)
         rc = co_make_end(&c->make, rc, e);
+    blk_bitmaps_drop(take(c->bitmaps), c->bitmap_count);
+    rc = co_image_close(take(c->bitmap_source), rc, e);
     for (size_t i = 0; c->sources && i < c->count; i++)
         rc = co_image_close(c->sources[i].dev, rc, e);
     mem_free(take(c->sources));

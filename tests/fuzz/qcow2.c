@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2.c - any bytes as a qcow2 image in memory: the header parsed, the image opened (as any other
  * and for check), read, written, discarded, resized, described, checked and repaired; snapshots
- * made, read, applied and deleted. Nothing may crash or hang; memory stays small. */
+ * made, read, applied and deleted; bitmaps read and changed. Nothing may crash or hang; memory
+ * stays small. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "imgfmt/qcow2.h"
+#include "imgfmt/qcow2_bitmap.h"
 #include "tests/fuzz/fuzz_stack.h"
 
 struct step {
@@ -71,6 +72,35 @@ static int co_snapshots(struct blk_device *dev, uint8_t *buf, unsigned way)
     return rc;
 }
 
+/* Listed, read, changed in some way: whatever the image's own bitmaps are, and one of ours. */
+static int co_bitmaps(struct blk_device *dev, uint8_t *buf, unsigned way)
+{
+    struct blk_bitmap_change c = {.action = BLK_BITMAP_ADD,
+                                  .name = "fuzz",
+                                  .granularity = 512ULL << way % 8,
+                                  .disabled = way & 1,
+                                  .source = dev,
+                                  .source_name = "fuzz"};
+    struct blk_bitmap_extent ext;
+    struct blk_bitmap *list;
+    struct blk_error e;
+    size_t count;
+
+    int rc = way & 2 ? co_blk_bitmap_change(dev, &c, &e) : 0;
+    TRY(co_blk_bitmap_list(dev, &list, &count, &e));
+    for (size_t i = 0; i < MIN(count, 4); i++) {
+        c.name = list[i].name;
+        c.action = BLK_BITMAP_REMOVE + (way + i) % 5;
+        if (dev->size)
+            rc |= co_blk_bitmap_read(dev, c.name, dev->size / 2, 1, &ext, &e);
+        rc |= co_blk_bitmap_change(dev, &c, &e);
+        if (dev->size)
+            rc |= co_blk_write_buf(dev, dev->size / 2, buf, 1, 0);
+    }
+    blk_bitmaps_drop(list, count);
+    return rc;
+}
+
 static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 {
     struct blk_check check = {.fix_leaks = bytes & 1};
@@ -90,11 +120,32 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
         rc |= co_blk_read_buf(dev, dev->size - 1, buf, 1);
     if (buf && bytes)
         rc |= co_snapshots(dev, buf, tail[bytes - 1]);
+    if (buf && bytes > 1)
+        rc |= co_bitmaps(dev, buf, tail[bytes - 2]);
     rc |= co_blk_info(dev, &info, &e);
     blk_info_drop(&info);
     rc |= co_blk_check(dev, &check, &e);
     (void)rc;
     mem_free(buf);
+}
+
+/* An entry that means something means the same when it is written again. */
+static void entries_alone(const uint8_t *data, size_t bytes)
+{
+    for (unsigned way = 0; way < 4 && bytes >= 16; way++) {
+        struct qcow2_header h = {
+            .version = 3,
+            .cluster_bits = 14 + data[0] % 8,
+            .incompatible = way & 1 ? QCOW2_EXTENDED_L2 : 0,
+        };
+        struct qcow2_entry e, again;
+        struct qcow2_bits bits = qcow2_bits_get(&h, data + (way & 2 ? bytes - 16 : 0));
+        if (qcow2_entry_decode(&h, bits, &e) < 0 || e.state == MAP_PACKED)
+            continue;
+        if (qcow2_entry_decode(&h, qcow2_entry_encode(&h, &e), &again) < 0 ||
+            again.state != e.state || again.offset != e.offset || again.sub != e.sub)
+            abort();
+    }
 }
 
 static void parse_alone(const uint8_t *data, size_t bytes)
@@ -103,7 +154,11 @@ static void parse_alone(const uint8_t *data, size_t bytes)
     struct qcow2_snapshot s;
     struct blk_error e;
     uint8_t *put = malloc(QCOW2_SNAPSHOT_PUT_MAX);
+    struct qcow2_bitmap b;
 
+    if (put && qcow2_bitmap_parse(data, bytes, &b) > 0 &&
+        qcow2_bitmap_put(&b, put) > QCOW2_BITMAP_ENTRY_MAX)
+        abort();
     if (put && qcow2_snapshot_parse(data, bytes, &s) > 0 &&
         qcow2_snapshot_put(&s, put) > QCOW2_SNAPSHOT_PUT_MAX)
         abort();
@@ -126,6 +181,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (bytes > 256 * KiB)
         return 0;
     parse_alone(data, bytes);
+    entries_alone(data, bytes);
     fuzz_stack((struct fuzz_input){&qcow2_driver, data, bytes, co_use});
     return 0;
 }

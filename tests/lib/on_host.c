@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tests/lib/on_host.h"
 
@@ -65,7 +66,15 @@ void co_close_ok(struct blk_device *dev)
     }
 }
 
-TEST_LOOP uint64_t next_random(uint64_t *state)
+TEST_LOOP const char *fast_folder(void)
+{
+    const char *told = getenv("LAMINA_SHM");
+    if (told && *told)
+        return told;
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;

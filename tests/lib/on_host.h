@@ -33,6 +33,10 @@ int co_try_open_text(const struct blk_driver *driver, const char *options, unsig
                      struct blk_device *child, struct blk_device **out, struct blk_error *e);
 void co_close_ok(struct blk_device *dev);
 
+/* A folder on tmpfs, where flushes cost nothing: scripts/check makes one for each run, in
+ * $LAMINA_SHM, and removes it. Else /dev/shm, if it is there. */
+const char *fast_folder(void);
+
 /* A reproducible stream of numbers. */
 uint64_t next_random(uint64_t *state);
 void fill_random(uint64_t *state, void *to, size_t bytes);

@@ -37,9 +37,11 @@ enum sweep_step_kind {
     STEP_DISCARD,
     STEP_READ,
     STEP_FLUSH,
+    STEP_HOOK,
     STEP_REOPEN,
     STEP_KILL,
     STEP_RESIZE,
+    STEP_COMPACT,
 };
 struct sweep_step {
     enum sweep_step_kind kind;

@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "block/host.h"
+#include "tests/lib/on_host.h"
 
 static const struct row {
-    const char *kind, *place; /* NULL: $TMPDIR or /tmp */
+    const char *kind;
+    bool tmpfs; /* else $TMPDIR or /tmp */
 } rows[] = {
-    {"threads", "/dev/shm"}, {"threads", NULL},   {"uring", "/dev/shm"},
-    {"uring", NULL},         {"aio", "/dev/shm"}, {"aio", NULL},
+    {"threads", true}, {"threads", false}, {"uring", true},
+    {"uring", false},  {"aio", true},      {"aio", false},
 };
 
 static char dir[200];
@@ -41,7 +43,7 @@ static void with_row(int i, int (*fn)(void *))
 {
     struct runtime_options o = {.workers = 2};
     struct runtime *rt;
-    const char *place = rows[i].place, *tmp = getenv("TMPDIR");
+    const char *tmp = getenv("TMPDIR");
     char command[300];
 
     int rc = host_open(rows[i].kind, &o.host);
@@ -51,8 +53,8 @@ static void with_row(int i, int (*fn)(void *))
     }
     ck_assert_int_eq(rc, 0);
     ck_assert_str_eq(host_name(o.host), rows[i].kind);
-    tmpfs = place != NULL;
-    snprintf(dir, sizeof(dir), "%s/lamina-XXXXXX", place ? place : tmp ? tmp : "/tmp");
+    tmpfs = rows[i].tmpfs;
+    snprintf(dir, sizeof(dir), "%s/host-XXXXXX", tmpfs ? fast_folder() : tmp ? tmp : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(dir));
     ck_assert_int_eq(runtime_open(&o, &rt), 0);
     ck_assert_int_eq(runtime_run(rt, fn, NULL), 0);
