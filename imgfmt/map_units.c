@@ -233,6 +233,16 @@ int co_map_units_rewrite(struct map *m, uint64_t offset, unsigned rank,
 
 /* --- life --- */
 
+const struct opt_desc map_units_open_options[] = {
+    {.name = "cache-size",
+     .type = OPT_SIZE,
+     .help = "bytes of tables kept in memory",
+     .preset = "8M",
+     .min = 64 * KiB},
+    {.name = "backing", .type = OPT_CHILD, .help = "instead of the parent that the image names"},
+    {0},
+};
+
 /* Pages of the cache must not reach from the flat table into its neighbours. */
 static uint32_t page_bytes_for(const struct map *m)
 {
@@ -258,7 +268,7 @@ static void fill_limits(struct map *m)
     m->dev->state = m;
 }
 
-int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_error *e)
+int co_map_units_open(struct map *m, const struct opts *opts, struct blk_error *e)
 {
     struct map_units *u = m->units;
     m->data = m->data ? m->data : m->file;
@@ -266,7 +276,7 @@ int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_error *e)
         .file = m->file,
         .data = m->data,
         .page_bytes = u->page_bytes ? u->page_bytes : page_bytes_for(m),
-        .limit_bytes = cache_bytes,
+        .limit_bytes = opts_number(opts, "cache-size"),
         .fresh = m->fresh,
     };
     assert(u->ops && u->unit_bytes % 512 == 0 && u->unit_bytes > 0);
