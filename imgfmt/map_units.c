@@ -268,7 +268,7 @@ static void fill_limits(struct map *m)
     m->dev->state = m;
 }
 
-int co_map_units_open(struct map *m, const struct opts *opts, struct blk_error *e)
+int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_error *e)
 {
     struct map_units *u = m->units;
     m->data = m->data ? m->data : m->file;
@@ -276,7 +276,7 @@ int co_map_units_open(struct map *m, const struct opts *opts, struct blk_error *
         .file = m->file,
         .data = m->data,
         .page_bytes = u->page_bytes ? u->page_bytes : page_bytes_for(m),
-        .limit_bytes = opts_number(opts, "cache-size"),
+        .limit_bytes = cache_bytes,
         .fresh = m->fresh,
     };
     assert(u->ops && u->unit_bytes % 512 == 0 && u->unit_bytes > 0);

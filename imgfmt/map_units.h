@@ -23,8 +23,10 @@
  *   2 place   co_extend done -> units beyond the prepared end are handed out
  *   3 move    copied data durable -> its entry -> the old place free (co_map_move)
  *   4 grow    in place: new entries durable -> header.  Else: the first units moved away, durable
- *             -> the new table where they lay, durable -> one publication (base, table, size)
- *   5 shrink  entries dropped, durable -> tidy -> publication -> file truncated
+ *             -> the new table where they lay, durable -> one publication (base, table, size).
+ *             With something behind: zeroes over what comes to light before the size
+ *   5 shrink  size published -> entries dropped, durable -> gaps closed -> the shorter table
+ *             published -> file truncated
  *   6 end     all written back, moved, durable -> co_end's header change durable -> file truncated
  * A crash leaves the state before or after each arrow, and units owned by none (leaks). */
 #ifndef IMGFMT_MAP_UNITS_H
@@ -111,9 +113,9 @@ typedef void map_units_fill(const void *arg, uint64_t first, uint64_t count, voi
 
 /* --- life --- */
 
-/* Opens the cache (of option cache-size), attaches the engine, fills dev->size, state and limits.
+/* Opens the cache (of @cache_bytes), attaches the engine, fills dev->size, state and limits.
  * On failure everything of @m is closed again, the struct stays the caller's. */
-must_use int co_map_units_open(struct map *m, const struct opts *opts, struct blk_error *e);
+must_use int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_error *e);
 /* Ends writing (tidies where that was begun), closes cache and engine. The first error; all is
  * closed all the same. */
 must_use int co_map_units_close(struct map *m, struct blk_error *e);

@@ -7,9 +7,10 @@
  *   2 the new entries, or the whole table anew, durable where nobody looks yet
  *   3 one publication: size, entries, and with them the table's place and base
  *   (with something behind the image: the table first, then zeroes over what comes to light,
- * durable, then the size) Shrinking: 1 the size published; 2 the tail's cells dropped, durable; 3
- * dense again where that is asked; 4 the shorter table published. A crash leaves the old size or
- * the new one. */
+ *   durable, then the size)
+ * Shrinking: 1 the size published; 2 the tail's cells dropped, durable; 3 the gaps closed; 4 the
+ * shorter table published.
+ * A crash leaves the old size or the new one. */
 #include "imgfmt/map_units_private.h"
 
 #define PIECE (64 * KiB)
@@ -58,15 +59,20 @@ static int co_adopt(struct map *m, const struct layout *l)
     return moved ? co_map_units_census(m, NULL, &found) : 0;
 }
 
-/* In memory and on disk. */
+/* In memory and on disk. What failed is taken back without a look at the file, which may fail too:
+ * the next change counts anew. */
 static int co_publish(struct map *m, const struct layout *l)
 {
     struct layout before = layout_of(m);
     int rc = co_adopt(m, l);
     if (rc == 0)
         rc = m->units->ops->co_publish(m);
-    if (rc < 0 && co_adopt(m, &before) < 0)
-        map_corrupt(m, "a failed resize could not be taken back");
+    if (rc == 0)
+        return 0;
+    if (take_layout(m, &before) < 0)
+        map_corrupt(m, "out of memory while a failed resize was taken back");
+    m->units->begun = false;
+    map_write_ended(m);
     return rc;
 }
 
@@ -255,10 +261,11 @@ static int co_shrink(struct map *m, uint64_t size)
     TRY(co_meta_settle(m->meta, !m->fresh));
     TRY(co_publish(m, &to)); /* first: nobody may see what lies behind the tail */
     TRY(co_map_drop(m, keep, had));
-    TRY(co_map_units_tidy(m));
+    TRY(co_map_units_squeeze(m)); /* who shrinks wants a smaller file; and where the table is tight,
+                                     all numbers are below the new count of entries */
     if (m->shape.levels == 2)
         return 0;
-    to.entries = entries_for(m, size); /* dense: all numbers are below it now */
+    to.entries = entries_for(m, size);
     return co_publish(m, &to);
 }
 

@@ -320,7 +320,7 @@ static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct b
     v->units.unfinished = le32_get(raw.signature) != VDI_SIGNATURE;
     v->map.file = file;
     fill_map(v, dev);
-    TRY(co_map_units_open(&v->map, opts, e));
+    TRY(co_map_units_open(&v->map, opts_number(opts, "cache-size"), e));
     rc = co_vdi_want_parent(v, opener, e);
     if (rc < 0)
         co_map_detach(&v->map);

@@ -325,7 +325,7 @@ static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct b
     }
     t->map.file = file;
     fill_map(t, dev, &h);
-    TRY(co_map_units_open(&t->map, opts, e));
+    TRY(co_map_units_open(&t->map, opts_number(opts, "cache-size"), e));
     (void)take(t);
     return 0;
 }
