@@ -16,7 +16,7 @@ Q := $(if $(filter 1,$(V)),,@)
 
 OPTIONAL := liburing libzstd libdeflate libisal
 FOUND := $(foreach p,$(filter-out $(WITHOUT),$(OPTIONAL)),$(if $(shell $(PKG_CONFIG) --exists $(p) && echo y),$(p)))
-LIBRARIES := jansson zlib $(FOUND)
+LIBRARIES := jansson zlib nettle libargon2 $(FOUND)
 have = -DHAVE_$(shell echo $(1) | tr a-z- A-Z_)=1
 
 all_cppflags := -I. -D_GNU_SOURCE $(foreach p,$(FOUND),$(call have,$(p))) \

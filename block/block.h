@@ -46,6 +46,8 @@ enum blk_open_flags {
                                  -ENOTSUP or null facts */
     BLK_OPEN_FORCE_SHARE = 8, /* -U: take no locks (read-only only) */
     BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
+    BLK_OPEN_NO_DATA = 32, /* only facts are asked for: an encrypted image needs no key, and answers
+                              -ENOKEY to reads and writes */
 };
 
 struct blk_limits {
@@ -182,6 +184,7 @@ struct blk_driver {
     const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
+    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */

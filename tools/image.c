@@ -53,6 +53,7 @@ int co_image_open(struct tool *t, const struct image *i, struct blk_device **out
     struct resolver r;
     *out = NULL;
     TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
+    r.key_secret = i->secret;
     int rc = co_open(t, i, &r, out, e);
     resolver_drop(&r);
     if (rc < 0)

@@ -143,14 +143,15 @@ int co_make(struct make *m, struct blk_error *e)
     struct opts opts = {0};
     TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
     int rc = co_file(m, &r, &file, e);
-    resolver_drop(&r);
-    TRY(rc);
-    rc = opts_parse(m->driver->create_options, m->options, &opts, e);
+    if (rc == 0)
+        rc = opts_parse(m->driver->create_options, m->options, &opts, e);
     if (rc == 0) {
+        opts.secrets = &r;
         struct blk_create c = {.file = file, .opts = &opts, .size = m->size, .fresh = m->fresh};
         rc = m->driver->co_create(&c, e);
         opts_drop(&opts);
     }
+    resolver_drop(&r);
     return co_image_close(file, rc, e);
 }
 
