@@ -152,8 +152,8 @@ static int co_choose(struct amend *a, uint32_t *out)
     TRY(co_match(a, old, told->given ? one : UINT32_MAX, out));
     if (!*out && told->given)
         return err_set(a->e, -EINVAL,
-                       "Given keyslot %u doesn't contain the given (old) password / erasing "
-                       "operation refused",
+                       "Given keyslot %u doesn't contain the given old password for erase "
+                       "operation",
                        (unsigned)told->number);
     return *out ? 0
                 : err_set(a->e, -EINVAL,
@@ -206,12 +206,12 @@ int co_luks_amend(const struct luks_where *w, struct luks *l, const uint8_t *key
     if (l->version != 1)
         return err_set(e, -ENOTSUP, "key slots of LUKS2 are changed with cryptsetup");
     if (!value(&a, "state")->given)
-        return err_set(e, -EINVAL, "state=active or state=inactive is to be told");
+        return err_set(e, -EINVAL, "Parameter 'state' is missing");
     if (!key)
         return err_set(e, -ENOKEY, "the image was opened without its key");
     if (value(&a, "keyslot")->given && value(&a, "keyslot")->number >= l->slot_count)
         return err_set(e, -EINVAL,
-                       "Invalid keyslot %" PRIu64 " specified. Must be between 0 and %u",
+                       "Invalid keyslot %" PRIu64 " specified, must be between 0 and %u",
                        value(&a, "keyslot")->number, l->slot_count - 1);
     auto_free struct luks *changed = mem_alloc(sizeof *changed);
     if (!changed)

@@ -70,29 +70,28 @@ static void random_uuid(struct host *host, char text[41])
              u[14], u[15]);
 }
 
-/* The two keys of xts must differ; random ones do. */
+/* A random key (the two halves of xts' differ) in slot 0. */
 static int co_fill_first(const struct luks_where *w, const struct luks_wish *wish, struct luks *out,
-                         struct blk_error *e)
+                         const uint8_t *key, struct blk_error *e)
 {
-    uint8_t *key = key_alloc(CRYPT_KEY_MAX);
     struct kdf_bytes secret = {wish->secret, wish->secret_bytes};
-    if (!key)
-        return err_set(e, -ENOMEM, "out of memory");
-    host_random(w->file->host, key, out->payload.key_bytes);
-    int rc = co_luks1_set_digest(out, key, wish->strength, w->file->host, e);
-    if (rc == 0)
-        rc = co_luks1_fill(w, out, 0, key, secret, wish->strength, e);
-    key_free(key, CRYPT_KEY_MAX);
-    return rc;
+    TRY(co_luks1_set_digest(out, key, wish->strength, w->file->host, e));
+    return co_luks1_fill(w, out, 0, key, secret, wish->strength, e);
 }
 
 int co_luks1_make(const struct luks_where *w, const struct luks_wish *wish, bool magic,
                   struct luks *out, struct blk_error *e)
 {
+    uint8_t *key = key_alloc(CRYPT_KEY_MAX);
+    if (!key)
+        return err_set(e, -ENOMEM, "out of memory");
     *out = (struct luks){.version = 1, .payload = wish->spec, .hash = wish->hash};
     luks1_layout(out);
     random_uuid(w->file->host, out->uuid);
-    TRY(co_fill_first(w, wish, out, e));
-    int rc = co_luks1_write_header(w, out, magic, 0);
+    host_random(w->file->host, key, out->payload.key_bytes);
+    int rc = co_fill_first(w, wish, out, key, e);
+    key_free(key, CRYPT_KEY_MAX);
+    TRY(rc);
+    rc = co_luks1_write_header(w, out, magic, 0);
     return rc < 0 ? err_errno(e, rc, "cannot write the LUKS header") : 0;
 }

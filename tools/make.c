@@ -163,6 +163,7 @@ int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct
     struct image i = {.text = text,
                       .format = m->driver->name,
                       .cache = m->cache,
+                      .secret = make_key_secret(m),
                       .flags = flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0),
                       .trust = TRUST_WRITE};
     int rc = co_image_open(m->tool, &i, out, e);
