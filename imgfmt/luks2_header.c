@@ -136,7 +136,7 @@ static int get_cipher(const json_t *o, const char *where, uint32_t key_bytes,
         return err_set(e, -ENOTSUP, "%s: the cipher '%.60s' is not known", where, s);
     snprintf(name, sizeof name, "%.*s", (int)n, s);
     int rc = crypt_spec_parse(name, s + n + 1, key_bytes, out, e);
-    return rc < 0 && e ? err_prefix(e, "%s", where) : rc;
+    return rc < 0 && e ? err_prefix(e, "%s: %.60s", where, s) : rc;
 }
 
 /* "3" to 3; UINT_MAX: no such number. */
