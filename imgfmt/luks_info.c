@@ -43,11 +43,11 @@ json_t *luks_info(const struct luks *l, uint64_t header_at)
     }
     if (iv)
         put(o, "ivgen-alg", json_string(iv));
-    if (l->payload.iv_hash)
-        put(o, "ivgen-hash-alg", json_string(kdf_hash_name(l->payload.iv_hash)));
     put(o, "hash-alg", json_string(kdf_hash_name(l->digest_hash)));
     put(o, "cipher-alg", json_string(crypt_alg_name(&l->payload)));
     put(o, "uuid", json_from_text(l->uuid));
+    if (l->payload.iv_hash)
+        put(o, "ivgen-hash-alg", json_string(kdf_hash_name(l->payload.iv_hash)));
     put(o, "cipher-mode", json_string(crypt_mode_name(&l->payload)));
     for (unsigned i = 0; i < l->slot_count; i++)
         if (l->slots[i].present)
