@@ -129,6 +129,38 @@ struct blk_snapshot {
     uint64_t virtual_size; /* of the disk then */
 };
 
+/* A persistent dirty bitmap of an image: which granules were changed since it was made or cleared,
+ * while it was enabled. */
+struct blk_bitmap {
+    char *name;
+    uint64_t granularity; /* bytes, a power of two */
+    bool enabled;         /* records what changes */
+    bool inconsistent;    /* who wrote last did not store it: it can only be removed */
+    bool foreign;         /* has features that are not known here: kept, can only be removed */
+};
+enum blk_bitmap_action {
+    BLK_BITMAP_ADD, /* nothing dirty; enabled */
+    BLK_BITMAP_REMOVE,
+    BLK_BITMAP_CLEAR, /* nothing dirty */
+    BLK_BITMAP_ENABLE,
+    BLK_BITMAP_DISABLE,
+    BLK_BITMAP_MERGE, /* what another one of a disk of the same size says is dirty in this one too
+                       */
+};
+struct blk_bitmap_change {
+    enum blk_bitmap_action action;
+    const char *name;
+    uint64_t granularity;      /* add; 0: the format's choice */
+    bool disabled;             /* add: it does not record yet */
+    struct blk_device *source; /* merge: whose; may be the device itself */
+    const char *source_name;
+};
+/* A run of one kind. */
+struct blk_bitmap_extent {
+    bool dirty;
+    uint64_t bytes;
+};
+
 struct blk_inner {
     char *name; /* as written behind // */
     char *kind; /* "partition", "snapshot", "volume", ... */
@@ -171,8 +203,10 @@ struct blk_probe {
  * into. */
 struct blk_create {
     struct blk_device *file;
-    const struct opts *opts; /* parsed with the driver's create_options */
-    uint64_t size;           /* virtual bytes */
+    const struct opts *opts;    /* parsed with the driver's create_options */
+    uint64_t size;              /* virtual bytes */
+    struct blk_device *backing; /* what option backing_file names, for drivers with knows_backing;
+                                   NULL: nothing is named. Without what is behind it */
     bool fresh; /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
 };
 
@@ -186,6 +220,8 @@ struct blk_driver {
     bool is_filter;         /* what it leaves out goes to its children through resolve */
     bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
+    bool knows_backing; /* co_create writes down what identifies the backing image (a UUID, a CID,
+                           times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;
@@ -240,6 +276,9 @@ struct blk_driver {
      * it has. -ENOSPC: there is no room for the name. */
     int (*co_change_backing)(struct blk_device *dev, const char *name, const char *format,
                              struct blk_error *e);
+    /* Moves what the image holds to the front of its file and truncates that. Durable when it
+     * returns; a crash leaves the same contents in a file of any length between. */
+    int (*co_compact)(struct blk_device *dev, struct blk_error *e);
     /* Changes what can be changed of an existing image: @opts are parsed with amend_options, those
      * given count. Durable when it returns. */
     const struct opt_desc *amend_options; /* NULL: nothing can be */
@@ -254,6 +293,16 @@ struct blk_driver {
                              struct blk_error *e); /* the size may change: sets dev->size */
     int (*co_snapshot_delete)(struct blk_device *dev, const char *id, uint64_t *freed_bytes,
                               struct blk_error *e);
+    /* Persistent dirty bitmaps; all or none of the three. An enabled one records every change of
+     * what the device shows: writes, zeroes, discards, copies. The device is gated while one is
+     * changed, and that is durable when it returns. */
+    int (*co_bitmap_list)(struct blk_device *dev, struct blk_bitmap **out, size_t *count,
+                          struct blk_error *e);
+    int (*co_bitmap_change)(struct blk_device *dev, const struct blk_bitmap_change *c,
+                            struct blk_error *e);
+    /* What the bitmap says from @offset on, at most @bytes of it. */
+    int (*co_bitmap_read)(struct blk_device *dev, const char *name, uint64_t offset, uint64_t bytes,
+                          struct blk_bitmap_extent *out, struct blk_error *e);
 };
 
 #define BLK_MAX_CHILDREN 32 /* inline; more are allocated */
@@ -376,6 +425,7 @@ must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct bl
 must_use int co_blk_make_empty(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
                                    struct blk_error *e);
+must_use int co_blk_compact(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */
 must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure *m,
@@ -405,6 +455,17 @@ const struct blk_snapshot *blk_snapshot_by_id(const struct blk_snapshot *list, s
                                               const char *id);
 const struct blk_snapshot *blk_snapshot_by_name(const struct blk_snapshot *list, size_t count,
                                                 const char *name);
+
+/* Persistent bitmaps: -ENOTSUP where the format keeps none. *out is to be freed by
+ * blk_bitmaps_drop(). */
+must_use int co_blk_bitmap_list(struct blk_device *dev, struct blk_bitmap **out, size_t *count,
+                                struct blk_error *e);
+must_use int co_blk_bitmap_change(struct blk_device *dev, const struct blk_bitmap_change *c,
+                                  struct blk_error *e);
+/* A run from @offset on, never empty and at most @bytes long; neighbours may say the same. */
+must_use int co_blk_bitmap_read(struct blk_device *dev, const char *name, uint64_t offset,
+                                uint64_t bytes, struct blk_bitmap_extent *out, struct blk_error *e);
+void blk_bitmaps_drop(struct blk_bitmap *list, size_t count);
 void blk_listen(struct blk_device *dev, struct blk_listener *l);
 void blk_unlisten(struct blk_device *dev, struct blk_listener *l);
 void blk_tell(struct blk_device *dev, enum blk_event ev); /* for drivers */

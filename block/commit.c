@@ -10,22 +10,13 @@
  * So after a crash at any instant top shows what it showed. Images between the two show a mixture
  * from step 2 on: base has changed under them. */
 #include "block/chain.h"
+#include "block/pieces.h"
 
 #define PIECE_BYTES (1 * MiB)
 #define ZERO_STEP   (1 * GiB)
 #define IN_FLIGHT   8
 
-struct piece {
-    struct commit *c;
-    uint64_t offset, bytes;
-    bool zero, busy;
-};
-
-struct commit {
-    const struct blk_commit *what;
-    struct co_group group;
-    struct piece pieces[IN_FLIGHT + 1]; /* one more than run: it is filled before it may start */
-};
+enum { DATA, ZERO };
 
 static int co_through_memory(const struct blk_commit *w, uint64_t offset, uint64_t bytes)
 {
@@ -39,70 +30,43 @@ static int co_through_memory(const struct blk_commit *w, uint64_t offset, uint64
     return rc;
 }
 
-static int co_piece(void *arg)
+static int co_piece(struct piece *p)
 {
-    struct piece *p = arg;
-    const struct blk_commit *w = p->c->what;
-    int rc;
-    if (p->zero) {
-        rc = co_blk_write_zeroes(w->base, p->offset, p->bytes, BLK_MAY_UNMAP);
-    } else {
-        rc = co_blk_copy(w->base, p->offset, w->top, p->offset, p->bytes);
-        if (rc == -ENOTSUP)
-            rc = co_through_memory(w, p->offset, p->bytes);
-    }
-    if (rc == 0 && w->job)
-        rc = co_job_step(w->job, p->bytes);
-    p->busy = false;
-    return rc;
+    const struct blk_commit *w = p->all->arg;
+    if (p->kind == ZERO)
+        return co_blk_write_zeroes(w->base, p->offset, p->bytes, BLK_MAY_UNMAP);
+    int rc = co_blk_copy(w->base, p->offset, w->top, p->offset, p->bytes);
+    return rc == -ENOTSUP ? co_through_memory(w, p->offset, p->bytes) : rc;
 }
 
-static void start(struct commit *c, uint64_t offset, uint64_t bytes, bool zero)
+static int co_walk(const struct blk_commit *w, struct pieces *p)
 {
-    struct piece *p = c->pieces;
-    while (p->busy) /* at most group.limit of them are */
-        p++;
-    assert(p < c->pieces + ARRAY_LEN(c->pieces));
-    *p = (struct piece){.c = c, .offset = offset, .bytes = bytes, .zero = zero, .busy = true};
-    co_group_start(&c->group, co_piece, p);
-}
-
-static int co_walk(struct commit *c)
-{
-    const struct blk_commit *w = c->what;
-    for (uint64_t at = 0; at < w->top->size && !co_group_failed(&c->group);) {
+    for (uint64_t at = 0; at < w->top->size && !pieces_stopped(p);) {
         struct blk_extent ext;
         unsigned depth;
         TRY(co_blk_map_chain(w->top, w->base, at, w->top->size - at, &ext, &depth));
         uint64_t end = at + ext.bytes;
-        bool zero = ext.flags & BLK_EXT_ZERO;
+        unsigned kind = ext.flags & BLK_EXT_ZERO ? ZERO : DATA;
         if (!(ext.flags & (BLK_EXT_DATA | BLK_EXT_ZERO))) { /* base shows it */
-            if (w->job)
-                w->job->done += ext.bytes;
+            pieces_pass(p, ext.bytes);
             at = end;
         }
-        while (at < end && !co_group_failed(&c->group)) {
-            uint64_t step = zero ? ZERO_STEP : PIECE_BYTES;
+        while (at < end && !pieces_stopped(p)) {
+            uint64_t step = kind == ZERO ? ZERO_STEP : PIECE_BYTES;
             uint64_t n = MIN(end - at, step - at % step);
-            start(c, at, n, zero);
+            pieces_give(p, at, n, kind);
             at += n;
         }
-        if (w->job && w->job->cancel_asked)
-            return -ECANCELED;
     }
     return 0;
 }
 
 static int co_copy_down(const struct blk_commit *w, struct blk_error *e)
 {
-    struct commit *c = mem_zalloc(sizeof(*c));
-    if (!c)
-        return err_set(e, -ENOMEM, "out of memory");
-    c->what = w;
-    co_group_init(&c->group, IN_FLIGHT);
-    int rc = co_walk(c);
-    int done = co_group_wait(&c->group);
-    mem_free(c);
+    struct pieces p = {.co_work = co_piece, .arg = (void *)w, .job = w->job, .limit = IN_FLIGHT};
+    pieces_init(&p);
+    int rc = co_walk(w, &p);
+    int done = pieces_wait(&p);
     rc = rc < 0 ? rc : done;
     return rc < 0 ? err_errno(e, rc, "cannot copy from %s to %s", w->top->name, w->base->name) : 0;
 }

@@ -267,6 +267,24 @@ int co_blk_change_backing(struct blk_device *dev, const char *name, const char *
     return co_on(dev->home, change_backing_at_home, &c);
 }
 
+static int compact_at_home(void *arg)
+{
+    struct control *c = arg;
+    if (!c->dev->driver->co_compact)
+        return err_set(c->e, -ENOTSUP, "%s images cannot be compacted", c->dev->driver->name);
+    TRY(may_change(c->dev, c->e));
+    co_blk_gate_close(c->dev);
+    int rc = c->dev->driver->co_compact(c->dev, c->e);
+    blk_gate_open(c->dev);
+    return rc;
+}
+
+int co_blk_compact(struct blk_device *dev, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e};
+    return co_on(dev->home, compact_at_home, &c);
+}
+
 static int amend_at_home(void *arg)
 {
     struct control *c = arg;

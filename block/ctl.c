@@ -11,6 +11,7 @@
 #define SECOND_NS 1000000000ULL
 #define WRITE_NS  (10 * SECOND_NS)
 #define CALL_NS   (30 * SECOND_NS)
+#define LEAVE_NS  (SECOND_NS) /* for the answers that are under way when the server ends */
 
 struct ctl_client {
     struct ctl_client *next;
@@ -218,9 +219,23 @@ void *ctl_arg(const struct ctl *c)
     return c->arg;
 }
 
+struct farewell {
+    struct timer timer;
+    struct ctl *ctl;
+};
+
+static void hang_up(struct timer *t)
+{
+    struct ctl *c = container_of(t, struct farewell, timer)->ctl;
+    for (struct ctl_client *k = c->clients; k; k = k->next)
+        host_stream_shutdown(k->stream);
+}
+
 void co_ctl_close(struct ctl *c)
 {
+    struct farewell farewell = {.ctl = c};
     host_stream_shutdown(c->listener);
+    timer_arm(&farewell.timer, worker_now() + LEAVE_NS, hang_up);
     do {
         for (struct ctl_client *k = c->clients; k; k = k->next) {
             if (!k->told_to_go)
@@ -232,6 +247,7 @@ void co_ctl_close(struct ctl *c)
         if (c->coroutines)
             co_queue_wait(&c->gone);
     } while (c->coroutines);
+    timer_cancel(&farewell.timer);
     host_stream_close(c->listener);
     mem_free(c);
 }

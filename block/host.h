@@ -24,8 +24,9 @@ struct host {
     const struct host_ops *ops;
 };
 
-/* The real hosts. @kind: "uring", "threads", "aio", or NULL for the best there is. -ENOTSUP if the
- * kernel (or the build) has no such host. */
+/* The real hosts. @kind: "uring", "threads", "aio", or NULL for what the environment names in
+ * HOST_VARIABLE, else the best there is. -ENOTSUP if the kernel (or the build) has no such host. */
+#define HOST_VARIABLE "LAMINA_HOST"
 must_use int host_open(const char *kind, struct host **out);
 void host_close(struct host *h);
 const char *host_name(const struct host *h); /* "uring", "threads", "aio", "sim" */

@@ -29,6 +29,10 @@ int host_open(const char *kind, struct host **out)
     int rc = -ENOTSUP;
 
     *out = NULL;
+    if (!kind)
+        kind = getenv(HOST_VARIABLE);
+    if (kind && !*kind)
+        kind = NULL;
     for (size_t i = 0; i < ARRAY_LEN(hosts) && rc < 0; i++)
         if (!kind || strcmp(kind, hosts[i].name) == 0)
             rc = hosts[i].open(out);

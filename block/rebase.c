@@ -7,15 +7,25 @@
  *   3 its header names the other one (co_change_backing: old or new, nothing between)
  * Past the end of a backing image there are zeroes, also in comparing. */
 #include "block/chain.h"
+#include "block/pieces.h"
 
 #define STEP_BYTES (1 * MiB)
+#define MAX_STEP   (2 * MiB)
+#define IN_FLIGHT  8
 #define LEAST_UNIT 4096u
 
 struct rebase {
     const struct blk_rebase *what;
     uint64_t unit; /* is written whole if anything in it differs */
+    uint64_t step; /* what is compared at once */
+};
+
+/* One stretch as the two images show it. */
+struct sides {
     uint8_t *old, *new;
 };
+/* The kind of a piece: who reads zero there. */
+enum { OLD_ZERO = 1, NEW_ZERO = 2 };
 
 /* What @dev (NULL: nothing) shows: *zero, for *bytes from @offset on. */
 static int co_status(struct blk_device *dev, uint64_t offset, uint64_t *bytes, bool *zero)
@@ -65,69 +75,89 @@ static int co_write(const struct rebase *r, uint64_t offset, const uint8_t *from
 }
 
 /* Writes runs of units that differ. */
-static int co_write_differences(const struct rebase *r, uint64_t offset, uint64_t bytes)
+static int co_write_differences(const struct rebase *r, const struct sides *s, uint64_t offset,
+                                uint64_t bytes)
 {
     uint64_t run = 0, run_bytes = 0;
     for (uint64_t at = 0; at < bytes;) {
         uint64_t n = MIN(r->unit - (offset + at) % r->unit, bytes - at);
-        if (memcmp(r->old + at, r->new + at, n) != 0) {
+        if (memcmp(s->old + at, s->new + at, n) != 0) {
             run = run_bytes ? run : at;
             run_bytes = at + n - run;
         } else if (run_bytes) {
-            TRY(co_write(r, offset + run, r->old + run, run_bytes));
+            TRY(co_write(r, offset + run, s->old + run, run_bytes));
             run_bytes = 0;
         }
         at += n;
     }
-    return run_bytes ? co_write(r, offset + run, r->old + run, run_bytes) : 0;
+    return run_bytes ? co_write(r, offset + run, s->old + run, run_bytes) : 0;
 }
 
-/* The front of [offset, +*bytes), which the image leaves to what is below; *bytes: what was done.
- */
-static int co_compare(const struct rebase *r, uint64_t offset, uint64_t *bytes)
+static int co_compare(const struct piece *p, const struct sides *s)
+{
+    const struct rebase *r = p->all->arg;
+    TRY(co_read(r->what->now, p->offset, s->old, p->bytes, p->kind & OLD_ZERO));
+    TRY(co_read(r->what->next, p->offset, s->new, p->bytes, p->kind & NEW_ZERO));
+    return co_write_differences(r, s, p->offset, p->bytes);
+}
+
+static int co_piece(struct piece *p)
+{
+    const struct rebase *r = p->all->arg;
+    struct sides s = {.old = buf_get(r->step), .new = buf_get(r->step)};
+    int rc = s.old && s.new ? co_compare(p, &s) : -ENOMEM;
+    if (s.old)
+        buf_put(s.old, r->step);
+    if (s.new)
+        buf_put(s.new, r->step);
+    return rc;
+}
+
+/* The front of [offset, +*bytes), which the image leaves to what is below, is given out if the two
+ * may differ there; *bytes: how long it is. */
+static int co_give(const struct rebase *r, struct pieces *p, uint64_t offset, uint64_t *bytes)
 {
     const struct blk_rebase *w = r->what;
     bool old_zero, new_zero;
     TRY(co_status(w->now, offset, bytes, &old_zero));
     TRY(co_status(w->next, offset, bytes, &new_zero));
-    if (old_zero && new_zero)
+    if ((old_zero && new_zero) || (!old_zero && !new_zero && same_place(w, offset, bytes))) {
+        pieces_pass(p, *bytes);
         return 0;
-    if (!old_zero && !new_zero && same_place(w, offset, bytes))
-        return 0;
-    *bytes = MIN(*bytes, STEP_BYTES - offset % STEP_BYTES);
-    TRY(co_read(w->now, offset, r->old, *bytes, old_zero));
-    TRY(co_read(w->next, offset, r->new, *bytes, new_zero));
-    return co_write_differences(r, offset, *bytes);
+    }
+    *bytes = MIN(*bytes, r->step - offset % r->step);
+    pieces_give(p, offset, *bytes, (old_zero ? OLD_ZERO : 0) | (new_zero ? NEW_ZERO : 0));
+    return 0;
 }
 
-static int co_walk(const struct rebase *r)
+/* Pieces behind fill clusters of the image with what it shows already, so what the walk sees of it
+ * may be old but is never wrong. */
+static int co_walk(const struct rebase *r, struct pieces *p)
 {
     const struct blk_rebase *w = r->what;
-    for (uint64_t at = 0; at < w->image->size;) {
+    for (uint64_t at = 0; at < w->image->size && !pieces_stopped(p);) {
         struct blk_extent ext;
         unsigned depth;
         TRY(co_blk_map_chain(w->image, w->now, at, w->image->size - at, &ext, &depth));
         uint64_t bytes = ext.bytes;
-        if (!(ext.flags & BLK_EXT_ALLOCATED))
-            TRY(co_compare(r, at, &bytes));
+        if (ext.flags & BLK_EXT_ALLOCATED)
+            pieces_pass(p, bytes);
+        else
+            TRY(co_give(r, p, at, &bytes));
         at += bytes;
-        if (w->job)
-            TRY(co_job_step(w->job, bytes));
     }
     return 0;
 }
 
 static int co_write_all(const struct blk_rebase *w)
 {
-    struct rebase r = {.what = w, .unit = MAX(w->image->limits.cluster_size, LEAST_UNIT)};
-    r.old = buf_get(STEP_BYTES);
-    r.new = buf_get(STEP_BYTES);
-    int rc = r.old && r.new ? co_walk(&r) : -ENOMEM;
-    if (r.old)
-        buf_put(r.old, STEP_BYTES);
-    if (r.new)
-        buf_put(r.new, STEP_BYTES);
-    return rc;
+    uint64_t unit = MAX(w->image->limits.cluster_size, LEAST_UNIT);
+    struct rebase r = {.what = w, .unit = unit, .step = MAX(STEP_BYTES, MIN(unit, MAX_STEP))};
+    struct pieces p = {.co_work = co_piece, .arg = &r, .job = w->job, .limit = IN_FLIGHT};
+    pieces_init(&p);
+    int rc = co_walk(&r, &p);
+    int done = pieces_wait(&p);
+    return rc < 0 ? rc : done;
 }
 
 int co_blk_rebase(const struct blk_rebase *w, struct blk_error *e)

@@ -73,6 +73,18 @@ int map_entry_get(struct map *m, const struct meta_page *page, uint64_t cluster,
 
 /* --- resolve --- */
 
+/* Long entries are two words: who looks from another worker must not see half of a change. */
+static uint32_t entry_changes(const struct map *m)
+{
+    return m->shape.entry_bytes < 16 ? 0 : __atomic_load_n(&m->priv->changes, __ATOMIC_SEQ_CST);
+}
+
+static void note_change(struct map *m)
+{
+    if (m->shape.entry_bytes == 16)
+        __atomic_add_fetch(&m->priv->changes, 1, __ATOMIC_SEQ_CST);
+}
+
 /* How many bytes from @cluster's first on lie as @first does, at most @want; entries of one page.
  */
 static uint64_t together(const struct map *m, const struct meta_page *page, uint64_t cluster,
@@ -103,19 +115,23 @@ bool map_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     uint64_t slot = map_slot(m, cluster);
     struct meta_page *page = index_find(m, slot >> m->priv->page_bits);
     struct map_cell cell;
+    uint32_t changes = entry_changes(m);
     if (!page || cell_in(m, page, slot, &cell) < 0)
         return false;
     if (!__atomic_load_n(&page->used, __ATOMIC_RELAXED))
         __atomic_store_n(&page->used, true, __ATOMIC_RELAXED);
 
     struct blk_device *below;
-    uint64_t below_at;
-    if (cell.state == MAP_DATA) {
+    uint64_t below_at, here = m->cluster_bytes - at;
+    enum map_state state = cell.state;
+    if (state == MAP_PARTIAL && m->shape.piece_bits)
+        here = map_piece_run(m, &cell, at, here, &state);
+    if (state == MAP_DATA) {
         if (write && (cell.shared || !__atomic_load_n(&m->priv->may_write, __ATOMIC_SEQ_CST)))
             return false;
         below = m->data;
         below_at = cell.offset + at;
-    } else if (cell.state == MAP_HOLE && m->backing && !write) {
+    } else if (state == MAP_HOLE && m->backing && !write) {
         below = m->backing;
         below_at = offset;
     } else {
@@ -123,15 +139,14 @@ bool map_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     }
     if (below_at >= below->size)
         return false;
-    uint64_t here = m->cluster_bytes - at;
-    if (here < bytes)
+    if (here < bytes && state == cell.state)
         here = together(m, page, cluster, &cell, at + bytes) - at;
     *out = (struct blk_place){
         .child = below,
         .offset = below_at,
         .bytes = MIN(MIN(here, bytes), below->size - below_at),
     };
-    return true;
+    return entry_changes(m) == changes && !(changes & 1);
 }
 
 /* --- finding table pages --- */
@@ -279,11 +294,12 @@ static void co_release_old_table(struct meta_deferred *d)
 }
 
 /* Puts a new table where @root's entry says @old (0: none). */
-static int co_replace_table(struct map *m, struct meta_page *root, uint64_t table, uint64_t old)
+static int co_replace_table(struct map *m, struct meta_page *root, uint64_t table, uint64_t old,
+                            bool let_go)
 {
     uint64_t offset;
-    auto_free struct table_release *release = old ? mem_zalloc(sizeof(*release)) : NULL;
-    if (old && !release)
+    auto_free struct table_release *release = old && let_go ? mem_zalloc(sizeof(*release)) : NULL;
+    if (old && let_go && !release)
         return -ENOMEM;
     TRY(m->format->co_place_table(m, &offset));
     int rc = co_fill_table(m, old, offset);
@@ -317,7 +333,41 @@ static int co_make_table(struct map *m, uint64_t number)
     bool shared;
     int rc = root_entry(m, root, table, &offset, &shared);
     if (rc == 0 && (offset == 0 || shared))
-        rc = co_replace_table(m, root, table, offset);
+        rc = co_replace_table(m, root, table, offset, true);
+    meta_put(m->meta, root);
+    return rc;
+}
+
+int co_map_table(struct map *m, uint64_t number, uint64_t *offset)
+{
+    struct meta_page *root;
+    bool shared;
+    TRY(co_root_page(m, number, &root));
+    int rc = root_entry(m, root, number, offset, &shared);
+    meta_put(m->meta, root);
+    return rc;
+}
+
+static int co_drop_table(struct map *m, struct meta_page *root, uint64_t table)
+{
+    uint64_t at = m->shape.root_offset + table * m->shape.root_entry_bytes;
+    TRY(meta_touch(m->meta, root));
+    m->format->root_encode(m, 0, root->data + at % m->priv->page_bytes);
+    meta_unpublish_all(m->meta);
+    return 0;
+}
+
+int co_map_table_anew(struct map *m, uint64_t number, bool drop, bool release)
+{
+    struct meta_page *root;
+    bool shared;
+    uint64_t offset;
+    with_lock(&m->priv->new_tables);
+    TRY(co_root_page(m, number, &root));
+    int rc = root_entry(m, root, number, &offset, &shared);
+    if (rc == 0)
+        rc = drop ? co_drop_table(m, root, number)
+                  : co_replace_table(m, root, number, offset, release);
     meta_put(m->meta, root);
     return rc;
 }
@@ -378,26 +428,37 @@ int co_map_run(struct map *m, uint64_t offset, uint64_t bytes, struct map_run *o
     return rc;
 }
 
+static void place(struct map *m, const struct map_run *run, struct blk_extent *out)
+{
+    out->flags |= BLK_EXT_PLACED;
+    out->child = m->data;
+    out->child_offset = run->offset;
+}
+
 int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
 {
     struct map *m = dev->state;
     struct map_run run;
     TRY(co_map_run(m, offset, bytes, &run));
+    enum map_state state = run.cell.state;
+    if (state == MAP_PARTIAL)
+        TRY(co_map_partial(m, offset >> m->shape.cluster_bits, &run.cell,
+                           offset & (m->cluster_bytes - 1), &run.bytes, &state));
     *out = (struct blk_extent){.bytes = run.bytes};
-    uint32_t in_cluster = run.bytes;
-    switch (run.cell.state) {
+    switch (state) {
     case MAP_HOLE:
-        out->flags = m->backing              ? 0
+        out->flags = map_has_backing(m)      ? 0
                      : m->shape.stands_alone ? BLK_EXT_ZERO | BLK_EXT_ALLOCATED
                                              : BLK_EXT_ZERO;
+        if (run.cell.offset && !map_hides(m, offset >> m->shape.cluster_bits)) {
+            place(m, &run, out); /* space of a cluster that is in pieces */
+            out->flags |= BLK_EXT_ZERO;
+        }
         break;
     case MAP_ZERO:
         out->flags = BLK_EXT_ZERO | BLK_EXT_ALLOCATED;
-        if (run.cell.offset) { /* space is kept under it */
-            out->flags |= BLK_EXT_PLACED;
-            out->child = m->data;
-            out->child_offset = run.offset;
-        }
+        if (run.cell.offset) /* space is kept under it */
+            place(m, &run, out);
         break;
     case MAP_DATA:
         if (run.offset >= m->data->size) { /* the file ends before it: never written */
@@ -405,26 +466,16 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
             break;
         }
         out->bytes = MIN(run.bytes, m->data->size - run.offset);
-        out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_PLACED;
+        out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED;
         if (m->shape.file_has_holes)
             out->flags |= BLK_EXT_RECURSE;
-        out->child = m->data;
-        out->child_offset = run.offset;
+        place(m, &run, out);
         break;
     case MAP_PACKED:
         out->flags = BLK_EXT_DATA | BLK_EXT_ALLOCATED | BLK_EXT_COMPRESSED;
         break;
-    case MAP_PARTIAL: {
-        enum map_state state;
-        TRY(m->format->co_subrange(m, &run.cell, offset >> m->shape.cluster_bits,
-                                   offset & (m->cluster_bytes - 1), &in_cluster, &state));
-        out->bytes = MIN(in_cluster, run.bytes);
-        if (state != MAP_HOLE)
-            out->flags = BLK_EXT_ALLOCATED | (state == MAP_ZERO ? BLK_EXT_ZERO : BLK_EXT_DATA);
-        else if (!m->backing)
-            out->flags = BLK_EXT_ZERO;
+    case MAP_PARTIAL: /* is one of the others, piece by piece */
         break;
-    }
     }
     return 0;
 }
@@ -535,8 +586,7 @@ bool co_map_await_release(struct map *m)
 /* True if the update lets go of space. */
 static bool lets_go(const struct map_update *u)
 {
-    return u->old.state != MAP_HOLE && u->old.offset != 0 &&
-           !(u->now.state != MAP_HOLE && u->now.offset == u->old.offset);
+    return map_has_space(&u->old) && !(map_has_space(&u->now) && u->now.offset == u->old.offset);
 }
 
 static void release_old(struct map *m, struct map_release *r, const struct map_update *u,
@@ -569,7 +619,7 @@ static struct map_cell *find_released(const struct map *m, uint64_t cluster)
         if (cluster < r->low || cluster > r->high)
             continue;
         for (unsigned i = r->done; i < r->count; i++)
-            if (r->items[i].cluster == cluster && map_in_place(&r->items[i].cell))
+            if (r->items[i].cluster == cluster && map_owns_space(&r->items[i].cell))
                 return &r->items[i].cell;
     }
     return NULL;
@@ -605,6 +655,7 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
     TRY(meta_touch(m->meta, page));
     if (m->format->commit)
         TRY(m->format->commit(m, u, count));
+    note_change(m);
     for (size_t i = 0; i < count; i++) { /* M2: data writes have returned; shown in this step */
         uint64_t raw[2] = {0};
         uint8_t *entry = entry_at(m, page, map_slot(m, u[i].cluster));
@@ -612,6 +663,7 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
         m->format->encode(m, &u[i].now, raw);
         store_entry(m, raw, entry);
     }
+    note_change(m);
     if (gone)
         release_old(m, release, u, count, punch);
     return 0;
@@ -638,10 +690,16 @@ int co_map_will_write(struct map *m)
     return 0;
 }
 
+void map_write_ended(struct map *m)
+{
+    __atomic_store_n(&m->priv->may_write, false, __ATOMIC_SEQ_CST);
+}
+
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
-    return m->priv->may_write ? co_meta_write_back(m->meta, true) : 0;
+    bool written = m->priv->may_write || meta_error(m->meta); /* also where beginning failed */
+    return written ? co_meta_write_back(m->meta, true) : 0;
 }
 
 /* --- life --- */
@@ -689,11 +747,13 @@ int map_attach(struct map *m, struct blk_error *e)
     assert(s->cluster_bits >= 9 && s->cluster_bits <= 28);
     assert(s->entry_bytes == 4 || s->entry_bytes == 8 || s->entry_bytes == 16);
     assert(s->levels == 1 || s->levels == 2);
+    assert(!s->piece_bits || 1U << (s->cluster_bits - s->piece_bits) == MAP_PIECES);
     assert(s->levels == 1 || (is_pow2(s->table_entries) && s->table_bytes % page_bytes == 0 &&
                               s->table_bytes == s->table_entries * s->entry_bytes));
-    if (s->root_offset % page_bytes)
+    /* A root is looked into entry by entry, a flat table page by page. */
+    if (s->root_offset % (s->levels == 1 ? page_bytes : s->root_entry_bytes))
         return err_set(e, -EINVAL, "the table at %" PRIu64 " is not aligned to %u bytes",
-                       s->root_offset, page_bytes);
+                       s->root_offset, s->levels == 1 ? page_bytes : s->root_entry_bytes);
     m->priv = mem_zalloc(sizeof(*m->priv));
     if (!m->priv)
         return err_set(e, -ENOMEM, "out of memory");

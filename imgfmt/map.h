@@ -40,7 +40,8 @@ enum map_state {
     MAP_HOLE, /* not here: the backing device shows through, or zeroes */
     MAP_ZERO, /* reads as zero, hides the backing device; offset != 0: space is kept */
     MAP_DATA,
-    MAP_PARTIAL, /* some sectors here, the others below: sub says which (co_subrange) */
+    MAP_PARTIAL, /* some pieces here, others zero or below: sub says which (shape.piece_bits), or
+                    co_subrange does */
     MAP_PACKED,  /* compressed */
 };
 
@@ -49,7 +50,8 @@ struct map_cell {
     bool shared;           /* somebody else points here too: copy to write */
     uint64_t offset;       /* bytes from the start of the data device; 0: no space */
     uint32_t packed_bytes; /* MAP_PACKED: compressed bytes, at most */
-    uint64_t sub;          /* the entry's sub-cluster or sector bitmap, where it holds one */
+    uint64_t sub; /* MAP_PARTIAL, of pieces: bits 0..31 those that lie here, 32..63 those that
+                     read as zero; never both */
 };
 
 /* Filled by the format's open() after validation. Only resize changes it, while the device is
@@ -58,12 +60,16 @@ struct map_shape {
     uint64_t size;            /* virtual bytes */
     uint8_t cluster_bits;     /* 9 .. 28 */
     uint8_t entry_bytes;      /* 4, 8 or 16 */
+    uint8_t piece_bits;       /* clusters are kept in MAP_PIECES pieces, one by one here, zero or
+                                 behind (map_piece.c); 0: whole */
     uint8_t levels;           /* 1: one flat table at root_offset; 2: root of table places */
     uint32_t table_entries;   /* levels 2: entries per table (a power of two) */
     uint32_t table_bytes;     /* levels 2: of one table, as placed by co_place_table */
     uint8_t root_entry_bytes; /* levels 2 */
     uint64_t root_offset;     /* of the root, or of the flat table */
     uint64_t root_entries;
+    uint32_t lead_bytes; /* of the format's own right before each cluster's data, that belong to its
+                            place and move with it (VHD: the bitmap) */
     bool no_zero_cells; /* entries cannot say MAP_ZERO (qcow2 version 2): where something is behind,
                            zeroes are written as data; else a hole will do */
     bool zero_keeps_space; /* MAP_ZERO with an offset can be said: space stays allocated under it */
@@ -71,7 +77,10 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool keeps_all;      /* static: all space is owned and stays so; discard does nothing */
 };
+
+#define MAP_PIECES 32 /* of a cluster that is kept in pieces */
 
 struct map_update {
     uint64_t cluster; /* virtual */
@@ -79,6 +88,7 @@ struct map_update {
 };
 
 struct map;
+struct map_units;
 
 /* What a format brings. NULL members have the stated default. */
 struct map_format {
@@ -119,7 +129,8 @@ struct map_format {
     /* Once per open, before the first change of anything. NULL: nothing. */
     int (*co_before_first_write)(struct map *m);
 
-    /* MAP_PARTIAL: from byte @at of the cluster, how far (*bytes) the answer @state reaches. */
+    /* MAP_PARTIAL without pieces: from byte @at of the cluster, how far (*bytes) the answer @state
+     * reaches. */
     int (*co_subrange)(struct map *m, const struct map_cell *cell, uint64_t cluster, uint32_t at,
                        uint32_t *bytes, enum map_state *state);
     /* Blocking and CPU-bound, run on the pool: on their own buffers only. pack: -ENOSPC when the
@@ -139,9 +150,11 @@ struct map {
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
     struct blk_device *backing; /* NULL: none */
+    bool backing_missing;       /* there is one, and it was not opened: holes cannot be read */
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
                                    co_map_detach() */
     void *state;                /* the format's */
+    struct map_units *units;    /* map_units.h: the format's too; NULL: it keeps space itself */
     bool fresh;
     uint64_t cluster_bytes;   /* derived */
     struct map_private *priv; /* the engine's: index, locks, readers in flight, unpack cache */
@@ -150,6 +163,11 @@ struct map {
 /* Takes over a filled @m (shape, format, dev, file, data, backing, meta, state): checks the shape,
  * makes the index. */
 must_use int map_attach(struct map *m, struct blk_error *e);
+/* For open(): asks for the backing device that the image names (NULL: none), or the caller's tree
+ * does. Where it is not to be opened, backing_missing is set. */
+must_use int co_map_want_backing(struct map *m, struct blk_opener *opener, const char *name,
+                                 const char *format, struct blk_error *e);
+int co_map_opened(struct blk_device *dev, struct blk_error *e); /* driver operation: finds it */
 /* Write-back is the caller's (co_map_flush); frees what map_attach() made and closes meta. */
 void co_map_detach(struct map *m);
 
@@ -166,6 +184,13 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
 int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from);
 
 /* For formats. */
+
+/* Pieces of a cell that lie in its space, and that read as zero; of a cell of any state. */
+uint32_t map_pieces_here(const struct map_cell *c);
+uint32_t map_pieces_zero(const struct map_cell *c);
+/* State and sub of a cell whose offset is known: MAP_DATA, MAP_ZERO or MAP_HOLE where all pieces
+ * are alike (a hole has no space), else MAP_PARTIAL. */
+void map_set_pieces(struct map_cell *c, uint32_t here, uint32_t zero);
 
 /* The cell of a virtual cluster, through the cache. */
 must_use int co_map_cell(struct map *m, uint64_t cluster, struct map_cell *out);
@@ -186,6 +211,18 @@ must_use int co_map_move(struct map *m, uint64_t cluster, const struct map_cell 
 must_use int map_reshape(struct map *m, const struct map_shape *shape);
 /* Makes sure co_before_first_write ran; every path that changes anything calls it first. */
 must_use int co_map_will_write(struct map *m);
+/* The next change of anything calls co_before_first_write again. Drained, all written back. */
+void map_write_ended(struct map *m);
+/* Changes one cell; what it pointed at before is not released: for entries that own nothing. */
+must_use int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now);
+/* As co_map_put() with a copy of @from's data at @to, durable before. */
+must_use int co_map_put_copy(struct map *m, uint64_t cluster, uint64_t from,
+                             const struct map_cell *to);
+/* Levels 2: the offset of table @number, 0: there is none. -EIO marks the image corrupt. */
+must_use int co_map_table(struct map *m, uint64_t number, uint64_t *offset);
+/* Levels 2: the root entry becomes none (@drop), or names a new table that holds what the old one
+ * did. What it named before is released only with @release. */
+must_use int co_map_table_anew(struct map *m, uint64_t number, bool drop, bool release);
 /* Nothing may be written any more: tells the waist (blk_mark_corrupt) and, through @sentence, a
  * person once. */
 void map_corrupt(struct map *m, const char *sentence);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map_private.h - what the engine's files share: map.c (tables, look-ups), map_read.c, map_write.c
- * (the write path), map_zero.c (zero, discard), map_packed.c and map_pack.c (compressed clusters).
+ * (the write path), map_zero.c (zero, discard), map_piece.c (clusters in pieces), map_packed.c and
+ * map_pack.c (compressed clusters).
  */
 #ifndef IMGFMT_MAP_PRIVATE_H
 #define IMGFMT_MAP_PRIVATE_H
@@ -50,7 +51,8 @@ struct map_private {
     struct co_range writers;    /* virtual bytes */
     struct co_mutex new_tables; /* levels 2: one at a time */
     struct co_mutex first_write;
-    bool may_write; /* co_before_first_write has run */
+    bool may_write;   /* co_before_first_write has run */
+    uint32_t changes; /* entry_bytes 16: odd while entries change, which takes two stores each */
     bool said_corrupt;
     struct map_release *releases, *open_release;
     struct table_release *table_releases;
@@ -72,16 +74,43 @@ static inline uint64_t map_slot(const struct map *m, uint64_t cluster)
     return m->format->slot ? m->format->slot(m, cluster) : cluster;
 }
 
+/* True if the image has a backing device, open or not. */
+static inline bool map_has_backing(const struct map *m)
+{
+    return m->backing || m->backing_missing;
+}
+
 /* True if something shows through a hole at this cluster. */
 static inline bool map_hides(const struct map *m, uint64_t cluster)
 {
-    return m->backing && cluster << m->shape.cluster_bits < m->backing->size;
+    return m->backing_missing ||
+           (m->backing && cluster << m->shape.cluster_bits < m->backing->size);
 }
 
 static inline bool map_in_place(const struct map_cell *cell)
 {
     return cell->state == MAP_DATA && !cell->shared;
 }
+
+static inline bool map_has_space(const struct map_cell *cell)
+{
+    return cell->offset ? cell->state != MAP_HOLE : map_pieces_here(cell) != 0;
+}
+
+/* Space of a whole cluster that nobody else refers to. */
+static inline bool map_owns_space(const struct map_cell *cell)
+{
+    return map_has_space(cell) && !cell->shared && cell->state != MAP_PACKED;
+}
+
+/* The pieces that bytes [from, to) of a cluster touch. */
+uint32_t map_pieces_of(const struct map *m, uint64_t from, uint64_t to);
+/* How many of the @most bytes from @at on (inside the cluster) are in the same *state. */
+uint64_t map_piece_run(const struct map *m, const struct map_cell *c, uint64_t at, uint64_t most,
+                       enum map_state *state);
+/* The same, asking co_subrange where the cell is not in pieces. */
+must_use int co_map_partial(struct map *m, uint64_t cluster, const struct map_cell *cell,
+                            uint64_t at, uint64_t *bytes, enum map_state *state);
 
 /* The page of table entries that holds @cluster's, pinned; NULL: its table is not there, all are
  * holes. *first and *count: the clusters that the answer covers, from @cluster on. */

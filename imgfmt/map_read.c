@@ -61,17 +61,29 @@ static int co_read_data(struct map *m, uint64_t offset, const struct vec *to)
     return co_blk_read(m->data, offset, &part);
 }
 
+int co_map_partial(struct map *m, uint64_t cluster, const struct map_cell *cell, uint64_t at,
+                   uint64_t *bytes, enum map_state *state)
+{
+    if (m->shape.piece_bits) {
+        *bytes = map_piece_run(m, cell, at, *bytes, state);
+        return 0;
+    }
+    uint32_t most = (uint32_t)*bytes, reaches = most;
+    TRY(m->format->co_subrange(m, cell, cluster, (uint32_t)at, &reaches, state));
+    *bytes = MIN(reaches, most);
+    assert(*bytes && (*state == MAP_DATA || *state == MAP_ZERO || *state == MAP_HOLE));
+    return 0;
+}
+
 static int co_read_partial(struct map *m, uint64_t cluster, const struct map_cell *cell,
                            uint32_t at, const struct vec *to)
 {
     for (uint64_t done = 0; done < to->bytes;) {
         enum map_state state;
-        uint32_t bytes = to->bytes - done;
-        TRY(m->format->co_subrange(m, cell, cluster, at + done, &bytes, &state));
-        bytes = MIN(bytes, to->bytes - done);
+        uint64_t bytes = to->bytes - done;
+        TRY(co_map_partial(m, cluster, cell, at + done, &bytes, &state));
         struct vec part = vec_slice(to, done, bytes);
         struct map_cell piece = {.state = state, .offset = cell->offset};
-        assert(state == MAP_DATA || state == MAP_ZERO || state == MAP_HOLE);
         TRY(co_map_read_cell(m, cluster, &piece, at + done, &part));
         done += bytes;
     }
@@ -83,6 +95,8 @@ int co_map_read_cell(struct map *m, uint64_t cluster, const struct map_cell *cel
 {
     switch (cell->state) {
     case MAP_HOLE:
+        if (m->backing_missing && !(m->dev->open_flags & BLK_OPEN_CHECK))
+            return -ENOTSUP; /* check reads what lies here, and nothing else */
         if (m->backing)
             return co_map_read_backing(m, (cluster << m->shape.cluster_bits) + at, to);
         break;

@@ -22,6 +22,8 @@ bool map_space_owned(const struct map_space *s, uint64_t unit)
 
 int map_space_own(struct map_space *s, uint64_t unit)
 {
+    if (unit >= MAP_SPACE_MOST)
+        return -EFBIG;
     if (unit / 64 >= s->words) {
         uint64_t words = MAX(unit / 64 + 1, s->words * 2);
         uint64_t *bigger = mem_resize(s->used, words * sizeof(*bigger));
@@ -65,6 +67,34 @@ int map_space_take_run(struct map_space *s, uint64_t below, uint64_t *count, uin
             break;
     }
     *count = n;
+    return 0;
+}
+
+uint64_t map_space_find(const struct map_space *s, uint64_t from, uint64_t span)
+{
+    uint64_t u = MAX(from, s->lowest), n = 0;
+    while (n < span && u + n < s->next) {
+        if (map_space_owned(s, u + n)) {
+            u += n + 1;
+            n = 0;
+        } else {
+            n++;
+        }
+    }
+    return u;
+}
+
+int map_space_own_span(struct map_space *s, uint64_t unit, uint64_t span)
+{
+    if (span == 0)
+        return 0;
+    bool fresh = !map_space_owned(s, unit + span - 1);
+    TRY(map_space_own(s, unit + span - 1)); /* the only one that may need memory */
+    s->count -= !fresh;
+    for (uint64_t i = 0; i + 1 < span; i++) {
+        s->count += !map_space_owned(s, unit + i);
+        s->used[(unit + i) / 64] |= 1ULL << (unit + i) % 64;
+    }
     return 0;
 }
 

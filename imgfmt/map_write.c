@@ -3,7 +3,10 @@
  *
  * Writes in place hold their clusters shared, so that many go on at once in one cluster while what
  * would take it away waits; allocating holds them alone. Neighbouring new clusters are placed,
- * written and committed together. */
+ * written and committed together.
+ *
+ * Where clusters are kept in pieces, only the pieces that the caller's bytes touch are filled; what
+ * else was in an old cluster that is left (shared, compressed) is copied as far as it was there. */
 #include "imgfmt/map_private.h"
 
 #define WRITE_PIECES 16
@@ -55,7 +58,7 @@ static int gather(struct fresh_run *r, uint64_t covered)
         struct map_update *u = &r->u[r->count];
         u->cluster = cluster + r->count;
         TRY(map_entry_get(m, r->page, u->cluster, &u->old));
-        bool kept = u->old.state == MAP_ZERO && u->old.offset && !u->old.shared;
+        bool kept = map_owns_space(&u->old) && u->old.state != MAP_DATA;
         if (r->count > 0 && (kept || map_in_place(&u->old)))
             break;
         r->own |= kept;
@@ -104,6 +107,23 @@ static int co_place_new(struct fresh_run *r)
     return 0;
 }
 
+/* The pieces of this cluster that the caller's bytes touch. */
+static uint32_t touched(const struct fresh_run *r, const struct map_update *u)
+{
+    uint64_t begin = u->cluster << r->map->shape.cluster_bits;
+    uint64_t from = MAX(r->at, begin), to = MIN(r->end, begin + r->map->cluster_bytes);
+
+    return map_pieces_of(r->map, from - begin, to - begin);
+}
+
+/* Of a cluster in pieces: those touched are here now, the others as before. */
+static void set_pieces(const struct fresh_run *r, struct map_update *u)
+{
+    uint32_t now = touched(r, u);
+
+    map_set_pieces(&u->now, map_pieces_here(&u->old) | now, map_pieces_zero(&u->old) & ~now);
+}
+
 static int co_place_run(struct fresh_run *r)
 {
     struct map *m = r->map;
@@ -113,10 +133,13 @@ static int co_place_run(struct fresh_run *r)
     } else {
         TRY(co_place_new(r));
     }
-    for (uint64_t i = 0; i < r->count; i++)
+    r->end = MIN(r->end, end_byte(r));
+    for (uint64_t i = 0; i < r->count; i++) {
         r->u[i].now =
             (struct map_cell){.state = MAP_DATA, .offset = r->offset + i * m->cluster_bytes};
-    r->end = MIN(r->end, end_byte(r));
+        if (m->shape.piece_bits)
+            set_pieces(r, &r->u[i]);
+    }
     return 0;
 }
 
@@ -140,6 +163,44 @@ struct edge {
     bool zero;          /* must be written as zeroes */
 };
 
+/* Which bytes of one cluster are written: the caller's with what must stand around them. */
+struct reach {
+    uint64_t from, to; /* virtual */
+};
+
+static struct reach reach_of(const struct fresh_run *r, const struct map_update *u)
+{
+    const struct map *m = r->map;
+    uint64_t begin = u->cluster << m->shape.cluster_bits;
+    struct reach all = {begin, begin + m->cluster_bytes};
+
+    if (!m->shape.piece_bits)
+        return all;
+    uint32_t bytes_here = map_pieces_here(&u->old), now = touched(r, u);
+    uint32_t write = r->own ? now : now | bytes_here;
+    unsigned low = (unsigned)__builtin_ctz(write), high = 31 - (unsigned)__builtin_clz(write);
+    struct reach some = {begin + ((uint64_t)low << m->shape.piece_bits),
+                         begin + ((uint64_t)(high + 1) << m->shape.piece_bits)};
+    if (r->own && bytes_here >> low & 1) /* what stands there already, stays */
+        some.from = MAX(some.from, r->at);
+    if (r->own && bytes_here >> high & 1)
+        some.to = MIN(some.to, r->end);
+    return some;
+}
+
+/* What is read around the caller's bytes: pieces that show what is behind still will, so that is
+ * not fetched. */
+static struct map_cell edge_cell(const struct fresh_run *r, const struct map_update *u)
+{
+    struct map_cell cell = u->old;
+
+    if (r->map->shape.piece_bits && cell.state == MAP_PARTIAL) {
+        uint32_t here = map_pieces_here(&cell), behind = ~here & ~touched(r, u);
+        map_set_pieces(&cell, here, map_pieces_zero(&cell) | behind);
+    }
+    return cell;
+}
+
 static int co_fill_edge(struct fresh_run *r, const struct map_update *u, struct edge *e)
 {
     struct map *m = r->map;
@@ -152,7 +213,8 @@ static int co_fill_edge(struct fresh_run *r, const struct map_update *u, struct 
     if (!e->buffer)
         return -ENOMEM;
     struct vec to = VEC_BUF(e->buffer, e->bytes);
-    TRY(co_map_read_cell(m, u->cluster, &u->old, e->at & (m->cluster_bytes - 1), &to));
+    struct map_cell cell = edge_cell(r, u);
+    TRY(co_map_read_cell(m, u->cluster, &cell, e->at & (m->cluster_bytes - 1), &to));
     if (mem_is_zero(e->buffer, e->bytes)) {
         buf_put(e->buffer, e->bytes);
         e->buffer = NULL;
@@ -220,9 +282,9 @@ static int co_write_source(struct fresh_run *r, struct edge *head, struct edge *
 
 static int co_write_bytes(struct fresh_run *r, const struct map_source *src)
 {
-    uint64_t begin = first_byte(r), stop = end_byte(r);
-    struct edge head = {.at = begin, .bytes = r->at - begin};
-    struct edge tail = {.at = r->end, .bytes = stop - r->end};
+    struct reach first = reach_of(r, &r->u[0]), last = reach_of(r, &r->u[r->count - 1]);
+    struct edge head = {.at = first.from, .bytes = r->at - first.from};
+    struct edge tail = {.at = r->end, .bytes = last.to - r->end};
     int rc = co_fill_edge(r, &r->u[0], &head);
     if (rc == 0)
         rc = co_fill_edge(r, &r->u[r->count - 1], &tail);
@@ -303,6 +365,17 @@ static int co_write_in_place(struct map *m, const struct map_run *run, uint64_t 
     return co_blk_copy_from(m->data, run->offset, &from);
 }
 
+/* True if the bytes from @at on lie where they may be overwritten, @run->bytes of them. */
+static bool goes_in_place(const struct map *m, uint64_t at, struct map_run *run)
+{
+    enum map_state state;
+
+    if (!m->shape.piece_bits || run->cell.state != MAP_PARTIAL)
+        return map_in_place(&run->cell);
+    run->bytes = map_piece_run(m, &run->cell, at & (m->cluster_bytes - 1), run->bytes, &state);
+    return state == MAP_DATA && !run->cell.shared;
+}
+
 /* Writes [offset, end). *flush: what makes it durable is not all with the bytes: FUA went down with
  * them only where nothing else of the image was waiting to be written. */
 static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
@@ -320,7 +393,7 @@ static int co_write_range(struct map *m, uint64_t offset, uint64_t end,
         rc = co_map_run(m, at, end - at, &run);
         if (rc < 0)
             break;
-        if (map_in_place(&run.cell)) {
+        if (goes_in_place(m, at, &run)) {
             *flush |= meta_is_dirty(m->meta);
             done = run.bytes;
             rc = co_write_in_place(m, &run, at, done, src, *flush ? 0 : flags);
@@ -362,15 +435,19 @@ int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place 
 
 /* --- moving --- */
 
-static int co_copy_bytes(struct map *m, uint64_t from, uint64_t to, uint64_t bytes)
+/* The data of one cluster, and what leads it. */
+static int co_copy_cluster(struct map *m, uint64_t from, uint64_t to)
 {
+    uint64_t bytes = m->cluster_bytes + m->shape.lead_bytes;
+    from -= m->shape.lead_bytes;
+    to -= m->shape.lead_bytes;
     uint64_t step = MIN(bytes, 1 * MiB);
     uint8_t *buffer = buf_get(step);
     int rc = buffer ? 0 : -ENOMEM;
     for (uint64_t done = 0; done < bytes && rc == 0; done += step) {
         struct vec v = VEC_BUF(buffer, MIN(step, bytes - done));
-        rc = co_map_read_cell(m, 0, &(struct map_cell){.state = MAP_DATA, .offset = from + done}, 0,
-                              &v);
+        struct map_cell there = {.state = MAP_DATA, .offset = from + done};
+        rc = co_map_read_cell(m, 0, &there, 0, &v);
         if (rc == 0)
             rc = co_blk_write(m->data, to + done, &v, 0);
     }
@@ -384,7 +461,7 @@ static int co_move_locked(struct map *m, struct meta_page *page, struct map_upda
     TRY(map_entry_get(m, page, u->cluster, &u->old));
     if (!map_in_place(&u->old))
         return -EINVAL;
-    TRY(co_copy_bytes(m, u->old.offset, u->now.offset, m->cluster_bytes));
+    TRY(co_copy_cluster(m, u->old.offset, u->now.offset));
     meta_data_before(m->meta, m->format->table_rank);
     return co_map_change(m, page, u, 1, true);
 }
@@ -404,4 +481,30 @@ int co_map_move(struct map *m, uint64_t cluster, const struct map_cell *to)
     }
     co_range_unlock(&m->priv->writers, &hold);
     return rc;
+}
+
+static int co_put(struct map *m, uint64_t cluster, uint64_t from, const struct map_cell *now)
+{
+    /* Said to have been a hole, so nothing is let go of. */
+    struct map_update u = {.cluster = cluster, .now = *now};
+    struct meta_page *page;
+    uint64_t covered;
+    if (from)
+        TRY(co_copy_cluster(m, from, now->offset));
+    TRY(co_map_page_to_write(m, cluster, &page, &covered));
+    if (from)
+        meta_data_before(m->meta, m->format->table_rank);
+    int rc = co_map_change(m, page, &u, 1, false);
+    meta_put(m->meta, page);
+    return rc;
+}
+
+int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now)
+{
+    return co_put(m, cluster, 0, now);
+}
+
+int co_map_put_copy(struct map *m, uint64_t cluster, uint64_t from, const struct map_cell *to)
+{
+    return co_put(m, cluster, from, to);
 }

@@ -29,15 +29,49 @@ static enum verdict zero_verdict(const struct map *m, const struct map_update *u
     *now = (struct map_cell){.state = says_zero ? MAP_ZERO : MAP_HOLE};
     if (old->state == MAP_ZERO || (old->state == MAP_HOLE && !hides))
         return LEAVE;
-    if (map_in_place(old) && !may_free) {
-        if (!says_zero || !m->shape.zero_keeps_space)
-            return IN_PLACE;
+    if (map_owns_space(old) && !may_free && says_zero && m->shape.zero_keeps_space) {
         now->offset = old->offset;
         return CHANGE;
     }
+    if (map_in_place(old) && !may_free)
+        return IN_PLACE;
     if (says_zero || !hides)
         return CHANGE;
     return map_in_place(old) ? IN_PLACE : ELSEWHERE;
+}
+
+/* A hole, or zeroes without space: there is nothing to discard. */
+static bool reads_zero_freely(const struct map_cell *c)
+{
+    return c->state == MAP_HOLE || (c->state == MAP_ZERO && !c->offset);
+}
+
+/* As decide(), for some @pieces of a cluster. */
+static enum verdict decide_pieces(const struct map *m, enum intent intent,
+                                  const struct map_update *u, uint32_t pieces, struct map_cell *now)
+{
+    const struct map_cell *old = &u->old;
+    uint32_t here = map_pieces_here(old), zero = map_pieces_zero(old);
+
+    if (old->state == MAP_PACKED)
+        return intent == DISCARD ? LEAVE : ELSEWHERE;
+    if (intent == DISCARD ? reads_zero_freely(old)
+                          : old->state == MAP_HOLE && !map_hides(m, u->cluster))
+        return LEAVE;
+    if (intent != DISCARD)
+        zero |= pieces;
+    else if (map_has_backing(m))
+        zero |= here & pieces;
+    else
+        zero &= ~pieces;
+    here &= ~pieces;
+    if (here == map_pieces_here(old) && zero == map_pieces_zero(old))
+        return LEAVE;
+    *now = *old;
+    if (here == 0 && (intent != KEEP_ZERO || old->shared)) /* nothing of it lies there any more */
+        *now = (struct map_cell){0};
+    map_set_pieces(now, here, zero);
+    return CHANGE;
 }
 
 static enum verdict decide(const struct map *m, enum intent intent, const struct map_update *u,
@@ -49,11 +83,11 @@ static enum verdict decide(const struct map *m, enum intent intent, const struct
     case FREE_ZERO:
         return zero_verdict(m, u, intent == FREE_ZERO, now);
     case DISCARD:
-        if (old->state == MAP_HOLE || (old->state == MAP_ZERO && !old->offset))
+        if (reads_zero_freely(old))
             return LEAVE;
-        if (m->backing && m->shape.no_zero_cells)
+        if (map_has_backing(m) && m->shape.no_zero_cells)
             return LEAVE; /* a hole would bring back what the backing device held */
-        *now = (struct map_cell){.state = m->backing ? MAP_ZERO : MAP_HOLE};
+        *now = (struct map_cell){.state = map_has_backing(m) ? MAP_ZERO : MAP_HOLE};
         return CHANGE;
     case DROP:
         *now = (struct map_cell){.state = MAP_HOLE};
@@ -150,10 +184,75 @@ static int co_change_clusters(const struct zeroing *z, uint64_t cluster, uint64_
     return 0;
 }
 
+/* --- clusters in pieces --- */
+
+/* Whole pieces of one cluster. */
+static int co_zero_whole_pieces(const struct zeroing *z, uint64_t at, uint64_t bytes)
+{
+    struct map *m = z->map;
+    struct map_update u = {.cluster = at >> m->shape.cluster_bits};
+    uint64_t in = at & (m->cluster_bytes - 1), covered;
+    uint32_t pieces = map_pieces_of(m, in, in + bytes);
+    struct meta_page *page;
+
+    TRY(co_map_cell(m, u.cluster, &u.old));
+    enum verdict v = decide_pieces(m, z->intent, &u, pieces, &u.now);
+    if (v == LEAVE)
+        return 0;
+    if (v == ELSEWHERE)
+        return co_zero_elsewhere(z, at, MIN(bytes, m->shape.size - at));
+    TRY(meta_error(m->meta));
+    TRY(co_map_page_to_write(m, u.cluster, &page, &covered));
+    /* Its table may have been copied just now; what it says of this cluster is the same. */
+    int rc = co_map_change(m, page, &u, 1, z->intent != KEEP_ZERO);
+    meta_put(m->meta, page);
+    return rc;
+}
+
+/* Parts of pieces. */
+static int co_zero_bytes(const struct zeroing *z, uint64_t at, uint64_t bytes)
+{
+    struct map *m = z->map;
+
+    for (uint64_t end = at + bytes, n; at < end; at += n) {
+        uint64_t cluster = at >> m->shape.cluster_bits, in = at & (m->cluster_bytes - 1);
+        struct map_cell cell;
+        enum map_state state;
+        TRY(co_map_cell(m, cluster, &cell));
+        n = map_piece_run(m, &cell, in, end - at, &state);
+        if (state == MAP_ZERO || (state == MAP_HOLE && !map_hides(m, cluster)))
+            continue;
+        if (state == MAP_DATA && !cell.shared)
+            TRY(co_zero_in_place(m, cell.offset + in, n, z->flags));
+        else
+            TRY(co_zero_elsewhere(z, at, n));
+    }
+    return 0;
+}
+
+/* Part of one cluster. */
+static int co_zero_pieces(const struct zeroing *z, uint64_t at, uint64_t bytes)
+{
+    uint64_t piece = 1ULL << z->map->shape.piece_bits, end = at + bytes;
+    uint64_t first = align_up(at, piece);
+    uint64_t last = end == z->map->shape.size ? align_up(end, piece) : align_down(end, piece);
+
+    if (first >= last)
+        return co_zero_bytes(z, at, bytes);
+    if (at < first)
+        TRY(co_zero_bytes(z, at, first - at));
+    TRY(co_zero_whole_pieces(z, first, last - first));
+    return last < end ? co_zero_bytes(z, last, end - last) : 0;
+}
+
+/* --- ranges --- */
+
 /* Part of one cluster. */
 static int co_zero_part(const struct zeroing *z, uint64_t at, uint64_t bytes)
 {
     struct map *m = z->map;
+    if (m->shape.piece_bits)
+        return co_zero_pieces(z, at, bytes);
     uint64_t cluster = at >> m->shape.cluster_bits;
     struct map_cell cell;
     TRY(co_map_cell(m, cluster, &cell));
@@ -191,6 +290,8 @@ int co_map_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
 {
     struct map *m = dev->state;
     struct co_range_hold hold;
+    if (m->shape.keeps_all)
+        flags &= ~(unsigned)BLK_MAY_UNMAP;
     struct zeroing z = {m, flags & BLK_MAY_UNMAP ? FREE_ZERO : KEEP_ZERO, flags};
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, offset + bytes);
@@ -205,15 +306,15 @@ int co_map_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
     struct map *m = dev->state;
     struct co_range_hold hold;
     struct zeroing z = {m, DISCARD, 0};
-    uint64_t mask = m->cluster_bytes - 1;
+    unsigned bits = m->shape.piece_bits ? m->shape.piece_bits : m->shape.cluster_bits;
     uint64_t end = offset + bytes;
-    uint64_t first = (offset + mask) >> m->shape.cluster_bits;
-    uint64_t last = (end == m->shape.size ? end + mask : end) >> m->shape.cluster_bits;
-    if (first >= last)
+    uint64_t first = align_up(offset, 1ULL << bits);
+    uint64_t last = end == m->shape.size ? end : align_down(end, 1ULL << bits);
+    if (first >= last || m->shape.keeps_all)
         return 0;
     TRY(co_map_will_write(m));
     lock_clusters(m, &hold, offset, end);
-    int rc = co_change_clusters(&z, first, last);
+    int rc = co_zero_range(&z, first, last);
     co_range_unlock(&m->priv->writers, &hold);
     return rc;
 }

@@ -6,7 +6,10 @@
  * life, so that look-ups need no lock: a write-back copies what it writes. */
 #include "imgfmt/meta_private.h"
 
-#define SLAB_BYTES 4096
+/* Page memory comes in slabs, each twice as large as the one before: an aligned allocation wastes
+ * up to 4096 bytes, and a chain of a thousand images has few pages in each. */
+#define SLAB_MIN_BYTES 4096
+#define SLAB_MAX_BYTES (256 * KiB)
 
 /* Memory for one page, or for several where pages are small. */
 struct meta_slab {
@@ -106,7 +109,8 @@ static void lru_touch(struct meta *m, struct meta_page *p)
 static struct meta_page *page_alloc(struct meta *m)
 {
     if (!m->spare) {
-        size_t count = m->o.page_bytes < SLAB_BYTES ? SLAB_BYTES / m->o.page_bytes : 1;
+        m->slab_bytes = m->slab_bytes ? MIN(2 * m->slab_bytes, SLAB_MAX_BYTES) : SLAB_MIN_BYTES;
+        size_t count = MAX(m->slab_bytes / m->o.page_bytes, 1);
         struct meta_slab *s = mem_zalloc(sizeof(*s) + count * sizeof(s->pages[0]));
         uint8_t *data = s ? mem_aligned(count * m->o.page_bytes) : NULL;
         if (!data) {

@@ -36,6 +36,7 @@ struct meta {
     struct meta_page *lru_first, *lru_last; /* loaded ones; first: used last */
     struct meta_page *spare;
     struct meta_slab *slabs;
+    size_t slab_bytes; /* of the last one */
 
     /* What the next batch takes. */
     struct meta_page *dirty[META_RANKS];

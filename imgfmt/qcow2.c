@@ -24,10 +24,10 @@
  *       autoclear bits are cleared before the first write; the corrupt bit is set before anybody
  *       is told that the device is read-only for ever.
  *   Q7  a fresh image has no magic until all else is written.
- *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c.
+ *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c. Bitmaps: B1 to B3 of qcow2_bitmap.c.
  * So after a crash a count may be too high (a leak), never too low. */
 #include "block/resolver.h"
-#include "imgfmt/qcow2_alloc.h"
+#include "imgfmt/qcow2_bitmap.h"
 
 /* --- the header on disk --------------------------------------------------- */
 
@@ -66,8 +66,8 @@ static int co_sure_header(struct qcow2 *q)
 static int co_before_first_write(struct map *m)
 {
     struct qcow2 *q = qcow2_of(m);
+    TRY(co_qcow2_bitmaps_forget_stale(q));
     struct qcow2_header h = q->header;
-
     h.autoclear &= QCOW2_AUTOCLEAR_KNOWN;
     if (!h.bitmaps.bytes)
         h.autoclear &= ~(uint64_t)QCOW2_BITMAPS;
@@ -110,20 +110,19 @@ static int decode(const struct map *m, const void *entry, struct map_cell *out)
 {
     const struct qcow2 *q = qcow2_of(m);
     struct qcow2_entry e;
-    be64 raw;
+    struct qcow2_bits bits = qcow2_bits_get(&q->header, entry);
 
-    memcpy(&raw, entry, sizeof(raw));
     *out = (struct map_cell){.state = MAP_HOLE};
-    uint64_t bits = be64_get(raw);
-    if (bits == 0)
+    if ((bits.entry | bits.sub) == 0)
         return 0;
-    TRY(qcow2_entry_decode(bits, q->header.cluster_bits, q->header.version, &e));
+    TRY(qcow2_entry_decode(&q->header, bits, &e));
     uint64_t bytes = e.state == MAP_PACKED ? e.packed_bytes : m->cluster_bytes;
     if ((e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
         return -EIO; /* a write there would destroy the image */
     out->state = e.state;
     out->offset = e.offset;
     out->packed_bytes = e.packed_bytes;
+    out->sub = e.sub;
     out->shared = e.offset != 0 && !e.copied && e.state != MAP_PACKED;
     return 0;
 }
@@ -136,10 +135,10 @@ static void encode(const struct map *m, const struct map_cell *cell, void *entry
         .copied = !cell->shared,
         .offset = cell->offset,
         .packed_bytes = cell->packed_bytes,
+        .sub = cell->sub,
     };
-    be64 raw = be64_of(qcow2_entry_encode(&e, q->header.cluster_bits));
 
-    memcpy(entry, &raw, sizeof(raw));
+    qcow2_bits_put(&q->header, qcow2_entry_encode(&q->header, &e), entry);
 }
 
 int qcow2_root_decode(const struct map *m, const void *raw, uint64_t *offset, bool *shared)
@@ -188,6 +187,14 @@ static int co_repair_dirty(struct qcow2 *q, struct blk_error *e)
 static bool may_repair(const struct blk_device *dev)
 {
     return dev->open_flags & BLK_OPEN_WRITE && !(dev->open_flags & BLK_OPEN_CHECK);
+}
+
+/* What an image needs before it is written to. */
+static int co_ready_to_write(struct qcow2 *q, struct blk_error *e)
+{
+    TRY(co_repair_dirty(q, e));
+    with_lock(&q->bitmaps.lock);
+    return co_qcow2_bitmaps_known(q, e);
 }
 
 /* --- open ----------------------------------------------------------------- */
@@ -283,9 +290,10 @@ static void fill_shape(const struct qcow2_header *h, struct map_shape *s)
     *s = (struct map_shape){
         .size = h->size,
         .cluster_bits = (uint8_t)h->cluster_bits,
-        .entry_bytes = 8,
+        .entry_bytes = (uint8_t)qcow2_entry_bytes(h),
+        .piece_bits = qcow2_extended(h) ? (uint8_t)(h->cluster_bits - QCOW2_SUBCLUSTER_BITS) : 0,
         .levels = 2,
-        .table_entries = 1u << (h->cluster_bits - 3),
+        .table_entries = (1u << h->cluster_bits) / qcow2_entry_bytes(h),
         .table_bytes = 1u << h->cluster_bits,
         .root_entry_bytes = 8,
         .root_offset = h->l1_offset,
@@ -299,7 +307,8 @@ static void fill_shape(const struct qcow2_header *h, struct map_shape *s)
 static uint64_t cache_bytes(const struct qcow2 *q, const struct opts *opts)
 {
     uint64_t clusters = div_up(q->header.size, q->map.cluster_bytes);
-    uint64_t all = clusters * 8 + (clusters << q->header.refcount_order) / 8 + 2 * MiB;
+    uint64_t all = clusters * qcow2_entry_bytes(&q->header) +
+                   (clusters << q->header.refcount_order) / 8 + 2 * MiB;
     uint64_t limit = MIN(all, 32 * MiB);
 
     if (opts && opts_given(opts, "cache-size")) {
@@ -339,12 +348,13 @@ void qcow2_set_limits(struct qcow2 *q)
 {
     struct blk_limits *l = &q->map.dev->limits;
     bool behind = q->map.backing || q->backing_missing;
+    unsigned sub = qcow2_extended(&q->header) ? QCOW2_SUBCLUSTER_BITS : 0;
 
     l->request_align = 1;
     l->memory_align = 1;
     l->cluster_size = (uint32_t)q->map.cluster_bytes;
-    l->zero_align = (uint32_t)q->map.cluster_bytes;
-    l->discard_granularity = q->map.cluster_bytes;
+    l->zero_align = (uint32_t)(q->map.cluster_bytes >> sub);
+    l->discard_granularity = q->map.cluster_bytes >> sub;
     l->fresh_reads_zero = !behind;
     l->discard_reads_zero = !behind;
     l->can_zero_fast = q->header.version >= 3 || !behind;
@@ -393,6 +403,7 @@ void co_qcow2_free(struct qcow2 *q)
         mem_free(q->releases);
     qcow2_runs_drop(&q->free);
     qcow2_guard_drop(q);
+    qcow2_bitmaps_drop(q);
     codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
@@ -442,7 +453,7 @@ static int co_open(struct blk_device *dev, const struct opts *opts, struct blk_o
     dev->state = &q->map;
     dev->size = q->header.size;
     blk_listen(dev, &q->listener);
-    rc = may_repair(dev) ? co_repair_dirty(q, e) : 0;
+    rc = may_repair(dev) ? co_ready_to_write(q, e) : 0;
     if (rc < 0) {
         blk_unlisten(dev, &q->listener);
         dev->state = NULL;
@@ -469,6 +480,16 @@ int co_qcow2_settle(struct qcow2 *q, bool flush)
     return rc;
 }
 
+/* What was recorded goes into the image, and what that lets go of is counted. */
+static int co_store_bitmaps(struct qcow2 *q, struct blk_error *e)
+{
+    if (!q->bitmaps.recording)
+        return 0;
+    int rc = co_qcow2_bitmaps_store(q, e);
+    int again = co_qcow2_settle(q, !q->map.fresh);
+    return rc == 0 && again < 0 ? err_errno(e, again, "cannot write the image's tables back") : rc;
+}
+
 static int co_close(struct blk_device *dev, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
@@ -477,11 +498,13 @@ static int co_close(struct blk_device *dev, struct blk_error *e)
 
     if (rc == 0)
         rc = co_sure_header(q);
-    if (rc == 0 && dev->writable)
+    bool stored = rc == 0 && dev->writable;
+    int kept = stored ? co_store_bitmaps(q, e) : 0;
+    if (stored)
         co_qcow2_trim_file(q);
     blk_unlisten(dev, &q->listener);
     co_qcow2_free(q);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
+    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : kept;
 }
 
 static int co_complete(struct blk_device *dev, struct blk_error *e)
@@ -503,10 +526,11 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 
     if (write) {
         TRY(qcow2_header_refuse(&q->header, q->sector, true, e));
-        return co_repair_dirty(q, e);
+        return co_ready_to_write(q, e);
     }
     int rc = co_qcow2_settle(q, true);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back") : 0;
+    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back")
+                  : co_store_bitmaps(q, e);
 }
 
 /* --- requests ------------------------------------------------------------- */
@@ -541,24 +565,28 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
 static int co_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_write(dev, offset, from, flags);
 }
 
 static int co_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, bytes));
     return co_map_write_zeroes(dev, offset, bytes, flags);
 }
 
 static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, bytes));
     return co_map_discard(dev, offset, bytes);
 }
 
 static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
 {
     TRY(co_may_write(dev));
+    TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_copy(dev, offset, from);
 }
 
@@ -611,7 +639,8 @@ static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, boo
                     struct blk_place *out)
 {
     const struct qcow2 *q = qcow2_of_dev(dev);
-    return !q->backing_missing && !(write && q->header_unsure) &&
+    return !q->backing_missing &&
+           !(write && (q->header_unsure || !qcow2_recorded(q, offset, bytes))) &&
            map_resolve(dev, offset, bytes, write, out);
 }
 
@@ -686,4 +715,7 @@ const struct blk_driver qcow2_driver = {
     .co_snapshot_create = co_qcow2_snapshot_create,
     .co_snapshot_apply = co_qcow2_snapshot_apply,
     .co_snapshot_delete = co_qcow2_snapshot_delete,
+    .co_bitmap_list = co_qcow2_bitmap_list,
+    .co_bitmap_change = co_qcow2_bitmap_change,
+    .co_bitmap_read = co_qcow2_bitmap_read,
 };

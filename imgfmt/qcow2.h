@@ -13,14 +13,17 @@
  *   qcow2_rewrite.c   cluster 0 with other names and extensions, in steps that each leave a header
  *   qcow2_change.c    lets go of all contents; stands on another backing file
  *   qcow2_amend.c     another version, lazy refcounts, another size
+ *   qcow2_amend_counts.c  reference counts of another width
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
+ *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
  *   qcow2_inner.c     a snapshot as a device
+ *   qcow2_bitmap.h    persistent bitmaps: qcow2_bitmap.c, _bits.c, _change.c, _table.c
  *   qcow2_info.c      facts for people and JSON
  *   qcow2.c           open, close, the durability rules, the driver's table
  *
@@ -40,6 +43,8 @@
 #define QCOW2_MAX_REFTABLE     (8 * MiB)
 #define QCOW2_MAX_SNAPSHOTS    65536u
 #define QCOW2_MAX_BACKING_NAME 1023u
+#define QCOW2_SUBCLUSTER_BITS  5  /* of a cluster with an extended L2 entry: log2 of their number */
+#define QCOW2_EXTENDED_MIN     14 /* cluster_bits with extended L2 entries, at least */
 #define QCOW2_MAX_OFFSET       (1ULL << 56) /* entries hold bits 9 to 55 */
 
 enum qcow2_incompatible {
@@ -148,8 +153,17 @@ static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 {
     return 1ULL << h->cluster_bits;
 }
+static inline bool qcow2_extended(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_EXTENDED_L2;
+}
+/* Bytes of an L2 entry. */
+static inline uint32_t qcow2_entry_bytes(const struct qcow2_header *h)
+{
+    return qcow2_extended(h) ? 16 : 8;
+}
 /* L1 entries that @size virtual bytes need. */
-uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits);
+uint64_t qcow2_l1_needs(uint64_t size, const struct qcow2_header *h);
 
 /* --- entries -------------------------------------------------------------- */
 
@@ -167,11 +181,24 @@ struct qcow2_entry {
     bool copied;
     uint64_t offset;       /* 0: none; packed: any byte */
     uint32_t packed_bytes; /* up to the end of the last 512-byte sector */
+    uint64_t sub;          /* MAP_PARTIAL: as in a map_cell */
 };
+/* An L2 entry as numbers. */
+struct qcow2_bits {
+    uint64_t entry;
+    uint64_t sub; /* extended: its bitmap; else 0 */
+};
+/* Bits of an entry that is not compressed which mean nothing. */
+static inline uint64_t qcow2_l2_reserved(const struct qcow2_header *h)
+{
+    return QCOW2_L2_RESERVED | (qcow2_extended(h) ? QCOW2_ZERO : 0);
+}
+struct qcow2_bits qcow2_bits_get(const struct qcow2_header *h, const void *entry);
+void qcow2_bits_put(const struct qcow2_header *h, struct qcow2_bits bits, void *entry);
 /* -EIO: no valid image holds it. */
-int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+int qcow2_entry_decode(const struct qcow2_header *h, struct qcow2_bits bits,
                        struct qcow2_entry *out);
-uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits);
+struct qcow2_bits qcow2_entry_encode(const struct qcow2_header *h, const struct qcow2_entry *e);
 /* The offset mask of a compressed cluster's descriptor. */
 uint64_t qcow2_packed_offset_max(uint32_t cluster_bits);
 
@@ -229,6 +256,18 @@ struct qcow2_guard {
     size_t range_count;
 };
 
+/* Persistent bitmaps of an open image: qcow2_bitmap.h. */
+struct qcow2_bitmaps {
+    struct co_mutex lock;      /* goes before alloc */
+    struct qcow2_dirty **list; /* owned, in the directory's order */
+    uint32_t count;
+    uint64_t at, bytes;            /* of the directory; bytes 0: there is none */
+    bool known;                    /* the directory was read */
+    bool watch;                    /* some record what is written */
+    bool armed;                    /* those are marked in use on disk, so they may */
+    struct qcow2_dirty *recording; /* the first of them */
+};
+
 struct qcow2 {
     struct map map; /* first: the engine's operations take dev->state */
 
@@ -267,6 +306,7 @@ struct qcow2 {
     struct co_queue idle;
     struct blk_listener listener; /* of the image itself: sets the corrupt bit */
     struct qcow2_view *views;     /* snapshots that are open as devices */
+    struct qcow2_bitmaps bitmaps;
 };
 
 static inline struct qcow2 *qcow2_of(const struct map *m)
@@ -351,7 +391,10 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
 struct qcow2_cover {
     const struct qcow2_header *header;         /* its fixed fields; spans are found anew */
     const char *backing_name, *backing_format; /* NULL: none */
+    bool set_bitmaps;    /* else the bitmaps extension is carried over like all others */
+    const void *bitmaps; /* its QCOW2_EXT_BITMAPS_BYTES; NULL: there is none any more */
 };
+#define QCOW2_EXT_BITMAPS_BYTES 24
 /* A header cluster as the rewrite lays it out: only [from, end) beyond the first sector is new. */
 struct qcow2_cover_plan {
     uint32_t park;   /* extensions begin here, behind a filler; 0: behind the fixed fields */
@@ -369,6 +412,8 @@ must_use int co_qcow2_rewrite(struct qcow2 *q, const struct qcow2_cover *cover);
 /* qcow2_amend.c */
 extern const struct opt_desc qcow2_amend_options[];
 int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
+/* qcow2_amend_counts.c: counts of 1 << @order bits. -EINVAL: one of them does not fit. */
+must_use int co_qcow2_change_counts(struct qcow2 *q, uint32_t order, struct blk_error *e);
 /* qcow2_change.c, qcow2_resize.c */
 int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char *format,
@@ -382,6 +427,20 @@ int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+
+/* qcow2_bitmap.c: bitmaps that record. The device's writes call this before they change anything
+ * that a guest sees; costs one look where nothing records. */
+must_use int co_qcow2_record_all(struct qcow2 *q, uint64_t offset, uint64_t bytes);
+bool qcow2_recorded_all(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+static inline must_use int co_qcow2_record(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) ? 0 : co_qcow2_record_all(q, offset, bytes);
+}
+/* True if a change there needs no recording any more; any worker. */
+static inline bool qcow2_recorded(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    return likely(!q->bitmaps.watch) || qcow2_recorded_all(q, offset, bytes);
+}
 
 /* qcow2_snapshot_table.c: a snapshot table entry; pure. Gives the bytes it takes, or
  * -EINVAL/-EAGAIN (more than @bytes). */
@@ -432,23 +491,5 @@ int co_qcow2_inner_open(struct blk_device *container, const char *name, struct b
                         struct blk_error *e);
 /* Somebody reads the snapshot through a device. */
 bool qcow2_snapshot_is_open(const struct qcow2 *q, const struct qcow2_snapshot *s);
-
-/* A bitmap directory entry; pure. Gives the bytes it takes, or -EINVAL. */
-struct qcow2_bitmap {
-    uint64_t table_offset;
-    uint32_t table_entries, flags;
-    uint8_t granularity_bits;
-    uint16_t name_bytes;
-    const char *name; /* in the raw bytes, not terminated */
-};
-int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out);
-struct qcow2_bitmap_list {
-    uint64_t offset, bytes; /* of the directory; 0: there is none */
-    uint32_t count;
-};
-/* Calls @fn for every persistent bitmap that is valid. */
-must_use int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
-                              int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
-                              struct blk_error *e);
 
 #endif

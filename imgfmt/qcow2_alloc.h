@@ -20,6 +20,9 @@ must_use int co_qcow2_table_page(struct qcow2 *q, uint64_t index, struct meta_pa
  * block. */
 must_use int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page,
                                  uint64_t *index);
+/* The same of the block at @block, whether the image's table names it or not. */
+must_use int co_qcow2_block_page(struct qcow2 *q, uint64_t block, uint64_t cluster,
+                                 struct meta_page **page, uint64_t *index);
 must_use int co_qcow2_count_same(struct qcow2 *q, uint64_t first, uint64_t count, uint64_t *value,
                                  uint64_t *same);
 
@@ -41,6 +44,8 @@ void qcow2_guard_add(struct qcow2 *q, uint64_t offset, enum qcow2_guard_kind kin
 void qcow2_guard_remove(struct qcow2 *q, uint64_t offset);
 /* True if a structure lies in one of these clusters. */
 bool qcow2_guard_hits(const struct qcow2 *q, uint64_t first, uint64_t count);
+/* True if the header, a refcount structure or an active table lies there. */
+bool qcow2_guard_is_table(const struct qcow2 *q, uint64_t first, uint64_t count);
 /* For the metadata cache: a page of @rank may be written to @offset; -EIO: the image is corrupt. */
 int qcow2_guard_page(void *arg, uint64_t offset, unsigned rank);
 
@@ -52,5 +57,7 @@ must_use int co_qcow2_create_block(struct qcow2 *q, uint64_t index, uint64_t at)
 /* Gives the refcount table more entries. Lets go of alloc and takes it again: look again at
  * everything. */
 must_use int co_qcow2_grow_table(struct qcow2 *q);
+/* The header names other counts: what the allocator remembers of the old ones is worth nothing. */
+void qcow2_forget_counts(struct qcow2 *q);
 
 #endif

@@ -3,9 +3,12 @@
  *
  *   1 everything that is asked for is checked; nothing has changed if it is refused
  *   2 the size (qcow2_resize.c's order)
- *   3 to version 2: what says "zero" becomes a hole where nothing is behind, else a cluster of
+ *   3 to version 3: a rewrite of the header (qcow2_rewrite.c), since other widths need it
+ *   4 the width of the counts (qcow2_amend_counts.c's order)
+ *   5 to version 2: what says "zero" becomes a hole where nothing is behind, else a cluster of
  *     zeroes, as version 2 has no other way to say it -> F
- *   4 one rewrite of the header (qcow2_rewrite.c): version and lazy refcounts */
+ *   6 one rewrite of the header: version and lazy refcounts
+ * Each step leaves a whole image, so a crash leaves those done that came first. */
 #include "imgfmt/qcow2.h"
 
 const struct opt_desc qcow2_amend_options[] = {
@@ -61,29 +64,26 @@ static int check_names(const struct qcow2 *q, const struct opts *o, struct blk_e
     return 0;
 }
 
-static int check_counts(const struct qcow2 *q, const struct opts *o, const struct qcow2_header *h,
-                        struct blk_error *e)
+static int take_counts(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
 {
-    uint64_t has = 1ULL << q->header.refcount_order;
-    uint64_t bits = opts_given(o, "refcount_bits") ? opts_number(o, "refcount_bits") : has;
-
+    if (!opts_given(o, "refcount_bits"))
+        return 0;
+    uint64_t bits = opts_number(o, "refcount_bits");
     if (!is_pow2(bits) || bits > 64)
         return err_set(e, -EINVAL,
                        "Refcount width must be a power of two and may not exceed 64 bits");
-    if (h->version < 3 && bits != 16 && opts_given(o, "refcount_bits"))
+    if (h->version < 3 && bits != 16 && bits != 1ULL << h->refcount_order)
         return err_set(e, -EINVAL,
                        "Refcount widths other than 16 bits require compatibility level 1.1 or "
                        "above (use compat=1.1 or greater)");
-    if (bits != has)
-        return err_set(e, -ENOTSUP,
-                       "refcount_bits of an existing image cannot be changed here; compat, "
-                       "lazy_refcounts and size can (convert makes an image with other counts)");
+    h->refcount_order = log2_floor(bits);
     return 0;
 }
 
-static int check_downgrade(const struct qcow2 *q, struct blk_error *e)
+static int check_downgrade(const struct qcow2 *q, const struct qcow2_header *want,
+                           struct blk_error *e)
 {
-    if (q->header.refcount_order != 4)
+    if (want->refcount_order != 4)
         return err_set(e, -EINVAL, "compat=0.10 requires refcount_bits=16");
     if (q->header.incompatible & ~(uint64_t)QCOW2_DIRTY)
         return err_set(e, -ENOTSUP, "Cannot downgrade an image with incompatible features set (%s)",
@@ -193,7 +193,9 @@ static int co_expand_zeroes(struct qcow2 *q)
 
 static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
 {
-    struct qcow2_cover cover = {want, q->backing_name, q->backing_format};
+    struct qcow2_cover cover = {.header = want,
+                                .backing_name = q->backing_name,
+                                .backing_format = q->backing_format};
 
     with_lock(&q->alloc);
     struct qcow2_header h = q->header; /* tables may have moved meanwhile */
@@ -205,11 +207,9 @@ static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
     return co_qcow2_rewrite(q, &cover);
 }
 
-static int co_change(struct qcow2 *q, const struct opts *o, const struct qcow2_header *want,
-                     struct blk_error *e)
+/* The header says @want's version and features. */
+static int co_change_header(struct qcow2 *q, const struct qcow2_header *want, struct blk_error *e)
 {
-    if (opts_given(o, "size"))
-        TRY(co_qcow2_resize(q->map.dev, opts_number(o, "size"), true, e));
     if (want->version == q->header.version && want->compatible == q->header.compatible)
         return 0;
     int rc = co_map_will_write(&q->map);
@@ -224,6 +224,27 @@ static int co_change(struct qcow2 *q, const struct opts *o, const struct qcow2_h
     return rc < 0 ? err_errno(e, rc, "cannot amend the image") : 0;
 }
 
+static int co_change_width(struct qcow2 *q, const struct qcow2_header *want, struct blk_error *e)
+{
+    if (want->refcount_order == q->header.refcount_order)
+        return 0;
+    int rc = co_map_will_write(&q->map);
+    if (rc == 0)
+        rc = co_qcow2_change_counts(q, want->refcount_order, e);
+    return rc < 0 && !(e && e->rc) ? err_errno(e, rc, "cannot change the width of the counts") : rc;
+}
+
+static int co_change(struct qcow2 *q, const struct opts *o, const struct qcow2_header *want,
+                     struct blk_error *e)
+{
+    if (opts_given(o, "size"))
+        TRY(co_qcow2_resize(q->map.dev, opts_number(o, "size"), true, e));
+    if (want->version > q->header.version)
+        TRY(co_change_header(q, want, e));
+    TRY(co_change_width(q, want, e));
+    return co_change_header(q, want, e);
+}
+
 int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
@@ -231,10 +252,10 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
 
     TRY(take_version(opts, &want, e));
     TRY(check_names(q, opts, e));
-    TRY(check_counts(q, opts, &want, e));
+    TRY(take_counts(opts, &want, e));
     TRY(take_lazy(opts, &want, e));
     if (want.version < q->header.version) {
-        TRY(check_downgrade(q, e));
+        TRY(check_downgrade(q, &want, e));
         want.compatible = 0;
     }
     return co_change(q, opts, &want, e);

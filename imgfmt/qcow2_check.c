@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "imgfmt/qcow2_bitmap.h"
 #include "imgfmt/qcow2_check.h"
 
 #define REFS_LIMIT (1 * GiB)
@@ -86,9 +87,17 @@ void co_qcow2_check_read(struct qcow2_checker *k, uint64_t offset, void *to, uin
 
 /* --- L2 and L1 ------------------------------------------------------------ */
 
-static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow2_entry *e)
+static int check_packed(struct qcow2_checker *k, struct qcow2_bits bits,
+                        const struct qcow2_entry *e)
 {
-    if (raw & QCOW2_COPIED) {
+    if (bits.sub) {
+        qcow2_check_say(
+            k, "ERROR: the compressed cluster at offset 0x%" PRIx64 " has a bitmap of subclusters",
+            e->offset);
+        k->c->corruptions++;
+        k->bad_entries |= !k->snapshot;
+    }
+    if (bits.entry & QCOW2_COPIED) {
         qcow2_check_say(k,
                         "ERROR: the compressed cluster at offset 0x%" PRIx64 " has the COPIED flag",
                         e->offset);
@@ -104,24 +113,37 @@ static int check_packed(struct qcow2_checker *k, uint64_t raw, const struct qcow
     return refer(k, "a compressed cluster", first, e->offset + e->packed_bytes - first);
 }
 
-static int check_entry(struct qcow2_checker *k, uint64_t raw, uint64_t *next)
+static void check_impossible(struct qcow2_checker *k, struct qcow2_bits bits)
+{
+    if (bits.sub)
+        qcow2_check_say(k,
+                        "ERROR: an L2 entry 0x%016" PRIx64 " with bitmap 0x%016" PRIx64
+                        " is none that an image can hold",
+                        bits.entry, bits.sub);
+    else
+        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
+                        bits.entry);
+    k->c->corruptions++;
+    k->bad_entries |= !k->snapshot;
+}
+
+static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t *next)
 {
     const struct qcow2_header *h = &k->q->header;
     struct qcow2_entry e;
+    uint64_t raw = bits.entry;
 
-    if (raw == 0)
+    if ((raw | bits.sub) == 0)
         return 0;
-    int rc = qcow2_entry_decode(raw, h->cluster_bits, h->version, &e);
+    int rc = qcow2_entry_decode(h, bits, &e);
     if (e.state == MAP_PACKED && rc == 0)
-        return check_packed(k, raw, &e);
+        return check_packed(k, bits, &e);
     if (rc < 0) {
-        qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " is none that an image can hold",
-                        raw);
-        k->c->corruptions++;
-        k->bad_entries |= !k->snapshot;
-        return 0;
+        check_impossible(k, bits);
+        if (!qcow2_extended(h) || e.offset & (k->q->map.cluster_bytes - 1))
+            return 0;
     }
-    if (raw & QCOW2_L2_RESERVED) {
+    if (raw & qcow2_l2_reserved(h)) {
         qcow2_check_say(k, "ERROR: an L2 entry 0x%016" PRIx64 " has reserved bits set", raw);
         k->c->corruptions++;
         k->bad_entries |= !k->snapshot;
@@ -141,11 +163,9 @@ static int check_l2(struct qcow2_checker *k, const uint8_t *table)
 {
     uint64_t next = 0;
 
-    for (uint64_t i = 0; i < k->q->map.cluster_bytes; i += 8) {
-        be64 raw;
-        memcpy(&raw, table + i, sizeof(raw));
-        TRY(check_entry(k, be64_get(raw), &next));
-    }
+    const struct qcow2_header *h = &k->q->header;
+    for (uint64_t i = 0; i < k->q->map.cluster_bytes; i += qcow2_entry_bytes(h))
+        TRY(check_entry(k, qcow2_bits_get(h, table + i), &next));
     return 0;
 }
 
@@ -276,9 +296,15 @@ static int co_check_snapshots(struct qcow2_checker *k, struct blk_error *e)
 
 static int co_check_bitmap_cluster(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
-    (void)at;
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
+    if (raw & QCOW2_BITMAP_CELL_INVALID || offset & (k->q->map.cluster_bytes - 1) ||
+        (offset && raw & QCOW2_BITMAP_ALL_DIRTY)) {
+        qcow2_check_say(k, "ERROR: the entry of a bitmap's table at offset 0x%" PRIx64 " is none",
+                        at);
+        k->c->corruptions++;
+        return 0;
+    }
     return offset ? refer(k, "a bitmap's cluster", offset, k->q->map.cluster_bytes) : 0;
 }
 

@@ -14,6 +14,9 @@
 static const char *const compat_names[] = {"0.10", "1.1", "v2", "v3", NULL};
 static const char *const compression_names[] = {"zlib", "zstd", NULL};
 static const char *const preallocation_names[] = {"off", "metadata", "falloc", "full", NULL};
+#define ALL_HERE ((uint64_t)UINT32_MAX)
+#define ALL_ZERO (ALL_HERE << 32)
+
 enum preallocation { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
 
 const struct opt_desc qcow2_create_options[] = {
@@ -70,6 +73,7 @@ struct layout {
     const char *backing_name, *backing_format;
     enum preallocation preallocation;
     bool zero_entries; /* preallocated data clusters are to be marked as zeroes */
+    uint64_t bitmap;   /* of their entries, where they are extended */
     uint64_t table_at, table_clusters;
     uint64_t blocks_at, blocks;
     uint64_t l1_at, l1_clusters;
@@ -86,10 +90,6 @@ static int refuse_options(const struct opts *o, struct blk_error *e)
         return err_set(e, -ENOTSUP,
                        "this version of lamina does not make qcow2 images with an "
                        "external data file (data_file)");
-    if (opts_bool(o, "extended_l2"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make qcow2 images with "
-                       "extended L2 entries (extended_l2)");
     if (opts_bool(o, "encryption"))
         return err_set(e, -ENOTSUP,
                        "this version of lamina does not make encrypted qcow2 images "
@@ -112,8 +112,14 @@ static int take_version(const struct opts *o, struct qcow2_header *h, struct blk
         h->incompatible |= QCOW2_COMPRESSION;
     if (opts_bool(o, "lazy_refcounts"))
         h->compatible |= QCOW2_LAZY_REFCOUNTS;
+    if (opts_bool(o, "extended_l2"))
+        h->incompatible |= QCOW2_EXTENDED_L2;
     if (h->version >= 3)
         return 0;
+    if (qcow2_extended(h))
+        return err_set(e, -EINVAL,
+                       "Extended L2 entries are only supported with compatibility level 1.1 and "
+                       "above (use version=v3 or greater)");
     if (bits != 16)
         return err_set(e, -EINVAL,
                        "Different refcount widths than 16 bits require compatibility "
@@ -136,7 +142,13 @@ int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_er
     if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB)
         return err_set(e, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
     h->cluster_bits = log2_floor(cluster);
-    return take_version(o, h, e);
+    TRY(take_version(o, h, e));
+    if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
+        return err_set(e, -EINVAL,
+                       "Extended L2 entries are only supported with cluster sizes of at least %u "
+                       "bytes",
+                       1U << QCOW2_EXTENDED_MIN);
+    return 0;
 }
 
 static int take_options(const struct blk_create *c, struct layout *l, struct blk_error *e)
@@ -159,12 +171,14 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
         return err_set(e, -EINVAL, "a backing file needs its format beside it (backing_fmt)");
     if (!l->backing_name && l->backing_format)
         return err_set(e, -EINVAL, "Backing format cannot be used without backing file");
-    if (l->backing_name && l->preallocation != PRE_OFF)
+    if (l->backing_name && l->preallocation != PRE_OFF && !qcow2_extended(h))
         return err_set(e, -EINVAL,
                        "Backing file and preallocation can only be used at the same "
                        "time if extended_l2 is enabled");
     l->zero_entries =
         l->preallocation == PRE_METADATA && h->version >= 3 && !c->file->limits.fresh_reads_zero;
+    if (qcow2_extended(h)) /* behind a backing file the space is kept, and nothing lies there yet */
+        l->bitmap = l->backing_name ? 0 : l->zero_entries ? ALL_ZERO : ALL_HERE;
     return 0;
 }
 
@@ -193,10 +207,10 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     uint32_t block_order = bits + 3 - h->refcount_order;
     uint64_t blocks, spare;
 
-    if (size > INT64_MAX - 511 || qcow2_l1_needs(size, bits) > QCOW2_MAX_L1_BYTES / 8)
+    if (size > INT64_MAX - 511 || qcow2_l1_needs(size, h) > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");
     h->size = align_up(size, 512);
-    h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, bits);
+    h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, h);
     l->l1_clusters = div_up(h->l1_entries * 8ULL, 1ULL << bits);
     uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
     add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
@@ -235,27 +249,30 @@ struct writer {
     uint8_t *buf; /* CHUNK bytes */
 };
 
-/* Writes @entries entries of 8 bytes at @offset: the first @used say @first, @first + @step, ...;
- * the others are zero. */
+/* Writes @entries entries of 8 bytes (or 16: @wide, with @second in the other half) at @offset: the
+ * first @used say @first, @first + @step, ...; the others are zero. */
 struct sequence {
-    uint64_t offset, entries, used, first, step, flags;
+    uint64_t offset, entries, used, first, step, flags, second;
+    bool wide;
 };
 
 static int co_write_sequence(struct writer *w, const struct sequence *s)
 {
-    uint64_t per_chunk = CHUNK / 8;
+    uint64_t bytes = s->wide ? 16 : 8, per_chunk = CHUNK / bytes;
 
     for (uint64_t at = 0; at < s->entries; at += per_chunk) {
         uint64_t n = MIN(per_chunk, s->entries - at);
         if (at >= s->used && w->file->limits.growable && at + n < s->entries) {
-            TRY(co_blk_write_zeroes(w->file, s->offset + at * 8, n * 8, BLK_MAY_UNMAP));
+            TRY(co_blk_write_zeroes(w->file, s->offset + at * bytes, n * bytes, BLK_MAY_UNMAP));
             continue;
         }
         for (uint64_t i = 0; i < n; i++) {
-            be64 raw = be64_of(at + i < s->used ? (s->first + (at + i) * s->step) | s->flags : 0);
-            memcpy(w->buf + i * 8, &raw, sizeof(raw));
+            bool used = at + i < s->used;
+            be64 raw[2] = {be64_of(used ? (s->first + (at + i) * s->step) | s->flags : 0),
+                           be64_of(used ? s->second : 0)};
+            memcpy(w->buf + i * bytes, raw, bytes);
         }
-        TRY(co_blk_write_buf(w->file, s->offset + at * 8, w->buf, n * 8, 0));
+        TRY(co_blk_write_buf(w->file, s->offset + at * bytes, w->buf, n * bytes, 0));
     }
     return 0;
 }
@@ -281,6 +298,7 @@ static int co_write_tables(struct writer *w, const struct layout *l)
 {
     uint32_t bits = l->header.cluster_bits;
     uint64_t cluster = 1ULL << bits, per_cluster = cluster / 8;
+    bool wide = qcow2_extended(&l->header);
     struct sequence table = {
         .offset = l->table_at << bits,
         .entries = l->table_clusters * per_cluster,
@@ -298,11 +316,13 @@ static int co_write_tables(struct writer *w, const struct layout *l)
     };
     struct sequence l2 = {
         .offset = l->l2_at << bits,
-        .entries = l->l2_tables * per_cluster,
+        .entries = (l->l2_tables << bits) / qcow2_entry_bytes(&l->header),
         .used = l->data_clusters,
         .first = l->data_at << bits,
         .step = cluster,
-        .flags = QCOW2_COPIED | (l->zero_entries ? QCOW2_ZERO : 0),
+        .flags = QCOW2_COPIED | (l->zero_entries && !wide ? QCOW2_ZERO : 0),
+        .second = l->bitmap,
+        .wide = wide,
     };
 
     TRY(co_write_sequence(w, &table));

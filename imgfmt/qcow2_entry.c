@@ -4,6 +4,8 @@
  *   L2, a cluster:     63 COPIED | 62 0 | 55..9 offset | 0 ZERO (version 3)
  *   L2, compressed:    63 0      | 62 1 | 61..x sectors beyond the first | x-1..0 offset in bytes,
  *                      x = 62 - (cluster_bits - 8)
+ *   L2, extended:      as above without ZERO, and behind it a bitmap of 32 subclusters:
+ *                      63..32 reads as zero | 31..0 lies here; never both, none of a compressed one
  *   L1:                63 COPIED | 55..9 offset of the L2 table
  *
  * Pure: any bytes are answered. Reserved bits are ignored when read (check names them) and never
@@ -30,33 +32,54 @@ static void decode_packed(uint64_t raw, uint32_t cluster_bits, struct qcow2_entr
     out->packed_bytes = (uint32_t)(sectors * QCOW2_SECTOR - out->offset % QCOW2_SECTOR);
 }
 
-int qcow2_entry_decode(uint64_t raw, uint32_t cluster_bits, uint32_t version,
+static int decode_subclusters(struct qcow2_bits bits, struct qcow2_entry *out)
+{
+    uint32_t here = (uint32_t)bits.sub, zero = (uint32_t)(bits.sub >> 32);
+    struct map_cell cell = {.offset = out->offset};
+
+    if (here & zero || (here && !out->offset))
+        return -EIO;
+    map_set_pieces(&cell, here, zero);
+    out->state = cell.state;
+    out->sub = cell.sub;
+    return 0;
+}
+
+int qcow2_entry_decode(const struct qcow2_header *h, struct qcow2_bits bits,
                        struct qcow2_entry *out)
 {
+    uint64_t raw = bits.entry;
+
     *out = (struct qcow2_entry){.copied = raw & QCOW2_COPIED};
     if (raw & QCOW2_COMPRESSED) {
-        decode_packed(raw, cluster_bits, out);
+        decode_packed(raw, h->cluster_bits, out);
         return out->offset < QCOW2_MAX_OFFSET ? 0 : -EIO;
     }
     out->offset = raw & QCOW2_OFFSET_MASK;
-    if (out->offset & ((1ULL << cluster_bits) - 1))
+    if (out->offset & ((1ULL << h->cluster_bits) - 1))
         return -EIO;
+    if (qcow2_extended(h))
+        return decode_subclusters(bits, out);
     if (raw & QCOW2_ZERO) {
         out->state = MAP_ZERO;
-        return version >= 3 ? 0 : -EIO;
+        return h->version >= 3 ? 0 : -EIO;
     }
     out->state = out->offset ? MAP_DATA : MAP_HOLE;
     return 0;
 }
 
-uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits)
+static uint64_t encode_first(const struct qcow2_header *h, const struct qcow2_entry *e)
 {
     uint64_t copied = e->copied && e->offset ? QCOW2_COPIED : 0;
+    uint32_t cluster_bits = h->cluster_bits;
 
     switch (e->state) {
     case MAP_ZERO:
-        return e->offset | copied | QCOW2_ZERO;
+        return e->offset | copied | (qcow2_extended(h) ? 0 : QCOW2_ZERO);
     case MAP_DATA:
+        return e->offset | copied;
+    case MAP_PARTIAL:
+        assert(qcow2_extended(h));
         return e->offset | copied;
     case MAP_PACKED: {
         unsigned bits = packed_offset_bits(cluster_bits);
@@ -69,6 +92,31 @@ uint64_t qcow2_entry_encode(const struct qcow2_entry *e, uint32_t cluster_bits)
     default:
         return 0;
     }
+}
+
+struct qcow2_bits qcow2_entry_encode(const struct qcow2_header *h, const struct qcow2_entry *e)
+{
+    struct map_cell cell = {.state = e->state, .sub = e->sub};
+    struct qcow2_bits bits = {.entry = encode_first(h, e)};
+
+    if (qcow2_extended(h) && e->state != MAP_PACKED)
+        bits.sub = map_pieces_here(&cell) | (uint64_t)map_pieces_zero(&cell) << 32;
+    return bits;
+}
+
+struct qcow2_bits qcow2_bits_get(const struct qcow2_header *h, const void *entry)
+{
+    be64 raw[2] = {be64_of(0), be64_of(0)};
+
+    memcpy(raw, entry, qcow2_entry_bytes(h));
+    return (struct qcow2_bits){be64_get(raw[0]), be64_get(raw[1])};
+}
+
+void qcow2_bits_put(const struct qcow2_header *h, struct qcow2_bits bits, void *entry)
+{
+    be64 raw[2] = {be64_of(bits.entry), be64_of(bits.sub)};
+
+    memcpy(entry, raw, qcow2_entry_bytes(h));
 }
 
 /* --- reference counts ----------------------------------------------------- */

@@ -13,7 +13,7 @@
  *   - before a page of the metadata cache goes to disk, by its rank     (qcow2_guard_page())
  *
  * A violation sets the corrupt bit, and nothing more is written. */
-#include "imgfmt/qcow2_alloc.h"
+#include "imgfmt/qcow2_bitmap.h"
 
 /* A slot of the set: 0 is empty. */
 static uint64_t slot_value(uint64_t cluster, enum qcow2_guard_kind kind)
@@ -217,19 +217,24 @@ static bool hits_range(const struct qcow2 *q, uint64_t first, uint64_t count)
     return false;
 }
 
-bool qcow2_guard_hits(const struct qcow2 *q, uint64_t first, uint64_t count)
+bool qcow2_guard_is_table(const struct qcow2 *q, uint64_t first, uint64_t count)
 {
     const struct qcow2_guard *g = &q->guard;
     uint32_t bits = q->header.cluster_bits;
 
     if (qcow2_hits_tables(q, first << bits, count << bits))
         return true;
-    if (!g->built)
-        return false;
     for (uint64_t i = 0; i < count && g->slots; i++)
         if (g->slots[slot_of(g, first + i)])
             return true;
-    return hits_range(q, first, count);
+    return false;
+}
+
+bool qcow2_guard_hits(const struct qcow2 *q, uint64_t first, uint64_t count)
+{
+    const struct qcow2_guard *g = &q->guard;
+
+    return qcow2_guard_is_table(q, first, count) || (g->built && hits_range(q, first, count));
 }
 
 /* Whether a page of this rank lies in the structure of its kind that the header names. */

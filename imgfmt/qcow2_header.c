@@ -21,9 +21,9 @@ static const struct feature_name_disk feature_names[] = {
     {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
-uint64_t qcow2_l1_needs(uint64_t size, uint32_t cluster_bits)
+uint64_t qcow2_l1_needs(uint64_t size, const struct qcow2_header *h)
 {
-    unsigned bits = cluster_bits + cluster_bits - 3;
+    unsigned bits = h->cluster_bits + h->cluster_bits - log2_floor(qcow2_entry_bytes(h));
 
     return (size >> bits) + ((size & ((1ULL << bits) - 1)) != 0);
 }
@@ -94,6 +94,12 @@ static int check_basics(const struct qcow2_header *h, struct blk_error *e)
                        "reference counts of 2^%" PRIu32 " bits; at most 64 bits are "
                        "possible",
                        h->refcount_order);
+    if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
+        return err_set(
+            e, -EINVAL,
+            "extended L2 entries need clusters of 16 KiB or more; the image has clusters "
+            "of %" PRIu64 " bytes",
+            cluster);
     bool typed = h->incompatible & QCOW2_COMPRESSION;
     if (typed != (h->compression_type != QCOW2_ZLIB))
         return err_set(e, -EINVAL, "compression type %u and its feature bit disagree",
@@ -131,7 +137,7 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
     if (l1_bytes > QCOW2_MAX_L1_BYTES)
         return err_set(e, -EFBIG, "the L1 table has %" PRIu32 " entries; at most %llu are allowed",
                        h->l1_entries, QCOW2_MAX_L1_BYTES / 8);
-    if (qcow2_l1_needs(h->size, h->cluster_bits) > h->l1_entries)
+    if (qcow2_l1_needs(h->size, h) > h->l1_entries)
         return err_set(e, -EINVAL,
                        "the L1 table (%" PRIu32 " entries) is too small for %" PRIu64 " bytes",
                        h->l1_entries, h->size);
@@ -289,10 +295,6 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
         return err_set(e, -ENOTSUP,
                        "the image keeps its data in an external data file; this "
                        "version of lamina does not read those");
-    if (h->incompatible & QCOW2_EXTENDED_L2)
-        return err_set(e, -ENOTSUP,
-                       "the image has extended L2 entries (subclusters); this version "
-                       "of lamina does not read those");
     if (h->crypt_method)
         return err_set(e, -ENOTSUP,
                        "the image is encrypted (%s); this version of lamina does not "
@@ -312,10 +314,6 @@ static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "
                        "with check -r all");
-    if (h->autoclear & QCOW2_BITMAPS && h->bitmaps.bytes)
-        return err_set(e, -ENOTSUP,
-                       "the image holds persistent bitmaps, which writing would make "
-                       "stale; this version of lamina only reads such images");
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_info.c - what a qcow2 image says about itself, for people and JSON: names as qemu-img
  * prints them. Lists inside the image (snapshots, bitmaps) are read piece by piece, bounded. */
-#include "imgfmt/qcow2.h"
+#include "imgfmt/qcow2_bitmap.h"
 
 /* --- snapshots ------------------------------------------------------------ */
 
@@ -72,89 +72,6 @@ static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_e
 
 /* --- bitmaps -------------------------------------------------------------- */
 
-struct bitmaps_disk { /* the header extension */
-    be32 count;
-    be32 reserved;
-    be64 directory_bytes;
-    be64 directory_offset;
-};
-static_assert(sizeof(struct bitmaps_disk) == 24, "qcow2 bitmaps");
-
-struct bitmap_disk { /* a directory entry */
-    be64 table_offset;
-    be32 table_entries;
-    be32 flags; /* 0 in use, 1 auto, 2 extra data is compatible */
-    uint8_t type;
-    uint8_t granularity_bits;
-    be16 name_bytes;
-    be32 extra_bytes; /* then extra data, name, padding to 8 */
-};
-static_assert(sizeof(struct bitmap_disk) == 24, "qcow2 bitmap");
-
-#define BITMAP_ENTRY_MAX 2072 /* with all the extra data and name that there may be */
-
-int64_t qcow2_bitmap_parse(const uint8_t *raw, size_t bytes, struct qcow2_bitmap *out)
-{
-    struct bitmap_disk d;
-
-    if (bytes < sizeof(d))
-        return -EINVAL;
-    memcpy(&d, raw, sizeof(d));
-    *out = (struct qcow2_bitmap){
-        .table_offset = be64_get(d.table_offset),
-        .table_entries = be32_get(d.table_entries),
-        .flags = be32_get(d.flags),
-        .granularity_bits = d.granularity_bits,
-        .name_bytes = be16_get(d.name_bytes),
-    };
-    uint64_t extra = be32_get(d.extra_bytes);
-    uint64_t all = sizeof(d) + extra + out->name_bytes;
-    if (extra > 1024 || out->name_bytes > 1023 || out->granularity_bits > 31 || all > bytes)
-        return -EINVAL;
-    out->name = (const char *)raw + sizeof(d) + extra;
-    return (int64_t)MIN(align_up(all, 8), bytes);
-}
-
-int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
-                     int (*fn)(void *arg, const struct qcow2_bitmap *b), void *arg,
-                     struct blk_error *e)
-{
-    struct bitmaps_disk d;
-
-    *list = (struct qcow2_bitmap_list){0};
-    if (!q->header.bitmaps.bytes || !(q->header.autoclear & QCOW2_BITMAPS))
-        return 0;
-    int rc = co_blk_read_buf(q->map.file, q->header.bitmaps.offset, &d, sizeof(d));
-    if (rc < 0)
-        return err_errno(e, rc, "cannot read the list of bitmaps");
-    list->count = be32_get(d.count);
-    list->offset = be64_get(d.directory_offset);
-    list->bytes = be64_get(d.directory_bytes);
-    if (list->count > 65535 || list->bytes > 65535 * 1024ULL ||
-        list->offset & (q->map.cluster_bytes - 1) ||
-        !range_fits(list->offset, list->bytes, q->map.file->size))
-        return err_set(e, -EINVAL, "the list of bitmaps at %" PRIu64 " is damaged", list->offset);
-    auto_free uint8_t *buf = mem_alloc(BITMAP_ENTRY_MAX);
-    if (!buf)
-        return err_errno(e, -ENOMEM, "cannot read the list of bitmaps");
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < list->count; i++) {
-        struct qcow2_bitmap b;
-        uint64_t n = MIN(BITMAP_ENTRY_MAX, list->bytes - at);
-        rc = n ? co_blk_read_buf(q->map.file, list->offset + at, buf, n) : 0;
-        if (rc < 0)
-            return err_errno(e, rc, "cannot read the list of bitmaps");
-        int64_t used = qcow2_bitmap_parse(buf, n, &b);
-        if (used < 0)
-            return err_set(e, -EINVAL, "bitmap %" PRIu32 " is damaged", i);
-        rc = fn(arg, &b);
-        if (rc != 0)
-            return rc;
-        at += (uint64_t)used;
-    }
-    return 0;
-}
-
 static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
 {
     struct listing *l = arg;
@@ -164,11 +81,11 @@ static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
     json_t *flags = json_array();
     json_t *one =
         json_pack("{s:o, s:o, s:I}", "flags", flags, "name", text_json(b->name, b->name_bytes),
-                  "granularity", (json_int_t)1 << b->granularity_bits);
+                  "granularity", (json_int_t)(1ULL << MIN(b->granularity_bits, 62)));
 
-    if (one && b->flags & 1)
+    if (one && b->flags & QCOW2_BITMAP_IN_USE)
         json_array_append_new(flags, json_string("in-use"));
-    if (one && b->flags & 2)
+    if (one && b->flags & QCOW2_BITMAP_AUTO)
         json_array_append_new(flags, json_string("auto"));
     return one && json_array_append_new(l->array, one) == 0 ? 0 : -ENOMEM;
 }
@@ -197,6 +114,7 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
         json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));
     }
     struct listing l = {.array = json_array()};
+    with_lock(&q->bitmaps.lock);
     int rc = l.array ? co_qcow2_bitmaps(q, &list, list_bitmap, &l, e) : -ENOMEM;
     if (rc == 0 && json_array_size(l.array))
         json_object_set(data, "bitmaps", l.array);

@@ -157,7 +157,7 @@ static int fill(struct qcow2_view *v, const struct qcow2_snapshot *s, struct blk
 {
     struct qcow2 *q = &v->q, *from = v->container;
     uint64_t size = qcow2_snapshot_size(from, s);
-    uint64_t needs = qcow2_l1_needs(size, from->header.cluster_bits);
+    uint64_t needs = qcow2_l1_needs(size, &from->header);
 
     q->header = from->header;
     q->header.l1_offset = s->l1_offset;

@@ -63,7 +63,7 @@ int co_qcow2_measure(struct blk_measure *m, struct blk_error *e)
 
     TRY(qcow2_take_shape(m->opts, &h, e));
     uint64_t cluster = qcow2_cluster_bytes(&h);
-    uint32_t entry_bytes = opts_bool(m->opts, "extended_l2") ? 16 : 8;
+    uint32_t entry_bytes = qcow2_entry_bytes(&h);
     if (m->size > INT64_MAX - cluster ||
         div_up(div_up(m->size, cluster) * entry_bytes, cluster) * 8 > QCOW2_MAX_L1_BYTES)
         return err_set(e, -EFBIG, "The image size is too large (try using a larger cluster size)");

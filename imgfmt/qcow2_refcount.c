@@ -65,17 +65,22 @@ int co_qcow2_block_of(struct qcow2 *q, uint64_t cluster, uint64_t *offset)
     return 0;
 }
 
-int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page, uint64_t *index)
+int co_qcow2_block_page(struct qcow2 *q, uint64_t block, uint64_t cluster, struct meta_page **page,
+                        uint64_t *index)
 {
-    uint64_t block, at;
-
-    TRY(co_qcow2_block_of(q, cluster, &block));
-    if (block == 0)
-        return -ENOENT;
     uint64_t in_block = cluster & ((1ULL << q->block_order) - 1);
-    at = block + align_down((in_block << q->header.refcount_order) / 8, q->page_bytes);
+    uint64_t at = block + align_down((in_block << q->header.refcount_order) / 8, q->page_bytes);
+
     *index = in_block % ((uint64_t)q->page_bytes * 8 >> q->header.refcount_order);
     return co_meta_get(q->map.meta, at, QCOW2_RANK_BLOCK, page);
+}
+
+int co_qcow2_count_page(struct qcow2 *q, uint64_t cluster, struct meta_page **page, uint64_t *index)
+{
+    uint64_t block;
+
+    TRY(co_qcow2_block_of(q, cluster, &block));
+    return block ? co_qcow2_block_page(q, block, cluster, page, index) : -ENOENT;
 }
 
 int co_qcow2_count(struct qcow2 *q, uint64_t cluster, uint64_t *count)

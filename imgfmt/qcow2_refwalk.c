@@ -140,6 +140,7 @@ struct table {
     uint32_t index; /* in the L1 table */
     uint8_t *data;
     bool dirty;
+    uint64_t to; /* where it is written */
 };
 
 struct bundle {
@@ -163,7 +164,7 @@ static int co_store(void *arg)
 {
     struct table *t = arg;
 
-    return co_blk_write_buf(t->q->map.file, t->offset, t->data, t->q->map.cluster_bytes, 0);
+    return co_blk_write_buf(t->q->map.file, t->to, t->data, t->q->map.cluster_bytes, 0);
 }
 
 static int co_each(struct bundle *b, int (*co_fn)(void *table), bool only_dirty)
@@ -217,8 +218,11 @@ static int co_walk(struct qcow2 *q, struct walk *w)
     for (uint32_t i = 0; i < w->l1->count && rc == 0; i++) {
         uint64_t offset = w->l1->entries[i] & QCOW2_OFFSET_MASK;
         if (offset && (!w->wants || w->wants(w, i))) {
-            b->tables[b->count] = (struct table){
-                .q = q, .offset = offset, .index = i, .data = memory + b->count * cluster};
+            b->tables[b->count] = (struct table){.q = q,
+                                                 .offset = offset,
+                                                 .to = offset,
+                                                 .index = i,
+                                                 .data = memory + b->count * cluster};
             b->count++;
         }
         if (b->count == most)
@@ -229,7 +233,8 @@ static int co_walk(struct qcow2 *q, struct walk *w)
     return rc;
 }
 
-/* The entry at @data, COPIED and all; the second half of long entries says nothing of places. */
+/* The first word of the entry at @data, COPIED and all; the bitmap behind it in a long one says
+ * nothing of places. */
 static uint64_t entry_bits(const uint8_t *data)
 {
     be64 raw;
@@ -250,6 +255,7 @@ static void put_bits(uint8_t *data, uint64_t bits)
 struct counting {
     struct walk walk;
     struct qcow2 *q;
+    struct qcow2_shadow *shadow; /* NULL: the image's own counts */
     int delta;
     uint64_t *clusters, *spare; /* SORTED_AT_ONCE each */
     size_t used;
@@ -280,12 +286,15 @@ static size_t repeats(const uint64_t *sorted, size_t n)
 
 /* The references sorted[0..n), all in one page: all are counted, or none. Those whose count becomes
  * zero move to the front, *zeroes of them. */
-static int co_count_page(struct qcow2 *q, uint64_t *sorted, size_t n, int delta, size_t *zeroes)
+static int co_count_page(struct counting *c, uint64_t *sorted, size_t n, size_t *zeroes)
 {
+    struct qcow2 *q = c->q;
     uint32_t order = q->header.refcount_order;
     uint64_t max = qcow2_count_max(order), base, first = sorted[0];
     struct meta_page *page;
-    int rc = co_qcow2_count_page(q, first, &page, &base);
+    int delta = c->delta;
+    int rc = c->shadow ? co_qcow2_shadow_page(c->shadow, first, &page, &base)
+                       : co_qcow2_count_page(q, first, &page, &base);
 
     *zeroes = 0;
     if (rc < 0)
@@ -311,21 +320,14 @@ static int co_count_page(struct qcow2 *q, uint64_t *sorted, size_t n, int delta,
     return rc;
 }
 
-/* Clusters that nothing refers to any more, in order: punched, then free to be found. */
+/* Clusters that nothing refers to any more, in order. */
 static void co_free_clusters(struct counting *c, const uint64_t *sorted, size_t n)
 {
-    struct qcow2 *q = c->q;
-    uint32_t bits = q->header.cluster_bits;
-
     for (size_t i = 0, k; i < n; i += k) {
         for (k = 1; i + k < n && sorted[i + k] == sorted[i] + k;)
             k++;
-        for (size_t j = 0; j < k; j++)
-            qcow2_guard_remove(q, sorted[i + j] << bits);
-        (void)!co_blk_discard(q->map.file, sorted[i] << bits, k << bits);
-        if (!qcow2_runs_add(&q->free, sorted[i], k))
-            q->scan = MIN(q->scan, sorted[i]);
-        c->freed += k << bits;
+        co_qcow2_freed(c->q, sorted[i], k);
+        c->freed += k << c->q->header.cluster_bits;
     }
 }
 
@@ -345,7 +347,7 @@ static int co_count_gathered(struct counting *c)
         }
         k = in_page(c->q, c->clusters + i, c->used - i);
         with_lock(&c->q->alloc);
-        rc = co_count_page(c->q, c->clusters + i, k, c->delta, &zeroes);
+        rc = co_count_page(c, c->clusters + i, k, &zeroes);
         if (rc == 0) {
             c->done += k;
             memmove(c->spare + freed, c->clusters + i, zeroes * sizeof(*c->spare));
@@ -353,7 +355,8 @@ static int co_count_gathered(struct counting *c)
         }
     }
     c->used = 0;
-    co_free_clusters(c, c->spare, freed);
+    if (!c->shadow) /* else nothing is free before the header says so */
+        co_free_clusters(c, c->spare, freed);
     return rc;
 }
 
@@ -372,7 +375,7 @@ static int co_refer_entry(struct counting *c, uint64_t bits, bool *flag)
 
     if (bits == 0)
         return 0;
-    TRY(qcow2_entry_decode(bits, h->cluster_bits, h->version, &e));
+    TRY(qcow2_entry_decode(h, (struct qcow2_bits){bits, 0}, &e));
     if (e.state != MAP_PACKED) {
         *flag |= e.copied && e.offset;
         return e.offset ? co_refer(c, e.offset >> h->cluster_bits) : 0;
@@ -408,7 +411,8 @@ static int co_count_walk(struct counting *c)
     return MIN(rc, 0);
 }
 
-int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t *freed)
+int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, struct qcow2_shadow *shadow,
+                       uint64_t *freed)
 {
     auto_free uint64_t *a = mem_alloc(SORTED_AT_ONCE * sizeof(*a));
     auto_free uint64_t *b = mem_alloc(SORTED_AT_ONCE * sizeof(*b));
@@ -418,13 +422,15 @@ int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t 
     struct counting c = {
         .walk = {.co_fn = co_count_table, .l1 = l},
         .q = q,
+        .shadow = shadow,
         .delta = delta,
         .clusters = a,
         .spare = b,
         .limit = UINT64_MAX,
     };
     int rc = co_count_walk(&c);
-    if (rc < 0 && delta > 0 && c.done) { /* the same walk gathers the same: take back as many */
+    if (rc < 0 && delta > 0 && c.done &&
+        !shadow) { /* the same walk gathers the same: take back as many */
         c.delta = -1;
         c.limit = c.done;
         c.done = c.used = 0;
@@ -437,12 +443,113 @@ int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t 
 
 /* --- COPIED flags --------------------------------------------------------- */
 
+struct flagging {
+    struct walk walk;
+    struct qcow2 *q;
+    struct qcow2_moves *moves;
+    uint64_t tables; /* found */
+};
+
 static bool is_flagged(struct walk *w, uint32_t index)
 {
     return w->l1->flagged[index / 64] >> index % 64 & 1;
 }
 
-static int clear_table(struct walk *w, struct table *t)
+static void set_flagged(struct qcow2_l1 *l, uint32_t index, bool flagged)
+{
+    l->flagged[index / 64] &= ~(1ULL << index % 64);
+    l->flagged[index / 64] |= (uint64_t)flagged << index % 64;
+}
+
+/* A table that was changed goes to its new place; nothing else is known to lie at the old one. */
+static int co_move(struct walk *w, struct table *t)
+{
+    struct flagging *f = container_of(w, struct flagging, walk);
+
+    if (!t->dirty || !f->moves)
+        return 0;
+    TRY(co_qcow2_shadow_lower(f->moves->shadow, t->offset >> f->q->header.cluster_bits));
+    t->to = qcow2_places_take(&f->moves->places);
+    w->l1->entries[t->index] = (w->l1->entries[t->index] & ~QCOW2_OFFSET_MASK) | t->to;
+    return 0;
+}
+
+/* Whether an entry could have the flag, and where it leads. */
+static bool may_have_flag(const struct qcow2 *q, uint64_t bits, uint64_t *cluster)
+{
+    struct qcow2_entry e;
+
+    if (bits == 0 || qcow2_entry_decode(&q->header, (struct qcow2_bits){bits, 0}, &e) < 0 ||
+        e.state == MAP_PACKED || !e.offset)
+        return false;
+    *cluster = e.offset >> q->header.cluster_bits;
+    return true;
+}
+
+static int find_copied(struct walk *w, struct table *t)
+{
+    struct flagging *f = container_of(w, struct flagging, walk);
+    uint32_t step = t->q->map.shape.entry_bytes;
+    bool found = false;
+
+    for (uint64_t i = 0; i < t->q->map.cluster_bytes && !found; i += step)
+        found = entry_bits(t->data + i) & QCOW2_COPIED;
+    set_flagged(w->l1, t->index, found);
+    f->tables += found;
+    return 0;
+}
+
+int co_qcow2_find_copied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables)
+{
+    struct flagging f = {.walk = {.co_fn = find_copied, .l1 = l}, .q = q};
+    int rc = co_walk(q, &f.walk);
+
+    *tables = f.tables;
+    return rc;
+}
+
+static int find_uncopied(struct walk *w, struct table *t)
+{
+    struct flagging *f = container_of(w, struct flagging, walk);
+    uint32_t step = t->q->map.shape.entry_bytes;
+    bool found = false;
+    uint64_t cluster;
+
+    for (uint64_t i = 0; i < t->q->map.cluster_bytes && !found; i += step) {
+        uint64_t bits = entry_bits(t->data + i);
+        found = !(bits & QCOW2_COPIED) && may_have_flag(t->q, bits, &cluster);
+    }
+    set_flagged(w->l1, t->index, found);
+    f->tables += found;
+    return 0;
+}
+
+/* By the counts: tables with one reference, but for that of @gone. */
+static int co_flag_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone)
+{
+    with_lock(&q->alloc);
+    for (uint32_t i = 0; i < l->count; i++) {
+        uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count = 0;
+        bool both = i < gone->count && (gone->entries[i] & QCOW2_OFFSET_MASK) == offset;
+        if (offset)
+            TRY(co_qcow2_count(q, offset >> q->header.cluster_bits, &count));
+        set_flagged(l, i, count == 1 + (uint64_t)both);
+    }
+    return 0;
+}
+
+int co_qcow2_find_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone,
+                      uint64_t *tables)
+{
+    struct flagging f = {.walk = {.co_fn = find_uncopied, .wants = is_flagged, .l1 = l}, .q = q};
+
+    TRY(co_flag_own(q, l, gone));
+    int rc = co_walk(q, &f.walk);
+    *tables = f.tables;
+    return rc;
+}
+
+static int co_clear_table(struct walk *w, struct table *t)
 {
     uint32_t step = t->q->map.shape.entry_bytes;
 
@@ -453,65 +560,50 @@ static int clear_table(struct walk *w, struct table *t)
         put_bits(t->data + i, bits & ~QCOW2_COPIED);
         t->dirty = true;
     }
-    return 0;
+    return co_move(w, t);
 }
 
-int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l)
+int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves *moves)
 {
-    struct walk w = {.co_fn = clear_table, .wants = is_flagged, .l1 = l};
+    struct flagging f = {
+        .walk = {.co_fn = co_clear_table, .wants = is_flagged, .l1 = l}, .q = q, .moves = moves};
 
     for (uint32_t i = 0; i < l->count; i++)
         l->entries[i] &= ~QCOW2_COPIED;
-    return co_walk(q, &w);
+    return co_walk(q, &f.walk);
 }
 
 static int co_set_table(struct walk *w, struct table *t)
 {
-    struct qcow2 *q = t->q;
-    const struct qcow2_header *h = &q->header;
-    uint32_t step = q->map.shape.entry_bytes;
+    struct flagging *f = container_of(w, struct flagging, walk);
+    uint32_t step = t->q->map.shape.entry_bytes;
 
-    with_lock(&q->alloc);
-    for (uint64_t i = 0; i < q->map.cluster_bytes; i += step) {
-        uint64_t bits = entry_bits(t->data + i), count;
-        struct qcow2_entry e;
-        if (bits == 0 || bits & QCOW2_COPIED ||
-            qcow2_entry_decode(bits, h->cluster_bits, h->version, &e) < 0 ||
-            e.state == MAP_PACKED || !e.offset)
+    for (uint64_t i = 0; i < t->q->map.cluster_bytes; i += step) {
+        uint64_t bits = entry_bits(t->data + i), cluster, count;
+        if (bits & QCOW2_COPIED || !may_have_flag(t->q, bits, &cluster))
             continue;
-        TRY(co_qcow2_count(q, e.offset >> h->cluster_bits, &count));
+        TRY(co_qcow2_shadow_count(f->moves->shadow, cluster, &count));
         if (count != 1)
             continue;
         put_bits(t->data + i, bits | QCOW2_COPIED);
         t->dirty = true;
     }
-    return 0;
+    return co_move(w, t);
 }
 
-/* Tables with one reference are flagged; what others share with us is shared whole. */
-static int co_flag_own(struct qcow2 *q, struct qcow2_l1 *l, bool *changed)
+int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves *moves)
 {
-    with_lock(&q->alloc);
+    struct flagging f = {
+        .walk = {.co_fn = co_set_table, .wants = is_flagged, .l1 = l}, .q = q, .moves = moves};
+
     for (uint32_t i = 0; i < l->count; i++) {
-        uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count;
-        l->flagged[i / 64] &= ~(1ULL << i % 64);
-        if (!offset)
-            continue;
-        TRY(co_qcow2_count(q, offset >> q->header.cluster_bits, &count));
-        if (count != 1)
-            continue;
-        l->flagged[i / 64] |= 1ULL << i % 64;
-        *changed |= !(l->entries[i] & QCOW2_COPIED);
-        l->entries[i] |= QCOW2_COPIED;
+        uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count = 0;
+        if (offset)
+            TRY(co_qcow2_shadow_count(moves->shadow, offset >> q->header.cluster_bits, &count));
+        if (count == 1)
+            l->entries[i] |= QCOW2_COPIED;
+        else /* what others share with us is shared whole */
+            set_flagged(l, i, false);
     }
-    return 0;
-}
-
-int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, bool *changed)
-{
-    struct walk w = {.co_fn = co_set_table, .wants = is_flagged, .l1 = l};
-
-    *changed = false;
-    TRY(co_flag_own(q, l, changed));
-    return co_walk(q, &w);
+    return co_walk(q, &f.walk);
 }

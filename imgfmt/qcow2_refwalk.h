@@ -8,13 +8,14 @@
 #ifndef IMGFMT_QCOW2_REFWALK_H
 #define IMGFMT_QCOW2_REFWALK_H
 
-#include "imgfmt/qcow2_alloc.h"
+#include "imgfmt/qcow2_shadow.h"
 
 /* An L1 table in memory. */
 struct qcow2_l1 {
     uint64_t *entries; /* owned */
     uint32_t count;
-    uint64_t *flagged; /* bitmap, owned: L2 tables that hold a COPIED flag; filled by counting */
+    uint64_t *flagged; /* bitmap, owned: L2 tables whose entries change; filled by finding, or by
+                        * counting: those that hold a COPIED flag */
 };
 /* Reads it and refuses what no sound image holds: places that cannot be, one L2 table twice. */
 must_use int co_qcow2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t count,
@@ -25,16 +26,31 @@ must_use int co_qcow2_l1_write(struct qcow2 *q, const struct qcow2_l1 *l, uint64
                                uint64_t bytes);
 
 /* One reference more or less (@delta) on every cluster that the table's entries lead to: L2 tables,
- * data, each cluster that compressed bytes touch; not the L1 table itself. Upwards it is all or
- * nothing: -ERANGE (a count is as high as it can be) changes nothing. Downwards what becomes free
- * is punched and handed to the allocator, *freed counts its bytes; -ERANGE: a count was too low,
- * the rest is left as it is. */
-must_use int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta, uint64_t *freed);
+ * data, each cluster that compressed bytes touch; not the L1 table itself. In the counts of
+ * @shadow, which is given up if that fails, or (NULL) in the image's own. There it is all or
+ * nothing upwards: -ERANGE (a count is as high as it can be) changes nothing. Downwards what
+ * becomes free is punched and handed to the allocator, *freed counts its bytes; -ERANGE: a count
+ * was too low, the rest is left as it is. */
+must_use int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta,
+                                struct qcow2_shadow *shadow, uint64_t *freed);
 
+/* L2 tables that will change are found first, so that there is room for each before counts change:
+ * those that hold a COPIED flag; */
+must_use int co_qcow2_find_copied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables);
+/* or those that are @l's alone once @gone lets go of its own, and miss one. */
+must_use int co_qcow2_find_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone,
+                               uint64_t *tables);
+
+/* Where changed L2 tables go: to @places, the old ones lose their reference in @shadow. NULL: they
+ * are written in place. */
+struct qcow2_moves {
+    struct qcow2_shadow *shadow;
+    struct qcow2_places places;
+};
 /* No COPIED flag stays in @l's entries and in its flagged L2 tables: those in the file are written,
  * not flushed; @l itself is the caller's to write. */
-must_use int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l);
-/* Sets it where exactly one reference is counted; *changed: @l is to be written. */
-must_use int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, bool *changed);
+must_use int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves *moves);
+/* Sets it in @l and its flagged L2 tables where exactly one reference is counted. */
+must_use int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves *moves);
 
 #endif

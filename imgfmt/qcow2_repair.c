@@ -17,6 +17,7 @@
  * A crash before 3 leaves the old structure untouched and some bytes that nobody counts; after 3
  * the new one. Bits that ask for repair stay until 6, so a repair that was cut is begun again.
  * Nothing is rebuilt if something could not be read: what it refers to would look free. */
+#include "imgfmt/qcow2_alloc.h"
 #include "imgfmt/qcow2_check.h"
 
 #define INDEXES_MAX (QCOW2_MAX_REFTABLE / 8)
@@ -219,19 +220,6 @@ static int co_write_all(struct rebuild *r)
     return co_blk_flush(k->q->map.file);
 }
 
-/* What the allocator remembers of the old counts. Caller holds alloc. */
-static void forget_counts(struct qcow2 *q)
-{
-    q->memo_block = 0;
-    q->table_seq++;
-    q->next = UINT64_MAX;
-    q->scan = 0;
-    q->pack_at = 0;
-    q->file_bytes = q->map.file->size;
-    qcow2_runs_drop(&q->free);
-    q->guard.built = false;
-}
-
 static int co_switch(struct rebuild *r)
 {
     struct qcow2_checker *k = r->k;
@@ -243,7 +231,7 @@ static int co_switch(struct rebuild *r)
     {
         with_lock(&q->alloc);
         TRY(co_qcow2_put_header(q, &h));
-        forget_counts(q);
+        qcow2_forget_counts(q);
     }
     TRY(co_qcow2_check_each(k, old.refcount_table_offset,
                             (uint64_t)old.refcount_table_clusters << (old.cluster_bits - 3),
@@ -307,21 +295,52 @@ static uint64_t right_flag(struct qcow2_checker *k, const char *what, uint64_t r
     return raw ^ QCOW2_COPIED;
 }
 
-/* The one form that @raw can have meant, without reserved bits; @raw where there is none. */
-static uint64_t right_form(const struct qcow2_checker *k, uint64_t raw)
+/* A bitmap of subclusters of which each is in one state: what lies here is believed; without space
+ * nothing can lie here, and what was there is lost, as it is for every reader. */
+static struct qcow2_bits right_bitmap(struct qcow2_bits b)
+{
+    uint32_t here = (uint32_t)b.sub, zero = (uint32_t)(b.sub >> 32);
+
+    if (b.entry & QCOW2_OFFSET_MASK)
+        zero &= ~here;
+    else {
+        zero |= here;
+        here = 0;
+    }
+    b.sub = here | (uint64_t)zero << 32;
+    return b;
+}
+
+/* The one form that @was can have meant, without reserved bits; @was where there is none. */
+static struct qcow2_bits right_form(const struct qcow2_checker *k, struct qcow2_bits was)
 {
     const struct qcow2_header *h = &k->q->header;
-    uint64_t low = k->q->map.cluster_bytes - 1, now = raw & ~QCOW2_L2_RESERVED;
+    uint64_t low = k->q->map.cluster_bytes - 1, raw = was.entry;
+    struct qcow2_bits now = {raw & ~qcow2_l2_reserved(h), was.sub};
+    bool misplaced = raw & QCOW2_OFFSET_MASK & low;
     struct qcow2_entry e;
 
     if (raw & QCOW2_COMPRESSED)
-        now = raw & ~QCOW2_COPIED;
-    else if (h->version >= 3 && raw & QCOW2_ZERO && raw & QCOW2_OFFSET_MASK & low)
-        now = QCOW2_ZERO; /* zeroes they are; where their space is, nobody knows */
-    return qcow2_entry_decode(now, h->cluster_bits, h->version, &e) < 0 ? raw : now;
+        now = (struct qcow2_bits){raw & ~QCOW2_COPIED, 0};
+    else if (qcow2_extended(h) && misplaced && (uint32_t)was.sub == 0)
+        now.entry = 0; /* zeroes, or what is behind; where their space is, nobody knows */
+    else if (qcow2_extended(h))
+        now = right_bitmap(now);
+    else if (h->version >= 3 && raw & QCOW2_ZERO && misplaced)
+        now.entry = QCOW2_ZERO;
+    return qcow2_entry_decode(h, now, &e) < 0 ? was : now;
 }
 
-/* Puts @now where @was stood; *changed says that there is something to write. */
+/* An entry becomes another; *changed says that there is something to write. */
+static void note_mended(struct qcow2_checker *k, bool *changed)
+{
+    /* The checker has counted each entry once, whatever was wrong with it. */
+    k->c->corruptions -= k->c->corruptions ? 1 : 0;
+    k->c->corruptions_fixed++;
+    *changed = true;
+}
+
+/* Puts @now where @was stood. */
 static void put_entry(struct qcow2_checker *k, uint8_t *entry, uint64_t was, uint64_t now,
                       bool *changed)
 {
@@ -330,10 +349,16 @@ static void put_entry(struct qcow2_checker *k, uint8_t *entry, uint64_t was, uin
     if (was == now || !k->c->fix_errors)
         return;
     memcpy(entry, &raw, sizeof(raw));
-    /* The checker has counted each entry once, whatever was wrong with it. */
-    k->c->corruptions -= k->c->corruptions ? 1 : 0;
-    k->c->corruptions_fixed++;
-    *changed = true;
+    note_mended(k, changed);
+}
+
+static void put_form(struct qcow2_checker *k, uint8_t *entry, struct qcow2_bits was,
+                     struct qcow2_bits now, bool *changed)
+{
+    if (was.entry == now.entry && was.sub == now.sub)
+        return;
+    qcow2_bits_put(&k->q->header, now, entry);
+    note_mended(k, changed);
 }
 
 static int co_put_piece(struct qcow2_checker *k, uint64_t offset, const uint8_t *data,
@@ -360,14 +385,14 @@ static int co_mend_l2(struct qcow2_checker *k, struct mender *m, uint64_t offset
     bool changed = false;
 
     co_qcow2_check_read(k, offset, m->l2, m->bytes);
-    for (uint64_t i = 0; i < m->bytes; i += 8) {
-        uint64_t was = entry_at(m->l2, i), now = was;
-        if (was == 0)
+    for (uint64_t i = 0; i < m->bytes; i += qcow2_entry_bytes(&k->q->header)) {
+        struct qcow2_bits was = qcow2_bits_get(&k->q->header, m->l2 + i), now = was;
+        if ((was.entry | was.sub) == 0)
             continue;
         if (k->c->fix_errors)
-            put_entry(k, m->l2 + i, was, now = right_form(k, was), &changed);
-        if (!(now & QCOW2_COMPRESSED))
-            put_entry(k, m->l2 + i, now, right_flag(k, "data cluster", now), &changed);
+            put_form(k, m->l2 + i, was, now = right_form(k, was), &changed);
+        if (!(now.entry & QCOW2_COMPRESSED))
+            put_entry(k, m->l2 + i, now.entry, right_flag(k, "data cluster", now.entry), &changed);
     }
     return changed ? co_put_piece(k, offset, m->l2, m->bytes) : 0;
 }

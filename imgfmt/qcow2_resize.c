@@ -7,8 +7,9 @@
  *           table is written where nothing was -> F -> header: size, L1 place and length in one
  *           sector -> F -> old L1 freed
  *   shrink  header: size -> F -> clusters and L2 tables behind it are let go of
- * The device is drained. */
-#include "imgfmt/qcow2.h"
+ * Bitmaps get their new size in the same write of the header (qcow2_bitmap.c). The device is
+ * drained. */
+#include "imgfmt/qcow2_bitmap.h"
 
 static uint64_t clusters_of(const struct qcow2 *q, uint64_t size)
 {
@@ -91,6 +92,8 @@ static int co_make_zero(struct qcow2 *q, uint64_t from, uint64_t to)
 
 static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
 {
+    if (q->bitmaps.count && h->size != q->header.size)
+        return co_qcow2_bitmaps_put_size(q, h);
     co_mutex_lock(&q->alloc);
     struct qcow2_header now = q->header; /* the refcount table may have moved meanwhile */
     now.size = h->size;
@@ -104,7 +107,7 @@ static int co_put_size(struct qcow2 *q, const struct qcow2_header *h)
 static int co_grow_l1(struct qcow2 *q, uint64_t size)
 {
     struct qcow2_header h = q->header, old = q->header;
-    uint64_t entries = qcow2_l1_needs(size, h.cluster_bits);
+    uint64_t entries = qcow2_l1_needs(size, &h);
 
     if (entries <= h.l1_entries)
         return 0;
@@ -124,7 +127,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
     struct qcow2_header h, old;
     int rc;
 
-    if (qcow2_l1_needs(size, q->header.cluster_bits) > QCOW2_MAX_L1_BYTES / 8)
+    if (qcow2_l1_needs(size, &q->header) > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG,
                        "the image's clusters are too small for %" PRIu64 " bytes: its L1 table "
                        "would exceed 32 MiB",
@@ -203,7 +206,7 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
     if (rc == 0)
         rc = map_reshape(&q->map, &wide); /* no table stays pinned or published */
     if (rc == 0)
-        rc = co_qcow2_drop_tables(q, qcow2_l1_needs(size, h.cluster_bits));
+        rc = co_qcow2_drop_tables(q, qcow2_l1_needs(size, &h));
     if (rc < 0)
         return err_errno(e, rc, "cannot give the space behind the new end back");
     rc = qcow2_reshape(q, &q->header);
@@ -232,6 +235,7 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
                        "unknown");
     if (size < q->header.size && !shrink)
         return err_set(e, -EINVAL, "shrinking cuts data off; ask for it");
+    TRY(qcow2_bitmaps_may_resize(q, size, e));
     int rc = co_map_will_write(&q->map);
     if (rc < 0)
         return err_errno(e, rc, "cannot resize the image");

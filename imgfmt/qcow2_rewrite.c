@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_rewrite.c - cluster 0 changes more than its fixed fields: another backing file, another
- * version.
+ * version, another list of bitmaps.
  *
  * Only a sector changes at once, and extensions or the name may lie beyond the first one. So what
  * lies beyond is first written where the header on disk does not look, and then the first sector
@@ -68,16 +68,25 @@ uint32_t qcow2_cover_end(const uint8_t *cluster, const struct qcow2_header *h)
     return (uint32_t)MAX(at, h->backing_name.offset + (uint64_t)h->backing_name.bytes);
 }
 
-static bool carry_over(struct builder *b, const uint8_t *old, const struct qcow2_header *h,
-                       bool drop_names)
+/* What stays as it is. */
+struct carried {
+    const uint8_t *old;
+    const struct qcow2_header *header;
+    bool drop_names, drop_bitmaps;
+};
+
+static bool carry_over(struct builder *b, const struct carried *c)
 {
+    const uint8_t *old = c->old;
+    const struct qcow2_header *h = c->header;
     uint64_t at = h->header_bytes, end = extensions_end(h);
     uint32_t type;
     struct qcow2_span data;
 
     while (next_extension(old, end, &at, &type, &data)) {
         if (type == QCOW2_EXT_BACKING_FORMAT || type == QCOW2_EXT_FILLER ||
-            (type == QCOW2_EXT_FEATURE_NAMES && drop_names))
+            (type == QCOW2_EXT_FEATURE_NAMES && c->drop_names) ||
+            (type == QCOW2_EXT_BITMAPS && c->drop_bitmaps))
             continue;
         if (!put(b, type, old + data.offset, data.bytes))
             return false;
@@ -93,6 +102,7 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
     size_t name_bytes = cover->backing_name ? strlen(cover->backing_name) : 0;
     size_t format_bytes = cover->backing_format ? strlen(cover->backing_format) : 0;
     struct builder b = {cluster, 0, qcow2_cluster_bytes(&h)};
+    struct carried same = {old, old_header, plan->drop_names, cover->set_bitmaps};
 
     if (name_bytes > QCOW2_MAX_BACKING_NAME || name_bytes + 8 > b.room || format_bytes > 63)
         return -ENOSPC;
@@ -110,9 +120,12 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
     b.at = h.header_bytes;
     if (plan->park && !put(&b, QCOW2_EXT_FILLER, NULL, plan->park - b.at - 8))
         return -ENOSPC;
+    /* First, so that the next list of bitmaps changes in one sector. */
+    if (cover->bitmaps && !put(&b, QCOW2_EXT_BITMAPS, cover->bitmaps, QCOW2_EXT_BITMAPS_BYTES))
+        return -ENOSPC;
     if (format_bytes && !put(&b, QCOW2_EXT_BACKING_FORMAT, cover->backing_format, format_bytes))
         return -ENOSPC;
-    if (!carry_over(&b, old, old_header, plan->drop_names) || b.at > b.room)
+    if (!carry_over(&b, &same) || b.at > b.room)
         return -ENOSPC;
     b.at += 8; /* the end mark */
     h.backing_name = (struct qcow2_span){0};
@@ -194,9 +207,12 @@ static int co_rewrite(struct qcow2 *q, struct rewrite *w, const struct qcow2_cov
     if (rc == -ENOSPC && !drops) /* the names are a courtesy */
         rc = plan_rewrite(w, cover, &q->header, true);
     TRY(rc);
-    if (w->parks)
-        TRY(co_turn(q, w->parked, w->park.park, w->park.end));
-    return co_turn(q, w->new, QCOW2_SECTOR, w->plan.end);
+    if (!w->parks)
+        return co_turn(q, w->new, QCOW2_SECTOR, w->plan.end);
+    TRY(co_turn(q, w->parked, w->park.park, w->park.end));
+    /* It has happened; parked is as good, if this fails. */
+    (void)!co_turn(q, w->new, QCOW2_SECTOR, w->plan.end);
+    return 0;
 }
 
 int co_qcow2_rewrite(struct qcow2 *q, const struct qcow2_cover *cover)

@@ -6,18 +6,21 @@
  * The device is gated (no request runs) and written back before anything begins. What must be on
  * disk before what (each arrow a flush; "counts" are those of L2 tables and all they lead to):
  *
- *   create  S1  counts up, space for the two new tables -> COPIED cleared in the active tables, the
- *               copy of the L1 table, the new snapshot table -> header: place and number in one
- *               sector -> the old snapshot table's space
- *   delete  S2  the new snapshot table -> header -> counts down, space of the L1 table and the old
- *               snapshot table -> COPIED set again where one reference is left
- *   apply   S3  the snapshot's counts up, COPIED cleared in its tables -> a new active L1 table ->
- *               header: L1 place and length, disk size, in one sector -> counts of what was active
- *               before down, space of its L1 table
+ *   create  S1  in new space: the active L2 tables that hold COPIED flags, without them; two L1
+ *               tables that lead there, the snapshot's and the active one; the counts of all of
+ *               this; the snapshot table -> header: places of the L1, refcount and snapshot tables
+ *               in one sector -> the space of the old ones
+ *   delete  S2  in new space: the counts without the snapshot; the active L1 and L2 tables with
+ *               COPIED where one reference is left; the snapshot table -> header, as above -> the
+ *               space of the old ones and of what nothing refers to
+ *   apply   S3  the snapshot's counts up, COPIED cleared in its tables (they hold none as a rule)
+ *               -> a new active L1 table -> header: L1 place and length, disk size, in one sector
+ *               -> counts of what was active before down, space of its L1 table
  *
- * So each happens in the one write of the header; a crash before it leaves counts too high, one
- * after it as well: leaks. A COPIED flag that a crash leaves missing costs a copy, one that it
- * leaves set stands by a count that is too high: only one reference is real. */
+ * So each happens in the one write of the header, and what a crash leaves before or after it are
+ * leaks. Create and delete change counts and flags that contradict each other in any order of
+ * writes, so they write neither in place (qcow2_shadow.h). Apply may count in place: what the old
+ * active tables hold alone keeps its count, all else has two or more before and after. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -125,10 +128,13 @@ struct change {
     struct qcow2_snapshot_table old;
     uint8_t *raw; /* the new table */
     uint64_t bytes;
-    struct place table, l1_place;
-    struct qcow2_l1 l1;      /* that is counted */
-    struct qcow2_snapshot s; /* the one it is about; texts point into old.raw */
-    uint64_t at, used;       /* its bytes in the old table */
+    struct place table, l1_place, active_place; /* of the snapshot's L1 table, of the active one */
+    struct qcow2_l1 l1;                         /* that is counted */
+    struct qcow2_l1 active;
+    struct qcow2_shadow shadow; /* the new counts */
+    struct qcow2_moves moves;   /* L2 tables whose flags change */
+    struct qcow2_snapshot s;    /* the one it is about; texts point into old.raw */
+    uint64_t at, used;          /* its bytes in the old table */
 };
 
 static int co_change_begin(struct change *c, struct qcow2 *q, struct blk_error *e)
@@ -152,11 +158,24 @@ static int co_change_begin(struct change *c, struct qcow2 *q, struct blk_error *
     return co_qcow2_snapshot_table(q, &c->old, e);
 }
 
-static void change_end(struct change *c)
+static void co_change_end(struct change *c)
 {
     mem_free(c->old.raw);
     mem_free(c->raw);
     qcow2_l1_drop(&c->l1);
+    qcow2_l1_drop(&c->active);
+    qcow2_places_drop(&c->moves.places);
+    co_qcow2_shadow_drop(&c->shadow);
+}
+
+/* Nothing of it is in the image: the space is given back. */
+static void co_change_undo(struct change *c)
+{
+    unplace(c->q, &c->l1_place);
+    unplace(c->q, &c->active_place);
+    unplace(c->q, &c->table);
+    qcow2_places_undo(c->q, &c->moves.places);
+    co_qcow2_shadow_undo(&c->shadow);
 }
 
 static bool same_text(const char *text, const char *raw, size_t bytes)
@@ -178,20 +197,31 @@ static int find(struct change *c, const char *id, struct blk_error *e)
     return err_set(e, -ENOENT, "there is no snapshot with the id \"%s\"", id);
 }
 
-/* Everything of the new table and what it names is durable: it becomes the image's. If that fails,
- * which of the two tables the file names is not known until the header was written again: space and
- * counts of both stay, and leak. */
-static int co_publish(struct change *c, uint32_t count, struct blk_error *e)
+/* Everything of the new tables and what they name is durable: they become the image's. If that
+ * fails, which of them the file names is not known until the header was written again: the space of
+ * the new ones stays, and leaks. */
+static int co_publish(struct change *c, uint32_t count, uint64_t *freed, struct blk_error *e)
 {
     struct qcow2 *q = c->q;
+    struct qcow2_header old = q->header;
 
     co_mutex_lock(&q->alloc);
     struct qcow2_header h = q->header;
     h.snapshot_count = count;
     h.snapshots_offset = count ? c->table.offset : 0;
+    h.refcount_table_offset = c->shadow.table;
+    if (c->active_place.offset)
+        h.l1_offset = c->active_place.offset;
     int rc = co_qcow2_put_header(q, &h);
     co_mutex_unlock(&q->alloc);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's header") : 0;
+    if (rc < 0)
+        return err_errno(e, rc, "cannot write the image's header");
+    (void)!qcow2_reshape(q, &q->header); /* the old L1 table is nobody's from here on */
+    co_qcow2_shadow_taken(&c->shadow, freed);
+    if (c->active_place.offset)
+        give_back(q, old.l1_offset, old.l1_entries * 8ULL);
+    give_back(q, old.snapshots_offset, c->old.bytes);
+    return 0;
 }
 
 static int co_write_table(struct change *c)
@@ -266,21 +296,27 @@ static int build_table(struct change *c, const struct blk_snapshot *wanted, stru
     return 0;
 }
 
-/* S1: what may fail without a trace but leaks. */
-static int co_place_both(struct change *c, struct blk_error *e)
+/* Room for all that is written anew: the counts last, since placing changes them. */
+static int co_place_all(struct change *c, uint64_t tables, struct blk_error *e)
 {
-    uint64_t l1_bytes = c->q->header.l1_entries * 8ULL;
-    int rc = co_place(c->q, l1_bytes, &c->l1_place);
+    struct qcow2 *q = c->q;
+    uint64_t l1_bytes = q->header.l1_entries * 8ULL;
+    int rc = l1_bytes ? co_place(q, l1_bytes, &c->active_place) : 0;
 
+    c->moves.shadow = &c->shadow;
+    if (rc == 0 && c->bytes)
+        rc = co_place(q, c->bytes, &c->table);
     if (rc == 0)
-        rc = co_place(c->q, c->bytes, &c->table);
-    return rc < 0 ? err_errno(e, rc, "cannot make room for a snapshot") : 0;
+        rc = co_qcow2_places(q, &c->moves.places, tables);
+    if (rc == 0)
+        rc = co_qcow2_shadow_place(q, &c->shadow);
+    return rc < 0 ? err_errno(e, rc, "cannot make room for the new tables") : 0;
 }
 
-static int co_count_up(struct change *c, struct blk_error *e)
+static int co_count_up(struct change *c, struct qcow2_shadow *shadow, struct blk_error *e)
 {
     uint64_t none = 0;
-    int rc = co_qcow2_refer_all(c->q, &c->l1, 1, &none);
+    int rc = co_qcow2_refer_all(c->q, &c->l1, 1, shadow, &none);
 
     if (rc == -ERANGE)
         return err_set(e, -EINVAL,
@@ -291,87 +327,67 @@ static int co_count_up(struct change *c, struct blk_error *e)
     return rc < 0 ? err_errno(e, rc, "cannot count the references of a snapshot") : 0;
 }
 
-/* The active L1 table again, with the flags of c->l1. */
-static int co_put_active_l1(struct change *c)
+static int co_write_l1(struct change *c, const struct qcow2_l1 *l, const struct place *p)
 {
-    struct qcow2 *q = c->q;
-    uint64_t bytes = q->header.l1_entries * 8ULL;
-
-    if (bytes == 0)
-        return 0;
-    co_meta_forget(q->map.meta, q->header.l1_offset, bytes);
-    return co_qcow2_l1_write(q, &c->l1, q->header.l1_offset, bytes);
+    return p->offset
+               ? co_qcow2_l1_write(c->q, l, p->offset, p->clusters << c->q->header.cluster_bits)
+               : 0;
 }
 
-static int co_write_snapshot(struct change *c)
+/* Everything but the header. */
+static int co_write_all(struct change *c, const struct qcow2_l1 *active)
 {
-    struct qcow2 *q = c->q;
-
-    TRY(co_meta_write_back(q->map.meta, true));
-    TRY(co_qcow2_clear_copied(q, &c->l1));
-    TRY(co_put_active_l1(c));
-    TRY(co_qcow2_l1_write(q, &c->l1, c->l1_place.offset,
-                          c->l1_place.clusters << q->header.cluster_bits));
+    TRY(co_write_l1(c, active, &c->active_place));
     TRY(co_write_table(c));
-    return co_blk_flush(q->map.file);
+    return co_qcow2_shadow_write(&c->shadow);
 }
 
-/* COPIED flags of the active tables, where one reference is left. */
-static int co_set_flags(struct change *c)
+/* S1: the active tables without COPIED flags are the snapshot's as well. */
+static int co_share(struct change *c, struct blk_error *e)
+{
+    int rc = co_qcow2_shadow_copy(&c->shadow);
+
+    if (rc == 0)
+        rc = co_qcow2_clear_copied(c->q, &c->l1, &c->moves);
+    if (rc < 0)
+        return err_errno(e, rc, "cannot write the snapshot's tables");
+    TRY(co_count_up(c, &c->shadow, e));
+    rc = co_write_l1(c, &c->l1, &c->l1_place);
+    if (rc == 0)
+        rc = co_write_all(c, &c->l1);
+    return rc < 0 ? err_errno(e, rc, "cannot write the snapshot") : 0;
+}
+
+static int co_place_snapshot(struct change *c, struct blk_error *e)
 {
     struct qcow2 *q = c->q;
-    struct blk_error ignored;
-    bool changed;
+    uint64_t tables = 0;
+    int rc = co_qcow2_find_copied(q, &c->l1, &tables);
 
-    qcow2_l1_drop(&c->l1);
-    TRY(co_qcow2_l1_read(q, q->header.l1_offset, q->header.l1_entries, &c->l1, &ignored));
-    TRY(co_qcow2_set_copied(q, &c->l1, &changed));
-    if (changed)
-        TRY(co_put_active_l1(c));
-    return co_blk_flush(q->map.file);
-}
-
-/* Counted, but the snapshot could not be written: as it was. What fails here leaks. */
-static void co_take_back(struct change *c)
-{
-    uint64_t ignored = 0;
-
-    if (co_qcow2_refer_all(c->q, &c->l1, -1, &ignored) == 0 &&
-        co_meta_write_back(c->q->map.meta, true) == 0)
-        (void)!co_set_flags(c);
-}
-
-static int co_create_counted(struct change *c, struct blk_error *e)
-{
-    TRY(co_count_up(c, e));
-    int rc = co_write_snapshot(c);
-    if (rc < 0) {
-        co_take_back(c);
-        return err_errno(e, rc, "cannot write the snapshot");
-    }
-    return 0;
+    if (rc == 0)
+        rc = co_place(q, q->header.l1_entries * 8ULL, &c->l1_place);
+    if (rc < 0)
+        return err_errno(e, rc, "cannot make room for a snapshot");
+    return co_place_all(c, tables, e);
 }
 
 static int co_create(struct change *c, const struct blk_snapshot *wanted, struct blk_error *e)
 {
     struct qcow2 *q = c->q;
+    uint64_t freed = 0;
 
     TRY(co_qcow2_l1_read(q, q->header.l1_offset, q->header.l1_entries, &c->l1, e));
     TRY(build_table(c, wanted, e)); /* how long it will be */
-    int rc = co_place_both(c, e);
+    int rc = co_place_snapshot(c, e);
     if (rc == 0)
         rc = build_table(c, wanted, e);
     if (rc == 0)
-        rc = co_create_counted(c, e);
+        rc = co_share(c, e);
     if (rc < 0) {
-        unplace(q, &c->l1_place);
-        unplace(q, &c->table);
+        co_change_undo(c);
         return rc;
     }
-    uint64_t old_at = q->header.snapshots_offset;
-    TRY(co_publish(c, q->header.snapshot_count + 1, e));
-    give_back(q, old_at, c->old.bytes);
-    return 0;
+    return co_publish(c, q->header.snapshot_count + 1, &freed, e);
 }
 
 /* After the change: the engine looks everything up anew; what was given back is counted. */
@@ -394,7 +410,7 @@ int co_qcow2_snapshot_create(struct blk_device *dev, const struct blk_snapshot *
     int rc = co_change_begin(&c, q, e);
     if (rc == 0)
         rc = co_finish(q, co_create(&c, wanted, e), e);
-    change_end(&c);
+    co_change_end(&c);
     return rc;
 }
 
@@ -413,26 +429,11 @@ static int cut_entry(struct change *c, struct blk_error *e)
     return 0;
 }
 
-static int co_shorter_table(struct change *c, struct blk_error *e)
-{
-    if (c->old.count == 1)
-        return 0;
-    TRY(cut_entry(c, e));
-    int rc = co_place(c->q, c->bytes, &c->table);
-    if (rc == 0)
-        rc = co_meta_write_back(c->q->map.meta, true);
-    if (rc == 0)
-        rc = co_write_table(c);
-    if (rc == 0)
-        rc = co_blk_flush(c->q->map.file);
-    return rc < 0 ? err_errno(e, rc, "cannot write the snapshot table") : 0;
-}
-
-/* S2, S3: what the header named before is nobody's. */
+/* S3: what the header named before is nobody's. */
 static int co_count_down(struct change *c, uint64_t *freed, struct blk_error *e)
 {
     struct qcow2 *q = c->q;
-    int rc = co_qcow2_refer_all(q, &c->l1, -1, freed);
+    int rc = co_qcow2_refer_all(q, &c->l1, -1, NULL, freed);
 
     if (rc == 0)
         rc = co_meta_write_back(q->map.meta, true);
@@ -459,28 +460,65 @@ static int co_give_back_table(struct qcow2 *q, uint64_t offset, uint64_t bytes, 
     return rc;
 }
 
+/* The places that turned out not to be needed count nothing. */
+static int co_leave_places(struct change *c)
+{
+    struct qcow2_places *p = &c->moves.places;
+
+    for (size_t i = p->used; i < p->count; i++)
+        TRY(co_qcow2_shadow_lower(&c->shadow, p->at[i] >> c->q->header.cluster_bits));
+    return 0;
+}
+
+/* S2: the counts without the snapshot, and the active tables with the flags that follow. */
+static int co_unshare(struct change *c, struct blk_error *e)
+{
+    uint64_t none = 0;
+    int rc = co_qcow2_shadow_copy(&c->shadow);
+
+    if (rc == 0)
+        rc = co_qcow2_refer_all(c->q, &c->l1, -1, &c->shadow, &none);
+    if (rc == 0)
+        rc = co_qcow2_set_copied(c->q, &c->active, &c->moves);
+    if (rc == 0)
+        rc = co_leave_places(c);
+    if (rc == -ERANGE)
+        return err_set(e, -EIO,
+                       "some reference counts are too low; nothing was changed: check and repair "
+                       "the image first");
+    if (rc == 0)
+        rc = co_write_all(c, &c->active);
+    return rc < 0 ? err_errno(e, rc, "cannot write the tables without the snapshot") : 0;
+}
+
+static int co_prepare_delete(struct change *c, struct blk_error *e)
+{
+    struct qcow2 *q = c->q;
+    uint64_t tables = 0;
+
+    TRY(co_qcow2_l1_read(q, c->s.l1_offset, c->s.l1_entries, &c->l1, e));
+    TRY(co_qcow2_l1_read(q, q->header.l1_offset, q->header.l1_entries, &c->active, e));
+    if (c->old.count > 1)
+        TRY(cut_entry(c, e));
+    int rc = co_qcow2_find_own(q, &c->active, &c->l1, &tables);
+    if (rc < 0)
+        return err_errno(e, rc, "cannot read the image's tables");
+    TRY(co_place_all(c, tables, e));
+    return co_unshare(c, e);
+}
+
 static int co_delete(struct change *c, uint64_t *freed, struct blk_error *e)
 {
     struct qcow2 *q = c->q;
-    uint64_t old_at = q->header.snapshots_offset;
+    int rc = co_prepare_delete(c, e);
 
-    TRY(co_qcow2_l1_read(q, c->s.l1_offset, c->s.l1_entries, &c->l1, e));
-    int rc = co_shorter_table(c, e);
     if (rc < 0) {
-        unplace(q, &c->table);
+        co_change_undo(c);
         return rc;
     }
-    TRY(co_publish(c, c->old.count - 1, e));
-    rc = co_count_down(c, freed, e);
-    (void)!co_give_back_table(q, c->s.l1_offset, c->s.l1_entries * 8ULL, freed);
-    give_back(q, old_at, c->old.bytes);
-    if (rc == 0) {
-        rc = co_set_flags(c);
-        if (rc < 0)
-            err_errno(e, rc,
-                      "the snapshot is gone, but the tables could not be marked as unshared");
-    }
-    return rc;
+    TRY(co_publish(c, c->old.count - 1, freed, e));
+    *freed -= (uint64_t)c->moves.places.count << q->header.cluster_bits; /* came and went */
+    return co_give_back_table(q, c->s.l1_offset, c->s.l1_entries * 8ULL, freed);
 }
 
 int co_qcow2_snapshot_delete(struct blk_device *dev, const char *id, uint64_t *freed,
@@ -496,7 +534,7 @@ int co_qcow2_snapshot_delete(struct blk_device *dev, const char *id, uint64_t *f
         rc = err_set(e, -EBUSY, "the snapshot is being read");
     if (rc == 0)
         rc = co_finish(q, co_delete(&c, freed, e), e);
-    change_end(&c);
+    co_change_end(&c);
     return rc;
 }
 
@@ -510,7 +548,7 @@ static int plan_apply(struct change *c, struct qcow2_header *h, struct blk_error
 
     if (size > INT64_MAX || size % 512)
         return err_set(e, -EINVAL, "the snapshot says it is %" PRIu64 " bytes long", size);
-    needs = qcow2_l1_needs(size, q->header.cluster_bits);
+    needs = qcow2_l1_needs(size, &q->header);
     if (needs > QCOW2_MAX_L1_BYTES / 8)
         return err_set(e, -EFBIG, "the snapshot's disk of %" PRIu64 " bytes is too large", size);
     *h = q->header;
@@ -525,7 +563,7 @@ static int co_write_active(struct change *c)
     struct qcow2 *q = c->q;
 
     TRY(co_meta_write_back(q->map.meta, true));
-    TRY(co_qcow2_clear_copied(q, &c->l1));
+    TRY(co_qcow2_clear_copied(q, &c->l1, NULL));
     TRY(co_qcow2_l1_write(q, &c->l1, c->l1_place.offset,
                           c->l1_place.clusters << q->header.cluster_bits));
     return co_blk_flush(q->map.file);
@@ -535,10 +573,10 @@ static int co_apply_counted(struct change *c, struct blk_error *e)
 {
     uint64_t ignored = 0;
 
-    TRY(co_count_up(c, e));
+    TRY(co_count_up(c, NULL, e));
     int rc = co_write_active(c);
     if (rc < 0) {
-        (void)!co_qcow2_refer_all(c->q, &c->l1, -1, &ignored); /* else they leak */
+        (void)!co_qcow2_refer_all(c->q, &c->l1, -1, NULL, &ignored); /* else they leak */
         return err_errno(e, rc, "cannot write the tables of the snapshot");
     }
     return 0;
@@ -595,12 +633,14 @@ int co_qcow2_snapshot_apply(struct blk_device *dev, const char *id, struct blk_e
 {
     struct qcow2 *q = qcow2_of_dev(dev);
     struct change c;
-    int rc = co_change_begin(&c, q, e);
 
+    if (q->bitmaps.count) /* they say what writes changed; nobody could say what this does */
+        return err_set(e, -EBUSY, "Device has active dirty bitmaps");
+    int rc = co_change_begin(&c, q, e);
     if (rc == 0)
         rc = find(&c, id, e);
     if (rc == 0)
         rc = co_finish(q, co_apply(&c, e), e);
-    change_end(&c);
+    co_change_end(&c);
     return rc;
 }

@@ -223,6 +223,18 @@ int co_qcow2_grow_table(struct qcow2 *q)
     return co_switch_table(q, &g);
 }
 
+void qcow2_forget_counts(struct qcow2 *q)
+{
+    q->memo_block = 0;
+    q->table_seq++;
+    q->next = UINT64_MAX;
+    q->scan = 0;
+    q->pack_at = 0;
+    q->file_bytes = q->map.file->size;
+    qcow2_runs_drop(&q->free);
+    q->guard.built = false;
+}
+
 /* --- space that lies together --------------------------------------------- */
 
 /* Makes the refcount blocks that [first, first + n) needs, into clusters from *first on, which

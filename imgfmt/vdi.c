@@ -5,8 +5,8 @@
  * |
  *
  * An entry is a block number, or FREE (a hole), or ZERO. Reading and writing are map.c's; this file
- * knows the header, the entry, and which block numbers are owned. vdi_tool.c creates, resizes,
- * checks and tidies.
+ * knows the header and the entry; which block numbers are owned, checking, moving and resizing are
+ * map_units.c's.
  *
  * What is durable before what:
  *   1 block data -> map entry, where the block hides older contents or its space was used before
@@ -18,6 +18,9 @@
 
 #define RANK_HEADER 0
 #define RANK_MAP    1
+
+#define MAP_AT      (4 * KiB)  /* where we put the map of a new image */
+#define MOST_BLOCKS 0x1fffff7f /* VirtualBox's bound; the map of so many ends well below 4 GiB */
 
 /* --- the header --- */
 
@@ -91,191 +94,204 @@ static int vdi_probe(const struct blk_probe *p, const char **reason)
 
 static int vdi_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
-    const struct vdi *v = container_of(m, struct vdi, map);
     le32 raw;
     memcpy(&raw, entry, sizeof(raw));
     uint32_t block = le32_get(raw);
     out->state = block == VDI_FREE ? MAP_HOLE : block == VDI_ZERO ? MAP_ZERO : MAP_DATA;
     if (out->state == MAP_DATA)
-        out->offset = v->h.data_offset + ((uint64_t)block << m->shape.cluster_bits);
+        out->offset = m->units->base + ((uint64_t)block << m->shape.cluster_bits);
     return 0;
 }
 
 static void vdi_encode(const struct map *m, const struct map_cell *cell, void *entry)
 {
-    const struct vdi *v = container_of(m, struct vdi, map);
     uint32_t block = cell->state == MAP_HOLE ? VDI_FREE : VDI_ZERO;
     if (cell->state == MAP_DATA)
-        block = vdi_block_of(v, cell);
+        block = map_units_number(m, cell->offset);
     le32 raw = le32_of(block);
     memcpy(entry, &raw, sizeof(raw));
 }
 
-uint64_t vdi_block_of(const struct vdi *v, const struct map_cell *cell)
+/* --- the header's count --- */
+
+static struct vdi *vdi_of(struct map *m)
 {
-    return (cell->offset - v->h.data_offset) >> v->map.shape.cluster_bits;
+    return container_of(m, struct vdi, map);
 }
 
-/* --- which block numbers are owned --- */
-
-/* More numbers than any sane image uses. */
-static uint64_t highest_block(const struct vdi *v)
-{
-    return MIN(2ULL * v->h.blocks + 65536, VDI_ZERO);
-}
-
-static int count_entry(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg)
-{
-    struct vdi *v = container_of(m, struct vdi, map);
-    struct vdi_census *c = arg;
-    if (cell->state != MAP_DATA)
-        return 0;
-    uint64_t block = vdi_block_of(v, cell);
-    c->count++;
-    if (block >= highest_block(v))
-        c->too_high++;
-    else if (map_space_owned(&v->space, block))
-        c->twice++;
-    else
-        return map_space_own(&v->space, block);
-    return 0;
-}
-
-int co_vdi_census(struct vdi *v, struct vdi_census *out)
-{
-    *out = (struct vdi_census){0};
-    map_space_reset(&v->space);
-    int rc = co_map_walk(&v->map, count_entry, out);
-    /* What the file holds behind the last owned block was written by somebody who crashed. */
-    if (v->map.file->size > v->h.data_offset)
-        v->space.touched = MAX(v->space.touched,
-                               div_up(v->map.file->size - v->h.data_offset, v->map.cluster_bytes));
-    return rc;
-}
-
-/* --- hooks of the engine --- */
-
-static struct vdi_header_disk *header_of(struct vdi *v)
-{
-    return (struct vdi_header_disk *)v->header->data;
-}
-
-int vdi_set_allocated(struct vdi *v, uint64_t allocated)
+static int set_allocated(struct vdi *v, uint64_t allocated)
 {
     if (v->h.allocated == allocated)
         return 0;
     TRY(meta_touch(v->map.meta, v->header));
     v->h.allocated = allocated;
-    header_of(v)->allocated = le32_of(allocated);
+    ((struct vdi_header_disk *)v->header->data)->allocated = le32_of(allocated);
     return 0;
-}
-
-static int co_vdi_first_write(struct map *m)
-{
-    struct vdi *v = container_of(m, struct vdi, map);
-    struct vdi_census found;
-    TRY(co_vdi_census(v, &found));
-    if (found.twice || found.too_high) {
-        map_corrupt(m, "two entries of the block map own one block, or an entry is out of range");
-        return -EROFS;
-    }
-    if (!v->header)
-        TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
-    return vdi_set_allocated(v, v->space.next);
-}
-
-/* Numbers stay below the number of blocks, as peers ask: then all discarded blocks that are written
- * again before they could be released must get their own back, which the engine sees to. */
-static int co_vdi_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
-{
-    struct vdi *v = container_of(m, struct vdi, map);
-    uint64_t first;
-    TRY(map_space_take_run(&v->space, v->h.blocks, count, &first, reused));
-    *offset = v->h.data_offset + (first << m->shape.cluster_bits);
-    return 0;
-}
-
-static void vdi_unplace(struct map *m, const struct map_cell *cells, size_t count)
-{
-    struct vdi *v = container_of(m, struct vdi, map);
-    for (size_t i = 0; i < count; i++)
-        map_space_let_go(&v->space, vdi_block_of(v, &cells[i]));
-}
-
-static void co_vdi_release(struct map *m, const struct map_cell *cell, uint64_t count, bool punch)
-{
-    struct vdi *v = container_of(m, struct vdi, map);
-    uint64_t first = vdi_block_of(v, cell);
-    uint64_t there = cell->offset < m->data->size ? m->data->size - cell->offset : 0;
-    int rc = 0;
-    if (punch && there)
-        rc = co_blk_discard(m->data, cell->offset, MIN(there, count * m->cluster_bytes));
-    (void)rc; /* a hint; the space is ours again either way */
-    for (uint64_t i = 0; i < count; i++)
-        map_space_let_go(&v->space, first + i);
 }
 
 static int vdi_commit(struct map *m, const struct map_update *u, size_t count)
 {
-    struct vdi *v = container_of(m, struct vdi, map);
+    struct vdi *v = vdi_of(m);
     uint64_t allocated = v->h.allocated;
     for (size_t i = 0; i < count; i++)
         if (u[i].now.state == MAP_DATA)
-            allocated = MAX(allocated, vdi_block_of(v, &u[i].now) + 1);
-    return vdi_set_allocated(v, allocated);
+            allocated = MAX(allocated, map_units_number(m, u[i].now.offset) + 1);
+    return set_allocated(v, allocated);
 }
+
+static int co_vdi_begin(struct map *m)
+{
+    struct vdi *v = vdi_of(m);
+    if (!v->header)
+        TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
+    return set_allocated(v, v->units.space.next);
+}
+
+static int co_vdi_end(struct map *m)
+{
+    TRY(set_allocated(vdi_of(m), m->units->space.next));
+    return co_meta_write_back(m->meta, !m->fresh);
+}
+
+static void fill_header(struct map *m, void *page)
+{
+    struct vdi_header_disk *raw = page;
+    raw->signature = le32_of(m->units->unfinished ? 0 : VDI_SIGNATURE);
+    raw->map_offset = le32_of(m->shape.root_offset);
+    raw->data_offset = le32_of(m->units->base);
+    raw->size = le64_of(m->shape.size);
+    raw->blocks = le32_of(m->shape.root_entries);
+    raw->allocated = le32_of(vdi_of(m)->h.allocated);
+}
+
+static int co_vdi_publish(struct map *m)
+{
+    if (m->units->base > UINT32_MAX)
+        return -EFBIG;
+    vdi_of(m)->h.allocated = m->units->space.next;
+    return co_map_units_rewrite(m, 0, RANK_HEADER, fill_header);
+}
+
+static int co_vdi_check(struct map *m, struct blk_check *c)
+{
+    uint64_t allocated = vdi_of(m)->h.allocated, next = m->units->space.next;
+    uint64_t too_low = next > allocated ? next - allocated : 0;
+    uint64_t known = MAX(next, map_units_in_file(m));
+    uint64_t leaks = allocated > known ? allocated - known : 0;
+    map_units_say(c, too_low, "blocks lie beyond the header's count");
+    map_units_say(c, leaks, "blocks are counted but not owned by any entry");
+    c->corruptions += too_low ? 1 : 0;
+    c->leaks += leaks;
+    return 0;
+}
+
+static const struct map_units_ops vdi_units = {
+    .co_begin = co_vdi_begin,
+    .co_end = co_vdi_end,
+    .co_publish = co_vdi_publish,
+    .co_check = co_vdi_check,
+};
 
 static const struct map_format vdi_format = {
     .decode = vdi_decode,
     .encode = vdi_encode,
-    .co_place = co_vdi_place,
-    .unplace = vdi_unplace,
-    .co_release = co_vdi_release,
+    MAP_UNITS_HOOKS,
     .commit = vdi_commit,
-    .co_before_first_write = co_vdi_first_write,
     .table_rank = RANK_MAP,
 };
 
-/* --- the driver --- */
+/* --- creating --- */
 
-int co_vdi_change_header(struct vdi *v, void (*fill)(struct vdi *v, struct vdi_header_disk *raw))
+static void fill_entries(const void *arg, uint64_t first, uint64_t count, void *to)
 {
-    TRY(co_meta_write_back(v->map.meta, !v->map.fresh));
-    TRY(meta_touch(v->map.meta, v->header));
-    fill(v, header_of(v));
-    return co_meta_write_back(v->map.meta, !v->map.fresh);
+    const struct vdi_header *h = arg;
+    le32 *entries = to;
+    for (uint64_t i = first; i < first + count; i++)
+        entries[i - first] = le32_of(i < h->allocated ? i : VDI_FREE);
 }
 
-static int make_map(struct blk_device *dev, struct vdi *v, uint64_t limit, struct blk_error *e)
+static void new_header(struct vdi_header_disk *raw, const struct vdi_header *h, struct host *host)
 {
-    uint64_t map_end = v->h.map_offset + v->h.blocks * 4ULL;
-    /* Pages of the cache must not reach from the map into its neighbours. */
-    bool large = v->h.map_offset % 4096 == 0 && align_up(map_end, 4096) <= v->h.data_offset;
-    v->map.dev = dev;
-    v->map.data = v->map.file;
-    v->map.format = &vdi_format;
-    v->map.fresh = dev->open_flags & BLK_OPEN_FRESH;
-    v->map.shape = (struct map_shape){
-        .size = v->h.size,
-        .cluster_bits = log2_floor(v->h.block_bytes),
+    memset(raw, 0, sizeof(*raw));
+    strcpy(raw->text, "<<< lamina VirtualBox disk image >>>\n");
+    raw->signature = le32_of(VDI_SIGNATURE);
+    raw->version = le32_of(VDI_VERSION);
+    raw->header_bytes = le32_of(0x180);
+    raw->type = le32_of(h->type);
+    raw->map_offset = le32_of(h->map_offset);
+    raw->data_offset = le32_of(h->data_offset);
+    raw->sector_bytes = le32_of(512);
+    raw->size = le64_of(h->size);
+    raw->block_bytes = le32_of(h->block_bytes);
+    raw->blocks = le32_of(h->blocks);
+    raw->allocated = le32_of(h->allocated);
+    host_uuid(host, raw->uuid);
+    host_uuid(host, raw->uuid_snapshot);
+}
+
+static int co_vdi_create(const struct blk_create *c, struct blk_error *e)
+{
+    bool is_static = opts_bool(c->opts, "static");
+    uint64_t blocks = div_up(c->size, VDI_BLOCK);
+    if (blocks > MOST_BLOCKS)
+        return err_set(e, -EFBIG, "a VDI image cannot be larger than 512 TiB");
+    uint64_t map_bytes = align_up(blocks * 4, 4096);
+    struct vdi_header h = {
+        .size = align_up(c->size, 512),
+        .map_offset = MAP_AT,
+        .data_offset = align_up(MAP_AT + map_bytes, VDI_BLOCK),
+        .block_bytes = VDI_BLOCK,
+        .blocks = blocks,
+        .allocated = is_static ? blocks : 0,
+        .type = is_static ? VDI_STATIC : VDI_DYNAMIC,
+    };
+    struct vdi_header_disk raw;
+    uint64_t owned = (uint64_t)h.allocated * VDI_BLOCK;
+    new_header(&raw, &h, c->file->host);
+    if (c->fresh)
+        raw.signature = le32_of(0);
+    struct map_units_image image = {
+        .end = h.data_offset + owned,
+        .table_offset = MAP_AT,
+        .table_bytes = map_bytes,
         .entry_bytes = 4,
-        .levels = 1,
-        .root_offset = v->h.map_offset,
-        .root_entries = v->h.blocks,
-        .tight = true,
-        .stands_alone = true,
-        .file_has_holes = v->h.type == VDI_STATIC,
+        .fill = fill_entries,
+        .arg = &h,
+        .zero_offset = h.data_offset,
+        .zero_bytes = owned,
+        .last = {0, &raw, sizeof(raw)},
     };
-    struct meta_options o = {
+    return co_map_units_create(c, &image, e);
+}
+
+/* --- the driver --- */
+
+static void fill_map(struct vdi *v, struct blk_device *dev)
+{
+    const struct vdi_header *h = &v->h;
+    v->map = (struct map){
+        .dev = dev,
         .file = v->map.file,
-        .page_bytes = large ? 4096 : 512,
-        .limit_bytes = limit,
-        .fresh = v->map.fresh,
+        .format = &vdi_format,
+        .units = &v->units,
+        .fresh = dev->open_flags & BLK_OPEN_FRESH,
+        .shape = {.size = h->size,
+                  .cluster_bits = log2_floor(h->block_bytes),
+                  .entry_bytes = 4,
+                  .levels = 1,
+                  .root_offset = h->map_offset,
+                  .root_entries = h->blocks,
+                  .tight = true,
+                  .stands_alone = true,
+                  .file_has_holes = h->type == VDI_STATIC,
+                  .keeps_all = h->type == VDI_STATIC},
     };
-    int rc = meta_open(&o, &v->map.meta);
-    if (rc < 0)
-        return err_set(e, rc, "out of memory");
-    return map_attach(&v->map, e);
+    v->units.ops = &vdi_units;
+    v->units.base = h->data_offset;
+    v->units.unit_bytes = h->block_bytes;
+    v->units.cluster_limit = MOST_BLOCKS;
+    v->units.table = UNITS_TABLE_FRONT;
+    v->units.dense = true;
 }
 
 static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -294,80 +310,20 @@ static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct b
         return err_set(e, -ENOMEM, "out of memory");
     bool fresh = dev->open_flags & BLK_OPEN_FRESH;
     TRY(vdi_header_parse(&raw, file->size, fresh, &v->h, e));
-    v->recognisable = le32_get(raw.signature) == VDI_SIGNATURE;
+    v->units.unfinished = le32_get(raw.signature) != VDI_SIGNATURE;
     v->map.file = file;
-    rc = make_map(dev, v, opts_number(opts, "cache-size"), e);
-    if (rc < 0) {
-        co_map_detach(&v->map);
-        return rc;
-    }
-    dev->size = v->h.size;
-    dev->limits.fresh_reads_zero = true;
-    dev->limits.cluster_size = v->h.block_bytes;
-    dev->limits.discard_granularity = v->h.block_bytes;
-    dev->limits.can_zero_fast = file->limits.can_zero_fast;
-    dev->limits.can_unmap = v->h.type == VDI_DYNAMIC;
-    dev->state = take(v);
+    fill_map(v, dev);
+    TRY(co_map_units_open(&v->map, opts_number(opts, "cache-size"), e));
+    (void)take(v); /* the device's now */
     return 0;
 }
 
 static int co_vdi_close(struct blk_device *dev, struct blk_error *e)
 {
     struct vdi *v = dev->state;
-    int rc = v->header ? co_vdi_tidy(v) : 0;
-    if (v->header)
-        meta_put(v->map.meta, v->header);
-    co_map_detach(&v->map);
-    map_space_drop(&v->space);
+    int rc = co_map_units_close(&v->map, e);
     mem_free(v);
-    return rc < 0 ? err_errno(e, rc, "the block map cannot be written") : 0;
-}
-
-static int co_vdi_reopen(struct blk_device *dev, bool write, struct blk_error *e)
-{
-    struct vdi *v = dev->state;
-    int rc = v->header && !write ? co_vdi_tidy(v) : 0;
-    return rc < 0 ? err_errno(e, rc, "the block map cannot be written") : 0;
-}
-
-static void fill_signature(struct vdi *v, struct vdi_header_disk *raw)
-{
-    raw->signature = le32_of(VDI_SIGNATURE);
-}
-
-static int co_vdi_complete(struct blk_device *dev, struct blk_error *e)
-{
-    struct vdi *v = dev->state;
-    int rc = co_map_will_write(&v->map);
-    if (rc == 0)
-        rc = co_vdi_tidy(v);
-    if (rc == 0)
-        rc = co_vdi_change_header(v, fill_signature);
-    if (rc < 0)
-        return err_errno(e, rc, "the image cannot be completed");
-    v->recognisable = true;
-    return 0;
-}
-
-/* A static image keeps all its blocks. */
-static int co_vdi_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
-{
-    struct vdi *v = dev->state;
-    unsigned not_ours = v->h.type == VDI_STATIC ? BLK_MAY_UNMAP : 0;
-    return co_map_write_zeroes(dev, offset, bytes, flags & ~not_ours);
-}
-
-static int co_vdi_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
-{
-    struct vdi *v = dev->state;
-    return v->h.type == VDI_STATIC ? 0 : co_map_discard(dev, offset, bytes);
-}
-
-static int co_vdi_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
-{
-    struct vdi *v = dev->state;
-    out->cluster_size = v->h.block_bytes;
-    return 0;
+    return rc;
 }
 
 static const struct opt_desc vdi_open_options[] = {
@@ -396,17 +352,17 @@ const struct blk_driver vdi_driver = {
     .co_create = co_vdi_create,
     .co_open = co_vdi_open,
     .co_close = co_vdi_close,
-    .co_reopen = co_vdi_reopen,
+    .co_reopen = co_map_units_reopen,
     .co_read = co_map_read,
     .co_write = co_map_write,
-    .co_write_zeroes = co_vdi_zeroes,
-    .co_discard = co_vdi_discard,
+    .co_write_zeroes = co_map_write_zeroes,
+    .co_discard = co_map_discard,
     .co_flush = co_map_flush,
     .resolve = map_resolve,
     .co_map = co_map_map,
     .co_copy = co_map_copy,
-    .co_complete = co_vdi_complete,
-    .co_resize = co_vdi_resize,
-    .co_check = co_vdi_check,
-    .co_info = co_vdi_info,
+    .co_complete = co_map_units_complete,
+    .co_resize = co_map_units_resize,
+    .co_check = co_map_units_check,
+    .co_compact = co_map_units_compact,
 };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* vdi.h - what the two files of the VDI driver share, and the header's parser for tests. */
+/* vdi.h - the VDI driver, and the header's parser for tests. */
 #ifndef IMGFMT_VDI_H
 #define IMGFMT_VDI_H
 
 #include "block/endian.h"
 #include "imgfmt/map.h"
-#include "imgfmt/map_space.h"
+#include "imgfmt/map_units.h"
 
 extern const struct blk_driver vdi_driver;
 
@@ -52,32 +52,9 @@ must_use int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_b
 
 struct vdi {
     struct map map; /* first: dev->state is a struct map * */
-    struct vdi_header h;
+    struct map_units units;
+    struct vdi_header h;      /* as it was read; allocated is kept up */
     struct meta_page *header; /* pinned from the first write on */
-    bool recognisable;        /* the signature is there */
-
-    /* Which block numbers are owned, from the first write on. */
-    struct map_space space;
 };
-
-/* What a walk over the map found. */
-struct vdi_census {
-    uint64_t count, twice, too_high; /* entries: that own a block; owned before; out of range */
-};
-/* Fills the set of owned blocks from the map. */
-must_use int co_vdi_census(struct vdi *v, struct vdi_census *out);
-uint64_t vdi_block_of(const struct vdi *v, const struct map_cell *cell);
-/* The header's count, in the cached page. */
-must_use int vdi_set_allocated(struct vdi *v, uint64_t allocated);
-/* Changes the header's sector as @fill says and makes it durable (fresh: writes it). */
-must_use int co_vdi_change_header(struct vdi *v,
-                                  void (*fill)(struct vdi *v, struct vdi_header_disk *raw));
-/* All is written back, block numbers are dense, the count is exact, the file ends behind the last
- * block. */
-must_use int co_vdi_tidy(struct vdi *v);
-
-int co_vdi_create(const struct blk_create *c, struct blk_error *e);
-int co_vdi_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
-int co_vdi_check(struct blk_device *dev, struct blk_check *check, struct blk_error *e);
 
 #endif

@@ -22,7 +22,8 @@ struct sweep_run;
 /* How often each operation is drawn: weights, 0: never. kill: the process dies with what it had in
  * flight, the next one opens what it left in the page cache. */
 struct sweep_profile {
-    unsigned write, fua, compressed, zeroes, unmap, discard, read, flush, reopen, kill, resize;
+    unsigned write, fua, compressed, zeroes, unmap, discard, read, flush, reopen, kill, resize,
+        compact;
     uint32_t max_bytes; /* of one request; 0: 64 KiB */
     unsigned hot;       /* of 16 requests so many go to the first eighth of the device */
 };

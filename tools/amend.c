@@ -3,16 +3,16 @@
 #include "tools/make.h"
 #include "tools/task.h"
 
-enum { ARG_FORCE = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_FORCE = ARG_LONG };
 
 static const struct arg_desc options[] = {
     {'o', NULL, "KEY=VALUE,...", "what is to change; -o help lists it", 0, false},
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'t', NULL, "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
     {ARG_FORCE, "force", NULL, "allow what would make an encrypted image unreadable", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_PROGRESS,
     ARG_QUIET,
     ARG_END};
@@ -97,32 +97,15 @@ static int co_body(struct task *t)
 
 /* --- what is told ----------------------------------------------------------------------------- */
 
-static int option(struct amend *a, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = a->task.tool;
-    switch (id) {
-    case 'o':
-        a->told = true;
-        if (strcmp(value, "help") == 0 || strcmp(value, "?") == 0)
-            a->help = true;
-        else
-            return make_add_options(t, a->options, value) < 0 ? ARGS_BAD : 0;
-        return 0;
-    case 'f':
-        a->image.format = value;
-        return 0;
-    case 't':
-        a->image.cache = value;
-        return 0;
-    case ARG_FORCE:
+    struct amend *a = verb;
+    if (id == ARG_FORCE) {
         a->force = true;
         return 0;
-    case ARG_IMAGE_OPTS:
-        a->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
     }
+    a->told = true;
+    return make_options_told(a->task.tool, a->options, value, &a->help);
 }
 
 /* Of a format that is told, without an image. */
@@ -152,10 +135,8 @@ static int amend(struct amend *a, int operands, char **words)
         tool_error(t, "Expecting one image file name");
         return 1;
     }
-    if (a->image.cache && !cache_known(a->image.cache)) {
-        tool_error(t, "Invalid cache option: %s", a->image.cache);
+    if (!cache_told(t, "cache", a->image.cache))
         return 1;
-    }
     a->image.text = words[0];
     int rc = task_run(&a->task, 1);
     if (rc == 0 && a->help) {
@@ -170,20 +151,16 @@ static int run(struct tool *t, int argc, char **argv)
     struct amend a = {.task = {.tool = t, .kind = "amend", .co_body = co_body},
                       .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE},
                       .options = json_object()};
-    struct args args;
-    const char *value;
-    char **words;
-    int id = ARGS_BAD, rc = 0, left = 0;
-    if (args_init(&args, t, argc, argv) == 0) {
-        while (rc == 0 && (id = args_next(&args, &value)) >= 0)
-            rc = option(&a, id, value);
-        left = args_operands(&args, &words);
-        args_drop(&args);
-    }
-    if (rc < 0 || id != ARGS_END)
-        rc = rc == 0 && id == ARGS_HELP ? 0 : 1;
-    else
-        rc = amend(&a, left, words);
+    bool force; /* nothing that needs it can be asked for */
+    const struct arg_place places[] = {IMAGE_PLACES(&a.image),
+                                       {'t', &a.image.cache, NULL},
+                                       {ARG_FORCE, NULL, &force},
+                                       {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, &a};
+    int id = args_read(t, &line);
+    int rc = id == ARGS_HELP ? 0 : 1;
+    if (id == ARGS_END)
+        rc = amend(&a, line.argc, line.argv);
     json_decref(a.options);
     return rc;
 }

@@ -113,6 +113,9 @@ static bool take_common(struct args *a, int id, const char *value, int *rc)
             *rc = ARGS_BAD;
         }
         break;
+    case ARG_OBJECT_ID:
+        *rc = tool_add_object(t, value) ? 0 : ARGS_BAD;
+        break;
     default:
         return false;
     }
@@ -188,6 +191,38 @@ int args_operands(const struct args *a, char ***operands)
 {
     *operands = a->argv + optind;
     return a->argc - optind;
+}
+
+/* True if the option @id has a place, and keeps it there. */
+static bool put(const struct arg_place *p, int id, const char *value)
+{
+    while (p && p->id && p->id != id)
+        p++;
+    if (!p || !p->id)
+        return false;
+    if (p->text)
+        *p->text = value;
+    else
+        *p->flag = true;
+    return true;
+}
+
+int args_read(struct tool *t, struct command_line *w)
+{
+    struct args a;
+    const char *value;
+    int id, rc = 0;
+    if (args_init(&a, t, w->argc, w->argv) < 0)
+        return ARGS_BAD;
+    while (rc == 0 && (id = args_next(&a, &value)) >= 0) {
+        if (put(w->places, id, value))
+            continue;
+        assert(w->option);
+        rc = w->option(w->verb, id, value);
+    }
+    w->argc = args_operands(&a, &w->argv);
+    args_drop(&a);
+    return rc < 0 ? rc : id;
 }
 
 static void help_table(const struct tool *t, const struct arg_desc *d, FILE *to)

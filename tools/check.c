@@ -6,16 +6,16 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT, ARG_DATA };
+enum { ARG_DATA = ARG_LONG };
 enum { EXIT_FAILED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
 
 static const struct arg_desc options[] = {
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'r', "repair", "leaks|all", "give leaked clusters back, or repair everything", 0, false},
     {ARG_DATA, "data", NULL, "read and inflate all data as well", FACE_LAMINA, false},
     {'T', "source-cache", "MODE", "none, writeback, writethrough, directsync or unsafe", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_OUTPUT,
     ARG_QUIET,
     ARG_FORCE_SHARE,
@@ -167,57 +167,25 @@ static int result(const struct check *c, int rc)
 /* --- what is told -------------------------------------------------------------------------------
  */
 
-static int option(struct check *c, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = c->tool;
-    switch (id) {
-    case 'f':
-        c->image.format = value;
+    struct check *c = verb;
+    if (id == 'T')
+        return cache_told(c->tool, "source cache", c->image.cache = value) ? 0 : ARGS_BAD;
+    c->fix_leaks = true;
+    c->fix_errors = strcmp(value, "all") == 0;
+    if (c->fix_errors || strcmp(value, "leaks") == 0)
         return 0;
-    case 'r':
-        c->fix_leaks = true;
-        c->fix_errors = strcmp(value, "all") == 0;
-        if (c->fix_errors || strcmp(value, "leaks") == 0)
-            return 0;
-        tool_misuse(t, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
-        return ARGS_BAD;
-    case ARG_DATA:
-        c->data = true;
-        return 0;
-    case 'T':
-        c->image.cache = value;
-        if (cache_known(value))
-            return 0;
-        tool_error(t, "Invalid source cache option: %s", value);
-        return ARGS_BAD;
-    case ARG_IMAGE_OPTS:
-        c->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
+    tool_misuse(c->tool, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
+    return ARGS_BAD;
 }
 
 static int parse(struct check *c, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, c->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(c, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 1) {
-        tool_misuse(c->tool, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    c->image.text = words[0];
-    return ARGS_END;
+    const struct arg_place places[] = {
+        IMAGE_PLACES(&c->image), {ARG_DATA, NULL, &c->data}, {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, c};
+    return image_read(c->tool, &line, &c->image);
 }
 
 static int run(struct tool *t, int argc, char **argv)

@@ -3,18 +3,16 @@
 #include "block/chain.h"
 #include "tools/task.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
-
 static const struct arg_desc options[] = {
-    {'f', "format", "FORMAT", "the overlay's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'b', "base", "BASE", "down to this image of the chain (else the next one); implies -d", 0,
      false},
     {'d', "keep", NULL, "the overlay keeps what it holds", 0, false},
     {'t', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
     {'r', "rate-limit", "RATE", "at most RATE bytes a second", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_PROGRESS,
     ARG_QUIET,
     ARG_END};
@@ -85,56 +83,27 @@ static int co_body(struct task *t)
 
 /* --- what is told ----------------------------------------------------------------------------- */
 
-static int option(struct commit *c, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = c->task.tool;
-    switch (id) {
-    case 'f':
-        c->image.format = value;
-        return 0;
-    case 'b':
-        c->base = value;
-        c->keep = true; /* images between would show what base does not show any more */
-        return 0;
-    case 'd':
-        c->keep = true;
-        return 0;
-    case 't':
-        c->image.cache = value;
-        return 0;
-    case 'r':
-        return size_told(t, "rate limit", value, &c->task.rate) ? 0 : ARGS_BAD;
-    case ARG_IMAGE_OPTS:
-        c->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
+    struct commit *c = verb;
+    if (id == 'r')
+        return size_told(c->task.tool, "rate limit", value, &c->task.rate) ? 0 : ARGS_BAD;
+    c->base = value;
+    c->keep = true; /* images between would show what base does not show any more */
+    return 0;
 }
 
 static int parse(struct commit *c, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, c->task.tool, argc, argv) < 0)
+    const struct arg_place places[] = {IMAGE_PLACES(&c->image),
+                                       {'t', &c->image.cache, NULL},
+                                       {'d', NULL, &c->keep},
+                                       {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, c};
+    int id = image_read(c->task.tool, &line, &c->image);
+    if (id == ARGS_END && !cache_told(c->task.tool, "cache", c->image.cache))
         return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(c, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 1) {
-        tool_misuse(c->task.tool, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    c->image.text = words[0];
-    if (!c->image.cache || cache_known(c->image.cache))
-        return ARGS_END;
-    tool_error(c->task.tool, "Invalid cache option: %s", c->image.cache);
-    return ARGS_BAD;
+    return id;
 }
 
 static int run(struct tool *t, int argc, char **argv)

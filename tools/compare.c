@@ -9,7 +9,7 @@
 #include "tools/image.h"
 #include "tools/progress.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
+enum { ARG_IMAGE_OPTS = ARG_LONG };
 enum { EXIT_DIFFER = 1, EXIT_OPEN = 2, EXIT_STATUS = 3, EXIT_READ = 4 };
 
 #define PIECE_BYTES (1 * MiB)
@@ -23,7 +23,7 @@ static const struct arg_desc options[] = {
     {'s', "strict", NULL, "size and allocation must be the same, too", 0, false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "the images are driver=...,key=value or json:{...}", 0,
      false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_SECRET,
     ARG_PROGRESS,
     ARG_QUIET,
     ARG_FORCE_SHARE,
@@ -255,52 +255,33 @@ static int co_run(void *arg)
 /* --- what is told -------------------------------------------------------------------------------
  */
 
-static int option(struct compare *c, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    switch (id) {
-    case 'f':
-        c->image[0].format = value;
-        return 0;
-    case 'F':
-        c->image[1].format = value;
-        return 0;
-    case 'T':
-        c->image[0].cache = c->image[1].cache = value;
-        if (cache_known(value))
-            return 0;
-        tool_error(c->tool, "Invalid source cache option: %s", value);
-        return ARGS_BAD;
-    case 's':
-        c->strict = true;
-        return 0;
-    case ARG_IMAGE_OPTS:
+    struct compare *c = verb;
+    if (id == ARG_IMAGE_OPTS) {
         c->image[0].image_opts = c->image[1].image_opts = true;
         return 0;
-    default:
-        return tool_add_object(c->tool, value) ? 0 : ARGS_BAD;
     }
+    c->image[0].cache = c->image[1].cache = value;
+    return cache_told(c->tool, "source cache", value) ? 0 : ARGS_BAD;
 }
 
 static int parse(struct compare *c, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, c->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(c, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 2) {
+    const struct arg_place places[] = {{'f', &c->image[0].format, NULL},
+                                       {'F', &c->image[1].format, NULL},
+                                       {'s', NULL, &c->strict},
+                                       {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, c};
+    int id = args_read(c->tool, &line);
+    if (id != ARGS_END)
+        return id;
+    if (line.argc != 2) {
         tool_misuse(c->tool, "Expecting two image file names");
         return ARGS_BAD;
     }
-    c->image[0].text = words[0];
-    c->image[1].text = words[1];
+    c->image[0].text = line.argv[0];
+    c->image[1].text = line.argv[1];
     return ARGS_END;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* convert.c - convert: what is told, and how it is run: signals, progress, the last word. */
+/* convert.c - convert: what is told, and how it is run. */
 #include <signal.h>
-#include <unistd.h>
 
 #include "tools/convert.h"
 
@@ -11,8 +10,9 @@ enum {
     ARG_TARGET_IS_ZERO,
     ARG_IMAGE_OPTS,
     ARG_TARGET_IMAGE_OPTS,
-    ARG_OBJECT,
-    ARG_DROP_BEHIND
+    ARG_DROP_BEHIND,
+    ARG_BITMAPS,
+    ARG_SKIP_BROKEN
 };
 
 static const struct arg_desc options[] = {
@@ -31,6 +31,8 @@ static const struct arg_desc options[] = {
      false},
     {'n', "no-create", NULL, "write into TARGET, which is there already", 0, false},
     {ARG_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: TARGET reads zero everywhere", 0, false},
+    {ARG_BITMAPS, "bitmaps", NULL, "copy the source's persistent bitmaps too", 0, false},
+    {ARG_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "but those that cannot be used", 0, false},
     {ARG_FORCE, "force", NULL, "replace TARGET if it exists", FACE_LAMINA, false},
     {ARG_SYNC, "sync", NULL, "do not return before TARGET is durable", FACE_LAMINA, false},
     {'t', "target-cache", "MODE",
@@ -47,7 +49,7 @@ static const struct arg_desc options[] = {
     {ARG_IMAGE_OPTS, "image-opts", NULL, "sources are driver=...,key=value or json:{...}", 0,
      false},
     {ARG_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "the same for TARGET; needs -n", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_SECRET,
     ARG_PROGRESS,
     ARG_QUIET,
     ARG_FORCE_SHARE,
@@ -56,53 +58,16 @@ static const struct arg_desc options[] = {
 /* --- running ------------------------------------------------------------------------------------
  */
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, 0};
-
-/* Lives beside the job: SIGUSR1 asks how far it is, the others end it. */
-static void co_signals(void *arg)
+static int co_body(struct task *t)
 {
-    struct convert *c = arg;
-    for (;;) {
-        int s = co_host_signal(c->make.tool->host, signals);
-        if (s < 0)
-            break;
-        if (s == SIGUSR1) {
-            progress_line(&c->job);
-            continue;
-        }
-        c->signal = s;
-        job_cancel(&c->job);
-    }
-    c->listening = false;
-    co_queue_wake_all(&c->deaf);
-}
-
-static void on_event(struct job *j)
-{
-    struct convert *c = j->arg;
-    progress_update(&c->progress, j);
-}
-
-static int co_run(void *arg)
-{
-    struct convert *c = arg;
-    job_init(&c->job, "convert", co_convert_copy, c);
-    c->job.on_event = on_event;
-    c->job.bytes_per_second = c->rate;
-    c->listening = co_start(co_signals, c) == 0;
+    struct convert *c = container_of(t, struct convert, task);
     int rc = co_convert_open(c);
-    if (rc == 0 && c->signal == 0) {
-        c->job.total = c->size;
-        rc = co_job_run(&c->job);
-        progress_end(&c->progress, &c->job, rc == 0);
-    }
-    if (rc == 0 && c->signal)
-        rc = err_set(&c->error, -ECANCELED, "interrupted");
-    rc = co_convert_close(c, rc);
-    host_signal_cancel(c->make.tool->host);
-    while (c->listening)
-        co_queue_wait(&c->deaf);
-    return rc;
+    t->job.total = c->size;
+    if (rc == 0)
+        rc = co_convert_copy(c);
+    if (rc == 0 && t->signal)
+        rc = err_set(&t->error, -ECANCELED, "interrupted");
+    return co_convert_close(c, rc);
 }
 
 /* --- what is told ------------------------------------------------------------------------------
@@ -150,38 +115,29 @@ static int drop_told(struct convert *c, const char *value)
     return ARGS_BAD;
 }
 
-static int option_word(struct convert *c, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
+    struct convert *c = verb;
     struct tool *t = c->make.tool;
     switch (id) {
     case 'o':
-        if (strcmp(value, "help") == 0 || strcmp(value, "?") == 0)
-            c->help = true;
-        else if (make_add_options(t, c->make.options, value) < 0)
-            return ARGS_BAD;
-        return 0;
+        return make_options_told(t, c->make.options, value, &c->help);
     case 'S':
         return sparse_told(c, value);
     case 'm':
         return flight_told(c, value);
     case 'r':
-        return size_told(t, "rate limit", value, &c->rate) ? 0 : ARGS_BAD;
+        return size_told(t, "rate limit", value, &c->task.rate) ? 0 : ARGS_BAD;
     case ARG_DROP_BEHIND:
         return drop_told(c, value);
-    case ARG_OBJECT:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
     default:
         return 0; /* -W: said of every run */
     }
 }
 
-static int option(struct convert *c, int id, const char *value)
+static int parse(struct convert *c, int argc, char **argv)
 {
-    const struct {
-        int id;
-        const char **text;
-        bool *flag;
-    } plain[] = {
+    const struct arg_place places[] = {
         {'f', &c->format, NULL},
         {'O', &c->target_format, NULL},
         {'c', NULL, &c->compress},
@@ -195,39 +151,20 @@ static int option(struct convert *c, int id, const char *value)
         {'C', NULL, &c->offload},
         {ARG_TARGET_IS_ZERO, NULL, &c->target_is_zero},
         {ARG_FORCE, NULL, &c->make.force},
+        {ARG_BITMAPS, NULL, &c->with_bitmaps},
+        {ARG_SKIP_BROKEN, NULL, &c->skip_broken},
         {ARG_SYNC, NULL, &c->sync},
         {ARG_IMAGE_OPTS, NULL, &c->image_opts},
         {ARG_TARGET_IMAGE_OPTS, NULL, &c->target_image_opts},
+        {0, NULL, NULL},
     };
-    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
-        if (plain[i].id != id)
-            continue;
-        if (plain[i].text)
-            *plain[i].text = value;
-        else
-            *plain[i].flag = true;
-        return 0;
-    }
-    return option_word(c, id, value);
-}
-
-static int parse(struct convert *c, int argc, char **argv)
-{
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, c->make.tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(c, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    c->names = words;
-    c->count = left > 1 ? (size_t)left - 1 : 0;
-    c->make.name = left > 0 ? words[left - 1] : NULL;
+    struct command_line line = {argc, argv, places, option, c};
+    int id = args_read(c->make.tool, &line);
+    if (id != ARGS_END)
+        return id;
+    c->names = line.argv;
+    c->count = line.argc > 1 ? (size_t)line.argc - 1 : 0;
+    c->make.name = line.argc > 0 ? line.argv[line.argc - 1] : NULL;
     return ARGS_END;
 }
 
@@ -261,6 +198,8 @@ static const char *contradiction(const struct convert *c)
         {c->snapshot && strncmp(c->snapshot, "snapshot.", 9) == 0 &&
              strncmp(c->snapshot + 9, "id=", 3) != 0 && strncmp(c->snapshot + 9, "name=", 5) != 0,
          "-l takes snapshot.id=ID, snapshot.name=NAME, or a name or id"},
+        {c->skip_broken && !c->with_bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
+        {c->with_bitmaps && c->count > 1, "Copying bitmaps only possible with single source"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
@@ -298,31 +237,13 @@ static int target_format(struct convert *c)
     return 0;
 }
 
-static void backing_told(struct convert *c)
-{
-    const char *file = json_string_value(json_object_get(c->make.options, "backing_file"));
-    const char *fmt = json_string_value(json_object_get(c->make.options, "backing_fmt"));
-    if (!c->backing)
-        c->backing = file;
-    if (!c->backing_format)
-        c->backing_format = fmt;
-    if (c->backing && !c->backing[0])
-        c->backing = NULL;
-}
-
 /* Everything that can be known before a file is opened; 0, or 1 after a message. */
 static int check(struct convert *c)
 {
     struct tool *t = c->make.tool;
-    if (c->cache && !cache_known(c->cache)) {
-        tool_error(t, "Invalid cache option: %s", c->cache);
+    if (!cache_told(t, "cache", c->cache) || !cache_told(t, "source cache", c->source_cache))
         return 1;
-    }
-    if (c->source_cache && !cache_known(c->source_cache)) {
-        tool_error(t, "Invalid source cache option: %s", c->source_cache);
-        return 1;
-    }
-    backing_told(c);
+    make_backing_told(c->make.options, &c->backing, &c->backing_format);
     const char *sentence = contradiction(c);
     if (sentence) {
         tool_error(t, "%s", sentence);
@@ -330,8 +251,8 @@ static int check(struct convert *c)
     }
     uint64_t size;
     bool given;
-    if (make_take_size(&c->make, &size, &given, &c->error) < 0)
-        return tool_failed(t, &c->error);
+    if (make_take_size(&c->make, &size, &given, &c->task.error) < 0)
+        return tool_failed(t, &c->task.error);
     c->make.cache = c->cache ? c->cache : c->sync ? "writeback" : "unsafe";
     if (!c->cache)
         c->cache = c->make.cache;
@@ -356,25 +277,15 @@ static int convert(struct convert *c)
     }
     if (check(c))
         return 1;
-    progress_init(&c->progress, t);
-    tool_block_signals(signals);
     signal(SIGPIPE, SIG_IGN); /* who reads the progress may go away, */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like another */
-    int rc = tool_run(t, 0, co_run, c);
-    if (c->signal) { /* everything is tidied up: now end as the caller meant it */
-        sigset_t set;
-        sigemptyset(&set);
-        sigaddset(&set, c->signal);
-        signal(c->signal, SIG_DFL);
-        raise(c->signal);
-        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    }
-    return rc < 0 ? tool_failed(t, &c->error) : 0;
+    return task_run(&c->task, 0);
 }
 
 static int run(struct tool *t, int argc, char **argv)
 {
-    struct convert c = {.make = {.tool = t, .options = json_object(), .fresh = true},
+    struct convert c = {.task = {.tool = t, .kind = "convert", .co_body = co_body},
+                        .make = {.tool = t, .options = json_object(), .fresh = true},
                         .sparse = 4 * KiB,
                         .in_flight = 8};
     int id = parse(&c, argc, argv);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.h - the parts of convert: what is told (convert.c), opening and making (convert_open.c),
- * the walk and the copying (convert_copy.c). */
+ * the walk and the copying (convert_copy.c), bitmaps (convert_bitmaps.c). */
 #ifndef TOOLS_CONVERT_H
 #define TOOLS_CONVERT_H
 
 #include "tools/make.h"
-#include "tools/progress.h"
+#include "tools/task.h"
 
 struct convert_source {
     struct blk_device *dev;
@@ -20,10 +20,8 @@ struct convert_drop {
 };
 
 struct convert {
+    struct task task;
     struct make make; /* the target */
-    struct job job;
-    struct progress progress;
-    struct blk_error error;
 
     /* told */
     char **names;
@@ -33,30 +31,34 @@ struct convert {
     bool image_opts, target_image_opts;
     bool compress, into, target_is_zero, sync, offload, help;
     bool sparse_told;
+    bool with_bitmaps, skip_broken;
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
-    uint64_t rate;
     struct convert_drop drop;
     unsigned in_flight;
 
     /* open */
     struct convert_source *sources;
     struct blk_device *target;
+    struct blk_device *bitmap_source; /* with_bitmaps: the image itself, also with -l */
+    struct blk_bitmap *bitmaps;
+    size_t bitmap_count;
     uint64_t size;          /* of the sources together */
     bool target_reads_zero; /* what is not written reads zero */
     bool read_always;       /* bytes come up: -S, -c, direct I/O, or the target takes no copies */
     uint64_t unit;          /* of the target's space: pieces begin and end there */
-    int signal;             /* that ended us; 0: none */
-    bool listening;         /* the signals' coroutine runs */
-    struct co_queue deaf;   /* its end */
 };
 
 must_use int co_convert_open(struct convert *c);
-/* The job's body: copies everything. */
-int co_convert_copy(struct job *j, struct blk_error *e);
+/* Copies everything. */
+int co_convert_copy(struct convert *c);
 /* Counts @bytes that were given out to be copied; true: time to drop what lies behind. */
 bool convert_drop_due(struct convert *c, uint64_t bytes);
 /* The copy has come to @offset. */
 void co_convert_drop(struct convert *c, uint64_t offset);
+/* --bitmaps: before the target is made; once it is open; once it holds the data. */
+must_use int co_convert_check_bitmaps(struct convert *c);
+must_use int co_convert_check_target(struct convert *c);
+must_use int co_convert_copy_bitmaps(struct convert *c);
 /* Closes all; with @rc 0 the target takes its name. The first error. */
 int co_convert_close(struct convert *c, int rc);
 

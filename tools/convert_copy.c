@@ -9,31 +9,26 @@
  * written.
  *
  * Memory is bounded by pieces in flight times their size, whatever the image's size. */
+#include "block/pieces.h"
 #include "tools/convert.h"
 
 #define PIECE_BYTES (2 * MiB)
 #define PROBE_BYTES 64
 #define PROBE_UNIT  (64 * KiB) /* zeroes are looked for in units of at least this */
 #define ZERO_STEP   (1 * GiB)  /* of one write_zeroes */
-#define MAX_FLIGHT  32
 #define MEMORY_PIECE \
     (512 * KiB) /* where all bytes come up: a few of these stay in the CPU's cache */
 
-struct piece {
-    struct convert *c;
-    uint64_t offset, bytes;
-    bool zero, busy;
-};
-
 struct copy {
     struct convert *c;
-    struct co_group group;
-    struct piece pieces[MAX_FLIGHT + 1]; /* one more than run: it is filled before it may start */
-    uint64_t run_offset, run_bytes;      /* data seen and not yet given to a piece */
+    struct pieces pieces;
+    uint64_t run_offset, run_bytes; /* data seen and not yet given to a piece */
     uint64_t piece_bytes;
     struct co_group drops; /* one at a time, beside the pieces */
     uint64_t drop_at;
 };
+
+enum kind { KIND_DATA, KIND_ZERO, KIND_BELOW /* the target's backing image shows the same */ };
 
 /* --- reading the sources -------------------------------------------------------------------------
  */
@@ -80,15 +75,15 @@ static int co_read(struct convert *c, uint64_t offset, uint8_t *to, uint64_t byt
 
 static int read_failed(struct convert *c, int rc, uint64_t offset)
 {
-    if (c->error.rc == 0)
-        err_errno(&c->error, rc, "error while reading at byte %" PRIu64, offset);
+    if (c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while reading at byte %" PRIu64, offset);
     return rc;
 }
 
 static int write_failed(struct convert *c, int rc, uint64_t offset)
 {
-    if (c->error.rc == 0)
-        err_errno(&c->error, rc, "error while writing at byte %" PRIu64, offset);
+    if (c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while writing at byte %" PRIu64, offset);
     return rc;
 }
 
@@ -141,7 +136,7 @@ static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
 {
     uint8_t *buf = buf_get(bytes);
     if (!buf)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     int rc = co_read(c, offset, buf, bytes);
     if (rc < 0)
         read_failed(c, rc, offset);
@@ -221,21 +216,14 @@ static bool has_place(const struct convert *c, uint64_t offset)
     return within(s, offset, 1) && blk_resolve(s->dev, offset - s->start, 1, false, &p);
 }
 
-static int co_piece(void *arg)
+static int co_piece(struct piece *p)
 {
-    struct piece *p = arg;
-    struct convert *c = p->c;
-    int rc;
-    if (p->zero)
-        rc = co_zero(c, p->offset, p->bytes);
-    else if (c->read_always || !has_place(c, p->offset))
-        rc = co_through_memory(c, p->offset, p->bytes);
-    else
-        rc = co_probe_and_copy(c, p->offset, p->bytes);
-    if (rc == 0)
-        rc = co_job_step(&c->job, p->bytes);
-    p->busy = false;
-    return rc;
+    struct convert *c = p->all->arg;
+    if (p->kind == KIND_ZERO)
+        return co_zero(c, p->offset, p->bytes);
+    if (c->read_always || !has_place(c, p->offset))
+        return co_through_memory(c, p->offset, p->bytes);
+    return co_probe_and_copy(c, p->offset, p->bytes);
 }
 
 static int co_drop(void *arg)
@@ -245,15 +233,10 @@ static int co_drop(void *arg)
     return 0;
 }
 
-static void start(struct copy *k, uint64_t offset, uint64_t bytes, bool zero)
+static void start(struct copy *k, uint64_t offset, uint64_t bytes, enum kind kind)
 {
-    struct piece *p = k->pieces;
-    while (p->busy) /* at most group.limit of them are */
-        p++;
-    assert(p < k->pieces + ARRAY_LEN(k->pieces));
-    *p = (struct piece){.c = k->c, .offset = offset, .bytes = bytes, .zero = zero, .busy = true};
-    co_group_start(&k->group, co_piece, p);
-    if (!zero && convert_drop_due(k->c, bytes)) {
+    pieces_give(&k->pieces, offset, bytes, kind);
+    if (kind == KIND_DATA && convert_drop_due(k->c, bytes)) {
         co_group_wait(&k->drops); /* a disk that is slower than we are holds us back here */
         k->drop_at = offset;
         co_group_start(&k->drops, co_drop, k);
@@ -262,8 +245,6 @@ static void start(struct copy *k, uint64_t offset, uint64_t bytes, bool zero)
 
 /* --- the walk
  * -------------------------------------------------------------------------------------- */
-
-enum kind { KIND_DATA, KIND_ZERO, KIND_BELOW /* the target's backing image shows the same */ };
 
 static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64_t *bytes)
 {
@@ -280,7 +261,7 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     struct blk_device *base = c->backing ? blk_child(s->dev, "backing") : NULL;
     int rc = co_blk_map_chain(s->dev, base, offset - s->start, left, &ext, &depth);
     if (rc < 0) {
-        err_errno(&c->error, rc, "error while reading block status at byte %" PRIu64, offset);
+        err_errno(&c->task.error, rc, "error while reading block status at byte %" PRIu64, offset);
         return rc;
     }
     *bytes = ext.bytes;
@@ -291,18 +272,10 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     return 0;
 }
 
-/* Counts bytes that cost nothing: they do not use up a speed limit. */
-static void pass(struct convert *c, uint64_t bytes)
-{
-    c->job.done += bytes;
-    if (c->job.on_event)
-        c->job.on_event(&c->job);
-}
-
 static void give_run(struct copy *k)
 {
     if (k->run_bytes)
-        start(k, k->run_offset, k->run_bytes, false);
+        start(k, k->run_offset, k->run_bytes, KIND_DATA);
     k->run_bytes = 0;
 }
 
@@ -311,7 +284,7 @@ static void add_data(struct copy *k, uint64_t offset, uint64_t bytes)
 {
     if (k->run_bytes && k->run_offset + k->run_bytes != offset)
         give_run(k);
-    while (bytes > 0 && !co_group_failed(&k->group)) {
+    while (bytes > 0 && !pieces_stopped(&k->pieces)) {
         if (k->run_bytes == 0)
             k->run_offset = offset;
         uint64_t room = k->piece_bytes - offset % k->piece_bytes;
@@ -329,9 +302,9 @@ static void add_zero(struct copy *k, uint64_t offset, uint64_t bytes, enum kind 
     struct convert *c = k->c;
     if (kind == KIND_ZERO && !c->target_reads_zero) {
         give_run(k);
-        start(k, offset, bytes, true);
+        start(k, offset, bytes, KIND_ZERO);
     } else {
-        pass(c, bytes);
+        pieces_pass(&k->pieces, bytes);
     }
 }
 
@@ -339,12 +312,10 @@ static void add_zero(struct copy *k, uint64_t offset, uint64_t bytes, enum kind 
 static int co_walk(struct copy *k)
 {
     struct convert *c = k->c;
-    for (uint64_t at = 0; at < c->size && !co_group_failed(&k->group);) {
+    for (uint64_t at = 0; at < c->size && !pieces_stopped(&k->pieces);) {
         enum kind kind;
         uint64_t bytes;
         TRY(co_status(c, at, &kind, &bytes));
-        if (c->job.cancel_asked)
-            return -ECANCELED;
         uint64_t end = at + bytes;
         if (kind != KIND_DATA && end < c->size)
             end = align_down(end, c->unit);
@@ -360,25 +331,24 @@ static int co_walk(struct copy *k)
     return 0;
 }
 
-int co_convert_copy(struct job *j, struct blk_error *e)
+int co_convert_copy(struct convert *c)
 {
-    struct convert *c = j->arg;
     struct copy *k = mem_zalloc(sizeof(*k));
     if (!k)
-        return err_set(e, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     k->c = c;
     k->piece_bytes = MAX(c->read_always ? MEMORY_PIECE : PIECE_BYTES, c->unit);
-    co_group_init(&k->group, MIN(c->in_flight, MAX_FLIGHT));
+    k->pieces =
+        (struct pieces){.co_work = co_piece, .arg = c, .job = &c->task.job, .limit = c->in_flight};
+    pieces_init(&k->pieces);
     co_group_init(&k->drops, 1);
     int rc = co_walk(k);
-    int done = co_group_wait(&k->group);
+    int done = pieces_wait(&k->pieces);
     co_group_wait(&k->drops);
     mem_free(k);
     if (rc == 0)
         rc = done;
-    if (rc < 0 && c->error.rc == 0)
-        err_errno(&c->error, rc, "error while converting");
-    if (rc < 0 && e)
-        *e = c->error;
+    if (rc < 0 && c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "error while converting");
     return rc;
 }

@@ -14,7 +14,7 @@ static char *co_snapshot_name(struct convert *c, struct blk_device *dev)
     size_t count;
     if (strncmp(c->snapshot, "snapshot.", 9) == 0)
         return mem_printf("@%s", c->snapshot + 9);
-    if (co_blk_snapshot_list(dev, &list, &count, &c->error) < 0)
+    if (co_blk_snapshot_list(dev, &list, &count, &c->task.error) < 0)
         return NULL;
     bool id = blk_snapshot_by_id(list, count, c->snapshot);
     blk_snapshots_drop(list, count);
@@ -26,14 +26,14 @@ static int co_take_snapshot(struct convert *c, struct blk_device **dev)
 {
     struct blk_device *inner;
     auto_free char *name = co_snapshot_name(c, *dev);
-    int rc = c->error.rc;
+    int rc = c->task.error.rc;
     if (!name)
-        rc = rc < 0 ? rc : err_set(&c->error, -ENOMEM, "out of memory");
+        rc = rc < 0 ? rc : err_set(&c->task.error, -ENOMEM, "out of memory");
     else
-        rc = co_blk_inner_open(*dev, name, &inner, &c->error);
+        rc = co_blk_inner_open(*dev, name, &inner, &c->task.error);
     if (rc < 0) {
         if (c->make.tool->face != FACE_LAMINA)
-            err_set(&c->error, rc, "Failed to load snapshot: %s",
+            err_set(&c->task.error, rc, "Failed to load snapshot: %s",
                     rc == -ENOTSUP ? "Device does not support snapshots" : "Can't find snapshot");
         return rc;
     }
@@ -47,7 +47,7 @@ static int co_open_sources(struct convert *c)
     struct tool *t = c->make.tool;
     c->sources = mem_array(c->count, sizeof(*c->sources));
     if (!c->sources)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     for (size_t i = 0; i < c->count; i++) {
         struct convert_source *s = &c->sources[i];
         struct image image = {.text = c->names[i],
@@ -55,7 +55,9 @@ static int co_open_sources(struct convert *c)
                               .image_opts = c->image_opts,
                               .cache = c->source_cache,
                               .trust = TRUST_READ};
-        TRY(co_image_open(t, &image, &s->dev, &c->error));
+        TRY(co_image_open(t, &image, &s->dev, &c->task.error));
+        if (c->with_bitmaps)
+            c->bitmap_source = blk_ref(s->dev);
         if (c->snapshot)
             TRY(co_take_snapshot(c, &s->dev));
         s->start = c->size;
@@ -63,7 +65,7 @@ static int co_open_sources(struct convert *c)
         bool odd = t->face != FACE_LAMINA || i + 1 < c->count;
         uint64_t size = odd ? align_up(s->dev->size, SECTOR) : s->dev->size;
         if (!add_u64(c->size, size, &c->size) || c->size > INT64_MAX)
-            return err_set(&c->error, -EFBIG, "the sources together are too large");
+            return err_set(&c->task.error, -EFBIG, "the sources together are too large");
     }
     return 0;
 }
@@ -77,21 +79,22 @@ static int co_look_at_backing(struct convert *c)
     auto_free char *path = mem_printf("%.*s%s", beside ? (int)(slash - c->make.name + 1) : 0,
                                       c->make.name, c->backing);
     if (!path)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     struct image i = {.text = path, .format = c->backing_format, .trust = TRUST_READ};
-    TRY(co_image_open(c->make.tool, &i, &dev, &c->error));
+    TRY(co_image_open(c->make.tool, &i, &dev, &c->task.error));
     const char *format = dev->driver->name;
-    TRY(co_image_close(dev, 0, &c->error));
+    TRY(co_image_close(dev, 0, &c->task.error));
     if (json_object_set_new(c->make.options, "backing_file", json_string(c->backing)) < 0 ||
         json_object_set_new(c->make.options, "backing_fmt", json_string(format)) < 0)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     return 0;
 }
 
 static int face_prefix(struct convert *c, int rc)
 {
     if (rc < 0 && c->make.tool->face != FACE_LAMINA)
-        err_prefix(&c->error, "%s: error while converting %s", c->make.name, c->make.driver->name);
+        err_prefix(&c->task.error, "%s: error while converting %s", c->make.name,
+                   c->make.driver->name);
     return rc;
 }
 
@@ -100,14 +103,14 @@ static int co_make_target(struct convert *c)
     struct make *m = &c->make;
     if (c->backing)
         TRY(co_look_at_backing(c));
-    int rc = make_check_options(m, &c->error);
+    int rc = make_check_options(m, &c->task.error);
     if (rc < 0)
         return rc == -ENOTSUP ? face_prefix(c, rc) : rc;
     m->size = m->driver->extensions && strcmp(m->driver->name, "raw") != 0
                   ? align_up(c->size, SECTOR)
                   : c->size;
-    TRY(face_prefix(c, co_make(m, &c->error)));
-    return co_make_open(m, 0, &c->target, &c->error);
+    TRY(face_prefix(c, co_make(m, &c->task.error)));
+    return co_make_open(m, 0, &c->target, &c->task.error);
 }
 
 static int co_open_target(struct convert *c)
@@ -118,11 +121,11 @@ static int co_open_target(struct convert *c)
                       .cache = c->cache,
                       .flags = BLK_OPEN_WRITE,
                       .trust = TRUST_WRITE};
-    TRY(co_image_open(c->make.tool, &i, &c->target, &c->error));
+    TRY(co_image_open(c->make.tool, &i, &c->target, &c->task.error));
     if (c->target->size < c->size)
-        return err_set(&c->error, -ENOSPC, "output file is smaller than input file");
+        return err_set(&c->task.error, -ENOSPC, "output file is smaller than input file");
     if (c->compress && !c->target->driver->compresses)
-        return err_set(&c->error, -ENOTSUP, "Compression not supported for this file format");
+        return err_set(&c->task.error, -ENOTSUP, "Compression not supported for this file format");
     return 0;
 }
 
@@ -134,7 +137,11 @@ static bool direct(const struct blk_device *dev)
 int co_convert_open(struct convert *c)
 {
     TRY(co_open_sources(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_bitmaps(c));
     TRY(c->into ? co_open_target(c) : co_make_target(c));
+    if (c->with_bitmaps)
+        TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
@@ -159,17 +166,19 @@ static int co_sync_name(struct convert *c)
         return 0;
     auto_free char *copy = mem_strdup(c->make.path);
     if (!copy)
-        return err_set(&c->error, -ENOMEM, "out of memory");
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
     int rc = co_host_sync_dir(c->make.tool->host, dirname(copy));
-    return rc < 0 ? err_errno(&c->error, rc, "the directory of %s", c->make.name) : 0;
+    return rc < 0 ? err_errno(&c->task.error, rc, "the directory of %s", c->make.name) : 0;
 }
 
 int co_convert_close(struct convert *c, int rc)
 {
-    struct blk_error *e = &c->error;
+    struct blk_error *e = &c->task.error;
     bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
     if (rc == 0 && c->make.fresh && !c->into)
         rc = co_blk_complete(c->target, e);
+    if (rc == 0 && c->with_bitmaps)
+        rc = co_convert_copy_bitmaps(c);
     if (rc == 0 && durable) {
         rc = co_blk_flush(c->target);
         if (rc < 0)
@@ -178,6 +187,8 @@ int co_convert_close(struct convert *c, int rc)
     rc = co_image_close(take(c->target), rc, e);
     if (!c->into)
         rc = co_make_end(&c->make, rc, e);
+    blk_bitmaps_drop(take(c->bitmaps), c->bitmap_count);
+    rc = co_image_close(take(c->bitmap_source), rc, e);
     for (size_t i = 0; c->sources && i < c->count; i++)
         rc = co_image_close(c->sources[i].dev, rc, e);
     mem_free(take(c->sources));

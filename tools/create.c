@@ -3,7 +3,7 @@
 #include "tools/make.h"
 #include "tools/output.h"
 
-enum { ARG_FORCE = ARG_LONG, ARG_OBJECT };
+enum { ARG_FORCE = ARG_LONG };
 
 static const struct arg_desc options[] = {
     {'f', "format", "FORMAT", "the new image's format (else what FILE's ending says, or raw)", 0,
@@ -14,7 +14,7 @@ static const struct arg_desc options[] = {
      false},
     {'o', NULL, "KEY=VALUE,...", "options of the format; -o help lists them", 0, false},
     {ARG_FORCE, "force", NULL, "replace FILE if it exists", FACE_LAMINA, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_SECRET,
     ARG_QUIET,
     ARG_END};
 
@@ -89,35 +89,10 @@ static int co_run(void *arg)
 /* --- what is told -------------------------------------------------------------------------------
  */
 
-static int option(struct create *c, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = c->make.tool;
-    switch (id) {
-    case 'f':
-        c->format = value;
-        break;
-    case 'b':
-        c->backing = value;
-        break;
-    case 'F':
-        c->backing_format = value;
-        break;
-    case 'u':
-        c->unsafe = true;
-        break;
-    case 'o':
-        if (strcmp(value, "help") == 0 || strcmp(value, "?") == 0)
-            c->help = true;
-        else
-            return make_add_options(t, c->make.options, value) < 0 ? ARGS_BAD : 0;
-        break;
-    case ARG_FORCE:
-        c->make.force = true;
-        break;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
-    return 0;
+    struct create *c = verb;
+    return make_options_told(c->make.tool, c->make.options, value, &c->help);
 }
 
 static int operands(struct create *c, int count, char **words)
@@ -137,19 +112,12 @@ static int operands(struct create *c, int count, char **words)
 
 static int parse(struct create *c, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, c->make.tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(c, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0)
-        return rc;
-    return id == ARGS_END ? operands(c, left, words) : id;
+    const struct arg_place places[] = {{'f', &c->format, NULL},           {'b', &c->backing, NULL},
+                                       {'F', &c->backing_format, NULL},   {'u', NULL, &c->unsafe},
+                                       {ARG_FORCE, NULL, &c->make.force}, {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, c};
+    int id = args_read(c->make.tool, &line);
+    return id == ARGS_END ? operands(c, line.argc, line.argv) : id;
 }
 
 static const struct blk_driver *format(const struct create *c)
@@ -168,19 +136,6 @@ static const struct blk_driver *format(const struct create *c)
         return NULL;
     }
     return d;
-}
-
-/* -o backing_file=... says the same as -b. */
-static void backing_told(struct create *c)
-{
-    const char *file = json_string_value(json_object_get(c->make.options, "backing_file"));
-    const char *fmt = json_string_value(json_object_get(c->make.options, "backing_fmt"));
-    if (!c->backing)
-        c->backing = file;
-    if (!c->backing_format)
-        c->backing_format = fmt;
-    if (c->backing && !c->backing[0])
-        c->backing = NULL;
 }
 
 /* 0, or the exit status after a message. */
@@ -218,7 +173,7 @@ static int create(struct create *c)
     }
     if (sizes(c))
         return 1;
-    backing_told(c);
+    make_backing_told(c->make.options, &c->backing, &c->backing_format);
     if (c->backing_format && !format_find(t, c->backing_format, ""))
         return 1;
     if (c->backing_format && !c->backing)

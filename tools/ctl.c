@@ -12,8 +12,8 @@ static const struct arg_desc options[] = {
 
 static const struct question {
     const char *verb;
-    const char *argument; /* its key in the request; NULL: takes none */
-    const char *help;
+    const char *arguments[2]; /* their keys in the request, in the order of the command line */
+    const char *misuse;       /* what is said when there are more or fewer */
     void (*print)(const json_t *result); /* NULL: nothing to tell */
 } questions[];
 
@@ -80,12 +80,28 @@ static void print_jobs(const json_t *result)
         print_job(job);
 }
 
+static void print_verbs(const json_t *result)
+{
+    const json_t *verb;
+    size_t i;
+
+    json_array_foreach (result, i, verb)
+        printf("%-12s %s\n", text_of(verb, "do"), text_of(verb, "help"));
+}
+
+#define NOTHING "takes nothing more"
+#define JOB     "wants the job's id"
+
 static const struct question questions[] = {
-    {"list", NULL, "the exports, their clients and counts", print_exports},
-    {"jobs", NULL, "all jobs", print_jobs},
-    {"show", "id", "one job", print_job},
-    {"cancel", "id", "end a job", NULL},
-    {"shutdown", NULL, "stop serving: answer what is in flight, flush, close", NULL},
+    {"list", {NULL}, NOTHING, print_exports},
+    {"help", {NULL}, NOTHING, print_verbs},
+    {"jobs", {NULL}, NOTHING, print_jobs},
+    {"show", {"id"}, JOB, print_job},
+    {"pause", {"id"}, JOB, NULL},
+    {"resume", {"id"}, JOB, NULL},
+    {"cancel", {"id"}, JOB, NULL},
+    {"speed", {"id", "bytes_per_second"}, "wants the job's id and bytes per second", NULL},
+    {"shutdown", {NULL}, NOTHING, NULL},
 };
 
 static const struct question *find(const char *verb)
@@ -106,29 +122,49 @@ static void print_result(struct tool *t, const struct question *q, const json_t 
     }
 }
 
+/* The request that the words after the socket make; NULL after a message. */
+static json_t *request(struct tool *t, const struct question *q, int count, char **words)
+{
+    json_t *o = json_pack("{s:s}", "do", q->verb);
+    int n = 0;
+
+    for (; n < (int)ARRAY_LEN(q->arguments) && q->arguments[n]; n++)
+        if (n < count)
+            json_object_set_new(o, q->arguments[n], json_string(words[n]));
+    if (o && n == count && json_object_size(o) == (size_t)n + 1)
+        return o;
+    json_decref(o);
+    if (n != count)
+        tool_misuse(t, "'%s' %s", q->verb, q->misuse);
+    else
+        tool_error(t, "these words are not UTF-8");
+    return NULL;
+}
+
+static int unknown_question(const struct tool *t, const char *word)
+{
+    const char *names[ARRAY_LEN(questions)], *near;
+
+    for (size_t i = 0; i < ARRAY_LEN(questions); i++)
+        names[i] = questions[i].verb;
+    near = opts_nearest(word, names, ARRAY_LEN(names));
+    return tool_misuse(t, "a server cannot be asked to '%s'%s%s%s", word,
+                       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 static int ask(struct tool *t, int count, char **words)
 {
     const struct question *q = count >= 2 ? find(words[1]) : NULL;
     struct call c = {.tool = t, .path = words[0]};
-    int rc;
 
     if (count < 2)
         return tool_misuse(t, "which socket, and what to ask?");
-    if (!q) {
-        const char *names[ARRAY_LEN(questions)], *near;
-
-        for (size_t i = 0; i < ARRAY_LEN(questions); i++)
-            names[i] = questions[i].verb;
-        near = opts_nearest(words[1], names, ARRAY_LEN(names));
-        return tool_misuse(t, "a server cannot be asked to '%s'%s%s%s", words[1],
-                           near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-    }
-    if (count != (q->argument ? 3 : 2))
-        return tool_misuse(t, q->argument ? "'%s' wants the job's id" : "'%s' takes nothing more",
-                           q->verb);
-    c.request = q->argument ? json_pack("{s:s, s:s}", "do", q->verb, q->argument, words[2])
-                            : json_pack("{s:s}", "do", q->verb);
-    rc = c.request ? tool_run(t, 1, co_call, &c) : -ENOMEM;
+    if (!q)
+        return unknown_question(t, words[1]);
+    c.request = request(t, q, count - 2, words + 2);
+    if (!c.request)
+        return 1;
+    int rc = tool_run(t, 1, co_call, &c);
     json_decref(c.request);
     if (rc == 0)
         print_result(t, q, c.result);
@@ -138,30 +174,31 @@ static int ask(struct tool *t, int count, char **words)
 
 static int ctl_main(struct tool *t, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, count;
+    struct command_line line = {.argc = argc, .argv = argv};
+    int id = args_read(t, &line);
 
-    if (args_init(&a, t, argc, argv) < 0)
-        return 1;
-    while ((id = args_next(&a, &value)) >= 0)
-        ;
-    count = args_operands(&a, &words);
-    args_drop(&a);
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
-    return ask(t, count, words);
+    return ask(t, line.argc, line.argv);
 }
 
 const struct command ctl_command = {
     .name = "ctl",
     .run = ctl_main,
-    .usage = "ctl [--output=json] SOCKET list|jobs|show ID|cancel ID|shutdown",
+    .usage = "ctl [--output=json] SOCKET WHAT [ID [SPEED]]",
     .summary = "Asks or steers a running server over its control socket",
     .faces = FACE_LAMINA,
     .options = options,
-    .notes = "SOCKET is what the server was given as --control. `list` shows its exports and\n"
-             "their clients, `jobs`, `show` and `cancel` the long work that runs inside it,\n"
-             "`shutdown` stops it cleanly.",
+    .notes = "SOCKET is what the server was given as --control. WHAT is one of\n"
+             "  list               the exports, their clients and counts\n"
+             "  jobs               the long work that runs inside the server\n"
+             "  show ID            one job\n"
+             "  pause ID           let it rest\n"
+             "  resume ID          let it go on\n"
+             "  speed ID SPEED     at most so many bytes per second (50M); 0: no limit\n"
+             "  cancel ID          end it; what it has done stays\n"
+             "  shutdown           stop serving: answer what is in flight, flush, close\n"
+             "  help               what this server can be asked\n"
+             "\n"
+             "  lamina ctl /run/vm.ctl speed scrub-1 50M",
 };

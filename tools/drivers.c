@@ -4,12 +4,17 @@
 #include "imgfmt/luks.h"
 #include "imgfmt/qcow2.h"
 #include "imgfmt/raw.h"
+#include "imgfmt/readonly.h"
 #include "imgfmt/vdi.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
     &luks_driver,
+    &qcow1_driver,
+    &bochs_driver,
+    &cloop_driver,
+    &dmg_driver,
     &raw_driver,
     /* not formats */
     &file_driver,

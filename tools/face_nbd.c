@@ -37,45 +37,21 @@ static int parse_number(const char *text, long min, long max, long *out)
 static int fail(const struct tool *t, const char *sentence, const char *word)
 {
     tool_error(t, sentence, word);
-    return 1;
+    return ARGS_BAD;
 }
 
-static int take_word(struct tool *t, struct words *w, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
+    struct words *w = verb;
     long number;
 
-    switch (id) {
-    case 'f':
-        w->plan.format = value;
-        break;
-    case 'k':
-        if (value[0] != '/')
-            return fail(t, "socket path must be absolute", value);
-        w->socket = value;
-        break;
-    case 'p':
-        w->port = value;
-        break;
-    case 'b':
-        w->bind = value;
-        break;
-    case 'r':
-        w->plan.read_only = true;
-        break;
-    case 't':
+    if (id == 't') {
         w->plan.once = false;
-        break;
-    case 'e':
-        if (parse_number(value, 0, INT32_MAX, &number) < 0)
-            return fail(t, "Invalid shared device number '%s'", value);
-        w->plan.max_clients = (unsigned)number;
-        break;
-    case 'x':
-        if (strlen(value) > 4096)
-            return fail(t, "export name '%s' too long", value);
-        w->name = value;
-        break;
+        return 0;
     }
+    if (parse_number(value, 0, INT32_MAX, &number) < 0)
+        return fail(w->plan.tool, "Invalid shared device number '%s'", value);
+    w->plan.max_clients = (unsigned)number;
     return 0;
 }
 
@@ -87,8 +63,12 @@ static int put_together(struct tool *t, struct words *w)
     if (w->plan.count != 1) {
         tool_error(t, "Invalid number of arguments");
         fprintf(stderr, "Try `%s --help' for more information.\n", t->called);
-        return 1;
+        return ARGS_BAD;
     }
+    if (strlen(w->name) > 4096)
+        return fail(t, "export name '%s' too long", w->name);
+    if (w->socket && w->socket[0] != '/')
+        return fail(t, "socket path must be absolute", w->socket);
     if (w->socket) {
         n = snprintf(w->address, sizeof(w->address), "unix:%s", w->socket);
     } else if (parse_number(w->port, 0, 65535, &port) < 0) {
@@ -103,7 +83,27 @@ static int put_together(struct tool *t, struct words *w)
         return fail(t, "the address is too long", w->address);
     w->plan.names = &w->name;
     w->plan.address = w->address;
-    return 0;
+    return ARGS_END;
+}
+
+static int parse(struct words *w, int argc, char **argv)
+{
+    const struct arg_place places[] = {
+        {'f', &w->plan.format, NULL},
+        {'k', &w->socket, NULL},
+        {'p', &w->port, NULL},
+        {'b', &w->bind, NULL},
+        {'x', &w->name, NULL},
+        {'r', NULL, &w->plan.read_only},
+        {0, NULL, NULL},
+    };
+    struct command_line line = {argc, argv, places, option, w};
+    int id = args_read(w->plan.tool, &line);
+    if (id != ARGS_END)
+        return id;
+    w->plan.specs = line.argv;
+    w->plan.count = line.argc;
+    return put_together(w->plan.tool, w);
 }
 
 static int nbd_face_main(struct tool *t, int argc, char **argv)
@@ -114,24 +114,13 @@ static int nbd_face_main(struct tool *t, int argc, char **argv)
         .bind = "0.0.0.0",
         .name = "",
     };
-    struct args a;
-    const char *value;
-    int id, rc = 0;
 
     if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
         puts("qemu-nbd 7.2.0 (lamina)");
         return 0;
     }
-    if (args_init(&a, t, argc, argv) < 0)
-        return 1;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = take_word(t, &w, id, value);
-    if (rc == 0 && id == ARGS_END) {
-        w.plan.count = args_operands(&a, &w.plan.specs);
-        rc = put_together(t, &w);
-    }
-    args_drop(&a);
-    if (rc != 0 || id != ARGS_END)
+    int id = parse(&w, argc, argv);
+    if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
     return serve_run(&w.plan);
 }

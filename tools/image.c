@@ -82,13 +82,27 @@ char *image_beside(const char *image, const char *name)
     return mem_printf("%.*s/%s", (int)(slash - image), image, name);
 }
 
-bool cache_known(const char *name)
+int image_read(struct tool *t, struct command_line *w, struct image *image)
+{
+    int id = args_read(t, w);
+    if (id != ARGS_END)
+        return id;
+    if (w->argc != 1) {
+        tool_misuse(t, "Expecting one image file name");
+        return ARGS_BAD;
+    }
+    image->text = w->argv[0];
+    return ARGS_END;
+}
+
+bool cache_told(const struct tool *t, const char *what, const char *name)
 {
     static const char *const names[] = {"writeback", "none",       "off",
                                         "unsafe",    "directsync", "writethrough"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (strcmp(name, names[i]) == 0)
+        if (!name || strcmp(name, names[i]) == 0)
             return true;
+    tool_error(t, "Invalid %s option: %s", what, name);
     return false;
 }
 

@@ -28,10 +28,31 @@ must_use int co_tool_resolver(struct tool *t, enum trust trust, const char *cach
 /* Closes @dev (may be NULL); its error only if *e holds none yet. Gives the first. */
 int co_image_close(struct blk_device *dev, int rc, struct blk_error *e);
 
+/* Entries that verbs share in their tables, and where they keep them. */
+enum { ARG_IMAGE_OPTIONS_ID = 800 };
+#define ARG_IMAGE_FORMAT                                                               \
+    {                                                                                  \
+        'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false \
+    }
+#define ARG_IMAGE_OPTIONS                                                                        \
+    {                                                                                            \
+        ARG_IMAGE_OPTIONS_ID, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", \
+            0, false                                                                             \
+    }
+#define IMAGE_PLACES(image)                              \
+    {'f', &(image)->format, NULL},                       \
+    {                                                    \
+        ARG_IMAGE_OPTIONS_ID, NULL, &(image)->image_opts \
+    }
+/* As args_read(); then there must be one operand: @image's text. */
+must_use int image_read(struct tool *t, struct command_line *w, struct image *image);
+
 /* What @name means when the image @image names it: relative to its directory. NULL: no memory. */
 char *image_beside(const char *image, const char *name);
-/* True if @name is one of the cache modes; the message is the caller's. */
-bool cache_known(const char *name);
+/* True if @name is one of the cache modes, or NULL; else false after a message, in which it is
+ * called
+ * @what: "cache" or "source cache". */
+bool cache_told(const struct tool *t, const char *what, const char *name);
 /* By name or NULL after a message that names the nearest; @what goes in front ("x.img: "). */
 const struct blk_driver *format_find(const struct tool *t, const char *name, const char *what);
 /* The format that @name's ending says, or NULL. */

@@ -4,13 +4,13 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_CHAIN = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_CHAIN = ARG_LONG };
 
 static const struct arg_desc options[] = {
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {ARG_CHAIN, "backing-chain", NULL, "say the same of all that it stands on", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_OUTPUT,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -94,33 +94,10 @@ static void drop(struct info *in)
 
 static int parse(struct info *in, int argc, char **argv)
 {
-    struct tool *t = in->tool;
-    struct args a;
-    const char *value;
-    char **operands;
-    int id;
-    if (args_init(&a, t, argc, argv) < 0)
-        return ARGS_BAD;
-    while ((id = args_next(&a, &value)) >= 0) {
-        if (id == 'f')
-            in->image.format = value;
-        else if (id == ARG_CHAIN)
-            in->chain = true;
-        else if (id == ARG_IMAGE_OPTS)
-            in->image.image_opts = true;
-        else
-            tool_add_object(t, value);
-    }
-    int left = args_operands(&a, &operands);
-    args_drop(&a);
-    if (id != ARGS_END)
-        return id;
-    if (left != 1) {
-        tool_misuse(t, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    in->image.text = operands[0];
-    return ARGS_END;
+    const struct arg_place places[] = {
+        IMAGE_PLACES(&in->image), {ARG_CHAIN, NULL, &in->chain}, {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, NULL, NULL};
+    return image_read(in->tool, &line, &in->image);
 }
 
 static int run(struct tool *t, int argc, char **argv)

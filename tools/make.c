@@ -136,21 +136,49 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
     return co_new_file(m, r, out, e);
 }
 
+/* The backing image, where the format wants to know it; *out NULL: none. */
+static int co_look_behind(struct make *m, struct blk_device **out, struct blk_error *e)
+{
+    const char *name = json_string_value(json_object_get(m->options, "backing_file"));
+    *out = NULL;
+    if (!m->driver->knows_backing || !name || !*name)
+        return 0;
+    auto_free char *path = image_beside(m->name, name);
+    if (!path)
+        return err_set(e, -ENOMEM, "out of memory");
+    struct image i = {
+        .text = path,
+        .format = json_string_value(json_object_get(m->options, "backing_fmt")),
+        .flags = BLK_OPEN_NO_BACKING | BLK_OPEN_NO_DATA,
+        .trust = TRUST_READ,
+        .bare = true,
+    };
+    return co_image_open(m->tool, &i, out, e);
+}
+
+static int co_make_format(struct make *m, const struct resolver *r, struct blk_device *file,
+                          struct blk_error *e)
+{
+    struct blk_create c = {.file = file, .size = m->size, .fresh = m->fresh};
+    struct opts opts = {0};
+    TRY(opts_parse(m->driver->create_options, m->options, &opts, e));
+    opts.secrets = r;
+    c.opts = &opts;
+    int rc = co_look_behind(m, &c.backing, e);
+    if (rc == 0)
+        rc = m->driver->co_create(&c, e);
+    opts_drop(&opts);
+    return co_image_close(c.backing, rc, e);
+}
+
 int co_make(struct make *m, struct blk_error *e)
 {
     struct resolver r;
     struct blk_device *file = NULL;
-    struct opts opts = {0};
     TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
     int rc = co_file(m, &r, &file, e);
     if (rc == 0)
-        rc = opts_parse(m->driver->create_options, m->options, &opts, e);
-    if (rc == 0) {
-        opts.secrets = &r;
-        struct blk_create c = {.file = file, .opts = &opts, .size = m->size, .fresh = m->fresh};
-        rc = m->driver->co_create(&c, e);
-        opts_drop(&opts);
-    }
+        rc = co_make_format(m, &r, file, e);
     resolver_drop(&r);
     return co_image_close(file, rc, e);
 }

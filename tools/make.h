@@ -31,6 +31,10 @@ struct make {
 
 /* Adds @text (of -o) to @options. -EINVAL with a message. */
 must_use int make_add_options(const struct tool *t, json_t *options, const char *text);
+/* The same; -o help sets *help. Gives 0 or ARGS_BAD. */
+must_use int make_options_told(const struct tool *t, json_t *options, const char *text, bool *help);
+/* What -o says of a backing image, where -b and -F said nothing; an empty name is none. */
+void make_backing_told(const json_t *options, const char **backing, const char **format);
 /* Takes "size" out of the options; *given says whether it was there. */
 must_use int make_take_size(struct make *m, uint64_t *size, bool *given, struct blk_error *e);
 /* The id of the secret that the new image is encrypted with; NULL: none is told. */

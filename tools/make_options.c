@@ -21,6 +21,24 @@ int make_add_options(const struct tool *t, json_t *options, const char *text)
     return rc;
 }
 
+int make_options_told(const struct tool *t, json_t *options, const char *text, bool *help)
+{
+    if (strcmp(text, "help") != 0 && strcmp(text, "?") != 0)
+        return make_add_options(t, options, text) < 0 ? ARGS_BAD : 0;
+    *help = true;
+    return 0;
+}
+
+void make_backing_told(const json_t *options, const char **backing, const char **format)
+{
+    if (!*backing)
+        *backing = json_string_value(json_object_get(options, "backing_file"));
+    if (!*format)
+        *format = json_string_value(json_object_get(options, "backing_fmt"));
+    if (*backing && !**backing)
+        *backing = NULL;
+}
+
 bool make_has_option(const struct blk_driver *d, const char *name)
 {
     for (const struct opt_desc *o = d->create_options; o && o->name; o++)

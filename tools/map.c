@@ -4,14 +4,14 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_MAX = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_MAX = ARG_LONG };
 
 static const struct arg_desc options[] = {
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'s', "start-offset", "OFFSET", "begin there", 0, false},
     {'l', "max-length", "LENGTH", "go at most this far", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_OUTPUT,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -23,9 +23,20 @@ struct entry {
     const char *file; /* of the device that it lies in; owned by struct map's names */
 };
 
+/* Lines of JSON. A full sheet is written by a pool thread while the walk fills the other one: a map
+ * of a million clusters is 200 MB of text. */
+#define SHEET_BYTES (256 * KiB)
+#define LINE_BYTES  256
+struct sheet {
+    size_t bytes;
+    char text[SHEET_BYTES + LINE_BYTES];
+};
+
 struct map {
     struct tool *tool;
     struct image image;
+    struct sheet *sheets, *filling; /* two */
+    struct co_group writing;
     uint64_t start, length; /* told */
     struct entry current;
     bool any, refused;
@@ -46,14 +57,13 @@ static char *put_text(char *to, const char *text)
 static char *put_number(char *to, const char *before, uint64_t value)
 {
     char digits[20];
-    unsigned n = 0;
+    unsigned n = sizeof(digits);
     to = put_text(to, before);
     do
-        digits[n++] = (char)('0' + value % 10);
+        digits[--n] = (char)('0' + value % 10);
     while ((value /= 10) != 0);
-    while (n)
-        *to++ = digits[--n];
-    return to;
+    memcpy(to, digits + n, sizeof(digits) - n);
+    return to + sizeof(digits) - n;
 }
 
 static char *put_word(char *to, const char *before, bool yes)
@@ -61,9 +71,30 @@ static char *put_word(char *to, const char *before, bool yes)
     return put_text(put_text(to, before), yes ? "true" : "false");
 }
 
-static void print_json(const struct entry *e, bool first)
+static int write_sheet(void *arg)
 {
-    char line[256], *to = put_text(line, first ? "[" : ",\n");
+    struct sheet *s = arg;
+    fwrite(s->text, 1, s->bytes, stdout); /* main asks ferror() */
+    s->bytes = 0;
+    return 0;
+}
+
+static int co_write_sheet(void *arg)
+{
+    return co_offload(write_sheet, arg);
+}
+
+/* Hands the sheet over and takes the other one, once that is written. */
+static void co_turn_sheet(struct map *m)
+{
+    co_group_start(&m->writing, co_write_sheet, m->filling);
+    m->filling = m->filling == m->sheets ? m->sheets + 1 : m->sheets;
+}
+
+static void co_print_json(struct map *m, const struct entry *e, bool first)
+{
+    struct sheet *s = m->filling;
+    char *line = s->text + s->bytes, *to = put_text(line, first ? "[" : ",\n");
     to = put_number(to, "{ \"start\": ", e->start);
     to = put_number(to, ", \"length\": ", e->length);
     to = put_number(to, ", \"depth\": ", e->depth);
@@ -73,7 +104,10 @@ static void print_json(const struct entry *e, bool first)
     if (e->placed)
         to = put_number(to, ", \"offset\": ", e->offset);
     *to++ = '}';
-    fwrite_unlocked(line, 1, (size_t)(to - line), stdout);
+    assert(to - line <= LINE_BYTES);
+    s->bytes += (size_t)(to - line);
+    if (s->bytes >= SHEET_BYTES)
+        co_turn_sheet(m);
 }
 
 /* Only what holds something; @m is marked if it cannot be said where. */
@@ -89,10 +123,10 @@ static void print_human(struct map *m, const struct entry *e)
            e->file);
 }
 
-static void print(struct map *m, bool first)
+static void co_print(struct map *m, bool first)
 {
     if (m->tool->output == OUTPUT_JSON)
-        print_json(&m->current, first);
+        co_print_json(m, &m->current, first);
     else
         print_human(m, &m->current);
 }
@@ -142,73 +176,65 @@ static int co_walk(struct map *m, struct blk_device *dev)
             continue;
         }
         if (m->any) {
-            print(m, !printed);
+            co_print(m, !printed);
             printed = true;
         }
         m->current = e;
         m->any = true;
     }
     if (m->any && !m->refused)
-        print(m, !printed);
+        co_print(m, !printed);
     return 0;
+}
+
+static int co_walk_json(struct map *m, struct blk_device *dev)
+{
+    m->sheets = m->filling = mem_array(2, sizeof(*m->sheets));
+    if (!m->sheets)
+        return err_set(&m->error, -ENOMEM, "out of memory");
+    m->sheets[0].bytes = m->sheets[1].bytes = 0;
+    co_group_init(&m->writing, 1);
+    int rc = co_walk(m, dev);
+    co_turn_sheet(m);
+    co_group_wait(&m->writing);
+    puts(m->any ? "]" : "[]");
+    mem_free(m->sheets);
+    return rc;
 }
 
 static int co_run(void *arg)
 {
     struct map *m = arg;
     struct blk_device *dev;
+    int rc;
     TRY(co_image_open(m->tool, &m->image, &dev, &m->error));
-    setvbuf(stdout, NULL, _IOFBF, 256 * KiB);
-    if (m->tool->output == OUTPUT_HUMAN)
+    if (m->tool->output == OUTPUT_JSON) {
+        rc = co_walk_json(m, dev);
+    } else {
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
-    int rc = co_walk(m, dev);
-    if (m->tool->output == OUTPUT_JSON)
-        puts(m->any ? "]" : "[]");
+        rc = co_walk(m, dev);
+    }
     return co_image_close(dev, rc, &m->error);
 }
 
 /* --- what is told --------------------------------------------------------------------------------
  */
 
-static int option(struct map *m, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    struct tool *t = m->tool;
-    switch (id) {
-    case 'f':
-        m->image.format = value;
-        return 0;
-    case 's':
-        return size_told(t, "start offset", value, &m->start) ? 0 : ARGS_BAD;
-    case 'l':
-        return size_told(t, "max length", value, &m->length) ? 0 : ARGS_BAD;
-    case ARG_IMAGE_OPTS:
-        m->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
+    struct map *m = verb;
+    bool start = id == 's';
+    return size_told(m->tool, start ? "start offset" : "max length", value,
+                     start ? &m->start : &m->length)
+               ? 0
+               : ARGS_BAD;
 }
 
 static int parse(struct map *m, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, m->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(m, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 1) {
-        tool_misuse(m->tool, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    m->image.text = words[0];
-    return ARGS_END;
+    const struct arg_place places[] = {IMAGE_PLACES(&m->image), {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, m};
+    return image_read(m->tool, &line, &m->image);
 }
 
 static int run(struct tool *t, int argc, char **argv)

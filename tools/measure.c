@@ -5,7 +5,7 @@
 #include "tools/output.h"
 #include "tools/task.h"
 
-enum { ARG_SIZE = ARG_LONG, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_SIZE = ARG_LONG };
 
 static const struct arg_desc options[] = {
     {'O', "target-format", "FORMAT", "the new image's format (raw)", 0, false},
@@ -13,8 +13,8 @@ static const struct arg_desc options[] = {
     {ARG_SIZE, "size", "SIZE", "the new image is empty and shows SIZE bytes", 0, false},
     {'f', "format", "FORMAT", "IMAGE's format (else it is found out)", 0, false},
     {'l', "snapshot", "SNAPSHOT", "what IMAGE held when that snapshot was taken", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_OUTPUT,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -86,48 +86,28 @@ static int co_body(struct task *t)
 
 /* --- what is told ----------------------------------------------------------------------------- */
 
-static int option(struct measure *m, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
+    struct measure *m = verb;
     struct tool *t = m->task.tool;
-    switch (id) {
-    case 'O':
-        m->target_format = value;
-        return 0;
-    case 'o':
+    if (id == 'o')
         return make_add_options(t, m->make.options, value) < 0 ? ARGS_BAD : 0;
-    case ARG_SIZE:
-        m->sized = true;
-        return size_told(t, "image size", value, &m->m.size) ? 0 : ARGS_BAD;
-    case 'f':
-        m->image.format = value;
-        return 0;
-    case 'l':
-        m->snapshot = value;
-        return 0;
-    case ARG_IMAGE_OPTS:
-        m->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(t, value) ? 0 : ARGS_BAD;
-    }
+    m->sized = true;
+    return size_told(t, "image size", value, &m->m.size) ? 0 : ARGS_BAD;
 }
 
 static int parse(struct measure *m, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, m->task.tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(m, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    m->image.text = left > 0 ? words[0] : NULL;
-    if (left <= 1)
+    const struct arg_place places[] = {IMAGE_PLACES(&m->image),
+                                       {'O', &m->target_format, NULL},
+                                       {'l', &m->snapshot, NULL},
+                                       {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, m};
+    int id = args_read(m->task.tool, &line);
+    if (id != ARGS_END)
+        return id;
+    m->image.text = line.argc > 0 ? line.argv[0] : NULL;
+    if (line.argc <= 1)
         return ARGS_END;
     tool_error(m->task.tool, "At most one filename argument is allowed.");
     return ARGS_BAD;

@@ -3,18 +3,16 @@
 #include "block/chain.h"
 #include "tools/task.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT };
-
 static const struct arg_desc options[] = {
     {'b', "backing", "IMAGE", "what it is to stand on; an empty name: nothing", 0, false},
     {'F', "backing-format", "FORMAT", "the format of that", 0, false},
     {'u', "unsafe", NULL, "change the name only: what it will show is the caller's care", 0, false},
-    {'f', "format", "FORMAT", "the overlay's format (else it is found out)", 0, false},
+    ARG_IMAGE_FORMAT,
     {'t', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
     {'T', "source-cache", "MODE", "the same for the images below", 0, false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_PROGRESS,
     ARG_FORCE_SHARE,
     ARG_QUIET,
@@ -88,74 +86,35 @@ static int co_body(struct task *t)
 
 /* --- what is told ----------------------------------------------------------------------------- */
 
-static int option(struct rebase *r, int id, const char *value)
-{
-    switch (id) {
-    case 'b':
-        r->backing = value;
-        return 0;
-    case 'F':
-        r->format = value;
-        return 0;
-    case 'u':
-        r->unsafe = true;
-        return 0;
-    case 'f':
-        r->image.format = value;
-        return 0;
-    case 't':
-        r->image.cache = value;
-        return 0;
-    case 'T':
-        r->source_cache = value;
-        return 0;
-    case ARG_IMAGE_OPTS:
-        r->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(r->task.tool, value) ? 0 : ARGS_BAD;
-    }
-}
-
 /* Everything that can be known before a file is opened; 0, or ARGS_BAD after a message. */
-static int check(const struct rebase *r, int operands)
+static int check(const struct rebase *r)
 {
     struct tool *t = r->task.tool;
-    if (operands != 1) {
-        tool_misuse(t, "Expecting one image file name");
-    } else if (!r->unsafe && !r->backing) {
+    if (!r->unsafe && !r->backing) {
         tool_misuse(t, "Must specify backing file (-b) or use unsafe mode (-u)");
-    } else if (r->image.cache && !cache_known(r->image.cache)) {
-        tool_error(t, "Invalid cache option: %s", r->image.cache);
-    } else if (r->source_cache && !cache_known(r->source_cache)) {
-        tool_error(t, "Invalid source cache option: %s", r->source_cache);
-    } else if (r->format && !blk_find_driver(blk_drivers, r->format)) {
-        tool_error(t, "Invalid format name: '%s'", r->format);
-    } else {
-        return 0;
+        return ARGS_BAD;
     }
+    if (!cache_told(t, "cache", r->image.cache) || !cache_told(t, "source cache", r->source_cache))
+        return ARGS_BAD;
+    if (!r->format || blk_find_driver(blk_drivers, r->format))
+        return 0;
+    tool_error(t, "Invalid format name: '%s'", r->format);
     return ARGS_BAD;
 }
 
 static int parse(struct rebase *r, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, r->task.tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(r, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    TRY(check(r, left));
-    r->image.text = words[0];
+    const struct arg_place places[] = {
+        IMAGE_PLACES(&r->image), {'b', &r->backing, NULL},     {'F', &r->format, NULL},
+        {'u', NULL, &r->unsafe}, {'t', &r->image.cache, NULL}, {'T', &r->source_cache, NULL},
+        {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, NULL, NULL};
+    int id = image_read(r->task.tool, &line, &r->image);
+    if (id != ARGS_END)
+        return id;
     if (r->unsafe)
         r->image.flags |= BLK_OPEN_NO_BACKING;
-    return ARGS_END;
+    return check(r) < 0 ? ARGS_BAD : ARGS_END;
 }
 
 static int run(struct tool *t, int argc, char **argv)

@@ -3,15 +3,15 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_SHRINK = ARG_LONG, ARG_PREALLOCATION, ARG_IMAGE_OPTS, ARG_OBJECT };
+enum { ARG_SHRINK = ARG_LONG, ARG_PREALLOCATION };
 
 static const struct arg_desc options[] = {
     {'f', "format", "FORMAT", "the image's format", 0, false},
     {ARG_SHRINK, "shrink", NULL, "allow it to become smaller: what lies behind is lost", 0, false},
     {ARG_PREALLOCATION, "preallocation", "off|falloc|full", "reserve the space that is added", 0,
      false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_QUIET,
     ARG_END};
 
@@ -112,23 +112,9 @@ static int preallocation_told(struct resize *r, const char *value)
     return ARGS_BAD;
 }
 
-static int option(struct resize *r, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
-    switch (id) {
-    case 'f':
-        r->image.format = value;
-        return 0;
-    case ARG_SHRINK:
-        r->shrink = true;
-        return 0;
-    case ARG_PREALLOCATION:
-        return preallocation_told(r, value);
-    case ARG_IMAGE_OPTS:
-        r->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(r->tool, value) ? 0 : ARGS_BAD;
-    }
+    return preallocation_told(verb, value);
 }
 
 /* The last word is the size. -1G looks like options, so it is taken off before they are read. */
@@ -156,25 +142,19 @@ static int size_of_text(struct resize *r)
 
 static int parse(struct resize *r, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
+    const struct arg_place places[] = {
+        IMAGE_PLACES(&r->image), {ARG_SHRINK, NULL, &r->shrink}, {0, NULL, NULL}};
     take_size(r, &argc, argv);
-    if (args_init(&a, r->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(r, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (!r->size_text || left != 1) {
+    struct command_line line = {argc, argv, places, option, r};
+    int id = args_read(r->tool, &line);
+    if (id != ARGS_END)
+        return id;
+    if (!r->size_text || line.argc != 1) {
         tool_misuse(r->tool,
                     !r->size_text ? "Not enough arguments" : "Expecting image file name and size");
         return ARGS_BAD;
     }
-    r->image.text = words[0];
+    r->image.text = line.argv[0];
     return size_of_text(r) < 0 ? ARGS_BAD : ARGS_END;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* run.c - how a verb runs: host and runtime around one coroutine. */
 #include <signal.h>
+#include <stdlib.h>
 
 #include "tools/tool.h"
 
@@ -9,8 +10,8 @@ int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
 {
     int rc = host_open(t->host_kind, &t->host);
     if (rc < 0) {
-        tool_error(t, "cannot use the host '%s': %s", t->host_kind ? t->host_kind : "threads",
-                   strerror(-rc));
+        const char *kind = t->host_kind ? t->host_kind : getenv(HOST_VARIABLE);
+        tool_error(t, "cannot use the host '%s': %s", kind ? kind : "threads", strerror(-rc));
         return rc;
     }
     struct runtime_options o = {.host = t->host, .workers = workers, .pool_threads = pool_threads};

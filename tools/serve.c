@@ -376,53 +376,24 @@ struct words {
     char address[600];
 };
 
-static int take_word(struct tool *t, struct words *w, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
+    struct words *w = verb;
     char *end;
 
-    switch (id) {
-    case 'r':
-        w->plan.read_only = true;
-        break;
-    case 'f':
-        w->plan.format = value;
-        break;
-    case ARG_SOCKET:
-        w->socket = value;
-        break;
-    case ARG_PORT:
-        w->port = value;
-        break;
-    case ARG_BIND:
-        w->bind = value;
-        break;
-    case ARG_INSECURE:
-        w->insecure = true;
-        break;
-    case ARG_EXPORT:
-        if (w->named == MAX_SPECS)
-            return tool_misuse(t, "too many exports");
+    if (id == ARG_EXPORT && w->named < MAX_SPECS) {
         w->names[w->named++] = value;
-        break;
-    case ARG_ONCE:
-        w->plan.once = true;
-        break;
-    case ARG_CACHE:
-        w->plan.cache = value;
-        break;
-    case ARG_WORKERS:
-        w->plan.workers = (unsigned)strtoul(value, &end, 10);
-        if (*end || w->plan.workers < 1 || w->plan.workers > 64)
-            return tool_misuse(t, "--workers wants a number from 1 to 64");
-        break;
-    case ARG_CONTROL:
-        w->plan.control = value;
-        break;
-    case ARG_PID_FILE:
-        w->plan.pid_file = value;
-        break;
+        return 0;
     }
-    return 0;
+    if (id == ARG_EXPORT) {
+        tool_misuse(w->plan.tool, "too many exports");
+        return ARGS_BAD;
+    }
+    w->plan.workers = (unsigned)strtoul(value, &end, 10);
+    if (!*end && w->plan.workers >= 1 && w->plan.workers <= 64)
+        return 0;
+    tool_misuse(w->plan.tool, "--workers wants a number from 1 to 64");
+    return ARGS_BAD;
 }
 
 static bool is_loopback(const char *bind)
@@ -493,27 +464,44 @@ static int put_together(struct tool *t, struct words *w)
     return w->port ? tcp_address(t, w) : socket_address(t, w);
 }
 
+static int parse(struct words *w, int argc, char **argv)
+{
+    const struct arg_place places[] = {
+        {'r', NULL, &w->plan.read_only},
+        {'f', &w->plan.format, NULL},
+        {ARG_SOCKET, &w->socket, NULL},
+        {ARG_PORT, &w->port, NULL},
+        {ARG_BIND, &w->bind, NULL},
+        {ARG_INSECURE, NULL, &w->insecure},
+        {ARG_ONCE, NULL, &w->plan.once},
+        {ARG_CACHE, &w->plan.cache, NULL},
+        {ARG_CONTROL, &w->plan.control, NULL},
+        {ARG_PID_FILE, &w->plan.pid_file, NULL},
+        {0, NULL, NULL},
+    };
+    struct command_line line = {argc, argv, places, option, w};
+    struct tool *t = w->plan.tool;
+    int id = args_read(t, &line);
+    if (id != ARGS_END)
+        return id;
+    w->plan.specs = line.argv;
+    w->plan.count = line.argc;
+    w->plan.announce = !t->quiet;
+    return put_together(t, w) ? ARGS_BAD : ARGS_END;
+}
+
 static int serve_main(struct tool *t, int argc, char **argv)
 {
-    static struct words w; /* 8 KiB of names */
-    struct args a;
-    const char *value;
-    int id, rc = 0;
-
-    w = (struct words){.plan = {.tool = t, .announce = true}};
-    if (args_init(&a, t, argc, argv) < 0)
+    struct words *w = mem_zalloc(sizeof(*w));
+    if (!w) {
+        tool_error(t, "out of memory");
         return 1;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = take_word(t, &w, id, value);
-    if (rc == 0 && id == ARGS_END) {
-        w.plan.count = args_operands(&a, &w.plan.specs);
-        w.plan.announce = !t->quiet;
-        rc = put_together(t, &w);
     }
-    args_drop(&a);
-    if (rc != 0 || id != ARGS_END)
-        return id == ARGS_HELP ? 0 : 1;
-    return serve_run(&w.plan);
+    w->plan.tool = t;
+    int id = parse(w, argc, argv);
+    int rc = id == ARGS_END ? serve_run(&w->plan) : id == ARGS_HELP ? 0 : 1;
+    mem_free(w);
+    return rc;
 }
 
 const struct command serve_command = {

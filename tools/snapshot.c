@@ -6,7 +6,7 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_IMAGE_OPTS = ARG_LONG, ARG_OBJECT, ARG_OUTPUT_OWN };
+enum { ARG_OUTPUT_OWN = ARG_LONG };
 enum action { NOTHING, LIST, CREATE, APPLY, DELETE };
 
 static const struct arg_desc options[] = {
@@ -17,8 +17,8 @@ static const struct arg_desc options[] = {
     {'f', "format", "FORMAT", "the image's format (else it is found out)", FACE_LAMINA, false},
     {ARG_OUTPUT_OWN, "output", "human|json", "print for people or for programs", FACE_LAMINA,
      false},
-    {ARG_IMAGE_OPTS, "image-opts", NULL, "IMAGE is driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_IMAGE_OPTIONS,
+    ARG_SECRET,
     ARG_QUIET,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -182,8 +182,9 @@ static int act(struct snapshot *s, enum action action, const char *name)
     return 0;
 }
 
-static int option(struct snapshot *s, int id, const char *value)
+static int option(void *verb, int id, const char *value)
 {
+    struct snapshot *s = verb;
     switch (id) {
     case 'l':
         return act(s, LIST, NULL);
@@ -193,43 +194,20 @@ static int option(struct snapshot *s, int id, const char *value)
         return act(s, APPLY, value);
     case 'd':
         return act(s, DELETE, value);
-    case 'f':
-        s->image.format = value;
-        return 0;
-    case ARG_OUTPUT_OWN:
+    default: /* --output */
         s->tool->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
         if (s->tool->output == OUTPUT_JSON || strcmp(value, "human") == 0)
             return 0;
         tool_misuse(s->tool, "--output must be used with human or json as argument.");
         return ARGS_BAD;
-    case ARG_IMAGE_OPTS:
-        s->image.image_opts = true;
-        return 0;
-    default:
-        return tool_add_object(s->tool, value) ? 0 : ARGS_BAD;
     }
 }
 
 static int parse(struct snapshot *s, int argc, char **argv)
 {
-    struct args a;
-    const char *value;
-    char **words;
-    int id, rc = 0;
-    if (args_init(&a, s->tool, argc, argv) < 0)
-        return ARGS_BAD;
-    while (rc == 0 && (id = args_next(&a, &value)) >= 0)
-        rc = option(s, id, value);
-    int left = args_operands(&a, &words);
-    args_drop(&a);
-    if (rc < 0 || id != ARGS_END)
-        return rc < 0 ? rc : id;
-    if (left != 1) {
-        tool_misuse(s->tool, "Expecting one image file name");
-        return ARGS_BAD;
-    }
-    s->image.text = words[0];
-    return ARGS_END;
+    const struct arg_place places[] = {IMAGE_PLACES(&s->image), {0, NULL, NULL}};
+    struct command_line line = {argc, argv, places, option, s};
+    return image_read(s->tool, &line, &s->image);
 }
 
 static int run(struct tool *t, int argc, char **argv)

@@ -33,7 +33,7 @@ struct tool {
 
     /* Common options. Under lamina's own name every verb takes --host, --chain and --untrusted,
      * before the verb or after it. The others belong to the verbs that list them. */
-    const char *host_kind;             /* --host=uring|threads; NULL: the best there is */
+    const char *host_kind;             /* --host=uring|threads; NULL: host_open()'s choice */
     const char *chain_dir;             /* --chain DIR; NULL: none */
     bool untrusted;                    /* --untrusted */
     bool force_share;                  /* -U */
@@ -89,13 +89,31 @@ enum { ARGS_END = -1, ARGS_BAD = -2, ARGS_HELP = -3 };
 
 /* Cannot fail for the arguments; -ENOMEM. args_drop() it. */
 must_use int args_init(struct args *a, struct tool *t, int argc, char **argv);
-/* The next option's id and *value (NULL: none given). Options common to all verbs, -q, -p, -U and
- * --output (where the verb lists them) are stored into the tool and not returned.
+/* The next option's id and *value (NULL: none given). Options common to all verbs, -q, -p, -U,
+ * --output and --object (where the verb lists them) are stored into the tool and not returned.
  * ARGS_END: only operands are left (args_operands()). ARGS_BAD: told on stderr, exit with 1.
  * ARGS_HELP: help was printed, exit with 0. */
 int args_next(struct args *a, const char **value);
 int args_operands(const struct args *a, char ***operands); /* their number; borrowed */
 void args_drop(struct args *a);
+
+/* Where a verb keeps what an option says: the last text that was told, or that it was. */
+struct arg_place {
+    int id;
+    const char **text;
+    bool *flag;
+};
+/* A verb's command line, read in one go. */
+struct command_line {
+    int argc; /* with the verb first; after args_read() the operands only */
+    char **argv;
+    const struct arg_place *places; /* ends with a zero id; NULL: none */
+    /* Takes the options that have no place: 0, or ARGS_BAD after a message. NULL: all have one. */
+    int (*option)(void *verb, int id, const char *value);
+    void *verb;
+};
+/* ARGS_END, ARGS_BAD (told on stderr) or ARGS_HELP (printed). */
+must_use int args_read(struct tool *t, struct command_line *w);
 
 /* Keeps an --object for the resolvers of this run. False after a message: there are too many. */
 bool tool_add_object(struct tool *t, const char *text);
@@ -110,19 +128,25 @@ bool tool_add_object(struct tool *t, const char *text);
     {                                                            \
         'q', "quiet", NULL, "print nothing but errors", 0, false \
     }
-#define ARG_PROGRESS                                    \
-    {                                                   \
-        'p', NULL, NULL, "show how far it is", 0, false \
+/* QEMU knows only the letter; a long name there would make abbreviations ambiguous. */
+#define ARG_PROGRESS                                                   \
+    {'p', "progress", NULL, "show how far it is", FACE_LAMINA, false}, \
+    {                                                                  \
+        'p', NULL, NULL, "show how far it is", FACE_IMG, false         \
     }
 #define ARG_OUTPUT                                                                          \
     {                                                                                       \
         ARG_OUTPUT_ID, "output", "human|json", "print for people or for programs", 0, false \
     }
+#define ARG_SECRET                                                                        \
+    {                                                                                     \
+        ARG_OBJECT_ID, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false \
+    }
 #define ARG_END                       \
     {                                 \
         0, NULL, NULL, NULL, 0, false \
     }
-enum { ARG_OUTPUT_ID = 900, ARG_HOST_ID, ARG_CHAIN_ID, ARG_UNTRUSTED_ID };
+enum { ARG_OUTPUT_ID = 900, ARG_HOST_ID, ARG_CHAIN_ID, ARG_UNTRUSTED_ID, ARG_OBJECT_ID };
 
 /* Prints usage, summary, options and notes of @c. */
 void command_help(const struct tool *t, const struct command *c, FILE *to);
@@ -159,7 +183,7 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
-    snapshot_command, amend_command;
+    snapshot_command, amend_command, bitmap_command;
 extern const struct command serve_command, ctl_command;
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;

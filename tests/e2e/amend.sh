@@ -30,8 +30,26 @@ for o in cluster_size=64k cluster_size=4k cluster_size=512 preallocation=metadat
 done
 fails "our own name does not shrink" 1 "resize --shrink" "$LAMINA" amend -o size=1M d.qcow2
 is "our own name" "$LAMINA" amend -o compat=0.10 d.qcow2
-fails "other widths of counts are refused by name" 1 refcount_bits "$face" amend -o compat=1.1,refcount_bits=8 d.qcow2
-equal "and nothing has changed" "$(fact d.qcow2 compat)" 0.10
+
+# Counts of every width, both ways, with counts above one (compressed clusters that share a host cluster) and snapshots.
+for cluster in 512 64k; do
+    qemu-img create -q -f qcow2 -o cluster_size=$cluster w.qcow2 20M
+    qemu-io -c 'write -P 1 1M 1M' -c 'write -P 3 7M 3M' -c 'discard 8M 1M' -c "write -c -P 5 12M $cluster" -c "write -c -P 6 14M $cluster" w.qcow2 >/dev/null
+    qemu-img snapshot -c s w.qcow2
+    qemu-io -c 'write -P 7 7M 1M' w.qcow2 >/dev/null
+    want=$(contents w.qcow2)
+    good=1
+    for bits in 64 4 32 8 16; do
+        "$face" amend -o refcount_bits=$bits w.qcow2 && [ "$(fact w.qcow2 refcount-bits)" = $bits ] &&
+            qemu-img check -q w.qcow2 && "$LAMINA" check -q w.qcow2 && [ "$(contents w.qcow2)" = "$want" ] || { good=0; break; }
+    done
+    if [ $good = 1 ]; then ok "counts of every width, clusters of $cluster"; else bad "counts of every width, clusters of $cluster" "at $bits bits"; fi
+    fails "a count that does not fit, clusters of $cluster" 1 "Cannot decrease refcount entry width to 1 bits" "$face" amend -o refcount_bits=1 w.qcow2
+    equal "and nothing has changed, clusters of $cluster" "$(fact w.qcow2 refcount-bits) $(contents w.qcow2)" "16 $want"
+done
+is "a new version and wide counts at once" "$face" amend -o compat=1.1,refcount_bits=64 d.qcow2
+is "and the way back" "$face" amend -o compat=0.10,refcount_bits=16 d.qcow2
+sound "both ways" d.qcow2
 
 # The words: each on copies of one image, so that both start alike.
 same() {
@@ -55,6 +73,13 @@ for start in compat=1.1 compat=0.10 refcount_bits=8; do
     same -o lazy_refcounts=on
     same -o compat=0.10,lazy_refcounts=on
     same -o refcount_bits=7
+    same -o refcount_bits=1
+    same -o refcount_bits=64
+    same -o refcount_bits=16
+    same -o compat=0.10,refcount_bits=16
+    same -o compat=0.10,refcount_bits=8
+    same -o compression_type=zstd
+    same -o extended_l2=on
     same -o size=16M
     same -o size=4M
     same -o backing_file=base.img

@@ -112,7 +112,7 @@ cmp -s -n "$(stat -c %s disk.img)" disk.img into.img && ok "old data is gone whe
 truncate -s 1M little.img
 fails "a target that is too small" 1 "smaller" "$LAMINA" convert -n -O raw disk.img little.img
 fails "an ending that says nothing" 1 "-O" "$LAMINA" convert disk.img target.xyz
-fails "a format that does not exist" 1 "did you mean 'qcow2'" "$LAMINA" convert -O qcow disk.img target
+fails "a format that does not exist" 1 "did you mean 'qcow2'" "$LAMINA" convert -O qcoww2 disk.img target
 fails "an option that does not exist" 1 "--target-is-zero" "$LAMINA" convert --target-is-zeroo disk.img target.img
 rm -f into.img keep.img little.img
 

@@ -13,6 +13,26 @@ is "list: what was read is counted" "$(ctl "$PWD/c" list --output=json | jq '.ex
 check "list for people" bash -c "'$LAMINA' ctl '$PWD/c' list | grep -q '^a.img  *4194304 '"
 is "jobs: none" "$(ctl "$PWD/c" jobs)" "no jobs"
 check "an unknown job is an error" bash -c "! '$LAMINA' ctl '$PWD/c' show convert-7"
+check "help: what the server can be asked" bash -c "'$LAMINA' ctl '$PWD/c' help | grep -q '^speed  *limits a job'"
+for words in "pause convert-7" "resume convert-7" "cancel convert-7" "speed convert-7 10M"; do
+    # shellcheck disable=SC2086
+    is "$words: no such job" "$(ctl "$PWD/c" $words 2>&1)" "lamina: there is no job 'convert-7'"
+done
+check "speed without a number is misuse" bash -c "'$LAMINA' ctl '$PWD/c' speed convert-7 2>&1 | grep -q 'wants the job.s id and bytes per second'"
+python3 - "$PWD/fake" "$LAMINA" <<'END' && ok "what is asked is what the protocol wants" || fail "what is asked is what the protocol wants"
+import json, socket, subprocess, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen(1)
+s.settimeout(10)
+for words, want in (("pause a-1", {"do": "pause", "id": "a-1"}), ("resume a-1", {"do": "resume", "id": "a-1"}),
+                    ("speed a-1 10M", {"do": "speed", "id": "a-1", "bytes_per_second": "10M"})):
+    p = subprocess.Popen([sys.argv[2], "ctl", sys.argv[1]] + words.split())
+    c, _ = s.accept()
+    assert json.loads(c.makefile().readline()) == want, words
+    c.sendall(b'{"ok": true, "result": null}\n')
+    assert p.wait(10) == 0
+END
 check "an unknown question names the nearest" bash -c "'$LAMINA' ctl '$PWD/c' shutdwn 2>&1 | grep -q \"'shutdown'\""
 check "a socket nobody answers on is an error" bash -c "! '$LAMINA' ctl '$PWD/nothing' list"
 python3 - "$PWD/c" <<'END' && ok "nonsense on the control socket harms nobody" || fail "nonsense on the control socket harms nobody"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tests/lib/on_host.h"
 
@@ -65,6 +66,14 @@ void co_close_ok(struct blk_device *dev)
     }
 }
 
+TEST_LOOP const char *fast_folder(void)
+{
+    const char *told = getenv("LAMINA_SHM");
+    if (told && *told)
+        return told;
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
 uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15;
@@ -73,7 +82,7 @@ uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-void fill_random(uint64_t *state, void *to, size_t bytes)
+TEST_LOOP void fill_random(uint64_t *state, void *to, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)
         ((uint8_t *)to)[i] = (uint8_t)(next_random(state) >> 32 | 1);

@@ -33,8 +33,16 @@ int co_try_open_text(const struct blk_driver *driver, const char *options, unsig
                      struct blk_device *child, struct blk_device **out, struct blk_error *e);
 void co_close_ok(struct blk_device *dev);
 
+/* A folder on tmpfs, where flushes cost nothing: scripts/check makes one for each run, in
+ * $LAMINA_SHM, and removes it. Else /dev/shm, if it is there. */
+const char *fast_folder(void);
+
 /* A reproducible stream of numbers. */
 uint64_t next_random(uint64_t *state);
 void fill_random(uint64_t *state, void *to, size_t bytes);
+
+/* For loops over a test's own arrays, which only one thread touches: byte by byte they take minutes
+ * under the thread sanitizer, and it finds nothing there. */
+#define TEST_LOOP __attribute__((no_sanitize("thread")))
 
 #endif

@@ -40,6 +40,7 @@ enum sweep_step_kind {
     STEP_REOPEN,
     STEP_KILL,
     STEP_RESIZE,
+    STEP_COMPACT,
 };
 struct sweep_step {
     enum sweep_step_kind kind;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/lib/on_host.h"
 #include "tests/lib/sweep_int.h"
 
 int sweep_on(struct host *host, unsigned workers, int (*fn)(void *arg), void *arg)
@@ -33,8 +34,8 @@ void sweep_run_init(struct sweep_run *run, const struct sweep_subject *s, struct
 /* --- create -------------------------------------------------------------------------------------
  */
 
-static int co_format(const struct blk_driver *driver, struct blk_device *file, const char *options,
-                     uint64_t size, struct blk_error *e)
+static int co_format(const struct blk_driver *driver, const struct blk_create *what,
+                     const char *options, struct blk_error *e)
 {
     json_t *tree = json_object();
     struct opts opts;
@@ -44,27 +45,11 @@ static int co_format(const struct blk_driver *driver, struct blk_device *file, c
     json_decref(tree);
     if (rc < 0)
         return rc;
-    struct blk_create c = {.file = file, .opts = &opts, .size = size};
+    struct blk_create c = *what;
+    c.opts = &opts;
     rc = driver->co_create(&c, e);
     opts_drop(&opts);
     return rc;
-}
-
-static int co_create_image(struct sweep_run *run, const char *path, const char *format,
-                           const char *options, uint64_t size, struct blk_error *e)
-{
-    const struct blk_driver *driver = blk_find_driver(blk_drivers, format);
-    struct blk_device *file;
-    if (!driver)
-        return err_set(e, -ENOENT, "no driver %s", format);
-    bool device = run->subject->flags & SWEEP_BLOCK_DEVICE;
-    TRY(co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, device ? 0 : HOST_CREATE, &file,
-                              e));
-    int rc = co_format(driver, file, options, size, e);
-    if (rc == 0)
-        rc = co_blk_flush(file);
-    int closed = co_blk_close(file, rc == 0 ? e : NULL);
-    return rc < 0 ? rc : closed;
 }
 
 static int co_open_image(struct sweep_run *run, const char *path, const char *format,
@@ -77,6 +62,37 @@ static int co_open_image(struct sweep_run *run, const char *path, const char *fo
         rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
     json_decref(tree);
     return rc;
+}
+
+/* The backing image, for a driver that writes down which one it is. */
+static int co_open_behind(struct sweep_run *run, const char *path, const struct blk_driver *driver,
+                          struct blk_device **out, struct blk_error *e)
+{
+    const struct sweep_backing *b = run->subject->backing;
+    *out = NULL;
+    if (!b || !driver->knows_backing || strcmp(path, SWEEP_TOP) != 0)
+        return 0;
+    return co_open_image(run, SWEEP_BASE, b->format, NULL, out, e);
+}
+
+static int co_create_image(struct sweep_run *run, const char *path, const char *format,
+                           const char *options, uint64_t size, struct blk_error *e)
+{
+    const struct blk_driver *driver = blk_find_driver(blk_drivers, format);
+    struct blk_create c = {.size = size};
+    if (!driver)
+        return err_set(e, -ENOENT, "no driver %s", format);
+    bool device = run->subject->flags & SWEEP_BLOCK_DEVICE;
+    TRY(co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, device ? 0 : HOST_CREATE,
+                              &c.file, e));
+    int rc = co_open_behind(run, path, driver, &c.backing, e);
+    if (rc == 0)
+        rc = co_format(driver, &c, options, e);
+    if (rc == 0)
+        rc = co_blk_flush(c.file);
+    co_blk_close(c.backing, NULL);
+    int closed = co_blk_close(c.file, rc == 0 ? e : NULL);
+    return rc < 0 ? rc : closed;
 }
 
 static int co_fill_base(struct blk_device *dev)
@@ -207,8 +223,7 @@ static int ask(const struct sweep_subject *s, const char *path, char *text, size
 int sweep_foreign(const struct sweep_subject *s, const struct host *host, char *text, size_t room)
 {
     char dir[200], top[240], base[240];
-    const char *tmp = getenv("TMPDIR");
-    snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", tmp && *tmp ? tmp : "/dev/shm");
+    snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", fast_folder());
     if (!mkdtemp(dir))
         return -errno;
     snprintf(top, sizeof(top), "%s/top.img", dir);

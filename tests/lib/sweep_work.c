@@ -89,8 +89,9 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
                       struct sweep_step *step)
 {
     const struct sweep_profile *p = profile_of(s);
-    const unsigned weights[] = {p->write, p->fua,   p->compressed, p->zeroes, p->unmap, p->discard,
-                                p->read,  p->flush, p->reopen,     p->kill,   p->resize};
+    const unsigned weights[] = {p->write,  p->fua,     p->compressed, p->zeroes,
+                                p->unmap,  p->discard, p->read,       p->flush,
+                                p->reopen, p->kill,    p->resize,     p->compact};
     unsigned sum = 0, kind = 0;
     for (unsigned i = 0; i < ARRAY_LEN(weights); i++)
         sum += weights[i];
@@ -109,6 +110,7 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
         {.kind = STEP_REOPEN},
         {.kind = STEP_KILL},
         {.kind = STEP_RESIZE},
+        {.kind = STEP_COMPACT},
     };
     unsigned depth = step->depth;
     *step = kinds[kind];
@@ -177,7 +179,7 @@ void sweep_work_drop(struct sweep_work *w)
 static const char *const step_names[] = {
     [STEP_WRITE] = "write", [STEP_ZEROES] = "write_zeroes", [STEP_DISCARD] = "discard",
     [STEP_READ] = "read",   [STEP_FLUSH] = "flush",         [STEP_REOPEN] = "reopen",
-    [STEP_KILL] = "kill",   [STEP_RESIZE] = "resize",
+    [STEP_KILL] = "kill",   [STEP_RESIZE] = "resize",       [STEP_COMPACT] = "compact",
 };
 
 static void op_failed(struct sweep_work *w, const struct sweep_step *s, int rc)
@@ -297,6 +299,16 @@ static int co_resize_step(struct sweep_work *w, const struct sweep_step *s)
     return rc;
 }
 
+/* With nothing else in flight: what the guest sees stays. */
+static int co_compact_step(struct sweep_work *w)
+{
+    struct blk_error e = {0};
+    int rc = co_blk_compact(w->dev, &e);
+    if (rc < 0 && !w->faults)
+        sweep_broke(&w->verdict, BREAK_LIE, "compact: %s", e.text);
+    return rc;
+}
+
 struct call {
     struct sweep_work *w;
     const struct sweep_step *s;
@@ -339,8 +351,9 @@ static int co_one(struct sweep_work *w, const struct sweep_step *s, uint8_t *buf
 
 int co_sweep_step(struct sweep_work *w, const struct sweep_step *step)
 {
-    return step->kind == STEP_RESIZE ? co_resize_step(w, step)
-                                     : co_one(w, step, w->slots[0].buffer);
+    if (step->kind == STEP_RESIZE)
+        return co_resize_step(w, step);
+    return step->kind == STEP_COMPACT ? co_compact_step(w) : co_one(w, step, w->slots[0].buffer);
 }
 
 /* --- the run ------------------------------------------------------------------------------------
@@ -450,6 +463,8 @@ static void co_between(struct sweep_work *w, const struct sweep_step *step)
     wait_until(w, 0);
     if (step->kind == STEP_RESIZE) {
         co_resize_step(w, step);
+    } else if (step->kind == STEP_COMPACT) {
+        co_compact_step(w);
     } else {
         co_sweep_close(w);
         co_sweep_open_again(w);

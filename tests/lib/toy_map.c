@@ -2,6 +2,7 @@
 #include <check.h>
 
 #include "block/endian.h"
+#include "tests/lib/on_host.h"
 #include "tests/lib/toy_map.h"
 
 #define RANK_TABLE 2
@@ -59,7 +60,7 @@ struct toy *toy_of(struct map *m)
     return container_of(m, struct toy, map);
 }
 
-int toy_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
+TEST_LOOP int toy_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused)
 {
     struct toy *t = toy_of(m);
     uint64_t u = 1;

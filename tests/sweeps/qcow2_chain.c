@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_chain.c - the proof over commit, rebase and amend: before every opening the overlay is
  * committed into its base; or moved onto its base, to the base's other name, and off it again; or
- * turned to version 2 and back. What it shows never changes, wherever the
- * power goes or a call fails. */
+ * turned to version 2 and back; or given counts of another width. What it shows never changes,
+ * wherever the power goes or a call fails. */
 #include "block/chain.h"
 #include "tests/sweep.h"
 
@@ -64,23 +64,42 @@ static int co_rebase(struct sweep_run *run, struct blk_device *top, struct blk_e
     return rc < 0 ? rc : closed;
 }
 
-/* From version 3 to 2 and back. */
-static int co_amend(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+static int co_amend_one(struct blk_device *top, const char *key, const char *value,
+                        struct blk_error *e)
 {
-    struct blk_info info;
     struct opts opts = {0};
-    (void)run;
-    TRY(co_blk_info(top, &info, e));
-    const char *compat = json_string_value(json_object_get(info.specific, "compat"));
-    bool old = compat && strcmp(compat, "0.10") == 0;
-    blk_info_drop(&info);
-    json_t *tree = json_pack("{s:s}", "compat", old ? "1.1" : "0.10");
+    json_t *tree = json_pack("{s:s}", key, value);
     int rc = opts_parse(top->driver->amend_options, tree, &opts, e);
     json_decref(tree);
     if (rc == 0)
         rc = co_blk_amend(top, &opts, e);
     opts_drop(&opts);
     return rc;
+}
+
+/* From version 3 to 2 and back. */
+static int co_amend(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_info info;
+    (void)run;
+    TRY(co_blk_info(top, &info, e));
+    const char *compat = json_string_value(json_object_get(info.specific, "compat"));
+    bool old = compat && strcmp(compat, "0.10") == 0;
+    blk_info_drop(&info);
+    return co_amend_one(top, "compat", old ? "1.1" : "0.10", e);
+}
+
+/* Counts of the next width: wider, narrower, and around. */
+static int co_amend_counts(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    static const char *const next[] = {"32", "8", "16", "4", "64", "2", "1"}; /* after 1 << i */
+    struct blk_info info;
+    (void)run;
+    TRY(co_blk_info(top, &info, e));
+    json_int_t bits = json_integer_value(json_object_get(info.specific, "refcount-bits"));
+    blk_info_drop(&info);
+    assert(bits >= 1 && bits <= 64);
+    return co_amend_one(top, "refcount_bits", next[log2_floor((uint64_t)bits)], e);
 }
 
 /* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
@@ -93,7 +112,8 @@ static bool works(const struct sweep_run *run)
 struct work {
     int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
 };
-static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend};
+static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend},
+                   counts = {co_amend_counts};
 
 static int co_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
 {
@@ -144,6 +164,14 @@ static const struct sweep_subject rows[] = {
      .size = 1 * MiB,
      .granule = 16 * KiB,
      .profile = &packing},
+    {.name = "commit-extended",
+     ROW,
+     .arg = &commits,
+     .create = OVER_QCOW2 "extended_l2=on,cluster_size=16k",
+     .backing = &base_qcow2,
+     .size = 2 * MiB,
+     .granule = 512,
+     .profile = &small},
     {.name = "commit-v2",
      ROW,
      .arg = &commits,
@@ -176,6 +204,14 @@ static const struct sweep_subject rows[] = {
      .size = 256 * KiB,
      .granule = 512,
      .profile = &small},
+    {.name = "rebase-extended",
+     ROW,
+     .arg = &rebases,
+     .create = OVER_QCOW2 "extended_l2=on,cluster_size=32k",
+     .backing = &base_qcow2,
+     .size = 2 * MiB,
+     .granule = 1 * KiB,
+     .profile = &small},
     {.name = "rebase-v2",
      ROW,
      .arg = &rebases,
@@ -200,10 +236,25 @@ static const struct sweep_subject rows[] = {
      .granule = 16 * KiB,
      .profile = &small,
      .flags = SWEEP_DISCARD_ANY},
+    {.name = "amend-counts-512",
+     ROW,
+     .arg = &counts,
+     .create = "cluster_size=512",
+     .size = 256 * KiB,
+     .granule = 512,
+     .profile = &small},
+    {.name = "amend-counts-16k-over-qcow2",
+     ROW,
+     .arg = &counts,
+     .create = OVER_QCOW2 "cluster_size=16k",
+     .backing = &base_small,
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &small},
     {0},
 };
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 400, 1500);
+    return sweep_main(argc, argv, rows, 480, 1800);
 }

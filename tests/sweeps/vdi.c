@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "imgfmt/vdi.h"
 #include "tests/sweep.h"
 
 static const struct sweep_profile big = {.write = 30,
@@ -26,7 +27,56 @@ static const struct sweep_profile resizing = {.write = 30,
                                               .reopen = 1,
                                               .kill = 1,
                                               .resize = 3,
+                                              .compact = 1,
                                               .hot = 2};
+
+/* Fills up before it grows. */
+static const struct sweep_profile growing = {.write = 30,
+                                             .fua = 2,
+                                             .zeroes = 3,
+                                             .read = 8,
+                                             .flush = 4,
+                                             .reopen = 2,
+                                             .kill = 1,
+                                             .resize = 3,
+                                             .compact = 1,
+                                             .max_bytes = 400 * KiB};
+
+/* --- a map without room ------------------------------------------------------------------------
+ */
+
+#define SMALL_BLOCK 4096U
+
+/* Blocks of 4 KiB and a map of one sector: 128 entries fill it, then the map moves to where the
+ * first blocks lie. */
+static int co_create_narrow(struct sweep_run *run, struct blk_error *e)
+{
+    struct blk_device *file;
+    uint32_t blocks = run->subject->size / SMALL_BLOCK;
+    struct vdi_header_disk h = {
+        .signature = le32_of(VDI_SIGNATURE),
+        .version = le32_of(VDI_VERSION),
+        .header_bytes = le32_of(0x180),
+        .type = le32_of(VDI_DYNAMIC),
+        .map_offset = le32_of(512),
+        .data_offset = le32_of(1024),
+        .sector_bytes = le32_of(512),
+        .size = le64_of(run->subject->size),
+        .block_bytes = le32_of(SMALL_BLOCK),
+        .blocks = le32_of(blocks),
+    };
+    uint8_t map[512];
+    memset(map, 0xff, sizeof(map)); /* VDI_FREE */
+    TRY(co_resolver_open_file(&run->resolver, SWEEP_TOP, BLK_OPEN_WRITE, HOST_CREATE, &file, e));
+    int rc = co_blk_write_buf(file, 0, &h, sizeof(h), 0);
+    if (rc == 0)
+        rc = co_blk_write_buf(file, 512, map, sizeof(map), 0);
+    int closed = co_blk_close(file, e);
+    return rc < 0 ? rc : closed;
+}
+
+/* --- rows --------------------------------------------------------------------------------------
+ */
 
 /* One of the errors that qemu-img sees in what a crash leaves is none: a count in the header above
  * the map's is a leak to us, put right when the image is next opened for writing. */
@@ -72,6 +122,11 @@ static const struct sweep_subject rows[] = {
      .profile = &resizing,
      .foreign = "vdi",
      .foreign_ok = only_harmless},
+    {.name = "vdi-map-moves",
+     .format = "vdi",
+     .size = 400 * KiB,
+     .profile = &growing,
+     .co_create = co_create_narrow},
     {.name = "vdi-two-workers", .format = "vdi", .size = 4 * MiB, .workers = 2},
     {.name = "vdi-on-a-device", .format = "vdi", .size = 4 * MiB, .flags = SWEEP_BLOCK_DEVICE},
     {0},

@@ -348,7 +348,9 @@ static int co_slow_reader(void *arg)
         ck_assert_uint_lt(co_read_lines(c, all, 4000000, 1), 3000000);
         free(all);
     }
-    co_stop(&s); /* also while it hangs there */
+    uint64_t before = worker_now();
+    co_stop(&s); /* also while it hangs there, and soon */
+    ck_assert_uint_lt(worker_now() - before, 5000000000ULL);
     host_stream_close(c);
     return 0;
 }

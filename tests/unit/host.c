@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "block/host.h"
+#include "tests/lib/on_host.h"
 
 static const struct row {
-    const char *kind, *place; /* NULL: $TMPDIR or /tmp */
+    const char *kind;
+    bool tmpfs; /* else $TMPDIR or /tmp */
 } rows[] = {
-    {"threads", "/dev/shm"}, {"threads", NULL},   {"uring", "/dev/shm"},
-    {"uring", NULL},         {"aio", "/dev/shm"}, {"aio", NULL},
+    {"threads", true}, {"threads", false}, {"uring", true},
+    {"uring", false},  {"aio", true},      {"aio", false},
 };
 
 static char dir[200];
@@ -41,7 +43,7 @@ static void with_row(int i, int (*fn)(void *))
 {
     struct runtime_options o = {.workers = 2};
     struct runtime *rt;
-    const char *place = rows[i].place, *tmp = getenv("TMPDIR");
+    const char *tmp = getenv("TMPDIR");
     char command[300];
 
     int rc = host_open(rows[i].kind, &o.host);
@@ -51,8 +53,8 @@ static void with_row(int i, int (*fn)(void *))
     }
     ck_assert_int_eq(rc, 0);
     ck_assert_str_eq(host_name(o.host), rows[i].kind);
-    tmpfs = place != NULL;
-    snprintf(dir, sizeof(dir), "%s/lamina-XXXXXX", place ? place : tmp ? tmp : "/tmp");
+    tmpfs = rows[i].tmpfs;
+    snprintf(dir, sizeof(dir), "%s/host-XXXXXX", tmpfs ? fast_folder() : tmp ? tmp : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(dir));
     ck_assert_int_eq(runtime_open(&o, &rt), 0);
     ck_assert_int_eq(runtime_run(rt, fn, NULL), 0);
@@ -519,6 +521,27 @@ END_TEST
 
 /* --- clock and randomness --------------------------------------------------------------------- */
 
+START_TEST(the_environment_names_a_host)
+{
+    const char *before = getenv(HOST_VARIABLE);
+    auto_free char *kept = mem_strdup(before ? before : "");
+    struct host *h;
+
+    setenv(HOST_VARIABLE, "threads", 1);
+    ck_assert_int_eq(host_open(NULL, &h), 0);
+    ck_assert_str_eq(host_name(h), "threads");
+    host_close(h);
+    setenv(HOST_VARIABLE, "pigeon", 1);
+    ck_assert_int_eq(host_open(NULL, &h), -ENOTSUP);
+    ck_assert_int_eq(host_open("threads", &h), 0); /* what is said goes before */
+    host_close(h);
+    setenv(HOST_VARIABLE, "", 1);
+    ck_assert_int_eq(host_open(NULL, &h), 0);
+    host_close(h);
+    setenv(HOST_VARIABLE, kept, 1);
+}
+END_TEST
+
 START_TEST(the_date_can_be_set_and_uuids_differ)
 {
     struct host *h;
@@ -555,6 +578,7 @@ int main(void)
     tcase_add_loop_test(tc, only_files_and_disks_are_opened, 0, n);
     tcase_add_loop_test(tc, beneath_means_beneath, 0, n);
     tcase_add_loop_test(tc, locks_exclude_and_name_their_holder, 0, n);
+    tcase_add_test(tc, the_environment_names_a_host);
     tcase_add_test(tc, the_date_can_be_set_and_uuids_differ);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

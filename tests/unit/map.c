@@ -19,7 +19,7 @@ struct work {
     uint64_t seed;
 };
 
-static void compare_with(struct blk_device *dev, const uint8_t *model)
+TEST_LOOP static void compare_with(struct blk_device *dev, const uint8_t *model)
 {
     uint8_t *now = mem_alloc(TOY_SIZE);
     ck_assert_int_eq(co_blk_read_buf(dev, 0, now, TOY_SIZE), 0);
@@ -30,7 +30,7 @@ static void compare_with(struct blk_device *dev, const uint8_t *model)
     mem_free(now);
 }
 
-static void write_some(struct work *w, uint64_t at, uint64_t bytes, uint64_t r)
+TEST_LOOP static void write_some(struct work *w, uint64_t at, uint64_t bytes, uint64_t r)
 {
     unsigned flags = r >> 24 & 7 ? 0 : BLK_FUA;
     if (r >> 32 & 1) {
@@ -43,6 +43,15 @@ static void write_some(struct work *w, uint64_t at, uint64_t bytes, uint64_t r)
         fill_random(&w->seed, w->model + at, bytes);
     }
     ck_assert_int_eq(co_blk_write_buf(w->dev, at, w->model + at, bytes, flags), 0);
+}
+
+/* Bytes that are neither what they were nor zero. */
+TEST_LOOP static uint64_t neither(const uint8_t *now, const uint8_t *was, uint64_t bytes)
+{
+    uint64_t wrong = 0;
+    for (uint64_t i = 0; i < bytes; i++)
+        wrong += now[i] != was[i] && now[i] != 0;
+    return wrong;
 }
 
 static void one_step(struct work *w)
@@ -63,10 +72,7 @@ static void one_step(struct work *w)
         if (w->backing) { /* holes show the backing device, old data reads zero or stays */
             ck_assert_int_eq(co_blk_discard(w->dev, at, bytes), 0);
             ck_assert_int_eq(co_blk_read_buf(w->dev, at, w->buffer, bytes), 0);
-            uint64_t wrong = 0;
-            for (uint64_t i = 0; i < bytes; i++)
-                wrong += w->buffer[i] != w->model[at + i] && w->buffer[i] != 0;
-            ck_assert_uint_eq(wrong, 0);
+            ck_assert_uint_eq(neither(w->buffer, w->model + at, bytes), 0);
             memcpy(w->model + at, w->buffer, bytes);
         } else {
             ck_assert_int_eq(co_blk_discard(w->dev, at, bytes), 0);

@@ -11,7 +11,7 @@
 #include "imgfmt/raw.h"
 #include "tests/lib/on_host.h"
 
-static char dir[] = "/dev/shm/lamina-qcow2-XXXXXX"; /* where flushes cost nothing */
+static char dir[200];
 static bool have_qemu;
 
 static const char *path(const char *name)
@@ -275,6 +275,8 @@ static const struct image variants[] = {
     {.name = "a.qcow2", .options = "lazy_refcounts=on", .size = 4 * MiB},
     {.name = "a.qcow2", .options = "compat=0.10", .size = 8 * MiB},
     {.name = "a.qcow2", .options = "cluster_size=2M", .size = 16 * MiB},
+    {.name = "a.qcow2", .options = "extended_l2=on,cluster_size=16k", .size = 1 * MiB + 512},
+    {.name = "a.qcow2", .options = "extended_l2=on,compression_type=zstd", .size = 4 * MiB},
 };
 
 START_TEST(random_operations)
@@ -302,9 +304,13 @@ static int co_over_backing(void *arg)
     ck_assert_uint_eq(fwrite(bytes, 1, raw.size, f), raw.size);
     fclose(f);
     raw.dev = co_open_text(&raw_driver, "", co_file(raw.name, false));
-    for (int n = 0; n < 4; n++) {
-        static const char *const options[] = {"cluster_size=512", "", "compat=0.10,cluster_size=4k",
-                                              "cluster_size=16k,compression_type=zstd"};
+    for (int n = 0; n < 6; n++) {
+        static const char *const options[] = {"cluster_size=512",
+                                              "",
+                                              "compat=0.10,cluster_size=4k",
+                                              "cluster_size=16k,compression_type=zstd",
+                                              "extended_l2=on,cluster_size=32k",
+                                              "extended_l2=on,preallocation=metadata"};
         char all[300];
         snprintf(all, sizeof(all), "%s,backing_file=%s,backing_fmt=raw", options[n],
                  path(raw.name));
@@ -378,7 +384,8 @@ static int co_bad_options(void *arg)
         {"compat=0.10,refcount_bits=8", "1.1 or above", 1 * MiB},
         {"compat=0.10,lazy_refcounts=on", "1.1 and above", 1 * MiB},
         {"compat=v2,compression_type=zstd", "1.1 and above", 1 * MiB},
-        {"extended_l2=on", "extended L2", 1 * MiB},
+        {"extended_l2=on,compat=0.10", "1.1 and above", 1 * MiB},
+        {"extended_l2=on,cluster_size=8k", "at least 16384", 1 * MiB},
         {"data_file=x", "data_file", 1 * MiB},
         {"backing_file=x", "backing_fmt", 1 * MiB},
         {"backing_file=x,backing_fmt=raw,preallocation=full", "extended_l2", 1 * MiB},
@@ -666,7 +673,8 @@ int main(void)
     Suite *s = suite_create("qcow2_io");
     TCase *tc = tcase_create("files");
     have_qemu = system("qemu-img --version >/dev/null 2>&1") == 0;
-    if (!mkdtemp(dir) && !mkdtemp(memcpy(dir, "/tmp/lamina-qcow2-XXXXXX", 25)))
+    snprintf(dir, sizeof(dir), "%s/qcow2-XXXXXX", fast_folder());
+    if (!mkdtemp(dir))
         return 1;
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, what_is_created_is_sound);

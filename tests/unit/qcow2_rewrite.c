@@ -64,7 +64,8 @@ START_TEST(a_name_comes_and_goes)
     static const char *const names[] = {"x", "a/longer/name.img", NULL, "again"};
     struct qcow2_header h = header_with("first.img", 0);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        struct qcow2_cover c = {&h, names[i], names[i] ? "qcow2" : NULL};
+        struct qcow2_cover c = {
+            .header = &h, .backing_name = names[i], .backing_format = names[i] ? "qcow2" : NULL};
         struct qcow2_cover_plan plan = {0};
         ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
         expect_name(names[i]);
@@ -80,7 +81,7 @@ START_TEST(unknown_extensions_stay)
 {
     for (size_t bytes = 1; bytes < 1000; bytes += 37) {
         struct qcow2_header h = header_with(NULL, bytes);
-        struct qcow2_cover c = {&h, "name", "qcow2"};
+        struct qcow2_cover c = {.header = &h, .backing_name = "name", .backing_format = "qcow2"};
         struct qcow2_cover_plan plan = {0};
         ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
         expect_name("name");
@@ -93,7 +94,7 @@ START_TEST(a_parked_cover_touches_nothing_in_use)
 {
     struct qcow2_header h = header_with(NULL, 300);
     uint32_t end = qcow2_cover_end(old, &h);
-    struct qcow2_cover c = {&h, "name", "qcow2"};
+    struct qcow2_cover c = {.header = &h, .backing_name = "name", .backing_format = "qcow2"};
     struct qcow2_cover_plan plan = {.park = (uint32_t)align_up(end, 8)}, home = {0};
     ck_assert_uint_gt(end, QCOW2_SECTOR);
     ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
@@ -115,7 +116,7 @@ END_TEST
 START_TEST(versions_change_the_fixed_part)
 {
     struct qcow2_header h = header_with("base", 0), two = h, three;
-    struct qcow2_cover c = {&two, "base", "qcow2"};
+    struct qcow2_cover c = {.header = &two, .backing_name = "base", .backing_format = "qcow2"};
     struct qcow2_cover_plan plan = {.drop_names = true};
     two.version = 2;
     ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
@@ -137,7 +138,7 @@ START_TEST(what_does_not_fit_is_refused)
 {
     char name[1100];
     struct qcow2_header h = header_with(NULL, 0);
-    struct qcow2_cover c = {&h, name, "raw"};
+    struct qcow2_cover c = {.header = &h, .backing_name = name, .backing_format = "raw"};
     struct qcow2_cover_plan plan = {0};
     memset(name, 'n', sizeof(name));
     name[1024] = '\0';
@@ -146,6 +147,34 @@ START_TEST(what_does_not_fit_is_refused)
     ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
     plan.park = CLUSTER - 1024;
     ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), -ENOSPC);
+}
+END_TEST
+
+START_TEST(the_list_of_bitmaps_comes_goes_and_stays)
+{
+    struct qcow2_header h = header_with(NULL, 300);
+    uint8_t list[QCOW2_EXT_BITMAPS_BYTES];
+    for (unsigned turn = 0; turn < 5; turn++) { /* none, set, kept by another change, set, gone */
+        bool kept = turn == 2, gone = turn == 0 || turn == 4;
+        struct qcow2_cover c = {.header = &h,
+                                .backing_name = "name",
+                                .backing_format = "qcow2",
+                                .set_bitmaps = !kept,
+                                .bitmaps = gone || kept ? NULL : list};
+        struct qcow2_cover_plan plan = {0};
+        if (!kept)
+            memset(list, (int)turn + 1, sizeof(list));
+        ck_assert_int_eq(qcow2_cover_build(&c, old, &h, &plan, made), 0);
+        expect_name("name");
+        h = parsed(made);
+        ck_assert_uint_eq(h.bitmaps.bytes, gone ? 0 : sizeof(list));
+        if (!gone) {
+            ck_assert_mem_eq(made + h.bitmaps.offset, list, sizeof(list));
+            ck_assert_uint_le(h.bitmaps.offset + h.bitmaps.bytes, QCOW2_SECTOR);
+        }
+        ck_assert(holds(made, 0x12345678, 300));
+        memcpy(old, made, CLUSTER);
+    }
 }
 END_TEST
 
@@ -158,6 +187,7 @@ int main(void)
     tcase_add_test(t, a_parked_cover_touches_nothing_in_use);
     tcase_add_test(t, versions_change_the_fixed_part);
     tcase_add_test(t, what_does_not_fit_is_refused);
+    tcase_add_test(t, the_list_of_bitmaps_comes_goes_and_stays);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);

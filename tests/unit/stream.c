@@ -8,9 +8,10 @@
 #include <unistd.h>
 
 #include "block/host.h"
+#include "tests/lib/on_host.h"
 
 static const char *const kinds[] = {"threads", "uring", "aio"};
-static char dir[64], unix_address[100];
+static char dir[80], unix_address[100];
 
 static struct host *self_host(void)
 {
@@ -38,7 +39,7 @@ static int with_host(const char *kind, int (*fn)(void *), void *arg)
 
 static void make_dir(void)
 {
-    strcpy(dir, "/tmp/lamina-stream-XXXXXX");
+    snprintf(dir, sizeof(dir), "%s/stream-XXXXXX", fast_folder());
     ck_assert_ptr_nonnull(mkdtemp(dir));
     snprintf(unix_address, sizeof(unix_address), "unix:%s/socket", dir);
 }

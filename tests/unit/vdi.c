@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "block/fault.h"
 #include "imgfmt/vdi.h"
 #include "tests/lib/on_host.h"
 
@@ -145,6 +146,14 @@ static void one_step(struct work *w)
     }
 }
 
+static void check_clean_of_errors(struct blk_device *dev)
+{
+    struct blk_check c = {0};
+    struct blk_error e = {0};
+    ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
+    ck_assert_uint_eq(c.corruptions, 0);
+}
+
 static void check_clean(struct blk_device *dev)
 {
     struct blk_check c = {0};
@@ -245,17 +254,23 @@ static void check_finds(uint32_t count, uint32_t entry, uint64_t corruptions, ui
     ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
     ck_assert_uint_eq(c.corruptions, corruptions);
     ck_assert_uint_eq(c.leaks, leaks);
-    bool hopeless = entry != VDI_FREE;
+    uint8_t byte = 1;
+    if (entry != VDI_FREE) { /* writing could do harm */
+        struct blk_device *again = open_on(file, BLK_OPEN_WRITE);
+        ck_assert_int_eq(co_blk_write_buf(again, 4 * MiB, &byte, 1, 0), -EROFS);
+        co_close_ok(again);
+    }
     c = (struct blk_check){.fix_leaks = true, .fix_errors = true};
     ck_assert_int_eq(co_blk_check(dev, &c, &e), 0);
-    ck_assert_uint_eq(c.corruptions_fixed, hopeless ? 0 : corruptions);
-    ck_assert_uint_eq(c.leaks_fixed, hopeless ? 0 : leaks);
-    uint8_t byte = 1;
-    ck_assert_int_eq(co_blk_write_buf(dev, 4 * MiB, &byte, 1, 0), hopeless ? -EROFS : 0);
-    ck_assert_int_eq(co_blk_read_buf(dev, MiB, &byte, 1), 0); /* reads go on */
+    ck_assert_uint_eq(c.corruptions_fixed, corruptions);
+    ck_assert_uint_eq(c.leaks_fixed, leaks);
+    ck_assert_uint_eq(c.corruptions + c.leaks, 0);
+    ck_assert_int_eq(co_blk_write_buf(dev, 4 * MiB, &byte, 1, 0), 0);
+    ck_assert_int_eq(co_blk_read_buf(dev, MiB, &byte, 1), 0);
     ck_assert_uint_eq(byte, 3);
-    if (!hopeless)
-        check_clean(dev);
+    ck_assert_int_eq(co_blk_read_buf(dev, 2 * MiB, &byte, 1), 0); /* a double: a copy of its own */
+    ck_assert_uint_eq(byte, entry == 1 ? 3 : 0);
+    check_clean(dev);
     co_close_ok(dev);
     co_close_ok(file);
 }
@@ -263,10 +278,10 @@ static void check_finds(uint32_t count, uint32_t entry, uint64_t corruptions, ui
 static int checks(void *arg)
 {
     check_finds(2, VDI_FREE, 0, 0);
-    check_finds(4, VDI_FREE, 0, 2); /* the header counts too many: a leak */
-    check_finds(1, VDI_FREE, 1, 0); /* too few */
-    check_finds(2, 1, 1, 0);        /* two entries own one block */
-    check_finds(2, 0x7fffffff, 1, 0);
+    check_finds(4, VDI_FREE, 0, 2);   /* the header counts too many: a leak */
+    check_finds(1, VDI_FREE, 1, 0);   /* too few */
+    check_finds(2, 1, 1, 0);          /* two entries own one block */
+    check_finds(2, 0x7fffffff, 1, 0); /* out of range */
     return 0;
 }
 
@@ -315,6 +330,77 @@ static int resizing(void *arg)
 START_TEST(resizing_keeps_what_stays_and_shows_zeroes_behind)
 {
     on_host(NULL, resizing, NULL);
+}
+END_TEST
+
+/* --- growing, cut off --- */
+
+#define NARROW_BLOCKS 100U
+
+/* An image of which all blocks are owned, its map one sector, 28 entries short of full. */
+static struct blk_device *narrow_image(void)
+{
+    struct blk_device *file = co_open_text(&mem_driver, "size=0", NULL);
+    struct vdi_header_disk raw = good_header();
+    uint8_t map[512], block[4096];
+    memset(map, 0xff, sizeof(map));
+    memset(block, 6, sizeof(block));
+    raw.block_bytes = le32_of(sizeof(block));
+    raw.size = le64_of(NARROW_BLOCKS * sizeof(block));
+    raw.blocks = le32_of(NARROW_BLOCKS);
+    ck_assert_int_eq(co_blk_write_buf(file, 0, &raw, sizeof(raw), 0), 0);
+    ck_assert_int_eq(co_blk_write_buf(file, 512, map, sizeof(map), 0), 0);
+    struct blk_device *dev = open_on(file, BLK_OPEN_WRITE);
+    for (uint64_t i = 0; i < NARROW_BLOCKS; i++)
+        ck_assert_int_eq(co_blk_write_buf(dev, i * sizeof(block), block, sizeof(block), 0), 0);
+    co_close_ok(dev);
+    return file;
+}
+
+/* What qemu-img check asks for: numbers below the count of blocks, none twice. */
+static void numbers_are_low(struct blk_device *file)
+{
+    struct vdi_header_disk raw;
+    bool seen[1000] = {0};
+    ck_assert_int_eq(co_blk_read_buf(file, 0, &raw, sizeof(raw)), 0);
+    for (uint32_t i = 0; i < le32_get(raw.blocks); i++) {
+        le32 entry;
+        ck_assert_int_eq(co_blk_read_buf(file, le32_get(raw.map_offset) + i * 4, &entry, 4), 0);
+        uint32_t number = le32_get(entry);
+        if (number == VDI_FREE)
+            continue;
+        ck_assert_uint_lt(number, le32_get(raw.blocks));
+        ck_assert(!seen[number]);
+        seen[number] = true;
+    }
+}
+
+static int growing_cut(void *arg)
+{
+    int rc = -EIO;
+    for (unsigned nth = 1; rc < 0; nth++) {
+        struct blk_error e;
+        struct blk_device *file = narrow_image();
+        struct blk_device *fault = co_open_text(&fault_driver, "", blk_ref(file));
+        struct blk_device *dev = open_on(fault, BLK_OPEN_WRITE);
+        struct fault_rule rule = {.op = FAULT_WRITE, .nth = nth, .rc = -EIO};
+        fault_set(fault, &rule);
+        rc = co_blk_resize(dev, 4096 * 300, true, &e);
+        (void)!co_blk_close(dev, &e);
+        co_close_ok(fault);
+        numbers_are_low(file);
+        dev = open_on(file, BLK_OPEN_WRITE);
+        check_clean_of_errors(dev);
+        co_close_ok(dev);
+        co_close_ok(file);
+        ck_assert_uint_lt(nth, 200);
+    }
+    return 0;
+}
+
+START_TEST(growing_that_is_cut_off_leaves_numbers_that_peers_take)
+{
+    on_host(NULL, growing_cut, NULL);
 }
 END_TEST
 
@@ -416,6 +502,7 @@ int main(void)
     tcase_add_test(tc, a_fresh_image_is_none_until_completed);
     tcase_add_test(tc, check_finds_and_repairs_what_can_be);
     tcase_add_test(tc, resizing_keeps_what_stays_and_shows_zeroes_behind);
+    tcase_add_test(tc, growing_that_is_cut_off_leaves_numbers_that_peers_take);
     tcase_add_loop_test(tc, qemu_img_agrees_both_ways, 0, 4);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2_extended.c - the proof over qcow2 images with extended L2 entries: clusters in 32 pieces,
+ * alone and over a backing file, packed, resized, with caches of next to nothing. */
+#include "tests/sweep.h"
+
+#define ANY                                                                               \
+    .write = 30, .fua = 3, .zeroes = 6, .unmap = 6, .discard = 8, .read = 10, .flush = 6, \
+    .reopen = 1, .kill = 1, .hot = 6
+
+static const struct sweep_profile tiny = {ANY, .max_bytes = 4 * KiB};
+static const struct sweep_profile small = {ANY, .max_bytes = 16 * KiB};
+static const struct sweep_profile middle = {ANY, .max_bytes = 256 * KiB};
+static const struct sweep_profile packing = {ANY, .compressed = 20, .max_bytes = 64 * KiB};
+static const struct sweep_profile resizing = {ANY, .resize = 4, .max_bytes = 128 * KiB};
+static const struct sweep_profile busy = {
+    .write = 25, .unmap = 8, .discard = 20, .read = 30, .flush = 12, .max_bytes = 8 * KiB};
+
+static const struct sweep_backing base_raw = {.format = "raw", .size = 1536 * KiB};
+static const struct sweep_backing base_extended = {
+    .format = "qcow2", .create = "extended_l2=on,cluster_size=16k", .size = 700 * KiB};
+
+#define EXTENDED .format = "qcow2", .foreign = "qcow2"
+#define TINY     "l2-cache-size=4k,refcount-cache-size=4k"
+
+static const struct sweep_subject rows[] = {
+    {.name = "extended-64k",
+     EXTENDED,
+     .create = "extended_l2=on",
+     .size = 4 * MiB,
+     .granule = 2 * KiB,
+     .profile = &middle},
+    {.name = "extended-16k",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 1 * MiB,
+     .granule = 512,
+     .profile = &small},
+    {.name = "extended-2m",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=2M",
+     .size = 8 * MiB,
+     .granule = 64 * KiB,
+     .profile = &middle},
+    {.name = "extended-over-raw",
+     EXTENDED,
+     .create = "extended_l2=on,backing_file=base.img,backing_fmt=raw,cluster_size=64k",
+     .backing = &base_raw,
+     .size = 2 * MiB,
+     .granule = 2 * KiB,
+     .profile = &small},
+    {.name = "extended-over-extended",
+     EXTENDED,
+     .create = "extended_l2=on,backing_file=base.img,backing_fmt=qcow2,cluster_size=32k",
+     .backing = &base_extended,
+     .size = 1 * MiB,
+     .granule = 1 * KiB,
+     .profile = &tiny},
+    {.name = "extended-preallocated-over-raw",
+     EXTENDED,
+     .create = "extended_l2=on,backing_file=base.img,backing_fmt=raw,cluster_size=64k,"
+               "preallocation=metadata",
+     .backing = &base_raw,
+     .size = 2 * MiB,
+     .granule = 2 * KiB,
+     .profile = &small},
+    {.name = "extended-packed",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 1 * MiB,
+     .granule = 16 * KiB,
+     .profile = &packing},
+    {.name = "extended-packed-over-raw",
+     EXTENDED,
+     .create = "extended_l2=on,backing_file=base.img,backing_fmt=raw,cluster_size=16k,"
+               "compression_type=zstd",
+     .backing = &base_raw,
+     .size = 2 * MiB,
+     .granule = 16 * KiB,
+     .profile = &packing},
+    {.name = "extended-tiny-cache",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .open = TINY,
+     .size = 8 * MiB,
+     .granule = 512,
+     .profile = &small},
+    {.name = "extended-resize",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 1 * MiB,
+     .granule = 512,
+     .profile = &resizing,
+     .flags = SWEEP_SHRINK},
+    {.name = "extended-odd-size",
+     EXTENDED,
+     .create = "extended_l2=on",
+     .size = 1 * MiB + 1536,
+     .granule = 2 * KiB,
+     .profile = &middle},
+    {.name = "extended-two-workers",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 2 * MiB,
+     .granule = 512,
+     .workers = 2,
+     .profile = &small},
+    {.name = "extended-reuse",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 192 * KiB,
+     .granule = 512,
+     .profile = &busy,
+     .model_factor = 40,
+     .ops = 100},
+    {.name = "extended-on-a-device",
+     EXTENDED,
+     .create = "extended_l2=on,cluster_size=16k",
+     .size = 2 * MiB,
+     .granule = 512,
+     .profile = &small,
+     .flags = SWEEP_BLOCK_DEVICE},
+    {0},
+};
+
+int main(int argc, char **argv)
+{
+    return sweep_main(argc, argv, rows, 400, 2000);
+}
