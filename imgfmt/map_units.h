@@ -24,7 +24,7 @@
  *   3 move    copied data durable -> its entry -> the old place free (co_map_move)
  *   4 grow    in place: new entries durable -> header.  Else: the first units moved away, durable
  *             -> the new table where they lay, durable -> one publication (base, table, size)
- *   5 shrink  entries dropped, durable -> tidy -> publication -> file truncated
+ *   5 shrink  entries dropped, durable -> gaps closed -> publication -> file truncated
  *   6 end     all written back, moved, durable -> co_end's header change durable -> file truncated
  * A crash leaves the state before or after each arrow, and units owned by none (leaks). */
 #ifndef IMGFMT_MAP_UNITS_H

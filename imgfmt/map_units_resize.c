@@ -6,7 +6,7 @@
  *     (UNITS_TABLE_STAYS, _FRONT); or new units (UNITS_TABLE_MOVES)
  *   2 the new entries, or the whole table anew, durable where nobody looks yet
  *   3 one publication: size, entries, and with them the table's place and base
- * Shrinking: 1 the tail's cells dropped, durable; 2 dense again where that is asked; 3 published.
+ * Shrinking: 1 the tail's cells dropped, durable; 2 the gaps closed; 3 published.
  * A crash leaves the old size or the new one. */
 #include "imgfmt/map_units_private.h"
 
@@ -56,15 +56,20 @@ static int co_adopt(struct map *m, const struct layout *l)
     return moved ? co_map_units_census(m, NULL, &found) : 0;
 }
 
-/* In memory and on disk. */
+/* In memory and on disk. What failed is taken back without a look at the file, which may fail too:
+ * the next change counts anew. */
 static int co_publish(struct map *m, const struct layout *l)
 {
     struct layout before = layout_of(m);
     int rc = co_adopt(m, l);
     if (rc == 0)
         rc = m->units->ops->co_publish(m);
-    if (rc < 0 && co_adopt(m, &before) < 0)
-        map_corrupt(m, "a failed resize could not be taken back");
+    if (rc == 0)
+        return 0;
+    if (take_layout(m, &before) < 0)
+        map_corrupt(m, "out of memory while a failed resize was taken back");
+    m->units->begun = false;
+    map_write_ended(m);
     return rc;
 }
 
@@ -257,7 +262,8 @@ static int co_shrink(struct map *m, uint64_t size)
     to.size = size;
     if (m->shape.levels == 1)
         to.entries = entries_for(m, size);
-    TRY(co_map_units_tidy(m)); /* dense: all numbers are below the new count of entries */
+    TRY(co_map_units_squeeze(m)); /* who shrinks wants a smaller file; and where the table is tight,
+                                     all numbers are below the new count of entries */
     return co_publish(m, &to);
 }
 

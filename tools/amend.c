@@ -100,10 +100,6 @@ static int co_body(struct task *t)
 static int option(void *verb, int id, const char *value)
 {
     struct amend *a = verb;
-    if (id == ARG_FORCE) {
-        a->force = true;
-        return 0;
-    }
     a->told = true;
     return make_options_told(a->task.tool, a->options, value, &a->help);
 }
@@ -151,10 +147,9 @@ static int run(struct tool *t, int argc, char **argv)
     struct amend a = {.task = {.tool = t, .kind = "amend", .co_body = co_body},
                       .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE},
                       .options = json_object()};
-    bool force; /* nothing that needs it can be asked for */
     const struct arg_place places[] = {IMAGE_PLACES(&a.image),
                                        {'t', &a.image.cache, NULL},
-                                       {ARG_FORCE, NULL, &force},
+                                       {ARG_FORCE, NULL, &a.force},
                                        {0, NULL, NULL}};
     struct command_line line = {argc, argv, places, option, &a};
     int id = args_read(t, &line);

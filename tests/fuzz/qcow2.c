@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2.c - any bytes as a qcow2 image in memory: the header parsed, the image opened (as any other
  * and for check), read, written, discarded, resized, described, checked and repaired; snapshots
- * made, read, applied and deleted. Nothing may crash or hang; memory stays small. */
+ * made, read, applied and deleted; bitmaps read and changed. Nothing may crash or hang; memory
+ * stays small. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "imgfmt/qcow2.h"
+#include "imgfmt/qcow2_bitmap.h"
 #include "tests/fuzz/fuzz_stack.h"
 
 struct step {
@@ -71,6 +72,35 @@ static int co_snapshots(struct blk_device *dev, uint8_t *buf, unsigned way)
     return rc;
 }
 
+/* Listed, read, changed in some way: whatever the image's own bitmaps are, and one of ours. */
+static int co_bitmaps(struct blk_device *dev, uint8_t *buf, unsigned way)
+{
+    struct blk_bitmap_change c = {.action = BLK_BITMAP_ADD,
+                                  .name = "fuzz",
+                                  .granularity = 512ULL << way % 8,
+                                  .disabled = way & 1,
+                                  .source = dev,
+                                  .source_name = "fuzz"};
+    struct blk_bitmap_extent ext;
+    struct blk_bitmap *list;
+    struct blk_error e;
+    size_t count;
+
+    int rc = way & 2 ? co_blk_bitmap_change(dev, &c, &e) : 0;
+    TRY(co_blk_bitmap_list(dev, &list, &count, &e));
+    for (size_t i = 0; i < MIN(count, 4); i++) {
+        c.name = list[i].name;
+        c.action = BLK_BITMAP_REMOVE + (way + i) % 5;
+        if (dev->size)
+            rc |= co_blk_bitmap_read(dev, c.name, dev->size / 2, 1, &ext, &e);
+        rc |= co_blk_bitmap_change(dev, &c, &e);
+        if (dev->size)
+            rc |= co_blk_write_buf(dev, dev->size / 2, buf, 1, 0);
+    }
+    blk_bitmaps_drop(list, count);
+    return rc;
+}
+
 static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 {
     struct blk_check check = {.fix_leaks = bytes & 1};
@@ -90,6 +120,8 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
         rc |= co_blk_read_buf(dev, dev->size - 1, buf, 1);
     if (buf && bytes)
         rc |= co_snapshots(dev, buf, tail[bytes - 1]);
+    if (buf && bytes > 1)
+        rc |= co_bitmaps(dev, buf, tail[bytes - 2]);
     rc |= co_blk_info(dev, &info, &e);
     blk_info_drop(&info);
     rc |= co_blk_check(dev, &check, &e);
@@ -122,7 +154,11 @@ static void parse_alone(const uint8_t *data, size_t bytes)
     struct qcow2_snapshot s;
     struct blk_error e;
     uint8_t *put = malloc(QCOW2_SNAPSHOT_PUT_MAX);
+    struct qcow2_bitmap b;
 
+    if (put && qcow2_bitmap_parse(data, bytes, &b) > 0 &&
+        qcow2_bitmap_put(&b, put) > QCOW2_BITMAP_ENTRY_MAX)
+        abort();
     if (put && qcow2_snapshot_parse(data, bytes, &s) > 0 &&
         qcow2_snapshot_put(&s, put) > QCOW2_SNAPSHOT_PUT_MAX)
         abort();
