@@ -46,6 +46,8 @@ enum blk_open_flags {
                                  -ENOTSUP or null facts */
     BLK_OPEN_FORCE_SHARE = 8, /* -U: take no locks (read-only only) */
     BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
+    BLK_OPEN_FACTS = 32, /* only co_blk_info() follows: what takes long to find out may be estimated
+                          */
 };
 
 struct blk_limits {
@@ -222,8 +224,10 @@ struct blk_driver {
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
-    bool knows_backing; /* co_create writes down what identifies the backing image (a UUID, a CID,
-                           times), so it is opened for it */
+    bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
+    bool inner_is_image; /* what is inside is an image's file: its format is probed */
+    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
+                            times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

@@ -326,12 +326,34 @@ static int co_as_container(struct open_run *run, const struct node *n, struct bl
     return co_driver_open(run, &over, d, below, dev, e);
 }
 
+/* *dev is a file inside a container of images: the format that is on it. */
+static int co_image_inside(struct open_run *run, const struct node *n, struct blk_device **dev,
+                           struct blk_error *e)
+{
+    const struct blk_driver *d = NULL;
+    struct blk_device *file = take(*dev);
+    int rc = co_resolver_probe(run->r, file, &d, NULL, e);
+    if (rc == 0 && strcmp(d->name, "raw") == 0) {
+        *dev = file;
+        return 0;
+    }
+    json_auto_t *tree = rc == 0 ? json_pack("{s:s, s:{}}", "driver", d->name, "file") : NULL;
+    if (!tree) {
+        co_blk_close(file, NULL);
+        return rc < 0 ? rc : err_set(e, -ENOMEM, "no memory to open a device");
+    }
+    struct node over = *n;
+    over.tree = tree;
+    return co_driver_open(run, &over, d, file, dev, e);
+}
+
 static int co_inner_open(struct open_run *run, const struct node *n, struct blk_device **out,
                          struct blk_error *e)
 {
     const char *name = json_string_value(json_object_get(n->tree, "name"));
     struct node of = *n;
     of.tree = json_object_get(n->tree, "of");
+    of.flags &= ~(unsigned)BLK_OPEN_FACTS; /* it is to be read */
     of.bottom = false;
     of.create = 0;
     if (!name || !*name || !of.tree)
@@ -341,6 +363,8 @@ static int co_inner_open(struct open_run *run, const struct node *n, struct blk_
     int rc = co_as_container(run, n, &container, e);
     if (rc == 0)
         rc = co_blk_inner_open(container, name, out, e);
+    if (rc == 0 && container->driver->inner_is_image && !n->bottom)
+        rc = co_image_inside(run, n, out, e);
     co_blk_close(container, NULL);
     if (rc < 0 && !run->rule->face)
         return run_name_error(run, tree_name(n->tree), rc, e);
@@ -540,6 +564,7 @@ static unsigned child_flags(const struct blk_opener *o, unsigned flags)
 {
     if (!(o->node.flags & BLK_OPEN_WRITE))
         flags &= ~(unsigned)BLK_OPEN_WRITE;
+    flags &= ~(unsigned)BLK_OPEN_FACTS; /* what stands on it reads it */
     return flags | (o->node.flags & (BLK_OPEN_FORCE_SHARE | BLK_OPEN_NO_BACKING));
 }
 

@@ -17,6 +17,17 @@ const struct blk_driver *const blk_drivers[] = {
     &bochs_driver,
     &cloop_driver,
     &dmg_driver,
+    &gzip_driver,
+#ifdef HAVE_LIBLZMA
+    &xz_driver,
+#endif
+#ifdef HAVE_LIBZSTD
+    &zstd_driver,
+#endif
+#ifdef HAVE_BZIP2
+    &bzip2_driver,
+#endif
+    &ova_driver,
     &raw_driver,
     /* not formats */
     &file_driver,
