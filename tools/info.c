@@ -30,6 +30,16 @@ struct info {
     struct blk_error error;
 };
 
+/* As it was told; in the face without what says how the file is reached. */
+static const char *told_name(const struct info *in, const struct blk_device *dev)
+{
+    const char *text = in->image.text;
+    bool face = in->tool->face != FACE_LAMINA;
+    if (in->count > 0 || in->image.image_opts || (face && strncmp(text, "json:", 5) == 0))
+        return dev->name ? dev->name : "";
+    return face && strncmp(text, "file:", 5) == 0 ? text + 5 : text;
+}
+
 static int co_fact(struct info *in, struct blk_device *dev)
 {
     struct fact *more = mem_resize(in->facts, (in->count + 1) * sizeof(*more));
@@ -38,8 +48,7 @@ static int co_fact(struct info *in, struct blk_device *dev)
     in->facts = more;
     struct fact *f = &more[in->count];
     *f = (struct fact){.format = dev->driver->name};
-    bool plain = in->count == 0 && !in->image.image_opts;
-    f->name = mem_strdup(plain ? in->image.text : dev->name ? dev->name : "");
+    f->name = mem_strdup(told_name(in, dev));
     if (!f->name)
         return err_set(&in->error, -ENOMEM, "out of memory");
     in->count++;
