@@ -221,13 +221,24 @@ static int set_preset(const struct opt_desc *d, struct opts *out, struct opt_val
     return rc;
 }
 
+/* "a.b" is the member b of the object a. */
+static const json_t *find_node(const json_t *tree, const char *name)
+{
+    const json_t *node = json_object_get(tree, name);
+    const char *dot = strchr(name, '.');
+    if (node || !dot)
+        return node;
+    node = json_object_getn(tree, name, (size_t)(dot - name));
+    return node ? find_node(node, dot + 1) : NULL;
+}
+
 static int fill_values(const struct opt_desc *table, struct opts *out, struct blk_error *e)
 {
     size_t n = table_size(table);
     for (size_t i = 0; i < n; i++) {
         const struct opt_desc *d = &table[i];
         struct opt_value *v = &out->values[i];
-        const json_t *node = json_object_get(out->tree, d->name);
+        const json_t *node = find_node(out->tree, d->name);
         if (node) {
             v->given = true;
             TRY(value_set(d, out->tree, node, v, e));

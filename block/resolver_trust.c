@@ -103,8 +103,7 @@ char *combine_names(const char *file_name, const char *reference)
                  : mem_strdup(reference);
 }
 
-/* The folder part of a name; "." if it has none. NULL: no memory. */
-static char *dir_of(const char *file_name)
+char *dir_of(const char *file_name)
 {
     const char *slash = strrchr(file_name, '/');
     if (!slash)
@@ -265,12 +264,14 @@ static int co_locate_below(struct open_run *run, struct link *from, const char *
     return rc;
 }
 
-static int co_locate_as_qemu(struct open_run *run, struct link *from, const char *reference,
-                             json_t **tree, struct blk_error *e)
+/* QEMU takes a data file's name from where it was started, others from the image's folder. */
+static int co_locate_as_qemu(struct open_run *run, struct link *from, const char *role,
+                             const char *reference, json_t **tree, struct blk_error *e)
 {
     if (spec_has_protocol(reference))
         return co_parse_spec(run->r, reference, false, tree, e);
-    auto_free char *name = combine_names(from->file_name ? from->file_name : "", reference);
+    bool beside = from->file_name && strcmp(role, "data-file") != 0;
+    auto_free char *name = combine_names(beside ? from->file_name : "", reference);
     *tree = name ? spec_on_file(spec_file("file", name)) : NULL;
     return *tree ? 0 : err_set(e, -ENOMEM, "no memory to open a device");
 }
@@ -291,7 +292,7 @@ int co_trust_locate(struct open_run *run, struct link *from, const char *role,
     assert(run->rule->refs != REFS_NONE);
     if (!*reference)
         return err_set(e, -EINVAL, "the reference is empty");
-    int rc = run->rule->refs == REFS_QEMU ? co_locate_as_qemu(run, from, reference, tree, e)
+    int rc = run->rule->refs == REFS_QEMU ? co_locate_as_qemu(run, from, role, reference, tree, e)
                                           : co_locate_below(run, from, role, reference, tree, e);
     return rc == 0 && format ? set_format(run, format, tree, e) : rc;
 }

@@ -61,7 +61,10 @@ static int cell_in(const struct map *m, const struct meta_page *page, uint64_t s
     uint64_t raw[2];
     load_entry(m, entry_at(m, page, slot), raw);
     memset(out, 0, sizeof(*out));
-    return m->format->decode(m, raw, out);
+    TRY(m->format->decode(m, raw, out));
+    bool strays =
+        m->shape.fixed_places && map_has_space(out) && out->offset != slot << m->shape.cluster_bits;
+    return strays ? -EIO : 0;
 }
 
 int map_entry_get(struct map *m, const struct meta_page *page, uint64_t cluster,
@@ -480,14 +483,32 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     return 0;
 }
 
+uint64_t map_clusters_in_table(const struct map *m)
+{
+    uint64_t slots = m->shape.root_entries;
+    if (m->shape.levels == 2 && !mul_u64(slots, m->shape.table_entries, &slots))
+        return div_up(m->shape.size, m->cluster_bytes);
+    if (!m->format->slot)
+        return slots;
+    uint64_t low = 0, high = slots; /* slots rise with clusters, and there are gaps */
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (map_slot(m, middle) < slots)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 int co_map_walk(struct map *m,
                 int (*fn)(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg),
                 void *arg)
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
-    if (m->shape.levels == 1 && !m->format->slot)
-        end = m->shape.root_entries; /* also those behind the end of the disk */
+    if (m->units || (m->shape.levels == 1 && !m->format->slot))
+        end = map_clusters_in_table(m); /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));
@@ -509,137 +530,6 @@ int co_map_walk(struct map *m,
 
 /* --- changing --- */
 
-static struct map_release *release_room(struct map *m, size_t count)
-{
-    struct map_private *p = m->priv;
-    struct map_release *r = p->open_release;
-    if (r && !r->deferred.taken && r->count + count <= MAP_RELEASE_CELLS)
-        return r;
-    r = mem_alloc(sizeof(*r));
-    if (!r)
-        return NULL;
-    memset(r, 0, offsetof(struct map_release, items));
-    r->map = m;
-    r->low = UINT64_MAX;
-    r->next = p->releases;
-    if (r->next)
-        r->next->prev = r;
-    p->releases = r;
-    p->open_release = r;
-    return r;
-}
-
-static void release_free(struct map_release *r)
-{
-    struct map_private *p = r->map->priv;
-    if (p->open_release == r)
-        p->open_release = NULL;
-    if (r->prev)
-        r->prev->next = r->next;
-    else
-        p->releases = r->next;
-    if (r->next)
-        r->next->prev = r->prev;
-    mem_free(r);
-}
-
-static bool follows(const struct map *m, const struct map_released *a, uint64_t count,
-                    const struct map_released *b)
-{
-    return a->punch == b->punch && a->cell.state != MAP_HOLE && b->cell.state != MAP_HOLE &&
-           !a->cell.shared && !b->cell.shared && a->cell.state != MAP_PACKED &&
-           b->cell.state != MAP_PACKED &&
-           b->cell.offset == a->cell.offset + count * m->cluster_bytes;
-}
-
-/* M5: what pointed at these is durably gone, and after the grace period nobody reads them. */
-static void co_release_cells(struct meta_deferred *d)
-{
-    struct map_release *r = container_of(d, struct map_release, deferred);
-    struct map *m = r->map;
-    co_blk_quiesce(m->dev);
-    m->priv->releasing++;
-    for (unsigned i = 0, n; i < r->count; i += n) {
-        const struct map_released *first = &r->items[i];
-        for (n = 1; i + n < r->count && follows(m, first, n, first + n);)
-            n++;
-        r->done = i + n;
-        if (first->cell.state == MAP_HOLE)
-            continue;
-        if (first->cell.state == MAP_PACKED)
-            map_forget_unpacked(m, first->cell.offset);
-        m->format->co_release(m, &first->cell, n, first->punch);
-    }
-    m->priv->releasing--;
-    co_queue_wake_all(&m->priv->released);
-    release_free(r);
-}
-
-bool co_map_await_release(struct map *m)
-{
-    if (m->priv->releasing == 0)
-        return false;
-    co_queue_wait(&m->priv->released);
-    return true;
-}
-
-/* True if the update lets go of space. */
-static bool lets_go(const struct map_update *u)
-{
-    return map_has_space(&u->old) && !(map_has_space(&u->now) && u->now.offset == u->old.offset);
-}
-
-static void release_old(struct map *m, struct map_release *r, const struct map_update *u,
-                        size_t count, bool punch)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (!lets_go(&u[i]))
-            continue;
-        r->items[r->count++] = (struct map_released){u[i].cluster, u[i].old, punch};
-        r->low = MIN(r->low, u[i].cluster);
-        r->high = MAX(r->high, u[i].cluster);
-    }
-    if (!r->queued) {
-        r->queued = true;
-        r->deferred.co_fn = co_release_cells;
-        meta_defer(m->meta, &r->deferred);
-    }
-}
-
-void map_release_later(struct map *m, const struct map_update *u)
-{
-    struct map_release *r = release_room(m, 1);
-    if (r) /* else it is lost until the image is opened anew */
-        release_old(m, r, u, 1, false);
-}
-
-static struct map_cell *find_released(const struct map *m, uint64_t cluster)
-{
-    for (struct map_release *r = m->priv->releases; r; r = r->next) {
-        if (cluster < r->low || cluster > r->high)
-            continue;
-        for (unsigned i = r->done; i < r->count; i++)
-            if (r->items[i].cluster == cluster && map_owns_space(&r->items[i].cell))
-                return &r->items[i].cell;
-    }
-    return NULL;
-}
-
-bool map_may_take_back(const struct map *m, uint64_t cluster)
-{
-    return find_released(m, cluster);
-}
-
-bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset)
-{
-    struct map_cell *cell = find_released(m, cluster);
-    if (!cell)
-        return false;
-    *offset = cell->offset;
-    cell->state = MAP_HOLE;
-    return true;
-}
-
 int co_map_change(struct map *m, struct meta_page *page, const struct map_update *u, size_t count,
                   bool punch)
 {
@@ -648,8 +538,8 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
     if (m->format->co_prepare)
         TRY(m->format->co_prepare(m, u, count));
     for (size_t i = 0; i < count; i++)
-        gone += lets_go(&u[i]);
-    if (gone && !(release = release_room(m, gone)))
+        gone += map_lets_go(m, &u[i], punch);
+    if (gone && !(release = map_release_room(m, gone)))
         return -ENOMEM;
     /* From here on nothing suspends. */
     TRY(meta_touch(m->meta, page));
@@ -665,7 +555,7 @@ int co_map_change(struct map *m, struct meta_page *page, const struct map_update
     }
     note_change(m);
     if (gone)
-        release_old(m, release, u, count, punch);
+        map_release_old(m, release, u, count, punch);
     return 0;
 }
 
@@ -782,7 +672,7 @@ void co_map_detach(struct map *m)
     if (!p)
         return;
     while (p->releases)
-        release_free(p->releases);
+        map_release_free(p->releases);
     for (struct table_release *r = p->table_releases, *next; r; r = next) {
         next = r->next;
         mem_free(r);

@@ -77,6 +77,11 @@ struct map_shape {
                    that one back until it is released */
     bool stands_alone;   /* the format knows no backing device: its holes are its own zeroes */
     bool file_has_holes; /* clusters may lie in holes of their file: map lets those show */
+    bool fixed_places;   /* each cluster lies at its own offset in the data device: space is not
+                            placed, and counted by nobody */
+    bool always_stored;  /* with fixed_places: zeroes are data, so that the data device is the disk
+                            by itself */
+    bool discard_keeps;  /* with zero_keeps_space: what is discarded keeps its space, punched */
     bool keeps_all;      /* static: all space is owned and stays so; discard does nothing */
 };
 
@@ -188,6 +193,10 @@ int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place 
 /* Pieces of a cell that lie in its space, and that read as zero; of a cell of any state. */
 uint32_t map_pieces_here(const struct map_cell *c);
 uint32_t map_pieces_zero(const struct map_cell *c);
+static inline bool map_has_space(const struct map_cell *cell)
+{
+    return cell->offset ? cell->state != MAP_HOLE : map_pieces_here(cell) != 0;
+}
 /* State and sub of a cell whose offset is known: MAP_DATA, MAP_ZERO or MAP_HOLE where all pieces
  * are alike (a hole has no space), else MAP_PARTIAL. */
 void map_set_pieces(struct map_cell *c, uint32_t here, uint32_t zero);

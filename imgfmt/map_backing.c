@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map_backing.c - the device behind an image: asked for while opening, found when it is there. */
-#include "block/resolver.h"
+#include "imgfmt/map_backing.h"
 #include "imgfmt/map_private.h"
 
 int co_map_want_backing(struct map *m, struct blk_opener *opener, const char *name,
@@ -28,4 +28,35 @@ int co_map_opened(struct blk_device *dev, struct blk_error *e)
         m->backing_missing = false;
     m->dev->limits.fresh_reads_zero &= !map_has_backing(m);
     return 0;
+}
+
+/* --- its name --- */
+
+int co_map_backing_want(struct map *m, struct map_backing *b, struct blk_opener *opener,
+                        struct blk_error *e)
+{
+    if (opener && b->name && opener_full_name(opener, b->name, &b->full_name) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
+    return co_map_want_backing(m, opener, b->name, b->format, e);
+}
+
+static int copy(const char *text, char **to)
+{
+    *to = text ? mem_strdup(text) : NULL;
+    return text && !*to ? -ENOMEM : 0;
+}
+
+int map_backing_info(const struct map_backing *b, struct blk_info *out, struct blk_error *e)
+{
+    if (copy(b->name, &out->backing_name) < 0 || copy(b->format, &out->backing_format) < 0 ||
+        copy(b->full_name, &out->full_backing_name) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
+    return 0;
+}
+
+void map_backing_drop(struct map_backing *b)
+{
+    mem_free(take(b->name));
+    mem_free(take(b->format));
+    mem_free(take(b->full_name));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map_private.h - what the engine's files share: map.c (tables, look-ups), map_read.c, map_write.c
- * (the write path), map_zero.c (zero, discard), map_piece.c (clusters in pieces), map_packed.c and
+ * (the write path), map_zero.c (zero, discard), map_piece.c (clusters in pieces),
+ * map_release.c (space lets go), map_packed.c and
  * map_pack.c (compressed clusters).
  */
 #ifndef IMGFMT_MAP_PRIVATE_H
@@ -26,6 +27,7 @@ struct map_release {
         uint64_t cluster;     /* whose it was */
         struct map_cell cell; /* MAP_HOLE: taken back */
         bool punch;
+        bool stays; /* the cluster keeps the space: it is only punched */
     } items[MAP_RELEASE_CELLS];
 };
 
@@ -92,11 +94,6 @@ static inline bool map_in_place(const struct map_cell *cell)
     return cell->state == MAP_DATA && !cell->shared;
 }
 
-static inline bool map_has_space(const struct map_cell *cell)
-{
-    return cell->offset ? cell->state != MAP_HOLE : map_pieces_here(cell) != 0;
-}
-
 /* Space of a whole cluster that nobody else refers to. */
 static inline bool map_owns_space(const struct map_cell *cell)
 {
@@ -111,6 +108,9 @@ uint64_t map_piece_run(const struct map *m, const struct map_cell *c, uint64_t a
 /* The same, asking co_subrange where the cell is not in pieces. */
 must_use int co_map_partial(struct map *m, uint64_t cluster, const struct map_cell *cell,
                             uint64_t at, uint64_t *bytes, enum map_state *state);
+
+/* How many clusters the table has entries for, behind the end of the disk too. */
+uint64_t map_clusters_in_table(const struct map *m);
 
 /* The page of table entries that holds @cluster's, pinned; NULL: its table is not there, all are
  * holes. *first and *count: the clusters that the answer covers, from @cluster on. */
@@ -139,6 +139,14 @@ bool map_may_take_back(const struct map *m, uint64_t cluster);
 /* Waits for space that is just being released; false: there is none. */
 bool co_map_await_release(struct map *m);
 /* Space that no entry points at, but older requests may look at: released after the next batch. */
+/* True if the update lets go of space, or is to punch what it keeps. */
+bool map_lets_go(const struct map *m, const struct map_update *u, bool punch);
+/* Room for @count updates that let go; NULL: no memory. */
+struct map_release *map_release_room(struct map *m, size_t count);
+/* Queues what they let go of. */
+void map_release_old(struct map *m, struct map_release *r, const struct map_update *u, size_t count,
+                     bool punch);
+void map_release_free(struct map_release *r);
 void map_release_later(struct map *m, const struct map_update *u);
 void map_unplace_one(struct map *m, const struct map_cell *cell);
 

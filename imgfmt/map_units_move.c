@@ -139,20 +139,26 @@ int co_map_units_tidy(struct map *m)
     return 0;
 }
 
+int co_map_units_squeeze(struct map *m)
+{
+    struct map_units_census found;
+    uint64_t moved = 1, next = UINT64_MAX;
+    TRY(co_meta_settle(m->meta, !m->fresh));
+    while (moved && m->units->space.next < next) {
+        next = m->units->space.next;
+        TRY(co_move_down(m, &moved));
+        /* What lay off the boundaries is free only now. */
+        TRY(co_map_units_census(m, NULL, &found));
+    }
+    return 0;
+}
+
 int co_map_units_compact(struct blk_device *dev, struct blk_error *e)
 {
     struct map *m = dev->state;
-    struct map_units_census found;
-    uint64_t moved = 1, next = UINT64_MAX;
     int rc = co_map_will_write(m);
     if (rc == 0)
-        rc = co_meta_settle(m->meta, !m->fresh);
-    while (rc == 0 && moved && m->units->space.next < next) {
-        next = m->units->space.next;
-        rc = co_move_down(m, &moved);
-        if (rc == 0) /* what lay off the boundaries is free only now */
-            rc = co_map_units_census(m, NULL, &found);
-    }
+        rc = co_map_units_squeeze(m);
     if (rc == 0)
         rc = co_map_units_finish(m);
     return rc < 0 ? err_errno(e, rc, "the image cannot be compacted") : 0;

@@ -97,6 +97,8 @@ must_use int co_map_units_finish(struct map *m);
 /* The file ends behind the last unit. */
 must_use int co_map_units_fit(struct map *m);
 
+/* Moves down what can be moved into the gaps below it. */
+must_use int co_map_units_squeeze(struct map *m);
 /* Moves the clusters of the first @units units to free ones behind them. */
 must_use int co_map_units_move_away(struct map *m, uint64_t units);
 

@@ -127,7 +127,10 @@ static void set_pieces(const struct fresh_run *r, struct map_update *u)
 static int co_place_run(struct fresh_run *r)
 {
     struct map *m = r->map;
-    if (r->own) {
+    if (m->shape.fixed_places) {
+        r->offset = first_byte(r);
+        r->reused = true; /* or it is somebody's disk already */
+    } else if (r->own) {
         r->offset = r->u[0].old.offset;
         r->reused = true;
     } else {
@@ -150,7 +153,9 @@ static void unplace_run(struct fresh_run *r)
         map_release_later(r->map, &back);
         return;
     }
-    for (uint64_t i = 0; i < r->count && !r->own; i++)
+    if (r->own || r->map->shape.fixed_places)
+        return;
+    for (uint64_t i = 0; i < r->count; i++)
         map_unplace_one(r->map, &r->u[i].now);
 }
 
@@ -174,6 +179,8 @@ static struct reach reach_of(const struct fresh_run *r, const struct map_update 
     uint64_t begin = u->cluster << m->shape.cluster_bits;
     struct reach all = {begin, begin + m->cluster_bytes};
 
+    if (m->shape.fixed_places) /* the data device need not be longer than the disk */
+        all.to = MIN(all.to, m->shape.size);
     if (!m->shape.piece_bits)
         return all;
     uint32_t bytes_here = map_pieces_here(&u->old), now = touched(r, u);
@@ -181,6 +188,7 @@ static struct reach reach_of(const struct fresh_run *r, const struct map_update 
     unsigned low = (unsigned)__builtin_ctz(write), high = 31 - (unsigned)__builtin_clz(write);
     struct reach some = {begin + ((uint64_t)low << m->shape.piece_bits),
                          begin + ((uint64_t)(high + 1) << m->shape.piece_bits)};
+    some.to = MIN(some.to, all.to);
     if (r->own && bytes_here >> low & 1) /* what stands there already, stays */
         some.from = MAX(some.from, r->at);
     if (r->own && bytes_here >> high & 1)

@@ -27,9 +27,12 @@ static enum verdict zero_verdict(const struct map *m, const struct map_update *u
     bool hides = map_hides(m, u->cluster);
     const struct map_cell *old = &u->old;
     *now = (struct map_cell){.state = says_zero ? MAP_ZERO : MAP_HOLE};
+    if (m->shape.always_stored)
+        return map_in_place(old) ? IN_PLACE : ELSEWHERE;
     if (old->state == MAP_ZERO || (old->state == MAP_HOLE && !hides))
         return LEAVE;
-    if (map_owns_space(old) && !may_free && says_zero && m->shape.zero_keeps_space) {
+    if (map_owns_space(old) && (!may_free || m->shape.discard_keeps) && says_zero &&
+        m->shape.zero_keeps_space) {
         now->offset = old->offset;
         return CHANGE;
     }
@@ -68,7 +71,8 @@ static enum verdict decide_pieces(const struct map *m, enum intent intent,
     if (here == map_pieces_here(old) && zero == map_pieces_zero(old))
         return LEAVE;
     *now = *old;
-    if (here == 0 && (intent != KEEP_ZERO || old->shared)) /* nothing of it lies there any more */
+    bool keep = intent == KEEP_ZERO || m->shape.discard_keeps;
+    if (here == 0 && (!keep || old->shared)) /* nothing of it lies there any more */
         *now = (struct map_cell){0};
     map_set_pieces(now, here, zero);
     return CHANGE;
@@ -83,8 +87,14 @@ static enum verdict decide(const struct map *m, enum intent intent, const struct
     case FREE_ZERO:
         return zero_verdict(m, u, intent == FREE_ZERO, now);
     case DISCARD:
-        if (reads_zero_freely(old))
+        if (m->shape.always_stored)
+            return map_in_place(old) ? IN_PLACE : LEAVE;
+        if (reads_zero_freely(old) || (m->shape.discard_keeps && old->state == MAP_ZERO))
             return LEAVE;
+        if (m->shape.discard_keeps && map_owns_space(old)) {
+            *now = (struct map_cell){.state = MAP_ZERO, .offset = old->offset};
+            return CHANGE;
+        }
         if (map_has_backing(m) && m->shape.no_zero_cells)
             return LEAVE; /* a hole would bring back what the backing device held */
         *now = (struct map_cell){.state = map_has_backing(m) ? MAP_ZERO : MAP_HOLE};
@@ -237,7 +247,7 @@ static int co_zero_pieces(const struct zeroing *z, uint64_t at, uint64_t bytes)
     uint64_t first = align_up(at, piece);
     uint64_t last = end == z->map->shape.size ? align_up(end, piece) : align_down(end, piece);
 
-    if (first >= last)
+    if (first >= last || z->map->shape.always_stored)
         return co_zero_bytes(z, at, bytes);
     if (at < first)
         TRY(co_zero_bytes(z, at, first - at));
@@ -305,7 +315,7 @@ int co_map_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct map *m = dev->state;
     struct co_range_hold hold;
-    struct zeroing z = {m, DISCARD, 0};
+    struct zeroing z = {m, DISCARD, BLK_MAY_UNMAP};
     unsigned bits = m->shape.piece_bits ? m->shape.piece_bits : m->shape.cluster_bits;
     uint64_t end = offset + bytes;
     uint64_t first = align_up(offset, 1ULL << bits);

@@ -438,6 +438,11 @@ int meta_open(const struct meta_options *o, struct meta **out)
     return 0;
 }
 
+void meta_set_data(struct meta *m, struct blk_device *data)
+{
+    m->o.data = data;
+}
+
 void co_meta_close(struct meta *m)
 {
     if (!m)

@@ -65,6 +65,8 @@ struct meta_options {
 };
 
 must_use int meta_open(const struct meta_options *o, struct meta **out);
+/* Where data lies, once that is known (o.data). */
+void meta_set_data(struct meta *m, struct blk_device *data);
 /* Drops everything, dirty or not: write back first. */
 void co_meta_close(struct meta *m);
 

@@ -116,14 +116,15 @@ static int decode(const struct map *m, const void *entry, struct map_cell *out)
     if ((bits.entry | bits.sub) == 0)
         return 0;
     TRY(qcow2_entry_decode(&q->header, bits, &e));
+    bool alone = qcow2_has_data_file(&q->header); /* nothing else lies there, nobody shares it */
     uint64_t bytes = e.state == MAP_PACKED ? e.packed_bytes : m->cluster_bytes;
-    if ((e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
+    if (!alone && (e.offset || e.state == MAP_PACKED) && qcow2_hits_tables(q, e.offset, bytes))
         return -EIO; /* a write there would destroy the image */
     out->state = e.state;
     out->offset = e.offset;
     out->packed_bytes = e.packed_bytes;
     out->sub = e.sub;
-    out->shared = e.offset != 0 && !e.copied && e.state != MAP_PACKED;
+    out->shared = !alone && e.offset != 0 && !e.copied && e.state != MAP_PACKED;
     return 0;
 }
 
@@ -249,6 +250,11 @@ static int keep_names(struct qcow2 *q, const uint8_t *raw)
         if (!q->backing_format)
             return -ENOMEM;
     }
+    if (q->header.data_file_name.bytes) {
+        q->data_name = span_text(raw, q->header.data_file_name);
+        if (!q->data_name)
+            return -ENOMEM;
+    }
     return 0;
 }
 
@@ -300,6 +306,8 @@ static void fill_shape(const struct qcow2_header *h, struct map_shape *s)
         .root_entries = h->l1_entries,
         .no_zero_cells = h->version < 3,
         .zero_keeps_space = h->version >= 3,
+        .fixed_places = qcow2_has_data_file(h),
+        .always_stored = qcow2_raw_data(h),
     };
 }
 
@@ -363,13 +371,13 @@ void qcow2_set_limits(struct qcow2 *q)
 
 static int ask_for_backing(struct qcow2 *q, struct blk_opener *opener, struct blk_error *e)
 {
-    struct blk_device *dev = q->map.dev, *given;
+    struct blk_device *dev = q->map.dev;
     unsigned flags = dev->open_flags & BLK_OPEN_FORCE_SHARE;
 
     if (blk_child(dev, "backing"))
         return 0;
     if (opener && opener_has(opener, "backing") && !q->backing_name)
-        return co_blk_want_child(dev, opener, "backing", flags, &given, e);
+        return co_opener_reference(opener, dev, "backing", "", NULL, flags, e); /* or null: none */
     if (!q->backing_name)
         return 0;
     if (opener && opener_full_name(opener, q->backing_name, &q->full_backing_name) < 0)
@@ -386,6 +394,7 @@ static int co_opened(struct blk_device *dev, struct blk_error *e)
 {
     struct qcow2 *q = qcow2_of_dev(dev);
 
+    qcow2_data_opened(q);
     q->map.backing = blk_child(dev, "backing");
     if (q->map.backing)
         q->backing_missing = false;
@@ -408,8 +417,20 @@ void co_qcow2_free(struct qcow2 *q)
     mem_free(q->sector);
     mem_free(q->backing_name);
     mem_free(q->full_backing_name);
+    mem_free(q->data_name);
     mem_free(q->backing_format);
     mem_free(q);
+}
+
+/* Discarded clusters keep their space, as QEMU 8.1 has it. */
+static int take_discard(struct qcow2 *q, const struct opts *opts, struct blk_error *e)
+{
+    bool keeps = opts && opts_bool(opts, "discard-no-unref");
+
+    if (keeps && q->header.version < 3)
+        return err_set(e, -EINVAL, "discard-no-unref is only supported since qcow2 version 3");
+    q->map.shape.discard_keeps = keeps;
+    return 0;
 }
 
 static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_opener *opener,
@@ -426,6 +447,8 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     TRY(co_read_header(q, dev, e));
     qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
     TRY(qcow2_open_map(q, opts, e));
+    TRY(take_discard(q, opts, e));
+    TRY(co_qcow2_ask_for_data(q, opener, e));
     return ask_for_backing(q, opener, e);
 }
 
@@ -538,7 +561,9 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 /* Without its backing file an image cannot say what its holes hold. */
 static int needs_backing(struct blk_device *dev)
 {
-    return qcow2_of_dev(dev)->backing_missing ? -ENOTSUP : 0;
+    const struct qcow2 *q = qcow2_of_dev(dev);
+
+    return q->backing_missing || q->data_missing ? -ENOTSUP : 0;
 }
 
 static int co_may_write(struct blk_device *dev)
@@ -557,7 +582,8 @@ static int co_flush(struct blk_device *dev)
 
 static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
 {
-    if (!(dev->open_flags & BLK_OPEN_CHECK)) /* check reads what lies here, and nothing else */
+    /* check reads what lies here, and nothing else */
+    if (!(dev->open_flags & BLK_OPEN_CHECK) || qcow2_of_dev(dev)->data_missing)
         TRY(needs_backing(dev));
     return co_map_read(dev, offset, to);
 }
@@ -565,6 +591,8 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
 static int co_write(struct blk_device *dev, uint64_t offset, const struct vec *from, unsigned flags)
 {
     TRY(co_may_write(dev));
+    if (flags & BLK_COMPRESSED && qcow2_has_data_file(&qcow2_of_dev(dev)->header))
+        return -ENOTSUP; /* each cluster of a data file lies at its own offset */
     TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_write(dev, offset, from, flags);
 }
@@ -615,7 +643,7 @@ static int co_look_for_holes(struct qcow2 *q)
     struct blk_info info;
     struct blk_error ignored;
     uint64_t cluster = q->map.cluster_bytes, length = div_up(q->map.file->size, cluster), used;
-    if (q->looked_for_holes)
+    if (q->looked_for_holes || qcow2_has_data_file(&q->header))
         return 0;
     TRY(co_blk_info(q->map.file, &info, &ignored));
     uint64_t taken = info.actual_size == UINT64_MAX ? length : info.actual_size / cluster;
@@ -631,6 +659,8 @@ static int co_look_for_holes(struct qcow2 *q)
 
 static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
 {
+    if (qcow2_of_dev(dev)->data_missing)
+        return -ENOTSUP;
     TRY(co_look_for_holes(qcow2_of_dev(dev)));
     return co_map_map(dev, offset, bytes, out);
 }
@@ -639,7 +669,7 @@ static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, boo
                     struct blk_place *out)
 {
     const struct qcow2 *q = qcow2_of_dev(dev);
-    return !q->backing_missing &&
+    return !q->backing_missing && !q->data_missing &&
            !(write && (q->header_unsure || !qcow2_recorded(q, offset, bytes))) &&
            map_resolve(dev, offset, bytes, write, out);
 }
@@ -660,6 +690,11 @@ static int probe(const struct blk_probe *p, const char **reason)
 static const struct opt_desc open_options[] = {
     {.name = "file", .type = OPT_CHILD, .help = "where the image lies"},
     {.name = "backing", .type = OPT_CHILD, .help = "instead of the backing file the image names"},
+    {.name = "data-file", .type = OPT_CHILD, .help = "instead of the data file the image names"},
+    {.name = "discard-no-unref",
+     .type = OPT_BOOL,
+     .preset = "off",
+     .help = "what is discarded keeps its space in the image"},
     {.name = "cache-size", .type = OPT_SIZE, .help = "bytes for all cached tables"},
     {.name = "l2-cache-size",
      .type = OPT_SIZE,

@@ -16,6 +16,7 @@
  *   qcow2_amend_counts.c  reference counts of another width
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
+ *   qcow2_data_file.c clusters in a file of their own
  *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
  *   qcow2_snapshot_table.c  the list of snapshots: bytes to structs and back
@@ -145,9 +146,12 @@ must_use int qcow2_header_refuse(const struct qcow2_header *h, const uint8_t *ra
  * them there stays. */
 void qcow2_header_put(const struct qcow2_header *h, bool fresh, uint8_t *sector);
 /* A whole header cluster for a new image, with extensions, the table of feature names where there
- * is room, and the backing name; sets the spans of @h. -ENOSPC: the name does not fit. */
-must_use int qcow2_header_build(struct qcow2_header *h, const char *backing_name,
-                                const char *backing_format, uint8_t *cluster);
+ * is room, and the names; sets the spans of @h. -ENOSPC: they do not fit. */
+struct qcow2_names {
+    const char *backing, *backing_format, *data_file; /* NULL: none */
+};
+must_use int qcow2_header_build(struct qcow2_header *h, const struct qcow2_names *names,
+                                uint8_t *cluster);
 
 static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 {
@@ -156,6 +160,15 @@ static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *h)
 static inline bool qcow2_extended(const struct qcow2_header *h)
 {
     return h->incompatible & QCOW2_EXTENDED_L2;
+}
+static inline bool qcow2_has_data_file(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_DATA_FILE;
+}
+/* The data file is a raw image of the disk. */
+static inline bool qcow2_raw_data(const struct qcow2_header *h)
+{
+    return qcow2_has_data_file(h) && h->autoclear & QCOW2_RAW_DATA;
 }
 /* Bytes of an L2 entry. */
 static inline uint32_t qcow2_entry_bytes(const struct qcow2_header *h)
@@ -282,10 +295,14 @@ struct qcow2 {
     bool hidden;                         /* the magic is withheld until co_complete */
     bool looked_for_holes;               /* map.shape.file_has_holes is known */
     bool backing_missing; /* the image names a backing file that was not to be opened */
+    char *data_name;      /* of the external data file; NULL: it names none */
+    bool data_missing;    /* it is not open (yet) */
 
     /* Lock order: the engine's, then alloc. Held over metadata I/O, never over a wait for a
      * write-back's deferred calls (they only queue here). */
     struct co_mutex alloc;
+    /* Before alloc. Held by who changes the snapshots, and by who lists or opens them meanwhile. */
+    struct co_mutex snapshots;
     bool header_unsure;  /* a write of the header failed: what the file says is not known */
     uint64_t next;       /* clusters from here up have never been handed out; UINT64_MAX: unknown */
     uint64_t used_end;   /* clusters below were used or lie inside the file when it was opened */
@@ -391,6 +408,7 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e);
 struct qcow2_cover {
     const struct qcow2_header *header;         /* its fixed fields; spans are found anew */
     const char *backing_name, *backing_format; /* NULL: none */
+    const char *data_name;                     /* NULL: as it is */
     bool set_bitmaps;    /* else the bitmaps extension is carried over like all others */
     const void *bitmaps; /* its QCOW2_EXT_BITMAPS_BYTES; NULL: there is none any more */
 };
@@ -421,6 +439,16 @@ int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char
 must_use int co_qcow2_drop_tables(struct qcow2 *q, uint64_t from);
 /* The engine's view of @h: place and length of the L1 table, size. */
 must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);
+/* qcow2_data_file.c */
+must_use int co_qcow2_ask_for_data(struct qcow2 *q, struct blk_opener *opener, struct blk_error *e);
+/* Children may have come: where the clusters lie. */
+void qcow2_data_opened(struct qcow2 *q);
+/* The data file, if there is one, becomes at least as long (@shrink: as long) as the disk. */
+must_use int co_qcow2_resize_data(struct qcow2 *q, uint64_t size, bool shrink, struct blk_error *e);
+enum qcow2_preallocation { QCOW2_PRE_OFF, QCOW2_PRE_METADATA, QCOW2_PRE_FALLOC, QCOW2_PRE_FULL };
+/* The data file of a new image: zeroes. */
+must_use int co_qcow2_make_data(const struct blk_create *c, const char *name, uint64_t bytes,
+                                enum qcow2_preallocation how, struct blk_error *e);
 /* Cluster size, version, width of counts and compression of an image to be made. */
 must_use int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
 int co_qcow2_measure(struct blk_measure *m, struct blk_error *e);

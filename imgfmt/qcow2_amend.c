@@ -52,10 +52,11 @@ static int check_names(const struct qcow2 *q, const struct opts *o, struct blk_e
 {
     bool told = opts_given(o, "backing_file") || opts_given(o, "backing_fmt");
 
-    if (opts_given(o, "data_file"))
+    if (opts_given(o, "data_file") && !qcow2_has_data_file(&q->header))
         return err_set(e, -EINVAL,
                        "data-file can only be set for images that use an external data file");
-    if (opts_given(o, "data_file_raw") && opts_bool(o, "data_file_raw"))
+    if (opts_given(o, "data_file_raw") && opts_bool(o, "data_file_raw") &&
+        !qcow2_raw_data(&q->header))
         return err_set(e, -EINVAL, "data-file-raw cannot be set on existing images");
     if (told && (names_differ(opts_text(o, "backing_file"), q->backing_name) ||
                  names_differ(opts_text(o, "backing_fmt"), q->backing_format)))
@@ -191,10 +192,12 @@ static int co_expand_zeroes(struct qcow2 *q)
 
 /* --- all of it ------------------------------------------------------------ */
 
-static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
+static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want, const char *data_name)
 {
-    struct qcow2_cover cover = {
-        .header = want, .backing_name = q->backing_name, .backing_format = q->backing_format};
+    struct qcow2_cover cover = {.header = want,
+                                .backing_name = q->backing_name,
+                                .backing_format = q->backing_format,
+                                .data_name = data_name};
 
     with_lock(&q->alloc);
     struct qcow2_header h = q->header; /* tables may have moved meanwhile */
@@ -202,14 +205,38 @@ static int co_put_cover(struct qcow2 *q, const struct qcow2_header *want)
     h.compatible = want->compatible;
     h.incompatible = want->version < 3 ? 0 : q->header.incompatible;
     h.autoclear = want->version < 3 ? 0 : q->header.autoclear;
+    if (!qcow2_raw_data(want))
+        h.autoclear &= ~(uint64_t)QCOW2_RAW_DATA;
     cover.header = &h;
-    return co_qcow2_rewrite(q, &cover);
+    TRY(co_qcow2_rewrite(q, &cover));
+    q->map.shape.always_stored = qcow2_raw_data(&h);
+    return 0;
+}
+
+/* The data file goes by another name from now on; NULL: by the same. */
+static int keep_data_name(struct qcow2 *q, const char *name)
+{
+    char *copy = name ? mem_strdup(name) : NULL;
+
+    if (name && !copy)
+        return -ENOMEM;
+    if (copy) {
+        mem_free(q->data_name);
+        q->data_name = copy;
+    }
+    return 0;
 }
 
 /* The header says @want's version and features. */
-static int co_change_header(struct qcow2 *q, const struct qcow2_header *want, struct blk_error *e)
+static int co_change_header(struct qcow2 *q, const struct qcow2_header *want, const struct opts *o,
+                            struct blk_error *e)
 {
-    if (want->version == q->header.version && want->compatible == q->header.compatible)
+    const char *data_name = opts_given(o, "data_file") ? opts_text(o, "data_file") : NULL;
+
+    if (data_name && (!*data_name || (q->data_name && strcmp(data_name, q->data_name) == 0)))
+        data_name = NULL;
+    if (want->version == q->header.version && want->compatible == q->header.compatible &&
+        qcow2_raw_data(want) == qcow2_raw_data(&q->header) && !data_name)
         return 0;
     int rc = co_map_will_write(&q->map);
     if (rc == 0 && want->version < q->header.version)
@@ -217,7 +244,9 @@ static int co_change_header(struct qcow2 *q, const struct qcow2_header *want, st
     if (rc == 0)
         rc = co_qcow2_settle(q, true);
     if (rc == 0)
-        rc = co_put_cover(q, want);
+        rc = co_put_cover(q, want, data_name);
+    if (rc == 0)
+        rc = keep_data_name(q, data_name);
     if (rc == -ENOSPC)
         return err_set(e, rc, "No space left in the file header");
     return rc < 0 ? err_errno(e, rc, "cannot amend the image") : 0;
@@ -239,9 +268,9 @@ static int co_change(struct qcow2 *q, const struct opts *o, const struct qcow2_h
     if (opts_given(o, "size"))
         TRY(co_qcow2_resize(q->map.dev, opts_number(o, "size"), true, e));
     if (want->version > q->header.version)
-        TRY(co_change_header(q, want, e));
+        TRY(co_change_header(q, want, o, e));
     TRY(co_change_width(q, want, e));
-    return co_change_header(q, want, e);
+    return co_change_header(q, want, o, e);
 }
 
 int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e)
@@ -253,6 +282,8 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
     TRY(check_names(q, opts, e));
     TRY(take_counts(opts, &want, e));
     TRY(take_lazy(opts, &want, e));
+    if (opts_given(opts, "data_file_raw") && !opts_bool(opts, "data_file_raw"))
+        want.autoclear &= ~(uint64_t)QCOW2_RAW_DATA;
     if (want.version < q->header.version) {
         TRY(check_downgrade(q, &want, e));
         want.compatible = 0;

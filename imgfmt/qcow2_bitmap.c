@@ -5,7 +5,8 @@
  * What must be on disk before what (each arrow a flush):
  *
  *   B1  in_use set in every enabled bitmap, in place -> the first change of what the guest sees.
- *       So after a crash a bitmap is marked, or it holds all that was written.
+ *       So after a crash a bitmap is marked, or it holds all that was written. Marks that are found
+ *       when the image is opened are flushed as well: they may be in the page cache only.
  *   B2  every change of the list (one made, removed, cleared, enabled, disabled, merged; stored; of
  *       another size): counts of new space -> new clusters, tables and a new directory beside the
  *       old ones -> header: place of the directory, the autoclear bit, with a resize the disk's
@@ -138,10 +139,9 @@ void qcow2_bitmaps_watch(struct qcow2 *q)
     m->watch = false;
     for (uint32_t i = 0; i < m->count; i++) {
         struct qcow2_dirty *d = m->list[i];
-        if (!records(d, d->disk.flags))
-            continue;
-        m->watch = true;
-        if (m->armed) {
+        bool recorder = records(d, d->disk.flags);
+        m->watch |= recorder || (d->kind == QCOW2_INCONSISTENT && !m->armed);
+        if (recorder && m->armed) {
             d->next = m->recording;
             m->recording = d;
         }
@@ -210,11 +210,12 @@ static int co_write_in_place(struct qcow2 *q, const struct qcow2_bitmap_rows *r)
 
 static int co_mark(struct qcow2 *q, struct qcow2_bitmap_rows *r)
 {
-    bool any = false;
+    bool any = false, flush = false;
 
     for (uint32_t i = 0; i < r->count; i++) {
         struct qcow2_bitmap_row *row = &r->rows[i];
         struct qcow2_dirty *d = row->d;
+        flush |= d->kind == QCOW2_INCONSISTENT;
         if (!records(d, row->flags))
             continue;
         any = true;
@@ -223,7 +224,10 @@ static int co_mark(struct qcow2 *q, struct qcow2_bitmap_rows *r)
             TRY(qcow2_granules_make(&d->bits, q->header.size, d->disk.granularity_bits,
                                     q->header.cluster_bits));
     }
-    return any ? co_write_in_place(q, r) : 0;
+    if (any)
+        return co_write_in_place(q, r);
+    /* Marks that were there: who wrote them may have died before they were durable. */
+    return flush && !q->map.fresh ? co_blk_flush(q->map.file) : 0;
 }
 
 static int co_arm(struct qcow2 *q)
@@ -523,11 +527,9 @@ static int co_resize_one(struct qcow2 *q, struct qcow2_bitmap_rows *r, struct qc
     memcpy(out->words, d->bits.words, whole * 8);
     if (kept % 64)
         out->words[whole] = d->bits.words[whole] & (UINT64_MAX >> (64 - kept % 64));
-    bool same = row->table_entries ==
-                qcow2_bitmap_needs(size, d->disk.granularity_bits, q->header.cluster_bits);
-    if (row->flags & QCOW2_BITMAP_IN_USE || (same && size >= q->header.size))
-        return 0;
-    return co_qcow2_bitmap_row_store(q, r, row, out);
+    /* What is in use is stored later; else anew also where the table stays as long: nobody knows
+     * what lies behind the last bit, and it must not come to light. */
+    return row->flags & QCOW2_BITMAP_IN_USE ? 0 : co_qcow2_bitmap_row_store(q, r, row, out);
 }
 
 static void take_bits(struct qcow2_dirty *d, struct qcow2_granules *bits)

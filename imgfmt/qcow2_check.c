@@ -24,6 +24,7 @@
 struct qcow2_l2_lane {
     struct qcow2_checker *k;
     uint64_t offset;
+    uint64_t first; /* virtual cluster of its first entry; in the active table */
     uint8_t *data;
 };
 
@@ -127,7 +128,36 @@ static void check_impossible(struct qcow2_checker *k, struct qcow2_bits bits)
     k->bad_entries |= !k->snapshot;
 }
 
-static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t *next)
+static void note_data(struct qcow2_checker *k, uint64_t offset, uint64_t *next)
+{
+    if (k->snapshot)
+        return;
+    k->c->allocated_clusters++;
+    if (*next && offset != *next)
+        k->c->fragmented_clusters++;
+    *next = offset + k->q->map.cluster_bytes;
+}
+
+/* In the data file nothing is counted, and every cluster has its own place. */
+static void check_outside(struct qcow2_checker *k, const struct qcow2_entry *e, uint64_t cluster,
+                          uint64_t *next)
+{
+    struct map_cell cell = {.state = e->state, .offset = e->offset, .sub = e->sub};
+
+    if (!map_has_space(&cell))
+        return;
+    note_data(k, e->offset, next);
+    if (e->offset == cluster << k->q->header.cluster_bits)
+        return;
+    qcow2_check_say(k,
+                    "ERROR: the data cluster at offset 0x%" PRIx64
+                    " of the data file belongs to the disk at 0x%" PRIx64,
+                    e->offset, cluster << k->q->header.cluster_bits);
+    k->c->corruptions++;
+}
+
+static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t cluster,
+                       uint64_t *next)
 {
     const struct qcow2_header *h = &k->q->header;
     struct qcow2_entry e;
@@ -140,7 +170,8 @@ static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t
         return check_packed(k, bits, &e);
     if (rc < 0) {
         check_impossible(k, bits);
-        if (!qcow2_extended(h) || e.offset & (k->q->map.cluster_bytes - 1))
+        if (!qcow2_extended(h) || qcow2_has_data_file(h) ||
+            e.offset & (k->q->map.cluster_bytes - 1))
             return 0;
     }
     if (raw & qcow2_l2_reserved(h)) {
@@ -148,24 +179,24 @@ static int check_entry(struct qcow2_checker *k, struct qcow2_bits bits, uint64_t
         k->c->corruptions++;
         k->bad_entries |= !k->snapshot;
     }
+    if (qcow2_has_data_file(h)) {
+        check_outside(k, &e, cluster, next);
+        return 0;
+    }
     if (e.offset == 0)
         return 0;
-    if (!k->snapshot) {
-        k->c->allocated_clusters++;
-        if (*next && e.offset != *next)
-            k->c->fragmented_clusters++;
-        *next = e.offset + k->q->map.cluster_bytes;
-    }
+    note_data(k, e.offset, next);
     return refer_marked(k, "a data cluster", e.offset, k->q->map.cluster_bytes, mark_of(k, raw));
 }
 
-static int check_l2(struct qcow2_checker *k, const uint8_t *table)
+static int check_l2(struct qcow2_checker *k, const struct qcow2_l2_lane *lane)
 {
-    uint64_t next = 0;
-
     const struct qcow2_header *h = &k->q->header;
-    for (uint64_t i = 0; i < k->q->map.cluster_bytes; i += qcow2_entry_bytes(h))
-        TRY(check_entry(k, qcow2_bits_get(h, table + i), &next));
+    uint32_t step = qcow2_entry_bytes(h);
+    uint64_t next = 0, count = k->q->map.cluster_bytes / step;
+
+    for (uint64_t i = 0; i < count; i++)
+        TRY(check_entry(k, qcow2_bits_get(h, lane->data + i * step), lane->first + i, &next));
     return 0;
 }
 
@@ -189,12 +220,14 @@ static int co_check_lanes(struct qcow2_checker *k)
     int rc = co_group_wait(&g);
     k->lanes_used = 0;
     for (unsigned i = 0; i < n && rc == 0; i++)
-        rc = check_l2(k, k->lanes[i].data);
+        rc = check_l2(k, &k->lanes[i]);
     return rc;
 }
 
-static int co_check_l2(struct qcow2_checker *k, uint64_t offset)
+static int co_check_l2(struct qcow2_checker *k, uint64_t offset, uint64_t index)
 {
+    k->lanes[k->lanes_used].first =
+        index * (k->q->map.cluster_bytes / qcow2_entry_bytes(&k->q->header));
     k->lanes[k->lanes_used].k = k;
     k->lanes[k->lanes_used++].offset = offset;
     return k->lanes_used == k->lane_count ? co_check_lanes(k) : 0;
@@ -204,7 +237,6 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
 {
     uint64_t offset = raw & QCOW2_OFFSET_MASK;
 
-    (void)at;
     if (raw == 0)
         return 0;
     if (raw & QCOW2_L1_RESERVED) {
@@ -230,7 +262,7 @@ static int co_check_l1_entry(struct qcow2_checker *k, uint64_t raw, uint64_t at)
         k->c->corruptions++;
         return 0;
     }
-    return co_check_l2(k, offset);
+    return co_check_l2(k, offset, (at - k->q->header.l1_offset) / 8);
 }
 
 int co_qcow2_check_each(struct qcow2_checker *k, uint64_t offset, uint64_t entries,
@@ -577,6 +609,10 @@ int co_qcow2_check(struct blk_device *dev, struct blk_check *check, struct blk_e
     auto_free uint8_t *memory = NULL;
     int rc = dev->writable ? co_qcow2_settle(q, fix) : 0;
 
+    if (check->data && q->data_missing)
+        return err_set(e, -ENOTSUP,
+                       "its data lies in an external data file, which check does not open; compare "
+                       "or convert reads it");
     if (rc < 0)
         return err_errno(e, rc, "cannot write the image's tables back");
     k.file_bytes = q->map.file->size;

@@ -17,8 +17,6 @@ static const char *const preallocation_names[] = {"off", "metadata", "falloc", "
 #define ALL_HERE ((uint64_t)UINT32_MAX)
 #define ALL_ZERO (ALL_HERE << 32)
 
-enum preallocation { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
-
 const struct opt_desc qcow2_create_options[] = {
     {.name = "size", .type = OPT_SIZE, .help = "virtual disk size"},
     {.name = "compat",
@@ -60,6 +58,8 @@ const struct opt_desc qcow2_create_options[] = {
      .type = OPT_BOOL,
      .help = "encrypt with AES (deprecated)",
      .preset = "off"},
+    {.name = "encrypt.format", .type = OPT_STRING, .help = "encrypt the image: luks or aes"},
+    {.name = "encrypt.key-secret", .type = OPT_STRING, .help = "the secret that holds the key"},
     {.name = "nocow",
      .type = OPT_BOOL,
      .help = "no copy-on-write of the file (btrfs)",
@@ -71,7 +71,8 @@ const struct opt_desc qcow2_create_options[] = {
 struct layout {
     struct qcow2_header header;
     const char *backing_name, *backing_format;
-    enum preallocation preallocation;
+    const char *data_name;
+    enum qcow2_preallocation preallocation;
     bool zero_entries; /* preallocated data clusters are to be marked as zeroes */
     uint64_t bitmap;   /* of their entries, where they are extended */
     uint64_t table_at, table_clusters;
@@ -79,6 +80,7 @@ struct layout {
     uint64_t l1_at, l1_clusters;
     uint64_t l2_at, l2_tables; /* preallocated */
     uint64_t data_at, data_clusters;
+    uint64_t mapped; /* clusters that have an entry; they lie here or in the data file */
     uint64_t total;
 };
 
@@ -86,14 +88,32 @@ struct layout {
 
 static int refuse_options(const struct opts *o, struct blk_error *e)
 {
-    if (opts_given(o, "data_file") || opts_bool(o, "data_file_raw"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make qcow2 images with an "
-                       "external data file (data_file)");
-    if (opts_bool(o, "encryption"))
-        return err_set(e, -ENOTSUP,
-                       "this version of lamina does not make encrypted qcow2 images "
-                       "(encryption)");
+    const char *format = opts_text(o, "encrypt.format");
+
+    if (opts_bool(o, "encryption") || (format && *format) || opts_given(o, "encrypt.key-secret"))
+        return err_set(
+            e, -ENOTSUP,
+            "qcow2 images are not made encrypted here (encryption, encrypt.format): what "
+            "is written to them would not be secret");
+    return 0;
+}
+
+static int take_data_file(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
+{
+    const char *name = opts_text(o, "data_file");
+
+    if (name && *name) {
+        h->incompatible |= QCOW2_DATA_FILE;
+        if (h->version < 3)
+            return err_set(e, -EINVAL,
+                           "External data files are only supported with compatibility level 1.1 "
+                           "and above (use version=v3 or greater)");
+    }
+    if (!opts_bool(o, "data_file_raw"))
+        return 0;
+    if (!qcow2_has_data_file(h))
+        return err_set(e, -EINVAL, "data-file-raw requires data-file");
+    h->autoclear |= QCOW2_RAW_DATA;
     return 0;
 }
 
@@ -114,6 +134,7 @@ static int take_version(const struct opts *o, struct qcow2_header *h, struct blk
         h->compatible |= QCOW2_LAZY_REFCOUNTS;
     if (opts_bool(o, "extended_l2"))
         h->incompatible |= QCOW2_EXTENDED_L2;
+    TRY(take_data_file(o, h, e));
     if (h->version >= 3)
         return 0;
     if (qcow2_extended(h))
@@ -162,7 +183,7 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     if (h->compression_type == QCOW2_ZSTD)
         return err_set(e, -ENOTSUP, "this lamina was built without libzstd");
 #endif
-    l->preallocation = (enum preallocation)opts_number(o, "preallocation");
+    l->preallocation = (enum qcow2_preallocation)opts_number(o, "preallocation");
     l->backing_name = opts_text(o, "backing_file");
     l->backing_format = opts_text(o, "backing_fmt");
     if (l->backing_name && !*l->backing_name)
@@ -171,12 +192,20 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
         return err_set(e, -EINVAL, "a backing file needs its format beside it (backing_fmt)");
     if (!l->backing_name && l->backing_format)
         return err_set(e, -EINVAL, "Backing format cannot be used without backing file");
-    if (l->backing_name && l->preallocation != PRE_OFF && !qcow2_extended(h))
+    if (l->backing_name && l->preallocation != QCOW2_PRE_OFF && !qcow2_extended(h))
         return err_set(e, -EINVAL,
                        "Backing file and preallocation can only be used at the same "
-                       "time if extended_l2 is enabled");
-    l->zero_entries =
-        l->preallocation == PRE_METADATA && h->version >= 3 && !c->file->limits.fresh_reads_zero;
+                       "time if extended_l2 is on");
+    if (l->backing_name && qcow2_raw_data(h))
+        return err_set(e, -EINVAL,
+                       "Backing file and data-file-raw cannot be used at the same time");
+    if (qcow2_has_data_file(h))
+        l->data_name = opts_text(o, "data_file");
+    if (qcow2_raw_data(h) &&
+        l->preallocation == QCOW2_PRE_OFF) /* it is the disk: all of it is there */
+        l->preallocation = QCOW2_PRE_METADATA;
+    l->zero_entries = !l->data_name && l->preallocation == QCOW2_PRE_METADATA && h->version >= 3 &&
+                      !c->file->limits.fresh_reads_zero;
     if (qcow2_extended(h)) /* behind a backing file the space is kept, and nothing lies there yet */
         l->bitmap = l->backing_name ? 0 : l->zero_entries ? ALL_ZERO : ALL_HERE;
     return 0;
@@ -214,9 +243,10 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     l->l1_clusters = div_up(h->l1_entries * 8ULL, 1ULL << bits);
     uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
     add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
-    if (l->preallocation != PRE_OFF) {
+    if (l->preallocation != QCOW2_PRE_OFF) {
         l->l2_tables = l2;
-        l->data_clusters = data;
+        l->mapped = data;
+        l->data_clusters = l->data_name ? 0 : data;
     }
     spare = MIN(spare, MAX(SPARE_TABLE_BYTES >> bits, 1));
     uint64_t others = 1 + l->l1_clusters + l->l2_tables + l->data_clusters;
@@ -317,8 +347,8 @@ static int co_write_tables(struct writer *w, const struct layout *l)
     struct sequence l2 = {
         .offset = l->l2_at << bits,
         .entries = (l->l2_tables << bits) / qcow2_entry_bytes(&l->header),
-        .used = l->data_clusters,
-        .first = l->data_at << bits,
+        .used = l->mapped,
+        .first = l->data_name ? 0 : l->data_at << bits,
         .step = cluster,
         .flags = QCOW2_COPIED | (l->zero_entries && !wide ? QCOW2_ZERO : 0),
         .second = l->bitmap,
@@ -335,14 +365,14 @@ static int co_write_data(struct writer *w, const struct layout *l)
 {
     uint32_t bits = l->header.cluster_bits;
     uint64_t at = l->data_at << bits, end = l->total << bits;
-    bool zeroes =
-        l->preallocation == PRE_METADATA && !l->zero_entries && !w->file->limits.fresh_reads_zero;
+    bool zeroes = l->preallocation == QCOW2_PRE_METADATA && !l->zero_entries &&
+                  !w->file->limits.fresh_reads_zero;
 
-    if (l->preallocation == PRE_OFF)
-        return 0;
-    if (l->preallocation == PRE_FALLOC || zeroes)
+    if (l->preallocation == QCOW2_PRE_OFF || l->data_clusters == 0)
+        return w->file->size < end && l->mapped ? co_blk_resize(w->file, end, false, NULL) : 0;
+    if (l->preallocation == QCOW2_PRE_FALLOC || zeroes)
         return co_blk_write_zeroes(w->file, at, end - at, 0);
-    if (l->preallocation == PRE_METADATA)
+    if (l->preallocation == QCOW2_PRE_METADATA)
         return w->file->size < end ? co_blk_resize(w->file, end, false, NULL) : 0;
     memset(w->buf, 0, CHUNK);
     for (; at < end; at += CHUNK)
@@ -388,10 +418,13 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e)
     cluster = mem_aligned(qcow2_cluster_bytes(&l->header));
     if (!cluster)
         return err_errno(e, -ENOMEM, "cannot create the image");
-    if (qcow2_header_build(&l->header, l->backing_name, l->backing_format, cluster) < 0)
+    struct qcow2_names names = {l->backing_name, l->backing_format, l->data_name};
+    if (qcow2_header_build(&l->header, &names, cluster) < 0)
         return err_set(e, -EINVAL,
-                       "the backing file's name is too long: at most 1023 bytes, and "
-                       "it must fit the first cluster");
+                       "the name of the backing file or the data file is too long: at most 1023 "
+                       "bytes, and it must fit the first cluster");
+    if (l->data_name)
+        TRY(co_qcow2_make_data(c, l->data_name, l->header.size, l->preallocation, e));
     int rc = co_write_image(c, l, cluster);
     return rc < 0 ? err_errno(e, rc, "cannot write the image") : 0;
 }

@@ -6,6 +6,7 @@
  *                      x = 62 - (cluster_bits - 8)
  *   L2, extended:      as above without ZERO, and behind it a bitmap of 32 subclusters:
  *                      63..32 reads as zero | 31..0 lies here; never both, none of a compressed one
+ *   In images with an external data file an offset of 0 with COPIED is a place like any other.
  *   L1:                63 COPIED | 55..9 offset of the L2 table
  *
  * Pure: any bytes are answered. Reserved bits are ignored when read (check names them) and never
@@ -32,12 +33,12 @@ static void decode_packed(uint64_t raw, uint32_t cluster_bits, struct qcow2_entr
     out->packed_bytes = (uint32_t)(sectors * QCOW2_SECTOR - out->offset % QCOW2_SECTOR);
 }
 
-static int decode_subclusters(struct qcow2_bits bits, struct qcow2_entry *out)
+static int decode_subclusters(struct qcow2_bits bits, bool at_zero, struct qcow2_entry *out)
 {
     uint32_t here = (uint32_t)bits.sub, zero = (uint32_t)(bits.sub >> 32);
     struct map_cell cell = {.offset = out->offset};
 
-    if (here & zero || (here && !out->offset))
+    if (here & zero || (here && !out->offset && !at_zero))
         return -EIO;
     map_set_pieces(&cell, here, zero);
     out->state = cell.state;
@@ -53,24 +54,26 @@ int qcow2_entry_decode(const struct qcow2_header *h, struct qcow2_bits bits,
     *out = (struct qcow2_entry){.copied = raw & QCOW2_COPIED};
     if (raw & QCOW2_COMPRESSED) {
         decode_packed(raw, h->cluster_bits, out);
-        return out->offset < QCOW2_MAX_OFFSET ? 0 : -EIO;
+        return out->offset < QCOW2_MAX_OFFSET && !qcow2_has_data_file(h) ? 0 : -EIO;
     }
+    bool at_zero = qcow2_has_data_file(h) && out->copied;
     out->offset = raw & QCOW2_OFFSET_MASK;
     if (out->offset & ((1ULL << h->cluster_bits) - 1))
         return -EIO;
     if (qcow2_extended(h))
-        return decode_subclusters(bits, out);
+        return decode_subclusters(bits, at_zero, out);
     if (raw & QCOW2_ZERO) {
         out->state = MAP_ZERO;
         return h->version >= 3 ? 0 : -EIO;
     }
-    out->state = out->offset ? MAP_DATA : MAP_HOLE;
+    out->state = out->offset || at_zero ? MAP_DATA : MAP_HOLE;
     return 0;
 }
 
 static uint64_t encode_first(const struct qcow2_header *h, const struct qcow2_entry *e)
 {
-    uint64_t copied = e->copied && e->offset ? QCOW2_COPIED : 0;
+    struct map_cell cell = {.state = e->state, .offset = e->offset, .sub = e->sub};
+    uint64_t copied = e->copied && map_has_space(&cell) ? QCOW2_COPIED : 0;
     uint32_t cluster_bits = h->cluster_bits;
 
     switch (e->state) {

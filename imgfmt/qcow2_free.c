@@ -77,7 +77,7 @@ static int co_lower(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t count,
         if (q->pack_at && packing >= first && packing <= first + n)
             q->pack_at = 0; /* nothing may join while it is being punched */
         co_mutex_unlock(&q->alloc);
-        (void)!co_blk_discard(q->map.data, first << bits, n << bits);
+        (void)!co_blk_discard(q->map.file, first << bits, n << bits); /* counts are of this file */
         co_mutex_lock(&q->alloc);
     }
     TRY(co_qcow2_count_add(q, first, n, -1));

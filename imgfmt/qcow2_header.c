@@ -231,6 +231,9 @@ static int take_names(const struct qcow2_raw_header *in, struct qcow2_header *h,
     if (h->backing_format.bytes > 63 ||
         memchr(in->raw + h->backing_format.offset, 0, h->backing_format.bytes))
         return err_set(e, -EINVAL, "the backing file's format is no name");
+    if (h->data_file_name.bytes > QCOW2_MAX_BACKING_NAME ||
+        memchr(in->raw + h->data_file_name.offset, 0, h->data_file_name.bytes))
+        return err_set(e, -EINVAL, "the data file's name is no name");
     if (h->bitmaps.bytes && h->bitmaps.bytes != 24)
         return err_set(e, -EINVAL, "the bitmaps extension is %" PRIu32 " bytes long instead of 24",
                        h->bitmaps.bytes);
@@ -291,10 +294,6 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
     if (unknown)
         return refuse_unknown(h, raw, unknown, e);
-    if (h->incompatible & QCOW2_DATA_FILE)
-        return err_set(e, -ENOTSUP,
-                       "the image keeps its data in an external data file; this "
-                       "version of lamina does not read those");
     if (h->crypt_method)
         return err_set(e, -ENOTSUP,
                        "the image is encrypted (%s); this version of lamina does not "
@@ -373,9 +372,9 @@ static bool put_extension(uint8_t *cluster, size_t room, size_t *at, uint32_t ty
     return true;
 }
 
-int qcow2_header_build(struct qcow2_header *h, const char *backing_name, const char *backing_format,
-                       uint8_t *cluster)
+int qcow2_header_build(struct qcow2_header *h, const struct qcow2_names *names, uint8_t *cluster)
 {
+    const char *backing_name = names->backing, *backing_format = names->backing_format;
     size_t room = qcow2_cluster_bytes(h);
     size_t name_bytes = backing_name ? strlen(backing_name) : 0;
     size_t at;
@@ -389,6 +388,11 @@ int qcow2_header_build(struct qcow2_header *h, const char *backing_name, const c
     if (backing_format &&
         !put_extension(cluster, room, &at, QCOW2_EXT_BACKING_FORMAT, backing_format,
                        strlen(backing_format), &h->backing_format))
+        return -ENOSPC;
+    if (names->data_file &&
+        (strlen(names->data_file) > QCOW2_MAX_BACKING_NAME ||
+         !put_extension(cluster, room, &at, QCOW2_EXT_DATA_FILE, names->data_file,
+                        strlen(names->data_file), &h->data_file_name)))
         return -ENOSPC;
     /* The names are a courtesy: left out where the cluster is too small. */
     if (h->version >= 3 && room > 512)

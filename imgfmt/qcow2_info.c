@@ -59,6 +59,7 @@ static int list_snapshot(void *arg, const struct qcow2_snapshot *s)
 
 static int co_list_snapshots(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
 {
+    with_lock(&q->snapshots);
     if (q->header.snapshot_count == 0)
         return 0;
     out->snapshots = json_array();
@@ -109,6 +110,11 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
                             json_boolean(h->compatible & QCOW2_LAZY_REFCOUNTS));
     }
     json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
+    if (qcow2_has_data_file(h)) {
+        if (q->data_name)
+            json_object_set_new(data, "data-file", text_json(q->data_name, strlen(q->data_name)));
+        json_object_set_new(data, "data-file-raw", json_boolean(qcow2_raw_data(h)));
+    }
     if (h->version >= 3) {
         json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));

@@ -211,6 +211,7 @@ static int co_open_view(struct blk_device *container, const char *id, struct blk
     v->container = from;
     v->q.map.dev = dev;
     v->id = mem_strdup(id);
+    with_lock(&from->snapshots); /* it is not deleted before it is known to be open */
     int rc = v->id ? co_qcow2_snapshots(from, pick, &w, e) : err_errno(e, -ENOMEM, "out of memory");
     if (rc >= 0)
         rc = rc == 1 ? fill(v, &w.found, e) : err_set(e, -ENOENT, "the snapshot is gone");

@@ -508,43 +508,33 @@ int co_qcow2_find_copied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables)
     return rc;
 }
 
-static int find_uncopied(struct walk *w, struct table *t)
+static int co_find_uncopied(struct walk *w, struct table *t)
 {
     struct flagging *f = container_of(w, struct flagging, walk);
-    uint32_t step = t->q->map.shape.entry_bytes;
+    struct qcow2 *q = t->q;
+    uint32_t step = q->map.shape.entry_bytes;
     bool found = false;
-    uint64_t cluster;
 
-    for (uint64_t i = 0; i < t->q->map.cluster_bytes && !found; i += step) {
-        uint64_t bits = entry_bits(t->data + i);
-        found = !(bits & QCOW2_COPIED) && may_have_flag(t->q, bits, &cluster);
+    with_lock(&q->alloc);
+    for (uint64_t i = 0; i < q->map.cluster_bytes && !found; i += step) {
+        uint64_t bits = entry_bits(t->data + i), cluster, count;
+        if (bits & QCOW2_COPIED || !may_have_flag(q, bits, &cluster))
+            continue;
+        TRY(co_qcow2_count(q, cluster, &count));
+        found = count <= 2;
     }
     set_flagged(w->l1, t->index, found);
     f->tables += found;
     return 0;
 }
 
-/* By the counts: tables with one reference, but for that of @gone. */
-static int co_flag_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone)
+/* Also tables that others share by their count: it may be a leak that a crash left, which the
+ * clusters that they lead to need not have. */
+int co_qcow2_find_uncopied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables)
 {
-    with_lock(&q->alloc);
-    for (uint32_t i = 0; i < l->count; i++) {
-        uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count = 0;
-        bool both = i < gone->count && (gone->entries[i] & QCOW2_OFFSET_MASK) == offset;
-        if (offset)
-            TRY(co_qcow2_count(q, offset >> q->header.cluster_bits, &count));
-        set_flagged(l, i, count == 1 + (uint64_t)both);
-    }
-    return 0;
-}
-
-int co_qcow2_find_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone,
-                      uint64_t *tables)
-{
-    struct flagging f = {.walk = {.co_fn = find_uncopied, .wants = is_flagged, .l1 = l}, .q = q};
-
-    TRY(co_flag_own(q, l, gone));
+    struct flagging f = {.walk = {.co_fn = co_find_uncopied, .l1 = l}, .q = q};
     int rc = co_walk(q, &f.walk);
+
     *tables = f.tables;
     return rc;
 }
@@ -596,14 +586,13 @@ int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves 
     struct flagging f = {
         .walk = {.co_fn = co_set_table, .wants = is_flagged, .l1 = l}, .q = q, .moves = moves};
 
+    TRY(co_walk(q, &f.walk));
     for (uint32_t i = 0; i < l->count; i++) {
         uint64_t offset = l->entries[i] & QCOW2_OFFSET_MASK, count = 0;
         if (offset)
             TRY(co_qcow2_shadow_count(moves->shadow, offset >> q->header.cluster_bits, &count));
         if (count == 1)
             l->entries[i] |= QCOW2_COPIED;
-        else /* what others share with us is shared whole */
-            set_flagged(l, i, false);
     }
-    return co_walk(q, &f.walk);
+    return 0;
 }

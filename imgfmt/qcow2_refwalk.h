@@ -37,9 +37,8 @@ must_use int co_qcow2_refer_all(struct qcow2 *q, struct qcow2_l1 *l, int delta,
 /* L2 tables that will change are found first, so that there is room for each before counts change:
  * those that hold a COPIED flag; */
 must_use int co_qcow2_find_copied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables);
-/* or those that are @l's alone once @gone lets go of its own, and miss one. */
-must_use int co_qcow2_find_own(struct qcow2 *q, struct qcow2_l1 *l, const struct qcow2_l1 *gone,
-                               uint64_t *tables);
+/* or those that hold an entry without one to a cluster with two references or fewer. */
+must_use int co_qcow2_find_uncopied(struct qcow2 *q, struct qcow2_l1 *l, uint64_t *tables);
 
 /* Where changed L2 tables go: to @places, the old ones lose their reference in @shadow. NULL: they
  * are written in place. */

@@ -391,7 +391,7 @@ static int co_mend_l2(struct qcow2_checker *k, struct mender *m, uint64_t offset
             continue;
         if (k->c->fix_errors)
             put_form(k, m->l2 + i, was, now = right_form(k, was), &changed);
-        if (!(now.entry & QCOW2_COMPRESSED))
+        if (!(now.entry & QCOW2_COMPRESSED) && !qcow2_has_data_file(&k->q->header))
             put_entry(k, m->l2 + i, now.entry, right_flag(k, "data cluster", now.entry), &changed);
     }
     return changed ? co_put_piece(k, offset, m->l2, m->bytes) : 0;

@@ -85,7 +85,9 @@ static int co_make_zero(struct qcow2 *q, uint64_t from, uint64_t to)
         TRY(co_map_write_zeroes(q->map.dev, from, whole - from, 0));
     if (whole < to)
         TRY(co_map_drop(&q->map, clusters_of(q, whole), clusters_of(q, to)));
-    if (behind > whole)
+    if (qcow2_raw_data(&q->header) && whole < to)
+        TRY(co_map_write_zeroes(q->map.dev, whole, to - whole, BLK_MAY_UNMAP));
+    else if (behind > whole)
         TRY(co_map_write_zeroes(q->map.dev, whole, MIN(behind, to) - whole, BLK_MAY_UNMAP));
     return 0;
 }
@@ -132,6 +134,7 @@ static int co_grow(struct qcow2 *q, uint64_t size, struct blk_error *e)
                        "the image's clusters are too small for %" PRIu64 " bytes: its L1 table "
                        "would exceed 32 MiB",
                        size);
+    TRY(co_qcow2_resize_data(q, size, false, e));
     rc = co_grow_l1(q, size);
     if (rc < 0)
         return err_errno(e, rc, "cannot make the L1 table longer");
@@ -210,7 +213,9 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
     if (rc < 0)
         return err_errno(e, rc, "cannot give the space behind the new end back");
     rc = qcow2_reshape(q, &q->header);
-    return rc < 0 ? err_errno(e, rc, "cannot shrink the image") : 0;
+    if (rc < 0)
+        return err_errno(e, rc, "cannot shrink the image");
+    return co_qcow2_resize_data(q, size, true, e);
 }
 
 int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
@@ -229,6 +234,8 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
             "disk was at each; delete them first, or amend the image to version 3");
     if (dev->open_flags & BLK_OPEN_CHECK)
         return err_set(e, -EROFS, "the image is open for check and repair only");
+    if (q->data_missing)
+        return err_set(e, -ENOTSUP, "the data file was not opened, so it cannot be resized");
     if (q->backing_missing)
         return err_set(e, -ENOTSUP,
                        "the backing file was not opened, so what the new part would show is "

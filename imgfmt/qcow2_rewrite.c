@@ -72,7 +72,7 @@ uint32_t qcow2_cover_end(const uint8_t *cluster, const struct qcow2_header *h)
 struct carried {
     const uint8_t *old;
     const struct qcow2_header *header;
-    bool drop_names, drop_bitmaps;
+    bool drop_names, drop_bitmaps, drop_data;
 };
 
 static bool carry_over(struct builder *b, const struct carried *c)
@@ -86,6 +86,7 @@ static bool carry_over(struct builder *b, const struct carried *c)
     while (next_extension(old, end, &at, &type, &data)) {
         if (type == QCOW2_EXT_BACKING_FORMAT || type == QCOW2_EXT_FILLER ||
             (type == QCOW2_EXT_FEATURE_NAMES && c->drop_names) ||
+            (type == QCOW2_EXT_DATA_FILE && c->drop_data) ||
             (type == QCOW2_EXT_BITMAPS && c->drop_bitmaps))
             continue;
         if (!put(b, type, old + data.offset, data.bytes))
@@ -101,10 +102,12 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
     struct qcow2_header h = *cover->header;
     size_t name_bytes = cover->backing_name ? strlen(cover->backing_name) : 0;
     size_t format_bytes = cover->backing_format ? strlen(cover->backing_format) : 0;
+    size_t data_bytes = cover->data_name ? strlen(cover->data_name) : 0;
     struct builder b = {cluster, 0, qcow2_cluster_bytes(&h)};
-    struct carried same = {old, old_header, plan->drop_names, cover->set_bitmaps};
+    struct carried same = {old, old_header, plan->drop_names, cover->set_bitmaps, data_bytes != 0};
 
-    if (name_bytes > QCOW2_MAX_BACKING_NAME || name_bytes + 8 > b.room || format_bytes > 63)
+    if (name_bytes > QCOW2_MAX_BACKING_NAME || data_bytes > QCOW2_MAX_BACKING_NAME ||
+        name_bytes + 8 > b.room || format_bytes > 63)
         return -ENOSPC;
     memset(cluster, 0, b.room);
     b.room -= name_bytes + 8;
@@ -124,6 +127,8 @@ int qcow2_cover_build(const struct qcow2_cover *cover, const uint8_t *old,
     if (cover->bitmaps && !put(&b, QCOW2_EXT_BITMAPS, cover->bitmaps, QCOW2_EXT_BITMAPS_BYTES))
         return -ENOSPC;
     if (format_bytes && !put(&b, QCOW2_EXT_BACKING_FORMAT, cover->backing_format, format_bytes))
+        return -ENOSPC;
+    if (data_bytes && !put(&b, QCOW2_EXT_DATA_FILE, cover->data_name, data_bytes))
         return -ENOSPC;
     if (!carry_over(&b, &same) || b.at > b.room)
         return -ENOSPC;

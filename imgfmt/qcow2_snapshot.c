@@ -79,6 +79,7 @@ int co_qcow2_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, si
 
     *out = NULL;
     *count = 0;
+    with_lock(&l.q->snapshots);
     if (l.q->header.snapshot_count == 0)
         return 0;
     l.list = mem_array(l.q->header.snapshot_count, sizeof(*l.list));
@@ -140,6 +141,7 @@ struct change {
 static int co_change_begin(struct change *c, struct qcow2 *q, struct blk_error *e)
 {
     *c = (struct change){.q = q};
+    co_mutex_lock(&q->snapshots); /* until co_change_end() */
     if (q->header.incompatible & QCOW2_DATA_FILE)
         return err_set(e, -ENOTSUP,
                        "an image whose data lies in an external file cannot hold snapshots: the "
@@ -166,6 +168,7 @@ static void co_change_end(struct change *c)
     qcow2_l1_drop(&c->active);
     qcow2_places_drop(&c->moves.places);
     co_qcow2_shadow_drop(&c->shadow);
+    co_mutex_unlock(&c->q->snapshots);
 }
 
 /* Nothing of it is in the image: the space is given back. */
@@ -500,7 +503,7 @@ static int co_prepare_delete(struct change *c, struct blk_error *e)
     TRY(co_qcow2_l1_read(q, q->header.l1_offset, q->header.l1_entries, &c->active, e));
     if (c->old.count > 1)
         TRY(cut_entry(c, e));
-    int rc = co_qcow2_find_own(q, &c->active, &c->l1, &tables);
+    int rc = co_qcow2_find_uncopied(q, &c->active, &tables);
     if (rc < 0)
         return err_errno(e, rc, "cannot read the image's tables");
     TRY(co_place_all(c, tables, e));

@@ -24,14 +24,17 @@ struct sweep_run;
 struct sweep_profile {
     unsigned write, fua, compressed, zeroes, unmap, discard, read, flush, reopen, kill, resize,
         compact;
+    unsigned hook;      /* the subject's co_step, in flight with the others */
     uint32_t max_bytes; /* of one request; 0: 64 KiB */
     unsigned hot;       /* of 16 requests so many go to the first eighth of the device */
 };
 
-/* A file of the stack below the image: filled with known data, then only read. */
+/* A file of the stack below the image: filled with known data, then only read. With @below it
+ * stands on another one, and of what that covers only every second 64 KiB are filled. */
 struct sweep_backing {
     const char *format, *create;
     uint64_t size;
+    const struct sweep_backing *below;
 };
 
 enum sweep_flags {
@@ -69,6 +72,8 @@ struct sweep_subject {
     int (*co_open)(struct sweep_run *run, struct blk_device **out, struct blk_error *e);
     int (*co_check)(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
                     struct blk_error *e);
+    /* An operation that changes nothing of what the device shows, while others run. */
+    int (*co_step)(struct sweep_run *run, struct blk_device *dev, struct blk_error *e);
     void *arg;
 };
 
@@ -82,6 +87,8 @@ struct sweep_run {
 
 #define SWEEP_TOP  "/sim/top.img"
 #define SWEEP_BASE "/sim/base.img"
+#define SWEEP_DATA "/sim/data.img" /* of data_file=data.img */
+#define SWEEP_ROOT "/sim/root.img" /* below base.img */
 
 /* How much is done for one row. */
 struct sweep_budget {

@@ -136,6 +136,48 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
     return co_new_file(m, r, out, e);
 }
 
+/* --- a further file ------------------------------------------------------------------------------
+ */
+
+/* Where it is to lie: beside the image; as QEMU has it, as seen from here. */
+static char *part_path(const struct make *m, const char *name)
+{
+    return m->tool->face != FACE_LAMINA ? mem_strdup(name)
+                                        : image_beside(m->path ? m->path : m->name, name);
+}
+
+static int co_open_part(struct make *m, const char *path, struct blk_device **out,
+                        struct blk_error *e)
+{
+    struct host_stat st;
+    struct resolver r;
+    bool there = co_host_stat(m->tool->host, path, &st) == 0;
+    if (there && m->tool->face == FACE_LAMINA && !m->force)
+        return err_set(e, -EEXIST, "%s exists already; --force replaces it", path);
+    TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
+    int rc =
+        co_create_file(m, &r, path, there ? HOST_TRUNCATE : HOST_CREATE | HOST_EXCLUSIVE, out, e);
+    resolver_drop(&r);
+    if (rc == 0 && !there)
+        m->part = mem_strdup(path);
+    return rc;
+}
+
+static int co_make_part(const struct blk_create *c, const char *name, struct blk_device **out,
+                        struct blk_error *e)
+{
+    struct make *m = c->arg;
+    auto_free char *path = part_path(m, name);
+    auto_free char *real = NULL;
+    if (!path)
+        return err_set(e, -ENOMEM, "out of memory");
+    if (co_host_realpath(m->tool->host, path, &real) < 0)
+        real = NULL; /* not there yet */
+    if (m->path && (strcmp(path, m->path) == 0 || (real && strcmp(real, m->path) == 0)))
+        return err_set(e, -EINVAL, "%s cannot be the image and its data file", m->path);
+    return co_open_part(m, path, out, e);
+}
+
 /* The backing image, where the format wants to know it; *out NULL: none. */
 static int co_look_behind(struct make *m, struct blk_device **out, struct blk_error *e)
 {
@@ -149,18 +191,21 @@ static int co_look_behind(struct make *m, struct blk_device **out, struct blk_er
     struct image i = {
         .text = path,
         .format = json_string_value(json_object_get(m->options, "backing_fmt")),
-        .flags = BLK_OPEN_NO_BACKING,
+        .flags = BLK_OPEN_NO_BACKING | BLK_OPEN_NO_DATA,
         .trust = TRUST_READ,
         .bare = true,
     };
     return co_image_open(m->tool, &i, out, e);
 }
 
-static int co_make_format(struct make *m, struct blk_device *file, struct blk_error *e)
+static int co_make_format(struct make *m, const struct resolver *r, struct blk_device *file,
+                          struct blk_error *e)
 {
-    struct blk_create c = {.file = file, .size = m->size, .fresh = m->fresh};
+    struct blk_create c = {
+        .file = file, .size = m->size, .fresh = m->fresh, .co_make_file = co_make_part, .arg = m};
     struct opts opts = {0};
     TRY(opts_parse(m->driver->create_options, m->options, &opts, e));
+    opts.secrets = r;
     c.opts = &opts;
     int rc = co_look_behind(m, &c.backing, e);
     if (rc == 0)
@@ -175,9 +220,9 @@ int co_make(struct make *m, struct blk_error *e)
     struct blk_device *file = NULL;
     TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
     int rc = co_file(m, &r, &file, e);
+    if (rc == 0)
+        rc = co_make_format(m, &r, file, e);
     resolver_drop(&r);
-    TRY(rc);
-    rc = co_make_format(m, file, e);
     return co_image_close(file, rc, e);
 }
 
@@ -189,6 +234,7 @@ int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct
     struct image i = {.text = text,
                       .format = m->driver->name,
                       .cache = m->cache,
+                      .secret = make_key_secret(m),
                       .flags = flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0),
                       .trust = TRUST_WRITE};
     int rc = co_image_open(m->tool, &i, out, e);
@@ -207,6 +253,8 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
     }
     if (rc < 0 && m->created)
         (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
+    if (rc < 0 && m->part)
+        (void)!co_host_unlink(h, m->part);
     rc = co_image_close(take(m->held), rc, e);
     return rc;
 }
@@ -216,6 +264,7 @@ void make_drop(struct make *m)
     json_decref(m->options);
     mem_free(m->path);
     mem_free(m->written);
+    mem_free(m->part);
     m->options = NULL;
-    m->path = m->written = NULL;
+    m->path = m->written = m->part = NULL;
 }

@@ -37,6 +37,7 @@ enum sweep_step_kind {
     STEP_DISCARD,
     STEP_READ,
     STEP_FLUSH,
+    STEP_HOOK,
     STEP_REOPEN,
     STEP_KILL,
     STEP_RESIZE,

@@ -34,6 +34,14 @@ void sweep_run_init(struct sweep_run *run, const struct sweep_subject *s, struct
 /* --- create -------------------------------------------------------------------------------------
  */
 
+/* The data file of an image that has one, whatever it calls it. */
+static int co_make_data(const struct blk_create *c, const char *name, struct blk_device **out,
+                        struct blk_error *e)
+{
+    struct sweep_run *run = c->arg;
+    return co_resolver_open_file(&run->resolver, SWEEP_DATA, BLK_OPEN_WRITE, HOST_CREATE, out, e);
+}
+
 static int co_format(const struct blk_driver *driver, const struct blk_create *what,
                      const char *options, struct blk_error *e)
 {
@@ -79,7 +87,7 @@ static int co_create_image(struct sweep_run *run, const char *path, const char *
                            const char *options, uint64_t size, struct blk_error *e)
 {
     const struct blk_driver *driver = blk_find_driver(blk_drivers, format);
-    struct blk_create c = {.size = size};
+    struct blk_create c = {.size = size, .co_make_file = co_make_data, .arg = run};
     if (!driver)
         return err_set(e, -ENOENT, "no driver %s", format);
     bool device = run->subject->flags & SWEEP_BLOCK_DEVICE;
@@ -95,24 +103,30 @@ static int co_create_image(struct sweep_run *run, const char *path, const char *
     return rc < 0 ? rc : closed;
 }
 
-static int co_fill_base(struct blk_device *dev)
+/* Known data everywhere, or (@below) in every second piece and behind the end of what lies below.
+ */
+static int co_fill_base(struct blk_device *dev, const struct sweep_backing *below)
 {
     auto_free uint8_t *buf = mem_aligned(64 * KiB);
     for (uint64_t at = 0; at < dev->size;) {
         uint64_t bytes = MIN(64 * KiB, dev->size - at);
         model_fill(MODEL_BASE, at, buf, bytes);
-        TRY(co_blk_write_buf(dev, at, buf, bytes, 0));
+        if (!below || at / (64 * KiB) % 2 || at >= below->size)
+            TRY(co_blk_write_buf(dev, at, buf, bytes, 0));
         at += bytes;
     }
     return co_blk_flush(dev);
 }
 
-static int co_create_base(struct sweep_run *run, const struct sweep_backing *b, struct blk_error *e)
+static int co_create_base(struct sweep_run *run, const char *path, const struct sweep_backing *b,
+                          struct blk_error *e)
 {
     struct blk_device *dev;
-    TRY(co_create_image(run, SWEEP_BASE, b->format, b->create, b->size, e));
-    TRY(co_open_image(run, SWEEP_BASE, b->format, NULL, &dev, e));
-    int rc = co_fill_base(dev);
+    if (b->below)
+        TRY(co_create_base(run, SWEEP_ROOT, b->below, e));
+    TRY(co_create_image(run, path, b->format, b->create, b->size, e));
+    TRY(co_open_image(run, path, b->format, NULL, &dev, e));
+    int rc = co_fill_base(dev, b->below);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;
 }
@@ -123,7 +137,7 @@ static int co_create_all(struct sweep_run *run, struct blk_error *e)
     if (s->co_create)
         return s->co_create(run, e);
     if (s->backing)
-        TRY(co_create_base(run, s->backing, e));
+        TRY(co_create_base(run, SWEEP_BASE, s->backing, e));
     return co_create_image(run, SWEEP_TOP, s->format, s->create, s->size, e);
 }
 
@@ -200,10 +214,12 @@ int co_sweep_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
 /* --- the foreign checker ------------------------------------------------------------------------
  */
 
-static int ask(const struct sweep_subject *s, const char *path, char *text, size_t room)
+static int ask(const struct sweep_subject *s, const char *dir, char *text, size_t room)
 {
     char command[400], line[300];
-    snprintf(command, sizeof(command), "qemu-img check -f %s %s 2>&1", s->foreign, path);
+    /* A data file is looked for from where qemu-img was started. */
+    snprintf(command, sizeof(command), "cd %s && qemu-img check -f %s top.img 2>&1", dir,
+             s->foreign);
     FILE *out = popen(command, "r");
     if (!out)
         return -errno;
@@ -222,19 +238,27 @@ static int ask(const struct sweep_subject *s, const char *path, char *text, size
 
 int sweep_foreign(const struct sweep_subject *s, const struct host *host, char *text, size_t room)
 {
-    char dir[200], top[240], base[240];
+    char dir[200], top[240], base[240], root[240], data[240];
     snprintf(dir, sizeof(dir), "%s/sweep.XXXXXX", fast_folder());
     if (!mkdtemp(dir))
         return -errno;
     snprintf(top, sizeof(top), "%s/top.img", dir);
     snprintf(base, sizeof(base), "%s/base.img", dir);
+    snprintf(data, sizeof(data), "%s/data.img", dir);
+    snprintf(root, sizeof(root), "%s/root.img", dir);
     int rc = host_sim_export(host, SWEEP_TOP, top);
     if (rc == 0 && s->backing)
         rc = host_sim_export(host, SWEEP_BASE, base);
+    if (rc == 0 && s->backing && s->backing->below)
+        rc = host_sim_export(host, SWEEP_ROOT, root);
+    if (rc == 0 && s->create && strstr(s->create, "data_file="))
+        rc = host_sim_export(host, SWEEP_DATA, data);
     if (rc == 0)
-        rc = ask(s, top, text, room);
+        rc = ask(s, dir, text, room);
+    unlink(data);
     unlink(top);
     unlink(base);
+    unlink(root);
     rmdir(dir);
     return rc;
 }

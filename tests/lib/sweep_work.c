@@ -89,9 +89,9 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
                       struct sweep_step *step)
 {
     const struct sweep_profile *p = profile_of(s);
-    const unsigned weights[] = {p->write,  p->fua,     p->compressed, p->zeroes,
-                                p->unmap,  p->discard, p->read,       p->flush,
-                                p->reopen, p->kill,    p->resize,     p->compact};
+    const unsigned weights[] = {p->write,   p->fua,     p->compressed, p->zeroes, p->unmap,
+                                p->discard, p->read,    p->flush,      p->reopen, p->kill,
+                                p->resize,  p->compact, p->hook};
     unsigned sum = 0, kind = 0;
     for (unsigned i = 0; i < ARRAY_LEN(weights); i++)
         sum += weights[i];
@@ -111,6 +111,7 @@ static void draw_step(const struct sweep_subject *s, struct sim_rng *r, uint64_t
         {.kind = STEP_KILL},
         {.kind = STEP_RESIZE},
         {.kind = STEP_COMPACT},
+        {.kind = STEP_HOOK},
     };
     unsigned depth = step->depth;
     *step = kinds[kind];
@@ -180,6 +181,7 @@ static const char *const step_names[] = {
     [STEP_WRITE] = "write", [STEP_ZEROES] = "write_zeroes", [STEP_DISCARD] = "discard",
     [STEP_READ] = "read",   [STEP_FLUSH] = "flush",         [STEP_REOPEN] = "reopen",
     [STEP_KILL] = "kill",   [STEP_RESIZE] = "resize",       [STEP_COMPACT] = "compact",
+    [STEP_HOOK] = "hook",
 };
 
 static void op_failed(struct sweep_work *w, const struct sweep_step *s, int rc)
@@ -283,6 +285,15 @@ static int co_flush_step(struct sweep_work *w)
     return 0;
 }
 
+static int co_hook_step(struct sweep_work *w)
+{
+    struct blk_error e = {0};
+    int rc = w->run.subject->co_step(&w->run, w->dev, &e);
+    if (rc < 0 && !w->faults && !w->killed)
+        sweep_broke(&w->verdict, BREAK_LIE, "the row's own step: %s", e.text);
+    return rc;
+}
+
 /* With nothing else in flight. */
 static int co_resize_step(struct sweep_work *w, const struct sweep_step *s)
 {
@@ -328,6 +339,8 @@ static int co_data_step(void *arg)
     }
     if (clipped.kind == STEP_FLUSH)
         return co_flush_step(c->w);
+    if (clipped.kind == STEP_HOOK)
+        return co_hook_step(c->w);
     if (clipped.kind == STEP_READ)
         return co_read_step(c->w, &clipped, c->buf);
     return co_change_step(c->w, &clipped, c->buf);

@@ -168,7 +168,7 @@ static int co_change_one(struct blk_device *dev, const struct blk_bitmap *b, uin
 {
     if (b->inconsistent || count > KEPT)
         return co_do(dev, BLK_BITMAP_REMOVE, b->name, NULL, e);
-    if (!b->enabled) /* left half way: nothing is known of it */
+    if (!b->enabled) /* nothing is known of it */
         return co_do(dev, BLK_BITMAP_REMOVE, b->name, NULL, e);
     switch (way % 4) {
     case 0:
@@ -177,8 +177,8 @@ static int co_change_one(struct blk_device *dev, const struct blk_bitmap *b, uin
         return co_merge(dev, b->name, e);
     case 2:
         return co_toggle(dev, b->name, e);
-    default:
-        return 0;
+    default: /* until the next opening, so that some are not recording */
+        return co_do(dev, BLK_BITMAP_DISABLE, b->name, NULL, e);
     }
 }
 
@@ -303,6 +303,12 @@ static const struct sweep_subject rows[] = {
      .size = 64 * KiB,
      .granule = 512,
      .profile = &growing},
+    {.name = "qcow2-bitmaps-tables", /* grow from one cluster of bits to two */
+     MAPS,
+     .create = "cluster_size=512",
+     .size = 1280 * KiB,
+     .granule = 4 * KiB,
+     .profile = &growing},
     {.name = "qcow2-bitmaps-on-a-device",
      MAPS,
      .create = "cluster_size=4k",
@@ -314,5 +320,5 @@ static const struct sweep_subject rows[] = {
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 400, 1200);
+    return sweep_main(argc, argv, rows, 320, 960);
 }

@@ -19,6 +19,19 @@ static const struct sweep_backing base_qcow2 = {
     .format = "qcow2", .create = "cluster_size=16k", .size = 1 * MiB};
 static const struct sweep_backing base_small = {.format = "qcow2", .size = 192 * KiB};
 
+static const struct sweep_backing root_raw = {.format = "raw", .size = 512 * KiB};
+static const struct sweep_backing root_qcow2 = {.format = "qcow2", .size = 1 * MiB};
+static const struct sweep_backing middle_over_raw = {
+    .format = "qcow2",
+    .create = "backing_file=root.img,backing_fmt=raw,cluster_size=4k",
+    .size = 768 * KiB,
+    .below = &root_raw};
+static const struct sweep_backing middle_over_qcow2 = {
+    .format = "qcow2",
+    .create = "backing_file=root.img,backing_fmt=qcow2",
+    .size = 1 * MiB,
+    .below = &root_qcow2};
+
 static int co_open(struct sweep_run *run, const char *path, const char *format, unsigned flags,
                    struct blk_device **out, struct blk_error *e)
 {
@@ -48,6 +61,43 @@ static int co_next_name(struct blk_device *top, const char **name, struct blk_er
                                                          : NULL;
     blk_info_drop(&info);
     return 0;
+}
+
+/* What top shows goes into its base; top keeps its copy. */
+static int co_commit_and_keep(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_commit work = {.top = top, .base = blk_child(top, "backing"), .keep = true};
+    (void)run;
+    TRY(co_blk_reopen(work.base, true, e));
+    return co_blk_commit(&work, e);
+}
+
+/* By turns into the middle of three (top is empty then), and past it into the lowest (top keeps
+ * what the middle would hide). */
+static int co_commit_deep(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_device *mid = blk_child(top, "backing");
+    struct blk_commit work = {.top = top, .base = mid};
+    if (host_sim_count(run->host, SIM_WRITE) % 2) {
+        work.base = blk_child(mid, "backing");
+        work.keep = true;
+    }
+    TRY(co_blk_reopen(work.base, true, e));
+    return co_blk_commit(&work, e);
+}
+
+/* Only the name: the same file by another one. */
+static int co_rename_base(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_rebase work = {.image = top,
+                              .now = blk_child(top, "backing"),
+                              .format = run->subject->backing->format,
+                              .unsafe = true};
+    struct blk_info info;
+    TRY(co_blk_info(top, &info, e));
+    work.name = strcmp(info.backing_name, "base.img") == 0 ? "./././././base.img" : "base.img";
+    blk_info_drop(&info);
+    return co_blk_rebase(&work, e);
 }
 
 static int co_rebase(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
@@ -112,6 +162,8 @@ static bool works(const struct sweep_run *run)
 struct work {
     int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
 };
+static struct work keeps = {co_commit_and_keep}, deeps = {co_commit_deep},
+                   renames = {co_rename_base};
 static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend},
                    counts = {co_amend_counts};
 
@@ -181,6 +233,36 @@ static const struct sweep_subject rows[] = {
      .granule = 16 * KiB,
      .profile = &small,
      .flags = SWEEP_DISCARD_ANY},
+    {.name = "commit-keep-4k",
+     ROW,
+     .arg = &keeps,
+     .create = OVER_RAW "cluster_size=4k",
+     .backing = &base_raw,
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "commit-deep-4k",
+     ROW,
+     .arg = &deeps,
+     .create = OVER_QCOW2 "cluster_size=4k",
+     .backing = &middle_over_raw,
+     .size = 1 * MiB,
+     .profile = &small},
+    {.name = "commit-deep-64k",
+     ROW,
+     .arg = &deeps,
+     .create = OVER_QCOW2 "cluster_size=64k",
+     .backing = &middle_over_qcow2,
+     .size = 2 * MiB,
+     .granule = 64 * KiB,
+     .profile = &middle},
+    {.name = "rebase-unsafe",
+     ROW,
+     .arg = &renames,
+     .create = OVER_QCOW2 "cluster_size=512",
+     .backing = &base_small,
+     .size = 256 * KiB,
+     .granule = 512,
+     .profile = &small},
     {.name = "rebase-4k-raw",
      ROW,
      .arg = &rebases,

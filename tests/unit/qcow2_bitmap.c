@@ -678,6 +678,50 @@ START_TEST(nothing_is_marked_in_another_table)
 }
 END_TEST
 
+/* What lies in the file behind the last bit, by a smaller size or by another program, never shows.
+ */
+static int co_tail(void *arg)
+{
+    struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
+    struct blk_error e = {0};
+    be64 table, cell;
+    uint8_t bits[4096];
+    must(co_add(dev, "b", 4096) == 0);
+    co_write(dev, 0, 4096);
+    co_write(dev, 1020 * KiB, 4096);
+    co_close_ok(dev);
+    dev = co_image(file);
+    must(co_do(dev, BLK_BITMAP_DISABLE, "b", NULL) == 0);
+    must(co_blk_resize(dev, 512 * KiB, true, &e) == 0);
+    co_close_ok(dev);
+    dev = co_image(file);
+    uint64_t directory = qcow2_of_dev(dev)->bitmaps.at;
+    co_close_ok(dev);
+    must(co_blk_read_buf(file, directory, &table, 8) == 0);
+    must(co_blk_read_buf(file, be64_get(table), &cell, 8) == 0);
+    must(co_blk_read_buf(file, be64_get(cell), bits, sizeof(bits)) == 0);
+    for (size_t i = 0; i < sizeof(bits); i++)
+        must(bits[i] == (i == 0));
+    memset(bits + 16, 0xff, 100);
+    must(co_blk_write_buf(file, be64_get(cell), bits, sizeof(bits), 0) == 0);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        dev = co_image(file);
+        must(co_dirty(dev, "b", 0));
+        for (uint64_t at = 4096; at < dev->size; at += 4096)
+            must(!co_dirty(dev, "b", at));
+        must(turn || co_blk_resize(dev, MiB, false, &e) == 0);
+        co_close_ok(dev);
+    }
+    co_close_ok(file);
+    return 0;
+}
+
+START_TEST(nothing_behind_the_end_shows)
+{
+    ck_assert_int_eq(on_host(NULL, co_tail, NULL), 0);
+}
+END_TEST
+
 /* --- limits and neighbours ------------------------------------------------ */
 
 static int co_limits(void *arg)
@@ -745,6 +789,7 @@ int main(void)
     tcase_add_test(t, a_stale_list_goes_with_the_first_write);
     tcase_add_test(t, damage_is_refused_by_who_would_write);
     tcase_add_test(t, nothing_is_marked_in_another_table);
+    tcase_add_test(t, nothing_behind_the_end_shows);
     tcase_add_test(t, limits_and_other_changes_of_the_image);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);

@@ -21,7 +21,8 @@ static struct qcow2_header header_with(const char *name, size_t unknown)
                              .refcount_table_offset = CLUSTER,
                              .refcount_table_clusters = 1,
                              .refcount_order = 4};
-    ck_assert_int_eq(qcow2_header_build(&h, name, name ? "raw" : NULL, old), 0);
+    ck_assert_int_eq(
+        qcow2_header_build(&h, &(struct qcow2_names){name, name ? "raw" : NULL, NULL}, old), 0);
     qcow2_header_put(&h, false, old);
     if (unknown) {
         be32 head[2] = {be32_of(0x12345678), be32_of((uint32_t)unknown)};
