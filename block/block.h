@@ -64,6 +64,7 @@ struct blk_limits {
     bool discard_reads_zero;
     bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
     bool can_unmap;
+    bool never_compressed; /* BLK_COMPRESSED is refused though the driver can (external data) */
     bool growable; /* writes, zeroes and copies past the size extend it (files that images live in);
                       what lies between reads as zero. Never of a device that guests see */
 };
