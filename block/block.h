@@ -153,9 +153,11 @@ enum blk_bitmap_action {
 struct blk_bitmap_change {
     enum blk_bitmap_action action;
     const char *name;
-    uint64_t granularity;      /* add; 0: the format's choice */
-    bool disabled;             /* add: it does not record yet */
-    struct blk_device *source; /* merge: whose; may be the device itself */
+    uint64_t granularity; /* add; 0: the format's choice */
+    bool disabled;        /* add: it does not record yet */
+    /* Merge: which one, of which device (may be the same). Add: the new one begins with what that
+     * says is dirty; without a name nothing is. */
+    struct blk_device *source;
     const char *source_name;
 };
 /* A run of one kind. */
