@@ -46,6 +46,10 @@ enum blk_open_flags {
                                  -ENOTSUP or null facts */
     BLK_OPEN_FORCE_SHARE = 8, /* -U: take no locks (read-only only) */
     BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
+    BLK_OPEN_FACTS = 32, /* only co_blk_info() follows: what takes long to find out may be estimated
+                          */
+    BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
+                              -ENOKEY to reads and writes */
 };
 
 struct blk_limits {
@@ -60,6 +64,7 @@ struct blk_limits {
     bool discard_reads_zero;
     bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
     bool can_unmap;
+    bool never_compressed; /* BLK_COMPRESSED is refused though the driver can (external data) */
     bool growable; /* writes, zeroes and copies past the size extend it (files that images live in);
                       what lies between reads as zero. Never of a device that guests see */
 };
@@ -221,9 +226,12 @@ struct blk_driver {
     const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
+    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
-    bool knows_backing; /* co_create writes down what identifies the backing image (a UUID, a CID,
-                           times), so it is opened for it */
+    bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
+    bool inner_is_image; /* what is inside is an image's file: its format is probed */
+    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
+                            times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

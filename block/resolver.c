@@ -136,6 +136,10 @@ static int co_run(struct resolver *r, struct node *n, struct blk_device **out, b
         rc = co_references_open(&run, e);
     if (rc == 0)
         rc = co_run_opened(&run, e);
+    if (rc == 0 && dev->driver->only_inner && !(n->flags & (BLK_OPEN_FACTS | BLK_OPEN_CHECK)))
+        rc = err_set(e, -EINVAL,
+                     "it holds disks and is none itself: name one behind //; `lamina info` lists "
+                     "them");
     run_drop(&run);
     if (named)
         *named = run.named;

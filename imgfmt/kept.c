@@ -42,15 +42,20 @@ static void free_one(struct kept_list *l, struct kept *k)
     mem_free(k);
 }
 
-static void make_room(struct kept_list *l, size_t bytes)
+/* Memory of one that had to go, where the new one can have it: fresh memory costs page faults. */
+static uint8_t *make_room(struct kept_list *l, size_t bytes)
 {
+    uint8_t *spare = NULL;
     for (struct kept *k = l->oldest, *newer; k && l->used + bytes > l->limit; k = newer) {
         newer = k->newer;
         if (k->pins)
             continue;
         forget(l, k);
+        if (!spare && k->bytes == bytes)
+            spare = take(k->data);
         free_one(l, k);
     }
+    return spare;
 }
 
 void kept_init(struct kept_list *l, uint64_t limit)
@@ -84,13 +89,14 @@ struct kept *kept_find(struct kept_list *l, uint64_t key)
 
 struct kept *kept_new(struct kept_list *l, uint64_t key, size_t bytes)
 {
-    make_room(l, bytes);
-    struct kept *k = mem_zalloc(sizeof(*k));
-    if (!k || !(k->data = mem_aligned(MAX(bytes, 1)))) {
-        mem_free(k);
+    auto_free uint8_t *data = make_room(l, bytes);
+    if (!data)
+        data = mem_aligned(MAX(bytes, 1));
+    struct kept *k = data ? mem_zalloc(sizeof(*k)) : NULL;
+    if (!k)
         return NULL;
-    }
     struct kept **at = bucket_of(l, key);
+    k->data = take(data);
     k->key = key;
     k->bytes = bytes;
     k->pins = 1;

@@ -42,6 +42,7 @@ void qcow2_data_opened(struct qcow2 *q)
         return;
     q->map.data = data;
     q->data_missing = false;
+    q->map.dev->limits.never_compressed = true;
     meta_set_data(q->map.meta, data);
 }
 

@@ -30,3 +30,59 @@ int co_readonly_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
     return write ? refuse(dev, e) : 0;
 }
+
+/* --- one file inside another ------------------------------------------------------------------ */
+
+static bool inside_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                           struct blk_place *out)
+{
+    *out = (struct blk_place){.child = dev->children[0].dev, .offset = offset, .bytes = bytes};
+    return !write;
+}
+
+static const struct blk_driver inside_driver = {
+    .name = "inside",
+    .title = "a file inside another, read-only",
+    .is_filter = true,
+    .co_write = co_readonly_write,
+    .co_flush = co_readonly_flush,
+    .co_reopen = co_readonly_reopen,
+    .resolve = inside_resolve,
+};
+
+int readonly_show(struct blk_device *dev, struct blk_device *child, struct blk_error *e)
+{
+    if (blk_add_child(dev, "file", child) < 0) {
+        co_blk_close(child, NULL);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    dev->driver = &inside_driver;
+    dev->size = child->size;
+    dev->writable = false;
+    dev->open_flags &= ~(unsigned)BLK_OPEN_WRITE;
+    return 0;
+}
+
+int co_readonly_inner_open(struct blk_device *container, const char *name, struct blk_device *dev,
+                           struct blk_error *e)
+{
+    if (strcmp(name, "image") != 0)
+        return err_set(e, -ENOENT, "what is compressed with %s is named //image",
+                       container->driver->name);
+    return readonly_show(dev, blk_ref(container), e);
+}
+
+int co_readonly_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                           struct blk_error *e)
+{
+    struct blk_inner *one = mem_zalloc(sizeof(*one));
+    bool ok = one && (one->name = mem_strdup("image")) && (one->kind = mem_strdup("file"));
+    if (!ok) {
+        blk_inner_drop(one, one ? 1 : 0);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    one->bytes = dev->size;
+    *out = one;
+    *count = 1;
+    return 0;
+}

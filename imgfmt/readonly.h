@@ -21,6 +21,16 @@ int co_readonly_write(struct blk_device *dev, uint64_t offset, const struct vec 
 int co_readonly_flush(struct blk_device *dev);
 int co_readonly_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 
-extern const struct blk_driver qcow1_driver, bochs_driver, cloop_driver, dmg_driver;
+/* For a driver's inner_open(): @dev shows @child, byte for byte, read-only. Takes @child, also on
+ * failure. */
+must_use int readonly_show(struct blk_device *dev, struct blk_device *child, struct blk_error *e);
+/* inner_open() and inner_list() of what wraps one file: that is called "image". */
+int co_readonly_inner_open(struct blk_device *container, const char *name, struct blk_device *dev,
+                           struct blk_error *e);
+int co_readonly_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
+                           struct blk_error *e);
+
+extern const struct blk_driver qcow1_driver, bochs_driver, cloop_driver, dmg_driver, gzip_driver,
+    xz_driver, zstd_driver, bzip2_driver, ova_driver;
 
 #endif

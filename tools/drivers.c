@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* drivers.c - every driver of every floor, in the order in which probes of equal score win. */
 #include "block/block.h"
+#include "imgfmt/luks.h"
 #include "imgfmt/parallels.h"
 #include "imgfmt/qcow2.h"
 #include "imgfmt/qed.h"
@@ -13,12 +14,24 @@ const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
     &vhd_driver,
+    &luks_driver,
     &parallels_driver,
     &qed_driver,
     &qcow1_driver,
     &bochs_driver,
     &cloop_driver,
     &dmg_driver,
+    &gzip_driver,
+#ifdef HAVE_LIBLZMA
+    &xz_driver,
+#endif
+#ifdef HAVE_LIBZSTD
+    &zstd_driver,
+#endif
+#ifdef HAVE_BZIP2
+    &bzip2_driver,
+#endif
+    &ova_driver,
     &raw_driver,
     /* not formats */
     &file_driver,

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../lib/e2e.sh"
 make=$(cd "$(dirname "$0")/../lib" && pwd)/make_fixture.py
 
-make_disk s.raw 16 /usr/share/perl5 /usr/share/perl
+make_disk s.raw 8 /usr/share/perl5 /usr/share/keyrings
 want=$(hash_of s.raw)
 
 reads() { # NAME IMAGE [OPTIONS]: converts to the same bytes, and says nothing
@@ -31,7 +31,7 @@ for how in "" -c; do
 done
 refuses qcow s.qcow
 qemu-img create -q -f qcow -b s.raw -F raw over.qcow
-qemu-io -c 'write -P 5 70000 1M' -c 'write -z 4M 70000' -c 'write -P 6 15M 512' over.qcow >/dev/null 2>&1
+qemu-io -c 'write -P 5 70000 1M' -c 'write -z 3M 70000' -c 'write -P 6 7M 512' over.qcow >/dev/null 2>&1
 qemu-img convert -O raw over.qcow q.raw
 rm -f o.raw; "$LAMINA" convert over.qcow o.raw 2>/dev/null
 equal "qcow over a backing file" "$(hash_of o.raw)" "$(hash_of q.raw)"
@@ -93,6 +93,71 @@ refuses dmg mixed.dmg
 python3 "$make" dmg s.raw lzfse.dmg lzfse
 fails "dmg: LZFSE is refused by name" 1 "LZFSE" "$LAMINA" convert lzfse.dmg x.raw
 
+# --- gzip, xz, bzip2, zstd around a disk; an image inside of that
+qemu-img convert -O qcow2 s.raw s.qcow2
+pack() { # PROGRAM ENDING [OPTIONS]
+    local program=$1 ending=$2
+    shift 2
+    command -v $program >/dev/null || { echo "skip - $program: not installed"; return; }
+    $program "$@" -c <s.raw >s.raw.$ending
+    reads "$program${*:+ $*}" s.raw.$ending
+    (head -c 2000000 s.raw | $program "$@" -c; tail -c +2000001 s.raw | $program "$@" -c) >two.raw.$ending
+    reads "$program${*:+ $*}: two joined" two.raw.$ending
+    $program "$@" -c <s.qcow2 >s.qcow2.$ending
+    reads "$program${*:+ $*}: an image inside" s.qcow2.$ending//image
+    head -c 100000 s.raw.$ending >cut.raw.$ending
+    rm -f x.raw
+    fails "$program${*:+ $*}: cut off" 1 "cut.raw.$ending: " "$LAMINA" convert cut.raw.$ending x.raw
+    equal "$program: qemu-img's face takes it for raw" "$("$face" info --output=json s.raw.$ending | jq -r .format)" raw
+}
+pack gzip gz
+pack gzip gz -9
+pack bzip2 bz2
+pack bzip2 bz2 -1
+pack xz xz -1
+pack xz xz -1 --block-size=1MiB
+pack zstd zst -q
+pack zstd zst -q --no-check -3 --long=20
+(cat s.raw.gz; head -c 5000 /dev/zero) >pad.raw.gz
+reads "gzip: zeroes behind the end" pad.raw.gz
+reads "gzip: little memory for pieces and points" driver=gzip,index-size=1M,cache-size=1M,file.filename=s.raw.gz
+reads "gzip: a length that is told" driver=gzip,size=8M,file.filename=s.raw.gz
+for size in 7M 9M; do
+    rm -f x.raw
+    fails "gzip: a length that is told wrongly: $size" 1 "error while reading" "$LAMINA" convert driver=gzip,size=$size,file.filename=s.raw.gz x.raw
+done
+fails "xz: more memory than is allowed" 1 "memory-limit" "$LAMINA" convert driver=xz,memory-limit=64K,file.filename=s.raw.xz x.raw
+python3 "$make" zseek s.raw seek.raw.zst 300000
+reads "zstd: a seek table" seek.raw.zst
+refuses gzip s.raw.gz
+
+# --- appliances
+cp s.qcow2 a.qcow2
+qemu-img convert -O vdi s.raw b.vdi
+cp s.raw c.img
+cp s.qcow2 d.qcow2
+for tar in ustar gnu pax; do
+    case $tar in ustar) sha=1 ;; gnu) sha=256 ;; pax) sha=512 ;; esac
+    python3 "$make" ova $tar.ova --tar=$tar --sha=$sha a.qcow2 b.vdi:gzip c.img:chunk=1000000 d.qcow2:gzip:chunk=300000
+    for disk in vmdisk1 disk2 c.img vmdisk4; do
+        reads "ova ($tar): $disk" $tar.ova//$disk
+    done
+    is "ova ($tar): check verifies SHA$sha" "$LAMINA" check $tar.ova
+    python3 "$make" ova wrong.ova --tar=$tar --sha=$sha --wrong=b.vdi a.qcow2 b.vdi
+    fails "ova ($tar): check finds a wrong SHA$sha" 2 "'b.vdi' has another SHA$sha" "$LAMINA" check wrong.ova
+    fails "ova ($tar): verify=on refuses it" 1 "'b.vdi' has another SHA$sha" "$LAMINA" convert \
+        driver=inner,name=vmdisk1,of.driver=ova,of.verify=on,of.file.filename=wrong.ova x.raw
+done
+reads "ova: verify=on lets a right one pass" driver=inner,name=vmdisk1,of.driver=ova,of.verify=on,of.file.filename=pax.ova
+equal "ova: info lists the disks" "$("$LAMINA" info --output=json pax.ova | jq -c '[.format, (."format-specific".data.disks | map(.id))]')" \
+    '["ova",["vmdisk1","vmdisk2","vmdisk3","vmdisk4","empty"]]'
+fails "ova: a disk is to be named" 1 "name one behind //" "$LAMINA" convert pax.ova x.raw
+fails "ova: an empty disk" 1 "has no file" "$LAMINA" convert pax.ova//empty x.raw
+fails "ova: no such disk" 1 "has no disk" "$LAMINA" convert pax.ova//nix x.raw
+tar -cf other.ova --format=ustar $(tar -tf pax.ova | sed '/appliance/d' | head -1) && tar -tf other.ova >/dev/null
+fails "ova: a tar without a description" 1 "" "$LAMINA" info -f ova other.ova
+equal "ova: GNU tar reads the fixtures" "$(tar -xOf gnu.ova a.qcow2 | sha256sum)" "$(sha256sum <a.qcow2)"
+
 for p in python3 /usr/bin/python3; do (cd / && $p -c 'import nbd; nbd.NBD()') 2>/dev/null && python=$p && break; done
 # --- small reads of parts, over NBD, side by side
 nbd_compare() { # NAME IMAGE
@@ -107,7 +172,7 @@ h = nbd.NBD()
 h.connect_uri('nbd+unix:///?socket=' + os.path.abspath('sock'))
 data = open(source, 'rb').read()
 random.seed(7)
-for _ in range(60):
+for _ in range(25):
     jobs = []
     for _ in range(8):
         n = random.choice([512, 4096, 70000, 300000])
@@ -123,7 +188,7 @@ p.wait()
 END
     rm -f sock
 }
-for image in s-c.qcow v1.bochs b.cloop mixed.dmg; do
+for image in s-c.qcow v1.bochs b.cloop mixed.dmg s.raw.gz s.raw.xz s.raw.bz2 s.raw.zst gnu.ova//vmdisk4; do
     nbd_compare "${image##*.}" $image
 done
 exit $failed

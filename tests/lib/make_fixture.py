@@ -4,14 +4,20 @@
     make_fixture.py dmg SOURCE TARGET [zlib|bzip2|xz|adc|raw|mixed|lzfse] [--fork] [--tail]
     make_fixture.py cloop SOURCE TARGET [BLOCK_BYTES]
     make_fixture.py bochs SOURCE TARGET [1|2] [EXTENT_BYTES]
+    make_fixture.py ova TARGET [--sha=1|256|512] [--tar=ustar|gnu|pax] [--wrong=NAME] FILE[:gzip][:chunk=BYTES]...
     make_fixture.py zseek SOURCE TARGET [FRAME_BYTES]     (zstd with a seek table; needs the zstd program)
 """
 import base64
 import bz2
+import gzip
+import hashlib
+import io
 import lzma
+import os
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 
 
@@ -163,5 +169,47 @@ def zseek(source, target, frame=1 << 20):
         f.write(struct.pack('<II', 0x184D2A5E, len(table)) + table)
 
 
+def ova(target, *words):
+    sha, how, wrong, files, disks, members = '256', 'ustar', None, [], [], []
+    for word in words:
+        if word.startswith('--sha='):
+            sha = word[6:]
+        elif word.startswith('--tar='):
+            how = word[6:]
+        elif word.startswith('--wrong='):
+            wrong = word[8:]
+        else:
+            path, *options = word.split(':')
+            name, data = os.path.basename(path), open(path, 'rb').read()
+            n, facts, capacity = len(files) + 1, '', len(data)
+            if 'gzip' in options:
+                data, facts = gzip.compress(data, 1), ' ovf:compression="gzip"'
+            chunk = next((int(o[6:]) for o in options if o.startswith('chunk=')), 0)
+            files.append('<File ovf:id="file%d" ovf:href="%s" ovf:size="%d"%s%s/>' %
+                         (n, name, len(data), facts, ' ovf:chunkSize="%d"' % chunk if chunk else ''))
+            unit = '" ovf:capacityAllocationUnits="byte * 2^20' if n % 2 and capacity % (1 << 20) == 0 else ''
+            disks.append('<Disk ovf:diskId="vmdisk%d" ovf:fileRef="file%d" ovf:capacity="%d%s" ovf:format="http://www.vmware.com/'
+                         'interfaces/specifications/vmdk.html#streamOptimized"/>' % (n, n, capacity >> 20 if unit else capacity, unit))
+            if chunk:
+                members += [('%s.%09d' % (name, i), data[a:a + chunk]) for i, a in enumerate(range(0, len(data), chunk))]
+            else:
+                members.append((name, data))
+    disks.append('<Disk ovf:diskId="empty" ovf:capacity="10" ovf:capacityAllocationUnits="GigaBytes"/>')
+    ovf = ('<?xml version="1.0" encoding="UTF-8"?>\n<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" '
+           'xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"><References>\n%s\n</References><DiskSection><Info>Disks &amp; more</Info>'
+           '\n%s\n</DiskSection><VirtualSystem ovf:id="vm"/></Envelope>\n' % ('\n'.join(files), '\n'.join(disks))).encode()
+    members.insert(0, ('appliance.ovf', ovf))
+    lines = ''.join('SHA%s(%s)= %s\n' % (sha, n, hashlib.new('sha' + sha, b'?' if n == wrong else d).hexdigest()) for n, d in members)
+    members.insert(1, ('appliance.mf', lines.encode()))
+    kind = {'ustar': tarfile.USTAR_FORMAT, 'gnu': tarfile.GNU_FORMAT, 'pax': tarfile.PAX_FORMAT}[how]
+    with tarfile.open(target, 'w', format=kind) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if how == 'pax':
+                info.pax_headers = {'path': name, 'size': str(len(data)), 'comment': 'x' * 300}
+            tar.addfile(info, io.BytesIO(data))
+
+
 if __name__ == '__main__':
-    {'dmg': dmg, 'cloop': cloop, 'bochs': bochs, 'zseek': zseek}[sys.argv[1]](*sys.argv[2:])
+    {'dmg': dmg, 'cloop': cloop, 'bochs': bochs, 'ova': ova, 'zseek': zseek}[sys.argv[1]](*sys.argv[2:])

@@ -71,6 +71,11 @@ class Layer:
                 unit = 1 << b["bits"]
                 b["dirty"].update(range(at // unit, (at + length - 1) // unit + 1))
 
+    def rewritten(self):
+        """The program has written what it chose to, with the same contents."""
+        for b in self.bitmaps.values():
+            b["more"] |= b["enabled"]
+
     def write(self, at, length, byte):
         self.data[at : at + length] = bytes([byte]) * length
         for unit in range(at // 512, -(-(at + length) // 512)):
@@ -97,6 +102,21 @@ class Layer:
         if got != self.data:
             at = next(i for i in range(self.size) if got[i] != self.data[i])
             raise Failed(f"{who}: byte {at} is {got[at]:#x}, should be {self.data[at]:#x}")
+
+
+def joined(extents):
+    """A map without the places that QEMU 7.2 tells of what extended L2 entries leave to the backing image; neighbours joined."""
+    out = []
+    for e in extents:
+        if not e["present"]:
+            e.pop("offset", None)
+        last = out[-1] if out else None
+        alike = last and all(last[k] == e[k] for k in ("depth", "present", "zero", "data"))
+        if alike and ("offset" in last) == ("offset" in e) and last.get("offset", 0) + last["length"] * ("offset" in e) == e.get("offset", 0):
+            last["length"] += e["length"]
+        else:
+            out.append(e)
+    return out
 
 
 class Case:
@@ -259,12 +279,16 @@ class Case:
         if lost:
             raise Failed(f"bitmap {name} of {layer.name} misses what was written at {lost[0] * unit}")
         extra = sorted(dirty - b["dirty"])
-        if extra:
+        if extra and not b["more"]:
             raise Failed(f"bitmap {name} of {layer.name} says that {extra[0] * unit} was written, which was not")
 
     def same_words(self, top, *words):
         """Both tell the same of the image."""
         told = [json.loads(run(who, *words, "-f", "qcow2", "--output=json", top.name)) for who in (OURS, THEIRS)]
+        if words[0] == "map":
+            told = [joined(t) for t in told]  # then the first extents that differ
+            pairs = [p for p in zip(*told) if p[0] != p[1]]
+            told = pairs[0] if pairs else [len(t) for t in told]
         if told[0] != told[1]:
             raise Failed(f"{words[0]} of {top.name}: lamina tells {told[0]}, QEMU {told[1]}")
 
@@ -313,8 +337,11 @@ class Case:
         if top.snapshots and not top.v3:
             return False
         size = -(-self.random_size() // 512) * 512
-        run(who, "resize", "-q", "-f", "qcow2", *(["--shrink"] if size < top.size else []), top.name, str(size))
-        old = top.size
+        old, shrink = top.size, ["--shrink"] if size < top.size else []
+        # QEMU 7.2 cannot hide a longer backing image's bytes in version 2, which has no zero clusters.
+        cannot = who == THEIRS and not top.v3 and top.backing
+        if run(who, "resize", "-q", "-f", "qcow2", *shrink, top.name, str(size), ok=(0, 1) if cannot else (0,)):
+            return True
         del top.data[size:]
         top.data.extend(bytes(max(0, size - old)))
         for b in top.bitmaps.values():
@@ -334,6 +361,7 @@ class Case:
         words = ["-b", base.name] if deep else ["-d"] if drop else []
         run(who, "commit", "-q", "-f", "qcow2", *words, top.name)
         base.data[: top.size] = top.data
+        top.rewritten()
         if deep:  # what lies between is worth nothing now
             run(who, "rebase", "-u", "-f", "qcow2", "-b", base.name, "-F", base.fmt, top.name)
             top.backing = base
@@ -363,6 +391,7 @@ class Case:
         words += ["-b", target.name if target else ""] + (["-F", target.fmt] if target else [])
         run(who, "rebase", "-q", "-f", "qcow2", *words, top.name)
         if target is not top.backing:
+            top.rewritten()
             top.touched = set(range(-(-top.size // top.cluster)))
             top.snapshots = {n: None for n in top.snapshots}
         top.backing = target
@@ -441,18 +470,19 @@ class Case:
             name, bits, enabled = self.fresh("bitmap"), r.choice([12, 15, 16, 18]), r.random() < 0.7
             words = ["-g", str(1 << bits)] + ([] if enabled else ["--disable"])
             run(who, "bitmap", "--add", *words, "-f", "qcow2", top.name, name)
-            top.bitmaps[name] = {"bits": bits, "enabled": enabled, "dirty": set()}
+            top.bitmaps[name] = {"bits": bits, "enabled": enabled, "dirty": set(), "more": False}
             return True
         name = r.choice(old)
         b, words = top.bitmaps[name], [kind]
         if kind == "--remove":
             del top.bitmaps[name]
         elif kind == "--clear":
-            b["dirty"] = set()
+            b["dirty"], b["more"] = set(), False
         elif kind == "--merge":
             source = r.choice(old)
             words.append(source)
             s = top.bitmaps[source]
+            b["more"] |= s["more"]
             for u in set(s["dirty"]):
                 first, last = u << s["bits"], min(((u + 1) << s["bits"]), top.size) - 1
                 b["dirty"].update(range(first >> b["bits"], (last >> b["bits"]) + 1))
