@@ -124,7 +124,7 @@ START_TEST(geometry)
         unsigned cylinders, heads, per_track;
     } want[] = {
         {68, 1, 4, 17},                      /* the smallest */
-        {102400, 1505, 4, 17},               /* 50 MiB: four heads are enough */
+        {102400, 1003, 6, 17},               /* 50 MiB */
         {20971520, 20805, 16, 63},           /* 10 GiB */
         {65535ULL * 16 * 63, 65535, 16, 63}, /* the last of 63 */
         {1ULL << 40, 65535, 16, 255},        /* no geometry says it */
