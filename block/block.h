@@ -153,9 +153,11 @@ enum blk_bitmap_action {
 struct blk_bitmap_change {
     enum blk_bitmap_action action;
     const char *name;
-    uint64_t granularity;      /* add; 0: the format's choice */
-    bool disabled;             /* add: it does not record yet */
-    struct blk_device *source; /* merge: whose; may be the device itself */
+    uint64_t granularity; /* add; 0: the format's choice */
+    bool disabled;        /* add: it does not record yet */
+    /* Merge: which one, of which device (may be the same). Add: the new one begins with what that
+     * says is dirty; without a name nothing is. */
+    struct blk_device *source;
     const char *source_name;
 };
 /* A run of one kind. */
@@ -230,6 +232,7 @@ struct blk_driver {
     bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
+    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
     bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
                             times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
