@@ -162,7 +162,7 @@ static void note_whole(struct vhd *v, uint64_t place, bool whole)
     uint64_t unit = (place - u->base) / u->unit_bytes;
     if (!whole)
         map_space_let_go(&v->whole, unit);
-    else if (map_space_own(&v->whole, unit) < 0)
+    else if (map_space_own(&v->whole, unit, 1) < 0)
         return; /* it is asked for again */
 }
 
