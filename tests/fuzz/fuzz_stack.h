@@ -16,15 +16,19 @@ struct fuzz_input {
     size_t bytes;
     /* @tail: the input's last bytes, to draw requests from. */
     void (*co_use)(struct blk_device *dev, const uint8_t *tail, size_t tail_bytes);
+    bool read_only; /* the disk ends where the input does; open_flags say how it is opened */
+    unsigned open_flags;
 };
 
-/* The disk has 16 MiB behind the input's bytes and does not grow: no offset costs memory. */
+/* The disk has 16 MiB behind the input's bytes (but for what is only read) and does not grow: no
+ * offset costs memory. */
 static inline struct blk_device *co_fuzz_disk(const struct fuzz_input *in)
 {
     struct blk_error e;
     struct blk_device *disk = NULL;
     json_t *tree =
-        json_pack("{s:I,s:b}", "size", (json_int_t)(in->bytes + 16 * MiB), "growable", 0);
+        json_pack("{s:I,s:b}", "size", (json_int_t)(in->bytes + (in->read_only ? 0 : 16 * MiB)),
+                  "growable", 0);
     int rc = co_blk_open(&mem_driver, "disk", tree, BLK_OPEN_WRITE, NULL, NULL, 0, &disk, &e);
     json_decref(tree);
     if (rc < 0 || co_blk_write_buf(disk, 0, in->data, in->bytes, 0) < 0)
@@ -41,6 +45,8 @@ static inline int co_fuzz_input(void *arg)
     unsigned flags = in->bytes % 4 ? BLK_OPEN_WRITE : 0;
     if (in->bytes % 8 == 7)
         flags |= BLK_OPEN_CHECK;
+    if (in->read_only)
+        flags = in->open_flags;
     if (co_blk_open(in->driver, "image", NULL, flags, NULL, &file, 1, &dev, &e) < 0)
         return 0;
     size_t tail = MIN(in->bytes, 160);
