@@ -7,10 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     if (bytes > 64 * KiB)
         return 0;
-    fuzz_stack((struct fuzz_input){.driver = &cloop_driver,
-                                   .read_only = true,
-                                   .data = data,
-                                   .bytes = bytes,
-                                   .co_use = co_fuzz_read});
+    fuzz_stack_facts((struct fuzz_input){
+        .driver = &cloop_driver, .data = data, .bytes = bytes, .co_use = co_fuzz_read});
     return 0;
 }

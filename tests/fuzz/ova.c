@@ -50,12 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         return 0;
     memcpy(copy, data, bytes);
     put_sums_right(copy, bytes);
-    fuzz_stack((struct fuzz_input){.driver = &ova_driver,
-                                   .read_only = true,
-                                   .open_flags = BLK_OPEN_FACTS,
-                                   .data = copy,
-                                   .bytes = bytes,
-                                   .co_use = co_use});
+    fuzz_stack_facts(
+        (struct fuzz_input){.driver = &ova_driver, .data = copy, .bytes = bytes, .co_use = co_use});
     free(copy);
     return 0;
 }

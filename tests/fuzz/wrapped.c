@@ -34,11 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     const struct blk_driver *d = bytes <= 4 * KiB ? driver_of(data, bytes) : NULL;
     if (d)
-        fuzz_stack((struct fuzz_input){.driver = d,
-                                       .read_only = true,
-                                       .open_flags = BLK_OPEN_FACTS,
-                                       .data = data,
-                                       .bytes = bytes,
-                                       .co_use = co_fuzz_read});
+        fuzz_stack_facts(
+            (struct fuzz_input){.driver = d, .data = data, .bytes = bytes, .co_use = co_fuzz_read});
     return 0;
 }
