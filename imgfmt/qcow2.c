@@ -371,13 +371,13 @@ void qcow2_set_limits(struct qcow2 *q)
 
 static int ask_for_backing(struct qcow2 *q, struct blk_opener *opener, struct blk_error *e)
 {
-    struct blk_device *dev = q->map.dev, *given;
+    struct blk_device *dev = q->map.dev;
     unsigned flags = dev->open_flags & BLK_OPEN_FORCE_SHARE;
 
     if (blk_child(dev, "backing"))
         return 0;
     if (opener && opener_has(opener, "backing") && !q->backing_name)
-        return co_blk_want_child(dev, opener, "backing", flags, &given, e);
+        return co_opener_reference(opener, dev, "backing", "", NULL, flags, e); /* or null: none */
     if (!q->backing_name)
         return 0;
     if (opener && opener_full_name(opener, q->backing_name, &q->full_backing_name) < 0)

@@ -195,7 +195,7 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     if (l->backing_name && l->preallocation != QCOW2_PRE_OFF && !qcow2_extended(h))
         return err_set(e, -EINVAL,
                        "Backing file and preallocation can only be used at the same "
-                       "time if extended_l2 is enabled");
+                       "time if extended_l2 is on");
     if (l->backing_name && qcow2_raw_data(h))
         return err_set(e, -EINVAL,
                        "Backing file and data-file-raw cannot be used at the same time");

@@ -185,6 +185,13 @@ static int co_walk(struct compare *c)
         TRY(co_status(c, 0, at, left, &a));
         TRY(co_status(c, 1, at, left, &b));
         uint64_t bytes = MIN(a.bytes, b.bytes);
+        if (at == c->common) { /* all that both have is the same */
+            int rc = co_group_wait(&c->group);
+            if (rc < 0 || c->differs != UINT64_MAX)
+                return rc;
+            if (!c->tool->quiet)
+                puts("Warning: Image size mismatch!");
+        }
         if (c->strict && (a.flags & told) != (b.flags & told)) {
             c->status_differs = true;
             c->differs = at;
@@ -226,8 +233,6 @@ static int co_both(struct compare *c)
         c->exit = EXIT_DIFFER;
         return 0;
     }
-    if (a != b && !c->tool->quiet)
-        puts("Warning: Image size mismatch!");
     job_init(&c->job, "compare", co_compare, c);
     c->job.on_event = on_event;
     c->job.total = c->all;

@@ -11,6 +11,7 @@ enum {
     ARG_IMAGE_OPTS,
     ARG_TARGET_IMAGE_OPTS,
     ARG_DROP_BEHIND,
+    ARG_SALVAGE,
     ARG_BITMAPS,
     ARG_SKIP_BROKEN
 };
@@ -46,6 +47,8 @@ static const struct arg_desc options[] = {
     {ARG_DROP_BEHIND, "drop-behind", "WHEN",
      "auto, on, off: take what was copied out of the page cache (auto: more than half of memory)",
      FACE_LAMINA, false},
+    {ARG_SALVAGE, "salvage", NULL, "what cannot be read is zero, and told, instead of an error", 0,
+     false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "sources are driver=...,key=value or json:{...}", 0,
      false},
     {ARG_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "the same for TARGET; needs -n", 0, false},
@@ -154,6 +157,7 @@ static int parse(struct convert *c, int argc, char **argv)
         {ARG_BITMAPS, NULL, &c->with_bitmaps},
         {ARG_SKIP_BROKEN, NULL, &c->skip_broken},
         {ARG_SYNC, NULL, &c->sync},
+        {ARG_SALVAGE, NULL, &c->salvage},
         {ARG_IMAGE_OPTS, NULL, &c->image_opts},
         {ARG_TARGET_IMAGE_OPTS, NULL, &c->target_image_opts},
         {0, NULL, NULL},
@@ -189,6 +193,7 @@ static const char *contradiction(const struct convert *c)
          "-o has no effect when skipping image creation"},
         {c->offload && c->sparse_told, "Cannot enable copy offloading when -S is used"},
         {c->offload && c->compress, "Cannot enable copy offloading when -c is used"},
+        {c->offload && c->salvage, "Cannot use copy offloading in salvaging mode"},
         {c->backing && c->count > 1,
          "Having a backing file for the target makes no sense when concatenating multiple input "
          "images"},

@@ -10,6 +10,7 @@
 struct convert_source {
     struct blk_device *dev;
     uint64_t start; /* of its bytes in the target */
+    uint64_t bytes; /* how many; where the device ends before, zeroes follow */
 };
 
 /* What to do with what the page cache holds of a copy's files (convert_drop.c). */
@@ -30,7 +31,7 @@ struct convert {
     const char *snapshot; /* -l, as told; NULL: the disk as it is now */
     bool image_opts, target_image_opts;
     bool compress, into, target_is_zero, sync, offload, help;
-    bool sparse_told;
+    bool sparse_told, salvage;
     bool with_bitmaps, skip_broken;
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
     struct convert_drop drop;

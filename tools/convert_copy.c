@@ -12,10 +12,11 @@
 #include "block/pieces.h"
 #include "tools/convert.h"
 
-#define PIECE_BYTES (2 * MiB)
-#define PROBE_BYTES 64
-#define PROBE_UNIT  (64 * KiB) /* zeroes are looked for in units of at least this */
-#define ZERO_STEP   (1 * GiB)  /* of one write_zeroes */
+#define PIECE_BYTES  (2 * MiB)
+#define PROBE_BYTES  64
+#define SALVAGE_UNIT 512u
+#define PROBE_UNIT   (64 * KiB) /* zeroes are looked for in units of at least this */
+#define ZERO_STEP    (1 * GiB)  /* of one write_zeroes */
 #define MEMORY_PIECE \
     (512 * KiB) /* where all bytes come up: a few of these stay in the CPU's cache */
 
@@ -45,10 +46,12 @@ static const struct convert_source *source_at(const struct convert *c, uint64_t 
 static uint64_t within(const struct convert_source *s, uint64_t offset, uint64_t bytes)
 {
     uint64_t at = offset - s->start;
-    return at < s->dev->size ? MIN(bytes, s->dev->size - at) : 0;
+    uint64_t end = MIN(s->dev->size, s->bytes);
+    return at < end ? MIN(bytes, end - at) : 0;
 }
 
-/* A source whose size is odd is followed by zeroes, up to the next source or the end. */
+/* A source whose size is odd, or that ends early, is followed by zeroes, up to the next source or
+ * the end. */
 static uint64_t gap_at(const struct convert *c, uint64_t offset)
 {
     const struct convert_source *next = source_at(c, offset) + 1;
@@ -71,6 +74,24 @@ static int co_read(struct convert *c, uint64_t offset, uint8_t *to, uint64_t byt
         bytes -= n;
     }
     return 0;
+}
+
+/* What can be read of a range that failed: by halves down to sectors, of which those that fail are
+ * told, and zero. */
+static void co_salvage(struct convert *c, uint64_t offset, uint8_t *to, uint64_t bytes)
+{
+    const struct tool *t = c->make.tool;
+    for (uint64_t at = 0, n = bytes; at < bytes; at += n, n = MIN(bytes - at, n * 2)) {
+        int rc;
+        while ((rc = co_read(c, offset + at, to + at, n)) < 0 && n > SALVAGE_UNIT)
+            n = MAX(align_down(n / 2, SALVAGE_UNIT), SALVAGE_UNIT);
+        if (rc == 0)
+            continue;
+        memset(to + at, 0, n);
+        if (!t->quiet)
+            fprintf(stderr, "%s: warning: error while reading offset %" PRIu64 ": %s\n", t->called,
+                    offset + at, strerror(-rc));
+    }
 }
 
 static int read_failed(struct convert *c, int rc, uint64_t offset)
@@ -138,6 +159,10 @@ static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
     if (!buf)
         return err_set(&c->task.error, -ENOMEM, "out of memory");
     int rc = co_read(c, offset, buf, bytes);
+    if (rc < 0 && c->salvage) {
+        co_salvage(c, offset, buf, bytes);
+        rc = 0;
+    }
     if (rc < 0)
         read_failed(c, rc, offset);
     else
@@ -260,6 +285,10 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     }
     struct blk_device *base = c->backing ? blk_child(s->dev, "backing") : NULL;
     int rc = co_blk_map_chain(s->dev, base, offset - s->start, left, &ext, &depth);
+    if (rc < 0 && c->salvage) { /* then reading says what is there */
+        *bytes = MIN(left, SALVAGE_UNIT);
+        return 0;
+    }
     if (rc < 0) {
         err_errno(&c->task.error, rc, "error while reading block status at byte %" PRIu64, offset);
         return rc;

@@ -7,41 +7,6 @@
 #define SECTOR   512
 #define MAX_UNIT (2 * MiB) /* larger clusters are not gathered whole */
 
-/* How the inner device is called that -l means: an id goes before a name, as with qemu-img. */
-static char *co_snapshot_name(struct convert *c, struct blk_device *dev)
-{
-    struct blk_snapshot *list;
-    size_t count;
-    if (strncmp(c->snapshot, "snapshot.", 9) == 0)
-        return mem_printf("@%s", c->snapshot + 9);
-    if (co_blk_snapshot_list(dev, &list, &count, &c->task.error) < 0)
-        return NULL;
-    bool id = blk_snapshot_by_id(list, count, c->snapshot);
-    blk_snapshots_drop(list, count);
-    return mem_printf("@%s=%s", id ? "id" : "name", c->snapshot);
-}
-
-/* *dev becomes its snapshot. */
-static int co_take_snapshot(struct convert *c, struct blk_device **dev)
-{
-    struct blk_device *inner;
-    auto_free char *name = co_snapshot_name(c, *dev);
-    int rc = c->task.error.rc;
-    if (!name)
-        rc = rc < 0 ? rc : err_set(&c->task.error, -ENOMEM, "out of memory");
-    else
-        rc = co_blk_inner_open(*dev, name, &inner, &c->task.error);
-    if (rc < 0) {
-        if (c->make.tool->face != FACE_LAMINA)
-            err_set(&c->task.error, rc, "Failed to load snapshot: %s",
-                    rc == -ENOTSUP ? "Device does not support snapshots" : "Can't find snapshot");
-        return rc;
-    }
-    co_blk_close(*dev, NULL); /* the snapshot keeps it open */
-    *dev = inner;
-    return 0;
-}
-
 static int co_open_sources(struct convert *c)
 {
     struct tool *t = c->make.tool;
@@ -54,16 +19,20 @@ static int co_open_sources(struct convert *c)
                               .format = c->format,
                               .image_opts = c->image_opts,
                               .cache = c->source_cache,
+                              .deny_writers = true,
                               .trust = TRUST_READ};
         TRY(co_image_open(t, &image, &s->dev, &c->task.error));
+        s->bytes = s->dev->size;
         if (c->with_bitmaps)
             c->bitmap_source = blk_ref(s->dev);
         if (c->snapshot)
-            TRY(co_take_snapshot(c, &s->dev));
+            TRY(co_image_snapshot(t, c->snapshot, &s->dev, &c->task.error));
+        if (t->face == FACE_LAMINA) /* QEMU shows a snapshot as large as the disk is now */
+            s->bytes = s->dev->size;
         s->start = c->size;
         /* QEMU counts in sectors, and so must what stands behind an odd file. */
         bool odd = t->face != FACE_LAMINA || i + 1 < c->count;
-        uint64_t size = odd ? align_up(s->dev->size, SECTOR) : s->dev->size;
+        uint64_t size = odd ? align_up(s->bytes, SECTOR) : s->bytes;
         if (!add_u64(c->size, size, &c->size) || c->size > INT64_MAX)
             return err_set(&c->task.error, -EFBIG, "the sources together are too large");
     }
@@ -143,12 +112,20 @@ int co_convert_open(struct convert *c)
     if (c->with_bitmaps)
         TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
+    if (c->compress && t->limits.never_compressed)
+        return err_set(&c->task.error, -ENOTSUP,
+                       "compression and an external data file cannot be used at the same time");
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
+    if (!c->into && t->size > c->size && !c->target_reads_zero) { /* an odd size was rounded up */
+        int rc = co_blk_write_zeroes(c->target, c->size, t->size - c->size, 0);
+        if (rc < 0)
+            return err_errno(&c->task.error, rc, "cannot write the end of %s", c->make.name);
+    }
     c->unit = MAX(t->limits.cluster_size, 1u);
     if (c->unit > MAX_UNIT || !is_pow2(c->unit))
         c->unit = 1;
-    c->read_always = c->compress || c->sparse_told || direct(t);
+    c->read_always = c->compress || c->sparse_told || c->salvage || direct(t);
     for (size_t i = 0; i < c->count; i++)
         c->read_always |= direct(c->sources[i].dev);
     return 0;

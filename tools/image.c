@@ -47,13 +47,37 @@ static int co_open(struct tool *t, const struct image *i, struct resolver *r,
     return co_resolver_open_opts(r, i->text, flags, out, e);
 }
 
+/* In the face a raw file that somebody writes is read all the same, as by QEMU 7.2, where only
+ * convert denies writers. Of other formats the tables would change meanwhile. */
+static int co_open_raw_in_use(struct tool *t, const struct image *i, struct resolver *r,
+                              struct blk_device **out)
+{
+    struct image shared = *i;
+    struct blk_error ignored = {0};
+
+    if (t->face != FACE_IMG || i->deny_writers || i->flags & BLK_OPEN_WRITE)
+        return -EAGAIN;
+    shared.flags |= BLK_OPEN_FORCE_SHARE;
+    TRY(co_open(t, &shared, r, out, &ignored));
+    if ((*out)->driver->is_filter) /* it has no tables of its own */
+        return 0;
+    (void)!co_blk_close(*out, NULL);
+    *out = NULL;
+    return -EAGAIN;
+}
+
 int co_image_open(struct tool *t, const struct image *i, struct blk_device **out,
                   struct blk_error *e)
 {
     struct resolver r;
     *out = NULL;
     TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
+    r.key_secret = i->secret;
     int rc = co_open(t, i, &r, out, e);
+    if (rc == -EAGAIN && co_open_raw_in_use(t, i, &r, out) == 0) {
+        *e = (struct blk_error){0};
+        rc = 0;
+    }
     resolver_drop(&r);
     if (rc < 0)
         face_words(t, i, e);
@@ -71,6 +95,73 @@ int co_image_close(struct blk_device *dev, int rc, struct blk_error *e)
     if (e)
         *e = closing;
     return closed;
+}
+
+/* The snapshot of @list that @told means; NULL: there is none. */
+static const struct blk_snapshot *find_snapshot(const struct blk_snapshot *list, size_t count,
+                                                const char *told)
+{
+    static const char id_key[] = "snapshot.id=", name_key[] = ",snapshot.name=";
+    const char *id = NULL, *name = NULL;
+    size_t id_bytes = 0;
+
+    if (strncmp(told, id_key, strlen(id_key)) == 0) {
+        id = told + strlen(id_key);
+        name = strstr(id, name_key);
+        id_bytes = name ? (size_t)(name - id) : strlen(id);
+        name = name ? name + strlen(name_key) : NULL;
+    } else if (strncmp(told, name_key + 1, strlen(name_key) - 1) == 0) {
+        name = told + strlen(name_key) - 1;
+    } else { /* either, an id before a name */
+        const struct blk_snapshot *s = blk_snapshot_by_id(list, count, told);
+        if (s)
+            return s;
+        name = told;
+    }
+    for (size_t i = 0; i < count; i++)
+        if ((!id || (strlen(list[i].id) == id_bytes && memcmp(list[i].id, id, id_bytes) == 0)) &&
+            (!name || strcmp(list[i].name, name) == 0))
+            return &list[i];
+    return NULL;
+}
+
+static int snapshot_failed(const struct tool *t, const struct blk_device *dev, int rc,
+                           struct blk_error *e)
+{
+    if (t->face != FACE_LAMINA && rc == -ENOTSUP)
+        return err_set(e, rc,
+                       "Failed to load snapshot: Block format '%s' used by device '' does not "
+                       "support temporarily loading internal snapshots",
+                       dev->driver->name);
+    if (t->face != FACE_LAMINA)
+        return err_set(e, rc, "Failed to load snapshot: Can't find snapshot");
+    return rc;
+}
+
+int co_image_snapshot(const struct tool *t, const char *told, struct blk_device **dev,
+                      struct blk_error *e)
+{
+    struct blk_snapshot *list;
+    struct blk_device *inner = NULL;
+    size_t count;
+    int rc = co_blk_snapshot_list(*dev, &list, &count, e);
+    if (rc < 0)
+        return snapshot_failed(t, *dev, rc, e);
+    const struct blk_snapshot *s = find_snapshot(list, count, told);
+    auto_free char *name = s ? mem_printf("@id=%s", s->id) : NULL;
+    bool found = s != NULL;
+    blk_snapshots_drop(list, count);
+    if (!found)
+        rc = err_set(e, -ENOENT, "%s holds no snapshot %s", (*dev)->name, told);
+    else if (!name)
+        rc = err_set(e, -ENOMEM, "out of memory");
+    else
+        rc = co_blk_inner_open(*dev, name, &inner, e);
+    if (rc < 0)
+        return snapshot_failed(t, *dev, rc, e);
+    rc = co_blk_close(*dev, e); /* the snapshot keeps it open */
+    *dev = inner;
+    return rc;
 }
 
 char *image_beside(const char *image, const char *name)

@@ -15,6 +15,8 @@ struct image {
     const char *cache;  /* -t or -T; NULL: writeback */
     unsigned flags;     /* enum blk_open_flags */
     enum trust trust;   /* of lamina's own name */
+    const char *secret; /* id of its key where its options do not say; NULL: none */
+    bool deny_writers;  /* in the qemu-img face: also of a raw file */
     bool bare;          /* in the faces: the error does not begin with "Could not open 'X': " */
 };
 
@@ -26,6 +28,10 @@ must_use int co_tool_resolver(struct tool *t, enum trust trust, const char *cach
                               struct resolver *r, struct blk_error *e);
 /* Closes @dev (may be NULL); its error only if *e holds none yet. Gives the first. */
 int co_image_close(struct blk_device *dev, int rc, struct blk_error *e);
+/* *dev becomes its snapshot that @told names as -l does: a name or an id (which goes first),
+ * snapshot.id=I, snapshot.name=N or both. */
+must_use int co_image_snapshot(const struct tool *t, const char *told, struct blk_device **dev,
+                               struct blk_error *e);
 
 /* Entries that verbs share in their tables, and where they keep them. */
 enum { ARG_IMAGE_OPTIONS_ID = 800 };

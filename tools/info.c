@@ -30,6 +30,16 @@ struct info {
     struct blk_error error;
 };
 
+/* As it was told; in the face without what says how the file is reached. */
+static const char *told_name(const struct info *in, const struct blk_device *dev)
+{
+    const char *text = in->image.text;
+    bool face = in->tool->face != FACE_LAMINA;
+    if (in->count > 0 || in->image.image_opts || (face && strncmp(text, "json:", 5) == 0))
+        return dev->name ? dev->name : "";
+    return face && strncmp(text, "file:", 5) == 0 ? text + 5 : text;
+}
+
 static int co_fact(struct info *in, struct blk_device *dev)
 {
     struct fact *more = mem_resize(in->facts, (in->count + 1) * sizeof(*more));
@@ -38,8 +48,7 @@ static int co_fact(struct info *in, struct blk_device *dev)
     in->facts = more;
     struct fact *f = &more[in->count];
     *f = (struct fact){.format = dev->driver->name};
-    bool plain = in->count == 0 && !in->image.image_opts;
-    f->name = mem_strdup(plain ? in->image.text : dev->name ? dev->name : "");
+    f->name = mem_strdup(told_name(in, dev));
     if (!f->name)
         return err_set(&in->error, -ENOMEM, "out of memory");
     in->count++;
@@ -107,7 +116,7 @@ static int run(struct tool *t, int argc, char **argv)
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
     in.image.trust = in.chain ? TRUST_READ : TRUST_NOTHING;
-    in.image.flags = BLK_OPEN_FACTS | (in.chain ? 0 : BLK_OPEN_NO_BACKING);
+    in.image.flags = BLK_OPEN_FACTS | BLK_OPEN_NO_DATA | (in.chain ? 0 : BLK_OPEN_NO_BACKING);
     t->quiet = true; /* the format that was found is the answer itself */
     int rc = tool_run(t, 1, co_run, &in);
     rc = rc < 0 ? tool_failed(t, &in.error) : print(&in);

@@ -159,6 +159,20 @@ static int co_next(struct blk_device *dev, uint64_t at, uint64_t end, struct ent
     return 0;
 }
 
+/* QEMU counts in sectors: what a raw file's last one lacks reads zero. */
+static void co_print_padding(struct map *m, uint64_t end)
+{
+    const struct entry last = m->current;
+    m->current = (struct entry){.start = end,
+                                .length = align_up(end, 512) - end,
+                                .zero = true,
+                                .present = true,
+                                .placed = last.placed,
+                                .offset = last.offset + last.length,
+                                .file = last.file};
+    co_print(m, false);
+}
+
 static int co_walk(struct map *m, struct blk_device *dev)
 {
     uint64_t end = dev->size, told;
@@ -184,6 +198,8 @@ static int co_walk(struct map *m, struct blk_device *dev)
     }
     if (m->any && !m->refused)
         co_print(m, !printed);
+    if (m->any && m->tool->face == FACE_IMG && end == dev->size && end % 512)
+        co_print_padding(m, end);
     return 0;
 }
 

@@ -29,36 +29,13 @@ struct measure {
     struct blk_measure m;
 };
 
-/* "NAME", "snapshot.name=NAME" or "snapshot.id=ID". */
-static const char *snapshot_name(const char *told)
-{
-    static const char *const keys[] = {"snapshot.name=", "snapshot.id="};
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (strncmp(told, keys[i], strlen(keys[i])) == 0)
-            return told + strlen(keys[i]);
-    return told;
-}
-
-/* Puts the snapshot in the place of the image that holds it. */
-static int co_take_snapshot(struct measure *m, struct blk_device **dev)
-{
-    struct blk_device *inner = NULL;
-    struct blk_error ignored, *e = &m->task.error;
-    auto_free char *name = mem_printf("@%s", snapshot_name(m->snapshot));
-    int rc = name ? co_blk_inner_open(*dev, name, &inner, &ignored) : -ENOMEM;
-    if (rc < 0)
-        return err_set(e, rc, "Failed to load snapshot: Can't find snapshot");
-    rc = co_blk_close(*dev, e);
-    *dev = inner;
-    return rc;
-}
-
 static int co_measure(struct measure *m, struct blk_device *dev, const struct blk_info *info)
 {
     if (dev) {
         m->m.source = dev;
-        /* QEMU counts in sectors. */
-        m->m.size = m->task.tool->face == FACE_LAMINA ? dev->size : align_up(dev->size, 512);
+        /* QEMU counts in sectors, and a snapshot as large as the disk is now. */
+        m->m.size =
+            m->task.tool->face == FACE_LAMINA ? dev->size : align_up(info->virtual_size, 512);
     }
     json_t *none = json_array();
     const json_t *held = json_object_get(info->specific, "bitmaps");
@@ -77,7 +54,7 @@ static int co_body(struct task *t)
         TRY(co_image_open(t->tool, &m->image, &dev, &t->error));
     int rc = dev ? co_blk_info(dev, &info, &t->error) : 0;
     if (rc == 0 && dev && m->snapshot)
-        rc = co_take_snapshot(m, &dev);
+        rc = co_image_snapshot(t->tool, m->snapshot, &dev, &t->error);
     if (rc == 0)
         rc = co_measure(m, dev, &info);
     blk_info_drop(&info);

@@ -78,6 +78,8 @@ static int co_change(struct resize *r, struct blk_device *dev)
     if (r->after < dev->size && !r->shrink)
         return err_set(&r->error, -EINVAL,
                        "Use the --shrink option to perform a shrink operation.");
+    if (r->tool->face == FACE_IMG && !dev->driver->is_filter && r->after % 512)
+        return err_set(&r->error, -EINVAL, "The new size must be a multiple of 512");
     int rc = co_blk_resize(dev, r->after, r->shrink, &r->error);
     if (rc == -ENOTSUP && r->tool->face != FACE_LAMINA)
         return err_set(&r->error, rc, "Image format driver does not support resize");

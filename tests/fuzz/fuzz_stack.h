@@ -18,12 +18,13 @@ struct fuzz_input {
     void (*co_use)(struct blk_device *dev, const uint8_t *tail, size_t tail_bytes);
 };
 
-/* The disk has @more bytes behind the input's and does not grow: no offset costs memory. */
-static inline struct blk_device *co_fuzz_disk(const struct fuzz_input *in, uint64_t more)
+/* The disk has 16 MiB behind the input's bytes and does not grow: no offset costs memory. */
+static inline struct blk_device *co_fuzz_disk(const struct fuzz_input *in)
 {
     struct blk_error e;
     struct blk_device *disk = NULL;
-    json_t *tree = json_pack("{s:I,s:b}", "size", (json_int_t)(in->bytes + more), "growable", 0);
+    json_t *tree =
+        json_pack("{s:I,s:b}", "size", (json_int_t)(in->bytes + 16 * MiB), "growable", 0);
     int rc = co_blk_open(&mem_driver, "disk", tree, BLK_OPEN_WRITE, NULL, NULL, 0, &disk, &e);
     json_decref(tree);
     if (rc < 0 || co_blk_write_buf(disk, 0, in->data, in->bytes, 0) < 0)
@@ -31,11 +32,15 @@ static inline struct blk_device *co_fuzz_disk(const struct fuzz_input *in, uint6
     return disk;
 }
 
-static inline int co_fuzz_open(const struct fuzz_input *in, uint64_t more, unsigned flags)
+static inline int co_fuzz_input(void *arg)
 {
+    const struct fuzz_input *in = arg;
     struct blk_error e = {0};
     struct blk_device *dev;
-    struct blk_child file = {"file", co_fuzz_disk(in, more)};
+    struct blk_child file = {"file", co_fuzz_disk(in)};
+    unsigned flags = in->bytes % 4 ? BLK_OPEN_WRITE : 0;
+    if (in->bytes % 8 == 7)
+        flags |= BLK_OPEN_CHECK;
     if (co_blk_open(in->driver, "image", NULL, flags, NULL, &file, 1, &dev, &e) < 0)
         return 0;
     size_t tail = MIN(in->bytes, 160);
@@ -44,22 +49,8 @@ static inline int co_fuzz_open(const struct fuzz_input *in, uint64_t more, unsig
     return 0;
 }
 
-static inline int co_fuzz_input(void *arg)
-{
-    const struct fuzz_input *in = arg;
-    unsigned flags = in->bytes % 4 ? BLK_OPEN_WRITE : 0;
-    if (in->bytes % 8 == 7)
-        flags |= BLK_OPEN_CHECK;
-    return co_fuzz_open(in, 16 * MiB, flags);
-}
-
-/* For what is only read, perhaps from its end. */
-static inline int co_fuzz_facts(void *arg)
-{
-    return co_fuzz_open(arg, 0, BLK_OPEN_FACTS);
-}
-
-static inline void fuzz_run(int (*co_fn)(void *arg), struct fuzz_input *in)
+/* Runs @co_fn(@in) in the simulated runtime. */
+static inline void fuzz_stack_with(int (*co_fn)(void *arg), struct fuzz_input *in)
 {
     static struct runtime *rt;
     struct runtime_options o = {.workers = 1, .pool_threads = 1};
@@ -71,12 +62,7 @@ static inline void fuzz_run(int (*co_fn)(void *arg), struct fuzz_input *in)
 
 static inline void fuzz_stack(struct fuzz_input in)
 {
-    fuzz_run(co_fuzz_input, &in);
-}
-
-static inline void fuzz_stack_facts(struct fuzz_input in)
-{
-    fuzz_run(co_fuzz_facts, &in);
+    fuzz_stack_with(co_fuzz_input, &in);
 }
 
 #endif

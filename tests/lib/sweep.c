@@ -224,7 +224,7 @@ static void budget_of(unsigned rows, uint64_t faults, uint64_t states, struct sw
     bool longer = sweep_long();
     *b = (struct sweep_budget){
         .seeds = longer ? 8 : 2,
-        .model_ops = longer ? 4000 : MIN(1000, 16000 / rows),
+        .model_ops = longer ? MIN(4000, 32000 / rows) : MIN(1000, 16000 / rows),
         .fault_points = div_up(faults * (longer ? 10 : 1), rows) + 8,
         .crash_states = div_up(states * (longer ? 10 : 1), rows) + 8,
         .foreign = longer ? 2000 / rows : MAX(1, 150 / rows),

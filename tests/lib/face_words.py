@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The same command lines through qemu-img and through lamina's face of it: exit status, what is printed, JSON, and what the images
+hold afterwards must be equal.
+
+The table is words.txt beside this file: `#` begins a comment, `fixture: COMMAND` makes what every row starts from, `@` in front of
+a row says that the sentence on stderr may differ (that there is one, may not), `~` that what is printed may; `=> FILE...` names the images that are compared
+after it. A row may be several commands with `;` between them, each begins with its verb. `FACE_WORDS=TEXT` runs only rows with TEXT."""
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+LAMINA = os.environ["LAMINA"]
+FACE = os.path.join(os.path.dirname(LAMINA), "compat", "qemu-img")
+HERE = os.path.dirname(os.path.abspath(__file__))
+NOWHERE = "is not there"
+LOST = {"actual-size", "date-sec", "date-nsec"}
+
+
+def strip(value):
+    """JSON without what two runs cannot share."""
+    if isinstance(value, dict):
+        return {k: strip(v) for k, v in value.items() if k not in LOST}
+    return [strip(v) for v in value] if isinstance(value, list) else value
+
+
+def normal(text):
+    try:
+        return strip(json.loads(text))
+    except ValueError:
+        text = re.sub(r"disk size: .*", "disk size", text)
+        if "/100%)" in text:  # how often, and on which side of an answer its line ends, is chance
+            text = re.sub(r"\n+", "\n", re.sub(r" +\(\d+\.\d\d/100%\)\r", "", text).strip())
+        text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE", text)
+        return text
+
+
+def call(program, words, folder):
+    done = subprocess.run(f"{shlex.quote(program)} {words}", shell=True, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def facts(folder, name):
+    """How an image is shaped, as qemu-img tells it."""
+    if not os.path.exists(os.path.join(folder, name)):
+        return NOWHERE
+    rc, out, _ = call("qemu-img", f"info --output=json {name}", folder)
+    info = normal(out) if rc == 0 else "unreadable"
+    rc, _, _ = call("qemu-img", f"check -q {name}", folder)
+    return info, 0 if rc == 63 else rc
+
+
+def show_the_same(name):
+    return call("qemu-img", f"compare -q ours/{name} theirs/{name}", ".")[0] == 0
+
+
+def fresh(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", "--sparse=always", "fixtures", folder], check=True)
+
+
+def changes(words):
+    """Whether a row may leave anything behind; the others share their folders."""
+    return not re.match(r"(info|map|compare|measure|snapshot -l|check(?!.* -r)) ?[^;]*$", words)
+
+
+def compare(row):
+    marks, row = re.match(r"([@~]*)\s*(.*)", row).groups()
+    words, _, files = row.partition("=>")
+    if changes(words):
+        fresh("theirs"), fresh("ours")
+    else:
+        os.path.exists("kept") or fresh("kept")
+    theirs_in, ours_in = ("theirs", "ours") if changes(words) else ("kept", "kept")
+    for command in words.split(" ; "):
+        theirs, ours = call("qemu-img", command.strip(), theirs_in), call(FACE, command.strip(), ours_in)
+        if ours[0] != theirs[0]:
+            return f"status {ours[0]} ({ours[2].strip()[:200]}), theirs {theirs[0]} ({theirs[2].strip()[:200]})"
+        if "~" not in marks and normal(ours[1]) != normal(theirs[1]):
+            return f"prints {normal(ours[1])!r}, theirs {normal(theirs[1])!r}"
+        mine, his = re.sub(r"\nProcess \d+ .*", "", ours[2]).rstrip(), theirs[2].rstrip()
+        if "@" in marks and bool(mine) == bool(his):
+            continue
+        if mine != his:
+            return f"says {mine!r}, theirs {his!r}"
+    for name in files.split():
+        ours, theirs = facts("ours", name), facts("theirs", name)
+        if ours != theirs:
+            return f"{name} is {ours}, theirs {theirs}"
+        if ours != NOWHERE and not show_the_same(name):
+            return f"{name} shows something else"
+    return None
+
+
+def main():
+    os.mkdir("fixtures")
+    only, failed, count = os.environ.get("FACE_WORDS", ""), 0, 0
+    with open(os.path.join(HERE, "face_words.txt")) as f:
+        lines = [line.strip() for line in f]
+    for line in lines:
+        if line.startswith("fixture:"):
+            subprocess.run(line[8:], shell=True, cwd="fixtures", check=True, stdout=subprocess.DEVNULL)
+    for line in lines:
+        if not line or line.startswith(("#", "fixture:")) or only not in line:
+            continue
+        count += 1
+        wrong = compare(line)
+        if wrong:
+            failed += 1
+            print(f"FAIL - {line}: {wrong}")
+    print(f"# {count} command lines through both programs, {failed} differ")
+    if not failed:
+        print(f"ok - {count} command lines do the same in both programs")
+    return 1 if failed else 0
+
+
+sys.exit(main())
