@@ -4,7 +4,7 @@
 #   make check          all tests (CI runs this)                make check-long   fuzzing, long sweeps
 #   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR=
 #   SAN=address,undefined | SAN=thread     a sanitized build in its own folder
-#   WITHOUT="liburing libzstd libdeflate libisal liblzma bzip2 expat nettle"  leaves optional libraries out
+#   WITHOUT="liburing libzstd libdeflate libisal liblzma bzip2 expat"  leaves optional libraries out
 
 comma := ,
 BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -14,14 +14,14 @@ CFLAGS ?= -O2 -g
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 
-OPTIONAL := liburing libzstd libdeflate libisal liblzma expat nettle
+OPTIONAL := liburing libzstd libdeflate libisal liblzma expat
 FOUND := $(foreach p,$(filter-out $(WITHOUT),$(OPTIONAL)),$(if $(shell $(PKG_CONFIG) --exists $(p) && echo y),$(p)))
-LIBRARIES := jansson zlib $(FOUND)
+LIBRARIES := jansson zlib nettle libargon2 $(FOUND)
 # libbz2 has no .pc file.
 BZIP2 := $(if $(filter bzip2,$(WITHOUT)),,$(if $(wildcard /usr/include/bzlib.h /usr/local/include/bzlib.h),y))
 have = -DHAVE_$(shell echo $(1) | tr a-z- A-Z_)=1
 
-all_cppflags := -I. -D_GNU_SOURCE $(foreach p,$(FOUND) $(if $(BZIP2),bzip2),$(call have,$(p))) \
+all_cppflags := -I. -D_GNU_SOURCE $(foreach p,nettle $(FOUND) $(if $(BZIP2),bzip2),$(call have,$(p))) \
 	$(shell $(PKG_CONFIG) --cflags $(LIBRARIES)) $(CPPFLAGS)
 all_cflags := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wno-unused-parameter -Werror=implicit-function-declaration -Werror=incompatible-pointer-types \

@@ -48,6 +48,8 @@ enum blk_open_flags {
     BLK_OPEN_CHECK = 16, /* for check and repair: open as much of a damaged image as can be read */
     BLK_OPEN_FACTS = 32, /* only co_blk_info() follows: what takes long to find out may be estimated
                           */
+    BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
+                              -ENOKEY to reads and writes */
 };
 
 struct blk_limits {
@@ -62,6 +64,7 @@ struct blk_limits {
     bool discard_reads_zero;
     bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
     bool can_unmap;
+    bool never_compressed; /* BLK_COMPRESSED is refused though the driver can (external data) */
     bool growable; /* writes, zeroes and copies past the size extend it (files that images live in);
                       what lies between reads as zero. Never of a device that guests see */
 };
@@ -150,9 +153,11 @@ enum blk_bitmap_action {
 struct blk_bitmap_change {
     enum blk_bitmap_action action;
     const char *name;
-    uint64_t granularity;      /* add; 0: the format's choice */
-    bool disabled;             /* add: it does not record yet */
-    struct blk_device *source; /* merge: whose; may be the device itself */
+    uint64_t granularity; /* add; 0: the format's choice */
+    bool disabled;        /* add: it does not record yet */
+    /* Merge: which one, of which device (may be the same). Add: the new one begins with what that
+     * says is dirty; without a name nothing is. */
+    struct blk_device *source;
     const char *source_name;
 };
 /* A run of one kind. */
@@ -223,9 +228,11 @@ struct blk_driver {
     const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
     bool is_format;         /* an image format: probed, created, named with -f/-O */
     bool is_filter;         /* what it leaves out goes to its children through resolve */
+    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
     bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
+    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
     bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
                             times), so it is opened for it */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */

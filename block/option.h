@@ -44,10 +44,15 @@ struct opt_value {
 };
 
 #define OPT_MAX 48
+struct resolver;
 struct opts {
     const struct opt_desc *table;
     json_t *tree; /* owned */
     struct opt_value values[OPT_MAX];
+    /* Whose secrets the OPT_SECRET values name (resolver_secret()); set by who lets something be
+     * created or amended. NULL: there are none. */
+    const struct resolver *secrets;
+    bool force; /* amend: what makes data unreadable may be done */
 };
 
 /* Checks @tree (an object; borrowed; NULL: empty) against @table: unknown names (the nearest known

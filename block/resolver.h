@@ -31,6 +31,8 @@ struct resolver {
     void (*say)(struct resolver *r, const char *sentence);
     void *arg;
     struct resolver_secret *secrets; /* of --object; resolver_drop() wipes them */
+    const char *key_secret; /* id of the secret of the image that a person names, where its options
+                               do not say; NULL: none */
 };
 
 /* --object: `secret,id=X,file=F[,format=raw|base64]`; in the faces `data=` too. The file is read
@@ -101,14 +103,32 @@ bool opener_has(const struct blk_opener *o, const char *key);
 must_use int co_opener_reference(struct blk_opener *o, struct blk_device *dev, const char *role,
                                  const char *reference, const char *format, unsigned open_flags,
                                  struct blk_error *e);
+/* For images that name what they refer to by identity (a UUID): looks through the image's folder
+ * and where else references may lead (resolver_find.c), at files of one ending. Gives *out
+ * (mem_free): a reference for co_opener_reference(). -ENOENT: not found. -EACCES: nothing may be
+ * looked at. */
+struct opener_search {
+    const char *ending; /* ".vdi" */
+    const char *below;  /* a folder in the folder that is looked through too; NULL: none */
+    size_t head_bytes;  /* of each file, at most */
+    /* 0; -errno ends the search. *found (mem_alloc()ed): this is it, as a name relative to the
+     * file's folder, or absolute. */
+    int (*look)(void *arg, const char *name, const void *head, size_t bytes, char **found);
+    void *arg;
+};
+must_use int co_opener_find(struct blk_opener *o, const struct opener_search *s, char **out);
 /* What @reference would be, without opening: gives *out (mem_free). For info's
  * full-backing-filename. */
 must_use int opener_full_name(const struct blk_opener *o, const char *reference, char **out);
 /* The name of the file the device stands on, or NULL. Borrowed. */
 const char *opener_file_name(const struct blk_opener *o);
-/* Secrets by id: *out is to be wiped and mem_free()d by the caller, a zero byte follows it.
- * -ENOENT. */
+/* A secret by id: *out is to be wiped and mem_free()d by the caller, a zero byte follows it.
+ * -ENOENT. @id NULL: nobody said which; then it is the resolver's key_secret, or (not in the faces)
+ * the only one there is; -ENOKEY: neither. @o NULL: a stack built by hand, which has none. */
 must_use int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *bytes,
                            struct blk_error *e);
+/* The same for create and amend: of @o->secrets. */
+must_use int opts_secret(const struct opts *o, const char *id, uint8_t **out, size_t *bytes,
+                         struct blk_error *e);
 
 #endif

@@ -326,6 +326,55 @@ static int co_as_container(struct open_run *run, const struct node *n, struct bl
     return co_driver_open(run, &over, d, below, dev, e);
 }
 
+/* x//luks: a driver that is a layer, named behind //, with its options. NULL: it is none. */
+static const struct blk_driver *find_layer(struct open_run *run, const char *name)
+{
+    size_t len = strcspn(name, ",");
+    for (const struct blk_driver *const *d = run->r->drivers; *d; d++)
+        if ((*d)->is_layer && strlen((*d)->name) == len && strncmp((*d)->name, name, len) == 0)
+            return *d;
+    return NULL;
+}
+
+/* What the layer @d stands on. Where a probe sees @d itself in a file, that is the layer that was
+ * named, not one below it. */
+static int co_layer_below(struct open_run *run, const struct node *of, const struct blk_driver *d,
+                          struct blk_device **out, struct blk_error *e)
+{
+    struct node bottom = *of;
+    const struct blk_driver *found = NULL;
+    bottom.tree = json_object_get(of->tree, "file");
+    bottom.bottom = true;
+    if (!json_object_get(of->tree, "driver") && bottom.tree) {
+        TRY(co_node_open(run, &bottom, out, e));
+        int rc = co_resolver_probe(run->r, *out, &found, NULL, e);
+        if (rc == 0 && found == d)
+            return 0;
+        co_blk_close(take(*out), NULL);
+        TRY(rc);
+    }
+    return co_node_open(run, of, out, e);
+}
+
+static int co_layer_open(struct open_run *run, const struct node *n, const struct node *of,
+                         const struct blk_driver *d, struct blk_device **out, struct blk_error *e)
+{
+    const char *options = strchr(json_string_value(json_object_get(n->tree, "name")), ',');
+    json_auto_t *tree = json_pack("{s:s, s:{}}", "driver", d->name, "file");
+    if (!tree)
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    if (options)
+        TRY(opts_text_to_tree(options + 1, NULL, tree, e));
+    struct node over = *n;
+    struct blk_device *below = NULL;
+    over.tree = tree;
+    TRY(co_layer_below(run, of, d, &below, e));
+    int rc = co_driver_open(run, &over, d, below, out, e);
+    if (rc < 0 && !run->rule->face)
+        return run_name_error(run, tree_name(n->tree), rc, e);
+    return rc;
+}
+
 /* *dev is a file inside a container of images: the format that is on it. */
 static int co_image_inside(struct open_run *run, const struct node *n, struct blk_device **dev,
                            struct blk_error *e)
@@ -358,6 +407,9 @@ static int co_inner_open(struct open_run *run, const struct node *n, struct blk_
     of.create = 0;
     if (!name || !*name || !of.tree)
         return err_set(e, -EINVAL, "an inner device needs \"name\" and \"of\"");
+    const struct blk_driver *layer = find_layer(run, name);
+    if (layer)
+        return co_layer_open(run, n, &of, layer, out, e);
     struct blk_device *container = NULL;
     TRY(co_node_open(run, &of, &container, e));
     int rc = co_as_container(run, n, &container, e);
@@ -565,7 +617,8 @@ static unsigned child_flags(const struct blk_opener *o, unsigned flags)
     if (!(o->node.flags & BLK_OPEN_WRITE))
         flags &= ~(unsigned)BLK_OPEN_WRITE;
     flags &= ~(unsigned)BLK_OPEN_FACTS; /* what stands on it reads it */
-    return flags | (o->node.flags & (BLK_OPEN_FORCE_SHARE | BLK_OPEN_NO_BACKING));
+    return flags |
+           (o->node.flags & (BLK_OPEN_FORCE_SHARE | BLK_OPEN_NO_BACKING | BLK_OPEN_NO_DATA));
 }
 
 static int co_open_as(struct blk_opener *o, struct blk_device *dev, const json_t *tree,

@@ -118,7 +118,7 @@ static int co_fill_secret(struct resolver *r, const struct opts *o, struct resol
     return 0;
 }
 
-static struct resolver_secret *find_secret(struct resolver *r, const char *id)
+static struct resolver_secret *find_secret(const struct resolver *r, const char *id)
 {
     struct resolver_secret *s = r->secrets;
     while (s && strcmp(s->id, id) != 0)
@@ -169,12 +169,9 @@ void resolver_drop(struct resolver *r)
     }
 }
 
-int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *bytes,
-                  struct blk_error *e)
+static int copy_secret(const struct resolver_secret *s, uint8_t **out, size_t *bytes,
+                       struct blk_error *e)
 {
-    struct resolver_secret *s = find_secret(o->run->r, id);
-    if (!s)
-        return err_set(e, -ENOENT, "No secret with id '%.60s'", id);
     uint8_t *copy = mem_alloc(s->count + 1);
     if (!copy)
         return err_set(e, -ENOMEM, "no memory for a secret");
@@ -183,4 +180,40 @@ int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *b
     *out = copy;
     *bytes = s->count;
     return 0;
+}
+
+/* @id NULL: the only one. */
+static int give_secret(const struct resolver *r, const char *id, uint8_t **out, size_t *bytes,
+                       struct blk_error *e)
+{
+    bool face = r && trust_rule(r)->face;
+    const struct resolver_secret *s = r && !id && !face ? r->secrets : NULL;
+    if (id)
+        s = r ? find_secret(r, id) : NULL;
+    if (id && !s)
+        return err_set(e, -ENOENT, "No secret with id '%.60s'", id);
+    if (face && !s)
+        return err_set(e, -ENOKEY, "Parameter 'key-secret' is required for cipher");
+    if (!s)
+        return err_set(
+            e, -ENOKEY,
+            "the image is encrypted: give its key with --object secret,id=KEY,file=FILE");
+    if (!id && s->next)
+        return err_set(e, -ENOKEY, "several secrets are given: say which one with key-secret=ID");
+    return copy_secret(s, out, bytes, e);
+}
+
+int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *bytes,
+                  struct blk_error *e)
+{
+    const struct resolver *r = o ? o->run->r : NULL;
+    if (!id && o && !o->node.link->parent)
+        id = r->key_secret;
+    return give_secret(r, id, out, bytes, e);
+}
+
+int opts_secret(const struct opts *o, const char *id, uint8_t **out, size_t *bytes,
+                struct blk_error *e)
+{
+    return give_secret(o->secrets, id, out, bytes, e);
 }

@@ -83,10 +83,8 @@ int co_map_units_take_span(struct map *m, struct units_request *r)
         }
         r->unit = unit;
         r->reused = unit < u->space.touched;
-        TRY(map_space_own_span(&u->space, unit, n));
+        TRY(map_space_own(&u->space, unit, n));
         r->span = n;
-        if (r->step == 1 && r->from <= u->space.lowest)
-            u->space.lowest = unit + n;
         return 0;
     }
 }
@@ -232,6 +230,16 @@ int co_map_units_rewrite(struct map *m, uint64_t offset, unsigned rank,
 }
 
 /* --- life --- */
+
+const struct opt_desc map_units_open_options[] = {
+    {.name = "cache-size",
+     .type = OPT_SIZE,
+     .help = "bytes of tables kept in memory",
+     .preset = "8M",
+     .min = 64 * KiB},
+    {.name = "backing", .type = OPT_CHILD, .help = "instead of the parent that the image names"},
+    {0},
+};
 
 /* Pages of the cache must not reach from the flat table into its neighbours. */
 static uint32_t page_bytes_for(const struct map *m)

@@ -63,7 +63,7 @@ static int own(struct map *m, const struct walk *w, const struct map_units_place
         note(w->found, p->owner, UNITS_TWICE);
         return 0;
     }
-    return map_space_own_span(s, unit, end - unit);
+    return map_space_own(s, unit, end - unit);
 }
 
 int map_units_reserve(struct map *m, uint64_t offset, uint64_t bytes)
@@ -137,7 +137,7 @@ static int settle_odd(struct map *m, struct map_units_census *c)
     }
     for (size_t i = 0; i < c->odd_count; i++) {
         uint64_t first = (c->odd[i].at - u->base) / u->unit_bytes;
-        TRY(map_space_own_span(&u->space, first, units_below(m, c->odd[i].end) - first));
+        TRY(map_space_own(&u->space, first, units_below(m, c->odd[i].end) - first));
     }
     return 0;
 }

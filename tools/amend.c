@@ -21,7 +21,7 @@ struct amend {
     struct task task;
     struct image image;
     json_t *options; /* what is told with -o; owned */
-    bool told, help;
+    bool told, help, force;
     const struct opt_desc *listed; /* of the help that is to be printed */
     const char *driver;
 };
@@ -54,6 +54,7 @@ static int co_amend(struct amend *a, struct blk_device *dev)
 {
     struct task *t = &a->task;
     struct opts opts = {0};
+    struct resolver secrets;
     if (a->help) { /* printed when all is closed */
         a->listed = dev->driver->amend_options;
         a->driver = dev->driver->name;
@@ -66,7 +67,13 @@ static int co_amend(struct amend *a, struct blk_device *dev)
     TRY(check_names(a, dev->driver));
     TRY(opts_parse(dev->driver->amend_options, a->options, &opts, &t->error));
     t->job.total = 1;
-    int rc = 0;
+    int rc = co_tool_resolver(t->tool, TRUST_WRITE, NULL, &secrets, &t->error);
+    if (rc < 0) {
+        opts_drop(&opts);
+        return rc;
+    }
+    opts.secrets = &secrets;
+    opts.force = a->force;
     if (t->tool->face == FACE_LAMINA && in_table(opts.table, "size") && opts_given(&opts, "size") &&
         opts_number(&opts, "size") < dev->size)
         rc = err_set(&t->error, -EINVAL, "a smaller size would cut data off: use resize --shrink");
@@ -74,6 +81,7 @@ static int co_amend(struct amend *a, struct blk_device *dev)
         rc = co_blk_amend(dev, &opts, &t->error);
     if (rc == 0)
         rc = co_job_step(&t->job, 1);
+    resolver_drop(&secrets);
     opts_drop(&opts);
     return rc;
 }
@@ -139,10 +147,9 @@ static int run(struct tool *t, int argc, char **argv)
     struct amend a = {.task = {.tool = t, .kind = "amend", .co_body = co_body},
                       .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE},
                       .options = json_object()};
-    bool force; /* nothing that needs it can be asked for */
     const struct arg_place places[] = {IMAGE_PLACES(&a.image),
                                        {'t', &a.image.cache, NULL},
-                                       {ARG_FORCE, NULL, &force},
+                                       {ARG_FORCE, NULL, &a.force},
                                        {0, NULL, NULL}};
     struct command_line line = {argc, argv, places, option, &a};
     int id = args_read(t, &line);

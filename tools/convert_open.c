@@ -112,8 +112,16 @@ int co_convert_open(struct convert *c)
     if (c->with_bitmaps)
         TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
+    if (c->compress && t->limits.never_compressed)
+        return err_set(&c->task.error, -ENOTSUP,
+                       "compression and an external data file cannot be used at the same time");
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
+    if (!c->into && t->size > c->size && !c->target_reads_zero) { /* an odd size was rounded up */
+        int rc = co_blk_write_zeroes(c->target, c->size, t->size - c->size, 0);
+        if (rc < 0)
+            return err_errno(&c->task.error, rc, "cannot write the end of %s", c->make.name);
+    }
     c->unit = MAX(t->limits.cluster_size, 1u);
     if (c->unit > MAX_UNIT || !is_pow2(c->unit))
         c->unit = 1;

@@ -15,6 +15,7 @@ struct image {
     const char *cache;  /* -t or -T; NULL: writeback */
     unsigned flags;     /* enum blk_open_flags */
     enum trust trust;   /* of lamina's own name */
+    const char *secret; /* id of its key where its options do not say; NULL: none */
     bool deny_writers;  /* in the qemu-img face: also of a raw file */
     bool bare;          /* in the faces: the error does not begin with "Could not open 'X': " */
 };

@@ -116,7 +116,7 @@ static int run(struct tool *t, int argc, char **argv)
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
     in.image.trust = in.chain ? TRUST_READ : TRUST_NOTHING;
-    in.image.flags = BLK_OPEN_FACTS | (in.chain ? 0 : BLK_OPEN_NO_BACKING);
+    in.image.flags = BLK_OPEN_FACTS | BLK_OPEN_NO_DATA | (in.chain ? 0 : BLK_OPEN_NO_BACKING);
     t->quiet = true; /* the format that was found is the answer itself */
     int rc = tool_run(t, 1, co_run, &in);
     rc = rc < 0 ? tool_failed(t, &in.error) : print(&in);

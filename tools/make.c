@@ -191,19 +191,21 @@ static int co_look_behind(struct make *m, struct blk_device **out, struct blk_er
     struct image i = {
         .text = path,
         .format = json_string_value(json_object_get(m->options, "backing_fmt")),
-        .flags = BLK_OPEN_NO_BACKING,
+        .flags = BLK_OPEN_NO_BACKING | BLK_OPEN_NO_DATA,
         .trust = TRUST_READ,
         .bare = true,
     };
     return co_image_open(m->tool, &i, out, e);
 }
 
-static int co_make_format(struct make *m, struct blk_device *file, struct blk_error *e)
+static int co_make_format(struct make *m, const struct resolver *r, struct blk_device *file,
+                          struct blk_error *e)
 {
     struct blk_create c = {
         .file = file, .size = m->size, .fresh = m->fresh, .co_make_file = co_make_part, .arg = m};
     struct opts opts = {0};
     TRY(opts_parse(m->driver->create_options, m->options, &opts, e));
+    opts.secrets = r;
     c.opts = &opts;
     int rc = co_look_behind(m, &c.backing, e);
     if (rc == 0)
@@ -218,9 +220,9 @@ int co_make(struct make *m, struct blk_error *e)
     struct blk_device *file = NULL;
     TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
     int rc = co_file(m, &r, &file, e);
+    if (rc == 0)
+        rc = co_make_format(m, &r, file, e);
     resolver_drop(&r);
-    TRY(rc);
-    rc = co_make_format(m, file, e);
     return co_image_close(file, rc, e);
 }
 
@@ -232,6 +234,7 @@ int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct
     struct image i = {.text = text,
                       .format = m->driver->name,
                       .cache = m->cache,
+                      .secret = make_key_secret(m),
                       .flags = flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0),
                       .trust = TRUST_WRITE};
     int rc = co_image_open(m->tool, &i, out, e);

@@ -38,6 +38,8 @@ must_use int make_options_told(const struct tool *t, json_t *options, const char
 void make_backing_told(const json_t *options, const char **backing, const char **format);
 /* Takes "size" out of the options; *given says whether it was there. */
 must_use int make_take_size(struct make *m, uint64_t *size, bool *given, struct blk_error *e);
+/* The id of the secret that the new image is encrypted with; NULL: none is told. */
+const char *make_key_secret(const struct make *m);
 /* Checks the options against the format's table. */
 must_use int make_check_options(const struct make *m, struct blk_error *e);
 bool make_has_option(const struct blk_driver *d, const char *name);

@@ -47,6 +47,12 @@ bool make_has_option(const struct blk_driver *d, const char *name)
     return false;
 }
 
+const char *make_key_secret(const struct make *m)
+{
+    const json_t *o = m->options, *inside = json_object_get(o, "encrypt");
+    return json_string_value(json_object_get(inside ? inside : o, "key-secret"));
+}
+
 int make_take_size(struct make *m, uint64_t *size, bool *given, struct blk_error *e)
 {
     const json_t *told = json_object_get(m->options, "size");
@@ -124,11 +130,38 @@ int make_check_options(const struct make *m, struct blk_error *e)
 /* The order in which QEMU 7.2 shows them; others follow in the table's order. A plus: shown also
  * when it was not told. */
 static const char *const shown_order[] = {
-    "encrypt.format",     "encrypt.key-secret", "+cluster_size", "+extended_l2",
-    "preallocation",      "+compression_type",  "size",          "compat",
-    "backing_file",       "backing_fmt",        "data_file",     "data_file_raw",
-    "+lazy_refcounts",    "+refcount_bits",     "nocow",         "+static",
+    "encrypt.format",
+    "encrypt.key-secret",
+    "encrypt.cipher-alg",
+    "encrypt.cipher-mode",
+    "encrypt.ivgen-alg",
+    "encrypt.ivgen-hash-alg",
+    "encrypt.hash-alg",
+    "encrypt.iter-time",
+    "encrypt.iterations",
+    "+cluster_size",
+    "+extended_l2",
+    "preallocation",
+    "+compression_type",
+    "size",
+    "compat",
+    "backing_file",
+    "backing_fmt",
+    "data_file",
+    "data_file_raw",
+    "+lazy_refcounts",
+    "+refcount_bits",
+    "nocow",
+    "+static",
     "late preallocation",
+    "key-secret",
+    "cipher-alg",
+    "cipher-mode",
+    "ivgen-alg",
+    "ivgen-hash-alg",
+    "hash-alg",
+    "iter-time",
+    "iterations",
 };
 
 /* A comma is doubled, as it would have to be told. */

@@ -49,14 +49,20 @@ static inline int co_fuzz_input(void *arg)
     return 0;
 }
 
-static inline void fuzz_stack(struct fuzz_input in)
+/* Runs @co_fn(@in) in the simulated runtime. */
+static inline void fuzz_stack_with(int (*co_fn)(void *arg), struct fuzz_input *in)
 {
     static struct runtime *rt;
     struct runtime_options o = {.workers = 1, .pool_threads = 1};
     struct sim_options sim = {.seed = 1, .in_order = true};
     if (!rt && (host_sim_open(&sim, &o.host) < 0 || runtime_open(&o, &rt) < 0))
         abort();
-    runtime_run(rt, co_fuzz_input, &in);
+    runtime_run(rt, co_fn, in);
+}
+
+static inline void fuzz_stack(struct fuzz_input in)
+{
+    fuzz_stack_with(co_fuzz_input, &in);
 }
 
 #endif
