@@ -86,6 +86,8 @@ static int check_downgrade(const struct qcow2 *q, const struct qcow2_header *wan
 {
     if (want->refcount_order != 4)
         return err_set(e, -EINVAL, "compat=0.10 requires refcount_bits=16");
+    if (qcow2_has_data_file(&q->header))
+        return err_set(e, -ENOTSUP, "Cannot downgrade an image with a data file");
     if (q->header.incompatible & ~(uint64_t)QCOW2_DIRTY)
         return err_set(e, -ENOTSUP, "Cannot downgrade an image with incompatible features set (%s)",
                        q->header.incompatible & QCOW2_COMPRESSION
