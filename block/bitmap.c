@@ -45,10 +45,10 @@ static int change_gated(const struct bitmap_call *c)
     if (!c->dev->writable)
         return err_set(c->e, -EROFS, "%s is read-only", c->dev->name);
     assert(change->name);
-    if (change->action != BLK_BITMAP_MERGE)
-        return c->dev->driver->co_bitmap_change(c->dev, change, c->e);
-    assert(change->source && change->source_name);
-    if (change->source->size != c->dev->size)
+    bool merge = change->action == BLK_BITMAP_MERGE;
+    bool reads = merge || (change->action == BLK_BITMAP_ADD && change->source_name);
+    assert(!reads || (change->source && change->source_name));
+    if (reads && change->source->size != c->dev->size)
         return err_set(c->e, -EINVAL,
                        "Bitmaps are of different sizes (destination size is %" PRIu64
                        ", source size is %" PRIu64 ") and can't be merged",

@@ -64,6 +64,7 @@ struct blk_limits {
     bool discard_reads_zero;
     bool can_zero_fast; /* write_zeroes with NO_FALLBACK succeeds as a rule */
     bool can_unmap;
+    bool never_compressed; /* BLK_COMPRESSED is refused though the driver can (external data) */
     bool growable; /* writes, zeroes and copies past the size extend it (files that images live in);
                       what lies between reads as zero. Never of a device that guests see */
 };
@@ -152,9 +153,11 @@ enum blk_bitmap_action {
 struct blk_bitmap_change {
     enum blk_bitmap_action action;
     const char *name;
-    uint64_t granularity;      /* add; 0: the format's choice */
-    bool disabled;             /* add: it does not record yet */
-    struct blk_device *source; /* merge: whose; may be the device itself */
+    uint64_t granularity; /* add; 0: the format's choice */
+    bool disabled;        /* add: it does not record yet */
+    /* Merge: which one, of which device (may be the same). Add: the new one begins with what that
+     * says is dirty; without a name nothing is. */
+    struct blk_device *source;
     const char *source_name;
 };
 /* A run of one kind. */

@@ -103,6 +103,20 @@ bool opener_has(const struct blk_opener *o, const char *key);
 must_use int co_opener_reference(struct blk_opener *o, struct blk_device *dev, const char *role,
                                  const char *reference, const char *format, unsigned open_flags,
                                  struct blk_error *e);
+/* For images that name what they refer to by identity (a UUID): looks through the image's folder
+ * and where else references may lead (resolver_find.c), at files of one ending. Gives *out
+ * (mem_free): a reference for co_opener_reference(). -ENOENT: not found. -EACCES: nothing may be
+ * looked at. */
+struct opener_search {
+    const char *ending; /* ".vdi" */
+    const char *below;  /* a folder in the folder that is looked through too; NULL: none */
+    size_t head_bytes;  /* of each file, at most */
+    /* 0; -errno ends the search. *found (mem_alloc()ed): this is it, as a name relative to the
+     * file's folder, or absolute. */
+    int (*look)(void *arg, const char *name, const void *head, size_t bytes, char **found);
+    void *arg;
+};
+must_use int co_opener_find(struct blk_opener *o, const struct opener_search *s, char **out);
 /* What @reference would be, without opening: gives *out (mem_free). For info's
  * full-backing-filename. */
 must_use int opener_full_name(const struct blk_opener *o, const char *reference, char **out);

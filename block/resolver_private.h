@@ -5,6 +5,7 @@
  *   resolver_node.c    one object of a tree to one device; the opener that its driver sees
  *   resolver_chain.c   what images refer to: the list of pending references, links, cycles
  *   resolver_trust.c   who may open what: the table, and where a reference leads
+ *   resolver_find.c    what an image refers to by identity, looked for in folders
  *   resolver_secret.c  --object
  *   probe.c            which format is on a file
  *
@@ -114,6 +115,8 @@ must_use int co_trust_locate(struct open_run *run, struct link *from, const char
 must_use int trust_probed(struct open_run *run, const struct node *n, const char *name,
                           const struct blk_driver *driver, const char *reason, struct blk_error *e);
 const char *role_words(const char *role);
+/* The folder part of a name; "." if it has none. NULL: no memory. */
+char *dir_of(const char *file_name);
 /* What @reference means beside @file_name; NULL: no memory. */
 char *combine_names(const char *file_name, const char *reference);
 

@@ -103,8 +103,7 @@ char *combine_names(const char *file_name, const char *reference)
                  : mem_strdup(reference);
 }
 
-/* The folder part of a name; "." if it has none. NULL: no memory. */
-static char *dir_of(const char *file_name)
+char *dir_of(const char *file_name)
 {
     const char *slash = strrchr(file_name, '/');
     if (!slash)

@@ -483,14 +483,32 @@ int co_map_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct b
     return 0;
 }
 
+uint64_t map_clusters_in_table(const struct map *m)
+{
+    uint64_t slots = m->shape.root_entries;
+    if (m->shape.levels == 2 && !mul_u64(slots, m->shape.table_entries, &slots))
+        return div_up(m->shape.size, m->cluster_bytes);
+    if (!m->format->slot)
+        return slots;
+    uint64_t low = 0, high = slots; /* slots rise with clusters, and there are gaps */
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (map_slot(m, middle) < slots)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 int co_map_walk(struct map *m,
                 int (*fn)(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg),
                 void *arg)
 {
     uint64_t end = div_up(m->shape.size, m->cluster_bytes);
     uint64_t count;
-    if (m->shape.levels == 1 && !m->format->slot)
-        end = m->shape.root_entries; /* also those behind the end of the disk */
+    if (m->units || (m->shape.levels == 1 && !m->format->slot))
+        end = map_clusters_in_table(m); /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
         TRY(co_map_page(m, c, &page, &count));

@@ -109,6 +109,9 @@ uint64_t map_piece_run(const struct map *m, const struct map_cell *c, uint64_t a
 must_use int co_map_partial(struct map *m, uint64_t cluster, const struct map_cell *cell,
                             uint64_t at, uint64_t *bytes, enum map_state *state);
 
+/* How many clusters the table has entries for, behind the end of the disk too. */
+uint64_t map_clusters_in_table(const struct map *m);
+
 /* The page of table entries that holds @cluster's, pinned; NULL: its table is not there, all are
  * holes. *first and *count: the clusters that the answer covers, from @cluster on. */
 must_use int co_map_page(struct map *m, uint64_t cluster, struct meta_page **out, uint64_t *count);

@@ -233,6 +233,16 @@ int co_map_units_rewrite(struct map *m, uint64_t offset, unsigned rank,
 
 /* --- life --- */
 
+const struct opt_desc map_units_open_options[] = {
+    {.name = "cache-size",
+     .type = OPT_SIZE,
+     .help = "bytes of tables kept in memory",
+     .preset = "8M",
+     .min = 64 * KiB},
+    {.name = "backing", .type = OPT_CHILD, .help = "instead of the parent that the image names"},
+    {0},
+};
+
 /* Pages of the cache must not reach from the flat table into its neighbours. */
 static uint32_t page_bytes_for(const struct map *m)
 {

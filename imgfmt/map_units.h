@@ -23,8 +23,10 @@
  *   2 place   co_extend done -> units beyond the prepared end are handed out
  *   3 move    copied data durable -> its entry -> the old place free (co_map_move)
  *   4 grow    in place: new entries durable -> header.  Else: the first units moved away, durable
- *             -> the new table where they lay, durable -> one publication (base, table, size)
- *   5 shrink  entries dropped, durable -> gaps closed -> publication -> file truncated
+ *             -> the new table where they lay, durable -> one publication (base, table, size).
+ *             With something behind: zeroes over what comes to light before the size
+ *   5 shrink  size published -> entries dropped, durable -> gaps closed -> the shorter table
+ *             published -> file truncated
  *   6 end     all written back, moved, durable -> co_end's header change durable -> file truncated
  * A crash leaves the state before or after each arrow, and units owned by none (leaks). */
 #ifndef IMGFMT_MAP_UNITS_H
@@ -111,8 +113,8 @@ typedef void map_units_fill(const void *arg, uint64_t first, uint64_t count, voi
 
 /* --- life --- */
 
-/* Opens the cache (of @cache_bytes), attaches the engine, fills dev->size, state and limits. On
- * failure everything of @m is closed again, the struct stays the caller's. */
+/* Opens the cache (of @cache_bytes), attaches the engine, fills dev->size, state and limits.
+ * On failure everything of @m is closed again, the struct stays the caller's. */
 must_use int co_map_units_open(struct map *m, uint64_t cache_bytes, struct blk_error *e);
 /* Ends writing (tidies where that was begun), closes cache and engine. The first error; all is
  * closed all the same. */
@@ -121,8 +123,21 @@ must_use int co_map_units_close(struct map *m, struct blk_error *e);
 int co_map_units_reopen(struct blk_device *dev, bool write, struct blk_error *e);
 int co_map_units_complete(struct blk_device *dev, struct blk_error *e);
 int co_map_units_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e);
+int co_map_units_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_map_units_compact(struct blk_device *dev, struct blk_error *e);
 int co_map_units_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
+
+/* Of struct blk_driver, all of the above and the engine's. */
+#define MAP_UNITS_DRIVER                                                                \
+    .is_format = true, .handles_fua = true, .open_options = map_units_open_options,     \
+    .co_reopen = co_map_units_reopen, .co_read = co_map_read, .co_write = co_map_write, \
+    .co_write_zeroes = co_map_write_zeroes, .co_discard = co_map_discard,               \
+    .co_flush = co_map_flush, .resolve = map_resolve, .co_map = co_map_map,             \
+    .co_copy = co_map_copy, .co_complete = co_map_units_complete,                       \
+    .co_resize = co_map_units_resize, .co_check = co_map_units_check,                   \
+    .co_compact = co_map_units_compact, .co_make_empty = co_map_units_make_empty
+/* cache-size, and a child "backing" for those that take one. */
+extern const struct opt_desc map_units_open_options[];
 
 /* --- hooks of struct map_format --- */
 

@@ -6,7 +6,10 @@
  *     (UNITS_TABLE_STAYS, _FRONT); or new units (UNITS_TABLE_MOVES)
  *   2 the new entries, or the whole table anew, durable where nobody looks yet
  *   3 one publication: size, entries, and with them the table's place and base
- * Shrinking: 1 the tail's cells dropped, durable; 2 the gaps closed; 3 published.
+ *   (with something behind the image: the table first, then zeroes over what comes to light,
+ *   durable, then the size)
+ * Shrinking: 1 the size published; 2 the tail's cells dropped, durable; 3 the gaps closed; 4 the
+ * shorter table published.
  * A crash leaves the old size or the new one. */
 #include "imgfmt/map_units_private.h"
 
@@ -81,23 +84,13 @@ struct new_entries {
     uint64_t from, count;
 };
 
-/* True if the new entries themselves say that their clusters are zero. */
-static bool entries_hide(const struct map *m)
+static void put_hole(struct map *m, uint8_t *raw)
 {
-    return m->shape.levels == 1 && !m->format->slot && !m->shape.no_zero_cells;
-}
-
-/* A cluster that comes into being shows zeroes, whatever lies behind it. */
-static void put_new(struct map *m, uint64_t index, uint8_t *raw)
-{
-    struct map_cell cell = {.state = MAP_HOLE};
-    if (m->shape.levels == 2) {
+    struct map_cell hole = {.state = MAP_HOLE};
+    if (m->shape.levels == 2)
         m->format->root_encode(m, 0, raw);
-        return;
-    }
-    if (entries_hide(m) && map_hides(m, index))
-        cell.state = MAP_ZERO;
-    m->format->encode(m, &cell, raw);
+    else
+        m->format->encode(m, &hole, raw);
 }
 
 /* An entry that counts from base says the same place from another one. */
@@ -128,7 +121,7 @@ static int co_fill_piece(struct map *m, const struct new_entries *n, uint8_t *bu
     for (uint64_t i = 0; i < there; i++)
         TRY(rebase(m, n->to->base, buffer + i * bytes));
     for (uint64_t i = there; i < n->count; i++)
-        put_new(m, n->from + i, buffer + i * bytes);
+        put_hole(m, buffer + i * bytes);
     return 0;
 }
 
@@ -214,27 +207,33 @@ static int co_grow_elsewhere(struct map *m, struct layout *to)
     return 0;
 }
 
-static int co_grow(struct map *m, uint64_t size)
+static int co_grow_table(struct map *m, const struct layout *wanted)
 {
-    struct layout to = layout_of(m);
-    to.size = size;
-    to.entries = MAX(to.entries, entries_for(m, size));
-    TRY(co_meta_settle(m->meta, !m->fresh));
+    struct layout to = *wanted;
     if (to.entries == m->shape.root_entries)
-        return co_publish(m, &to);
+        return to.size == m->shape.size ? 0 : co_publish(m, &to);
     if (to.offset < m->units->base && table_end(m, &to) <= m->units->base)
         return co_grow_in_place(m, &to);
     return m->units->table == UNITS_TABLE_MOVES ? co_grow_elsewhere(m, &to)
                                                 : co_grow_over_units(m, &to);
 }
 
-/* What comes to light is zero, whatever lies behind it. */
-static int co_zero_new(struct map *m, uint64_t from)
+static int co_grow(struct map *m, uint64_t size)
 {
-    uint64_t end = m->backing ? MIN(m->backing->size, m->shape.size) : 0;
-    if (entries_hide(m))
-        end = MIN(end, align_up(from, m->cluster_bytes));
-    return from < end ? co_map_write_zeroes(m->dev, from, end - from, 0) : 0;
+    struct layout to = layout_of(m);
+    uint64_t before = to.size, dark = m->backing ? MIN(m->backing->size, size) : 0;
+    to.entries = MAX(to.entries, entries_for(m, size));
+    to.size = dark > before ? before : size;
+    TRY(co_meta_settle(m->meta, !m->fresh));
+    TRY(co_grow_table(m, &to));
+    if (dark <= before)
+        return 0;
+    /* What comes to light is zero, whatever lies behind it. */
+    TRY(co_map_write_zeroes(m->dev, before, dark - before, BLK_MAY_UNMAP));
+    TRY(co_meta_settle(m->meta, !m->fresh));
+    to = layout_of(m);
+    to.size = size;
+    return co_publish(m, &to);
 }
 
 /* New clusters of a static image are owned from the start. */
@@ -254,17 +253,33 @@ static int co_fill_static(struct map *m, uint64_t from)
 static int co_shrink(struct map *m, uint64_t size)
 {
     struct layout to = layout_of(m);
-    uint64_t keep = div_up(size, m->cluster_bytes);
-    uint64_t tail = MIN(keep << m->shape.cluster_bits, m->shape.size) - size;
+    uint64_t keep = div_up(size, m->cluster_bytes), had = div_up(to.size, m->cluster_bytes);
+    uint64_t tail = MIN(keep << m->shape.cluster_bits, to.size) - size;
     if (tail) /* what a later growth shows there is zero */
         TRY(co_map_write_zeroes(m->dev, size, tail, 0));
-    TRY(co_map_drop(m, keep, div_up(m->shape.size, m->cluster_bytes)));
     to.size = size;
-    if (m->shape.levels == 1)
-        to.entries = entries_for(m, size);
+    TRY(co_meta_settle(m->meta, !m->fresh));
+    TRY(co_publish(m, &to)); /* first: nobody may see what lies behind the tail */
+    TRY(co_map_drop(m, keep, had));
     TRY(co_map_units_squeeze(m)); /* who shrinks wants a smaller file; and where the table is tight,
                                      all numbers are below the new count of entries */
+    if (m->shape.levels == 2)
+        return 0;
+    to.entries = entries_for(m, size);
     return co_publish(m, &to);
+}
+
+/* --- emptying --- */
+
+int co_map_units_make_empty(struct blk_device *dev, struct blk_error *e)
+{
+    struct map *m = dev->state;
+    int rc = co_map_will_write(m);
+    if (rc == 0)
+        rc = co_map_drop(m, 0, div_up(m->shape.size, m->cluster_bytes));
+    if (rc == 0)
+        rc = co_map_units_finish(m);
+    return rc < 0 ? err_errno(e, rc, "the image cannot be emptied") : 0;
 }
 
 /* --- both --- */
@@ -274,12 +289,11 @@ static int co_change_size(struct map *m, uint64_t size)
     uint64_t before = m->shape.size;
     uint64_t clusters = div_up(before, m->cluster_bytes);
     TRY(co_map_will_write(m));
-    if (m->shape.levels == 1 && !m->format->slot) /* what a careless peer left behind the end */
-        TRY(co_map_drop(m, clusters, m->shape.root_entries));
+    /* What a careless peer, or a crash, left behind the end. */
+    TRY(co_map_drop(m, clusters, map_clusters_in_table(m)));
     if (size < before)
         return co_shrink(m, size);
     TRY(co_grow(m, size));
-    TRY(co_zero_new(m, before));
     return m->shape.keeps_all ? co_fill_static(m, before) : 0;
 }
 
@@ -294,5 +308,6 @@ int co_map_units_resize(struct blk_device *dev, uint64_t size, bool shrink, stru
         return err_set(e, -EFBIG, "this %s image has at most %" PRIu64 " clusters of %" PRIu64,
                        dev->driver->name, most, m->cluster_bytes);
     int rc = co_change_size(m, size);
+    dev->size = m->shape.size; /* it may have changed before something failed */
     return rc < 0 ? err_errno(e, rc, "the image cannot be resized") : 0;
 }

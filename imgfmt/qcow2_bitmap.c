@@ -296,8 +296,8 @@ static void give_back(struct qcow2 *q, uint64_t at, uint64_t clusters)
 /* Not published: what was written is nobody's, unless the header may name it. */
 void co_qcow2_bitmap_rows_drop(struct qcow2 *q, struct qcow2_bitmap_rows *r)
 {
-    for (uint32_t i = 0; i < r->count && !q->header_unsure; i++)
-        give_back(q, r->rows[i].stored.at, r->rows[i].stored.clusters);
+    for (uint32_t i = 0; i < r->count; i++)
+        co_qcow2_space_drop(q, &r->rows[i].stored.space, !q->header_unsure);
     co_qcow2_space_drop(q, &r->old, false);
     mem_free(r->rows);
     mem_free(r->list);
@@ -307,10 +307,10 @@ void co_qcow2_bitmap_rows_drop(struct qcow2 *q, struct qcow2_bitmap_rows *r)
 int co_qcow2_bitmap_row_store(struct qcow2 *q, struct qcow2_bitmap_rows *r,
                               struct qcow2_bitmap_row *row, const struct qcow2_granules *bits)
 {
-    assert(row->stored.clusters == 0);
+    assert(row->stored.space.count == 0);
     TRY(co_qcow2_granules_store(q, bits, &row->stored));
     co_qcow2_space_of(q, &row->d->disk, &r->old);
-    row->table_offset = row->stored.at;
+    row->table_offset = row->stored.table_offset;
     row->table_entries = row->stored.table_entries;
     return 0;
 }
@@ -393,6 +393,7 @@ static void take_over(struct qcow2 *q, struct qcow2_bitmap_rows *r, const struct
         row->d->disk.table_entries = row->table_entries;
         row->d->disk.flags = row->flags;
         r->list[i] = row->d;
+        co_qcow2_space_drop(q, &row->stored.space, false);
     }
     mem_free(m->list);
     m->list = take(r->list);

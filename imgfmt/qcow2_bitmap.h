@@ -107,10 +107,11 @@ struct qcow2_space {
     struct qcow2_run *runs;
     size_t count, room;
 };
-/* Writes @bits into new space, not durable yet: a table at *table_offset of *table_entries.  */
+/* Writes @bits into new space, not durable yet. */
 struct qcow2_stored {
-    uint64_t at, clusters; /* all of it; the table is the first */
+    uint64_t table_offset;
     uint32_t table_entries;
+    struct qcow2_space space; /* table and clusters */
 };
 must_use int co_qcow2_granules_store(struct qcow2 *q, const struct qcow2_granules *bits,
                                      struct qcow2_stored *out);

@@ -17,8 +17,7 @@ int qcow2_granules_make(struct qcow2_granules *b, uint64_t size, unsigned granul
     if (needs > QCOW2_MAX_BITMAP_BYTES >> cluster_bits)
         return -EFBIG;
     *b = (struct qcow2_granules){.count = div_up(size, 1ULL << granularity_bits)};
-    /* To whole clusters: pages that are never touched take no memory. */
-    b->words = mem_array((size_t)(needs << cluster_bits) / 8, sizeof(*b->words));
+    b->words = mem_array(div_up(b->count, 64), sizeof(*b->words));
     return b->words ? 0 : -ENOMEM;
 }
 
@@ -171,65 +170,12 @@ static uint64_t cell_of(const struct qcow2 *q, const struct qcow2_granules *bits
 static int co_write_cluster(struct qcow2 *q, const struct qcow2_granules *bits, uint64_t index,
                             uint64_t at, le64 *buf)
 {
-    uint64_t words = q->map.cluster_bytes / 8;
+    uint64_t words = q->map.cluster_bytes / 8, first = index * words;
+    uint64_t there = MIN(words, div_up(bits->count, 64) - first);
 
     for (uint64_t i = 0; i < words; i++)
-        buf[i] = le64_of(bits->words[index * words + i]);
+        buf[i] = le64_of(i < there ? bits->words[first + i] : 0);
     return co_blk_write_buf(q->map.file, at, buf, q->map.cluster_bytes, 0);
-}
-
-/* Clusters behind the table at @at, in the table's order. */
-static int co_write_all(struct qcow2 *q, const struct qcow2_granules *bits,
-                        const struct qcow2_stored *s, uint64_t table_bytes)
-{
-    uint64_t cluster = q->map.cluster_bytes, to = s->at + table_bytes;
-    auto_free be64 *table = mem_zalloc(table_bytes);
-    auto_free le64 *buf = mem_alloc(cluster);
-
-    if (!table || !buf)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < s->table_entries; i++) {
-        bool data;
-        uint64_t cell = cell_of(q, bits, i, &data);
-        if (data) {
-            TRY(co_write_cluster(q, bits, i, to, buf));
-            cell = to;
-            to += cluster;
-        }
-        table[i] = be64_of(cell);
-    }
-    return co_blk_write_buf(q->map.file, s->at, table, table_bytes, 0);
-}
-
-int co_qcow2_granules_store(struct qcow2 *q, const struct qcow2_granules *bits,
-                            struct qcow2_stored *out)
-{
-    uint64_t cluster = q->map.cluster_bytes;
-    uint64_t entries = div_up(bits->count, cluster * 8), clusters = 0;
-
-    for (uint64_t i = 0; i < entries; i++) {
-        bool data;
-        cell_of(q, bits, i, &data);
-        clusters += data;
-    }
-    uint64_t table_bytes = align_up(entries * 8, cluster);
-    *out = (struct qcow2_stored){.clusters = (table_bytes >> q->header.cluster_bits) + clusters,
-                                 .table_entries = (uint32_t)entries};
-    co_mutex_lock(&q->alloc);
-    int rc = co_qcow2_place_together(q, out->clusters, &out->at);
-    co_mutex_unlock(&q->alloc);
-    if (rc < 0) {
-        *out = (struct qcow2_stored){0};
-        return rc;
-    }
-    /* Pages of what lay there before may be in the cache. */
-    co_meta_forget(q->map.meta, out->at, out->clusters << q->header.cluster_bits);
-    rc = co_write_all(q, bits, out, table_bytes);
-    if (rc < 0) {
-        qcow2_release(q, out->at, out->clusters << q->header.cluster_bits, 0);
-        *out = (struct qcow2_stored){0};
-    }
-    return rc;
 }
 
 /* --- space ---------------------------------------------------------------- */
@@ -284,4 +230,94 @@ void co_qcow2_space_drop(struct qcow2 *q, struct qcow2_space *s, bool release)
             qcow2_release(q, s->runs[i].first << bits, s->runs[i].count << bits, QCOW2_TABLE);
     mem_free(s->runs);
     *s = (struct qcow2_space){0};
+}
+
+/* --- all of it to the file ------------------------------------------------ */
+
+/* A bitmap on its way to the file. */
+struct storing {
+    struct qcow2 *q;
+    const struct qcow2_granules *bits;
+    struct qcow2_stored *out;
+    uint64_t wanted;      /* clusters that are still to be placed */
+    struct qcow2_run run; /* of those that are placed, what is left */
+};
+
+static void note_space(struct storing *s, uint64_t first, uint64_t count)
+{
+    uint32_t bits = s->q->header.cluster_bits;
+
+    space_add(&s->out->space, first, count);
+    /* Pages of what lay there before may be in the cache. */
+    co_meta_forget(s->q->map.meta, first << bits, count << bits);
+}
+
+/* The place of the next cluster: wherever there is room, holes first. */
+static int co_next_place(struct storing *s, uint64_t *at)
+{
+    if (s->run.count == 0) {
+        uint64_t count = s->wanted;
+        bool reused;
+        co_mutex_lock(&s->q->alloc);
+        int rc = co_qcow2_place_run(s->q, &s->run.first, &count, &reused);
+        co_mutex_unlock(&s->q->alloc);
+        TRY(rc);
+        s->run.count = count;
+        note_space(s, s->run.first, count);
+    }
+    *at = s->run.first++ << s->q->header.cluster_bits;
+    s->run.count--;
+    s->wanted--;
+    return 0;
+}
+
+static int co_write_all(struct storing *s, uint64_t table_bytes)
+{
+    struct qcow2 *q = s->q;
+    auto_free be64 *table = mem_zalloc(table_bytes);
+    auto_free le64 *buf = mem_alloc(q->map.cluster_bytes);
+
+    if (!table || !buf)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < s->out->table_entries; i++) {
+        bool data;
+        uint64_t cell = cell_of(q, s->bits, i, &data);
+        if (data) {
+            TRY(co_next_place(s, &cell));
+            TRY(co_write_cluster(q, s->bits, i, cell, buf));
+        }
+        table[i] = be64_of(cell);
+    }
+    return co_blk_write_buf(q->map.file, s->out->table_offset, table, table_bytes, 0);
+}
+
+static int co_place_table(struct storing *s, uint64_t clusters)
+{
+    co_mutex_lock(&s->q->alloc);
+    int rc = co_qcow2_place_together(s->q, clusters, &s->out->table_offset);
+    co_mutex_unlock(&s->q->alloc);
+    if (rc == 0)
+        note_space(s, s->out->table_offset >> s->q->header.cluster_bits, clusters);
+    return rc;
+}
+
+int co_qcow2_granules_store(struct qcow2 *q, const struct qcow2_granules *bits,
+                            struct qcow2_stored *out)
+{
+    struct storing s = {.q = q, .bits = bits, .out = out};
+    uint64_t cluster = q->map.cluster_bytes, entries = div_up(bits->count, cluster * 8);
+    uint64_t table_bytes = align_up(entries * 8, cluster);
+
+    *out = (struct qcow2_stored){.table_entries = (uint32_t)entries};
+    for (uint64_t i = 0; i < entries; i++) {
+        bool data;
+        cell_of(q, bits, i, &data);
+        s.wanted += data;
+    }
+    int rc = co_place_table(&s, table_bytes >> q->header.cluster_bits);
+    if (rc == 0)
+        rc = co_write_all(&s, table_bytes);
+    if (rc < 0)
+        co_qcow2_space_drop(q, &out->space, true);
+    return rc;
 }

@@ -64,8 +64,40 @@ static int co_store_row(struct change *c, const struct qcow2_granules *bits)
     return rc < 0 ? err_errno(c->e, rc, "cannot write bitmap '%s'", c->row->d->name) : 0;
 }
 
+/* What the source, a bitmap of this image or of another, says from @at on. */
+static int co_source_run(struct change *c, uint64_t at, struct blk_bitmap_extent *out)
+{
+    const struct blk_bitmap_change *w = c->wanted;
+    uint64_t left = c->q->header.size - at;
+
+    if (w->source != c->q->map.dev)
+        return co_blk_bitmap_read(w->source, w->source_name, at, left, out, c->e);
+    struct qcow2_dirty *from = find(c->q, w->source_name);
+    if (!from)
+        return not_found(w->source_name, c->e);
+    TRY(must_be_usable(from, c->e));
+    TRY(co_qcow2_granules_load(c->q, from, c->e));
+    unsigned g = from->disk.granularity_bits;
+    uint64_t end = qcow2_granules_run(&from->bits, at >> g, &out->dirty);
+    out->bytes = MIN((end << g) - at, left);
+    return 0;
+}
+
+/* Sets in @bits what is dirty in the source. */
+static int co_fill(struct change *c, struct qcow2_granules *bits, unsigned g)
+{
+    struct blk_bitmap_extent ext;
+
+    for (uint64_t at = 0; at < c->q->header.size; at += ext.bytes) {
+        TRY(co_source_run(c, at, &ext));
+        if (ext.dirty)
+            qcow2_granules_set(bits, at >> g, (at + ext.bytes - 1) >> g);
+    }
+    return 0;
+}
+
 /* From now on it records: marked, if the image is being written to. */
-static int enable(struct change *c, bool clean)
+static int enable(struct change *c)
 {
     struct qcow2_dirty *d = c->row->d;
 
@@ -73,7 +105,6 @@ static int enable(struct change *c, bool clean)
     if (!c->q->bitmaps.armed)
         return 0;
     c->row->flags |= QCOW2_BITMAP_IN_USE;
-    d->whole |= clean;
     return d->bits.words ? 0 : make_bits(c, d, &d->bits);
 }
 
@@ -120,7 +151,6 @@ static int co_add(struct change *c)
     const char *name = c->wanted->name;
     struct qcow2_bitmap b = {
         .type = QCOW2_BITMAP_DIRTY, .name = name, .name_bytes = (uint16_t)strlen(name)};
-    struct qcow2_granules clean;
 
     TRY(may_add(c));
     TRY(granularity_bits(c, &b.granularity_bits));
@@ -130,14 +160,15 @@ static int co_add(struct change *c)
     c->made->kind = QCOW2_USABLE;
     c->row = &c->rows.rows[c->rows.count++];
     c->row->d = c->made;
-    int rc = make_bits(c, c->made, &clean);
+    int rc = make_bits(c, c->made, &c->bits);
     if (rc < 0)
         return err_errno(c->e, rc, "cannot make a bitmap");
-    rc = co_store_row(c, &clean);
-    mem_free(clean.words);
-    if (rc < 0 || c->wanted->disabled)
-        return rc;
-    rc = enable(c, true);
+    if (c->wanted->source_name)
+        TRY(co_fill(c, &c->bits, b.granularity_bits));
+    TRY(co_store_row(c, &c->bits));
+    if (c->wanted->disabled)
+        return 0;
+    rc = enable(c);
     return rc < 0 ? err_errno(c->e, rc, "cannot make a bitmap") : 0;
 }
 
@@ -165,7 +196,7 @@ static int co_enable(struct change *c)
 {
     if (c->row->flags & QCOW2_BITMAP_AUTO)
         return 0;
-    int rc = enable(c, false);
+    int rc = enable(c);
     return rc < 0 ? err_errno(c->e, rc, "cannot enable bitmap '%s'", c->row->d->name) : 0;
 }
 
@@ -181,41 +212,17 @@ static int co_disable(struct change *c)
     return 0;
 }
 
-/* Calls for every dirty run of the source, which is this image or another. */
-static int co_source_run(struct change *c, uint64_t at, struct blk_bitmap_extent *out)
-{
-    const struct blk_bitmap_change *w = c->wanted;
-    uint64_t left = c->q->header.size - at;
-
-    if (w->source != c->q->map.dev)
-        return co_blk_bitmap_read(w->source, w->source_name, at, left, out, c->e);
-    struct qcow2_dirty *from = find(c->q, w->source_name);
-    if (!from)
-        return not_found(w->source_name, c->e);
-    TRY(must_be_usable(from, c->e));
-    TRY(co_qcow2_granules_load(c->q, from, c->e));
-    unsigned g = from->disk.granularity_bits;
-    uint64_t end = qcow2_granules_run(&from->bits, at >> g, &out->dirty);
-    out->bytes = MIN((end << g) - at, left);
-    return 0;
-}
-
 static int co_merge(struct change *c)
 {
     struct qcow2_dirty *d = c->row->d;
     unsigned g = d->disk.granularity_bits;
-    struct blk_bitmap_extent ext;
 
     TRY(co_qcow2_granules_load(c->q, d, c->e));
     int rc = make_bits(c, d, &c->bits);
     if (rc < 0)
         return err_errno(c->e, rc, "cannot merge into bitmap '%s'", d->name);
     memcpy(c->bits.words, d->bits.words, div_up(d->bits.count, 64) * 8);
-    for (uint64_t at = 0; at < c->q->header.size; at += ext.bytes) {
-        TRY(co_source_run(c, at, &ext));
-        if (ext.dirty)
-            qcow2_granules_set(&c->bits, at >> g, (at + ext.bytes - 1) >> g);
-    }
+    TRY(co_fill(c, &c->bits, g));
     return is_recording(c) ? 0 : co_store_row(c, &c->bits);
 }
 

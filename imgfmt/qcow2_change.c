@@ -11,6 +11,8 @@ int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e)
     struct qcow2 *q = qcow2_of_dev(dev);
     struct map_shape shape = q->map.shape;
 
+    if (q->data_missing)
+        return err_set(e, -ENOTSUP, "the data file was not opened, so it cannot be emptied");
     if (q->backing_missing)
         return err_set(e, -ENOTSUP,
                        "the backing file was not opened, so its contents cannot take the place of "

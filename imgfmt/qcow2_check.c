@@ -144,7 +144,7 @@ static void check_outside(struct qcow2_checker *k, const struct qcow2_entry *e, 
 {
     struct map_cell cell = {.state = e->state, .offset = e->offset, .sub = e->sub};
 
-    if (!map_has_space(&cell))
+    if (!map_has_space(&cell) && !e->copied) /* place 0 is as good as any */
         return;
     note_data(k, e->offset, next);
     if (e->offset == cluster << k->q->header.cluster_bits)

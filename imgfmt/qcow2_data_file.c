@@ -42,6 +42,7 @@ void qcow2_data_opened(struct qcow2 *q)
         return;
     q->map.data = data;
     q->data_missing = false;
+    q->map.dev->limits.never_compressed = true;
     meta_set_data(q->map.meta, data);
 }
 
@@ -82,7 +83,9 @@ static int co_size_data(struct blk_device *data, uint64_t bytes, enum qcow2_prea
         return co_fill(data, bytes);
     if (how == QCOW2_PRE_FALLOC)
         return co_blk_write_zeroes(data, 0, bytes, 0);
-    return data->limits.fresh_reads_zero ? 0 : co_blk_write_zeroes(data, 0, bytes, BLK_MAY_UNMAP);
+    if (how == QCOW2_PRE_OFF || data->limits.fresh_reads_zero) /* nothing is mapped, or zero */
+        return 0;
+    return co_blk_write_zeroes(data, 0, bytes, BLK_MAY_UNMAP);
 }
 
 int co_qcow2_make_data(const struct blk_create *c, const char *name, uint64_t bytes,

@@ -15,6 +15,9 @@
  *   3 map entry let go -> its block number is reused, its space punched
  * The number that the next block gets is taken from the map, never from the header. */
 #include "imgfmt/vdi.h"
+#include "block/resolver.h"
+#include "imgfmt/uuid.h"
+#include "imgfmt/vbox.h"
 
 #define RANK_HEADER 0
 #define RANK_MAP    1
@@ -54,7 +57,6 @@ static int parse_geometry(const struct vdi_header_disk *raw, struct vdi_header *
 int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, bool fresh,
                      struct vdi_header *out, struct blk_error *e)
 {
-    static const uint8_t none[16];
     uint32_t signature = le32_get(raw->signature), version = le32_get(raw->version);
     if (signature != VDI_SIGNATURE && !(fresh && signature == 0))
         return err_set(e, -EINVAL, "not a VDI image (signature %08x)", signature);
@@ -69,25 +71,25 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
         .blocks = le32_get(raw->blocks),
         .allocated = le32_get(raw->allocated),
         .type = le32_get(raw->type),
+        .ids = raw->ids,
     };
-    if (out->type == VDI_DIFFERENCING || memcmp(raw->uuid_parent, none, 16) != 0)
-        return err_set(e, -ENOTSUP, "a differencing VDI image (with a parent) cannot be opened");
-    if (out->type != VDI_DYNAMIC && out->type != VDI_STATIC)
-        return err_set(e, -ENOTSUP, "VDI type %u is unknown; 1 (dynamic) and 2 (static) are",
-                       out->type);
+    bool parent = !uuid_is_nil(raw->ids.parent);
+    if (out->type != VDI_DYNAMIC && out->type != VDI_STATIC && out->type != VDI_DIFFERENCING)
+        return err_set(e, -ENOTSUP, "VDI type %u is unknown; 1, 2 and 4 are", out->type);
+    if (parent != (out->type == VDI_DIFFERENCING))
+        return err_set(e, parent ? -ENOTSUP : -EINVAL, "of VDI type %u, and %s parent", out->type,
+                       parent ? "yet it has a" : "it has no");
     return parse_geometry(raw, out, file_bytes, e);
 }
 
 static int vdi_probe(const struct blk_probe *p, const char **reason)
 {
-    struct vdi_header_disk raw;
-    if (p->head_bytes < sizeof(raw))
+    le32 signature;
+    if (p->head_bytes < sizeof(struct vdi_header_disk))
         return 0;
-    memcpy(&raw, p->head, sizeof(raw));
-    if (le32_get(raw.signature) != VDI_SIGNATURE)
-        return 0;
+    memcpy(&signature, p->head + offsetof(struct vdi_header_disk, signature), 4);
     *reason = "the VDI signature at byte 64";
-    return 100;
+    return le32_get(signature) == VDI_SIGNATURE ? 100 : 0;
 }
 
 /* --- the entry --- */
@@ -144,6 +146,9 @@ static int co_vdi_begin(struct map *m)
     struct vdi *v = vdi_of(m);
     if (!v->header)
         TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
+    TRY(meta_touch(m->meta, v->header));
+    if (!m->fresh) /* children see that their parent changed */
+        host_uuid(m->dev->host, ((struct vdi_header_disk *)v->header->data)->ids.modify);
     return set_allocated(v, v->units.space.next);
 }
 
@@ -202,63 +207,66 @@ static const struct map_format vdi_format = {
 
 /* --- creating --- */
 
+static const struct opt_desc vdi_create_options[] = {
+    {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
+    {.name = "uuid", .type = OPT_STRING, .help = "the image's UUID (else a random one)"},
+    {.name = "backing_file", .type = OPT_STRING, .help = "a VDI image that shows through"},
+    {.name = "backing_fmt", .type = OPT_STRING, .help = "its format: vdi"},
+    {0},
+};
+
 static void fill_entries(const void *arg, uint64_t first, uint64_t count, void *to)
 {
-    const struct vdi_header *h = arg;
+    const uint64_t *owned = arg;
     le32 *entries = to;
     for (uint64_t i = first; i < first + count; i++)
-        entries[i - first] = le32_of(i < h->allocated ? i : VDI_FREE);
+        entries[i - first] = le32_of(i < *owned ? i : VDI_FREE);
 }
 
-static void new_header(struct vdi_header_disk *raw, const struct vdi_header *h, struct host *host)
+static int choose_uuids(const struct blk_create *c, struct vdi_header_disk *raw,
+                        struct blk_error *e)
 {
-    memset(raw, 0, sizeof(*raw));
-    strcpy(raw->text, "<<< lamina VirtualBox disk image >>>\n");
-    raw->signature = le32_of(VDI_SIGNATURE);
-    raw->version = le32_of(VDI_VERSION);
-    raw->header_bytes = le32_of(0x180);
-    raw->type = le32_of(h->type);
-    raw->map_offset = le32_of(h->map_offset);
-    raw->data_offset = le32_of(h->data_offset);
-    raw->sector_bytes = le32_of(512);
-    raw->size = le64_of(h->size);
-    raw->block_bytes = le32_of(h->block_bytes);
-    raw->blocks = le32_of(h->blocks);
-    raw->allocated = le32_of(h->allocated);
-    host_uuid(host, raw->uuid);
-    host_uuid(host, raw->uuid_snapshot);
+    uint8_t uuid[16], modify[16];
+    TRY(uuid_choose(c->file->host, opts_text(c->opts, "uuid"), uuid, e));
+    uuid_derive(uuid, 1, modify);
+    uuid_swap(uuid, raw->ids.image);
+    uuid_swap(modify, raw->ids.modify);
+    return co_vdi_name_parent(c->backing, raw, e);
 }
 
 static int co_vdi_create(const struct blk_create *c, struct blk_error *e)
 {
     bool is_static = opts_bool(c->opts, "static");
-    uint64_t blocks = div_up(c->size, VDI_BLOCK);
+    uint64_t blocks = div_up(c->size, VDI_BLOCK), map_bytes = align_up(blocks * 4, 4096);
+    uint64_t owned = is_static ? blocks : 0, data = align_up(MAP_AT + map_bytes, VDI_BLOCK);
     if (blocks > MOST_BLOCKS)
         return err_set(e, -EFBIG, "a VDI image cannot be larger than 512 TiB");
-    uint64_t map_bytes = align_up(blocks * 4, 4096);
-    struct vdi_header h = {
-        .size = align_up(c->size, 512),
-        .map_offset = MAP_AT,
-        .data_offset = align_up(MAP_AT + map_bytes, VDI_BLOCK),
-        .block_bytes = VDI_BLOCK,
-        .blocks = blocks,
-        .allocated = is_static ? blocks : 0,
-        .type = is_static ? VDI_STATIC : VDI_DYNAMIC,
+    if (is_static && c->backing)
+        return err_set(e, -EINVAL, "a static VDI image has no parent");
+    struct vdi_header_disk raw = {
+        .text = "<<< lamina VirtualBox disk image >>>\n",
+        .signature = le32_of(c->fresh ? 0 : VDI_SIGNATURE),
+        .version = le32_of(VDI_VERSION),
+        .header_bytes = le32_of(0x180),
+        .type = le32_of(is_static ? VDI_STATIC : VDI_DYNAMIC),
+        .map_offset = le32_of(MAP_AT),
+        .data_offset = le32_of(data),
+        .sector_bytes = le32_of(512),
+        .size = le64_of(align_up(c->size, 512)),
+        .block_bytes = le32_of(VDI_BLOCK),
+        .blocks = le32_of(blocks),
+        .allocated = le32_of(owned),
     };
-    struct vdi_header_disk raw;
-    uint64_t owned = (uint64_t)h.allocated * VDI_BLOCK;
-    new_header(&raw, &h, c->file->host);
-    if (c->fresh)
-        raw.signature = le32_of(0);
+    TRY(choose_uuids(c, &raw, e));
     struct map_units_image image = {
-        .end = h.data_offset + owned,
+        .end = data + owned * VDI_BLOCK,
         .table_offset = MAP_AT,
         .table_bytes = map_bytes,
         .entry_bytes = 4,
         .fill = fill_entries,
-        .arg = &h,
-        .zero_offset = h.data_offset,
-        .zero_bytes = owned,
+        .arg = &owned,
+        .zero_offset = data,
+        .zero_bytes = owned * VDI_BLOCK,
         .last = {0, &raw, sizeof(raw)},
     };
     return co_map_units_create(c, &image, e);
@@ -282,7 +290,7 @@ static void fill_map(struct vdi *v, struct blk_device *dev)
                   .root_offset = h->map_offset,
                   .root_entries = h->blocks,
                   .tight = true,
-                  .stands_alone = true,
+                  .stands_alone = h->type != VDI_DIFFERENCING,
                   .file_has_holes = h->type == VDI_STATIC,
                   .keeps_all = h->type == VDI_STATIC},
     };
@@ -308,61 +316,39 @@ static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct b
     auto_free struct vdi *v = mem_zalloc(sizeof(*v));
     if (!v)
         return err_set(e, -ENOMEM, "out of memory");
-    bool fresh = dev->open_flags & BLK_OPEN_FRESH;
-    TRY(vdi_header_parse(&raw, file->size, fresh, &v->h, e));
+    TRY(vdi_header_parse(&raw, file->size, dev->open_flags & BLK_OPEN_FRESH, &v->h, e));
     v->units.unfinished = le32_get(raw.signature) != VDI_SIGNATURE;
     v->map.file = file;
     fill_map(v, dev);
     TRY(co_map_units_open(&v->map, opts_number(opts, "cache-size"), e));
-    (void)take(v); /* the device's now */
-    return 0;
+    rc = co_vdi_want_parent(v, opener, e);
+    if (rc < 0)
+        co_map_detach(&v->map);
+    else
+        (void)take(v); /* the device's now */
+    return rc;
 }
 
 static int co_vdi_close(struct blk_device *dev, struct blk_error *e)
 {
     struct vdi *v = dev->state;
     int rc = co_map_units_close(&v->map, e);
+    mem_free(v->parent_name);
     mem_free(v);
     return rc;
 }
-
-static const struct opt_desc vdi_open_options[] = {
-    {.name = "cache-size",
-     .type = OPT_SIZE,
-     .help = "bytes of the block map kept in memory",
-     .preset = "8M",
-     .min = 64 * KiB},
-    {0},
-};
-
-static const struct opt_desc vdi_create_options[] = {
-    {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {0},
-};
 
 const struct blk_driver vdi_driver = {
     .name = "vdi",
     .title = "VirtualBox disk image",
     .extensions = "vdi",
-    .is_format = true,
-    .handles_fua = true,
-    .open_options = vdi_open_options,
+    MAP_UNITS_DRIVER,
+    .knows_backing = true,
     .create_options = vdi_create_options,
     .probe = vdi_probe,
     .co_create = co_vdi_create,
     .co_open = co_vdi_open,
+    .co_opened = co_vdi_opened,
     .co_close = co_vdi_close,
-    .co_reopen = co_map_units_reopen,
-    .co_read = co_map_read,
-    .co_write = co_map_write,
-    .co_write_zeroes = co_map_write_zeroes,
-    .co_discard = co_map_discard,
-    .co_flush = co_map_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
-    .co_copy = co_map_copy,
-    .co_complete = co_map_units_complete,
-    .co_resize = co_map_units_resize,
-    .co_check = co_map_units_check,
-    .co_compact = co_map_units_compact,
+    .co_info = co_vdi_info,
 };

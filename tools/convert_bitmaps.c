@@ -53,32 +53,26 @@ int co_convert_check_target(struct convert *c)
 
 static int co_copy_one(struct convert *c, const struct blk_bitmap *b)
 {
-    struct blk_error *e = &c->task.error, ignored;
+    struct blk_error *e = &c->task.error;
     struct blk_bitmap_change change = {.action = BLK_BITMAP_ADD,
                                        .name = b->name,
                                        .granularity = b->granularity,
-                                       .disabled = true,
+                                       .disabled = !b->enabled,
                                        .source = c->bitmap_source,
                                        .source_name = b->name};
+    bool fits = c->target->size == c->bitmap_source->size;
     int rc = co_blk_bitmap_change(c->target, &change, e);
-    if (rc < 0)
-        return err_prefix(e, "Failed to create bitmap %s", b->name);
-    change.action = BLK_BITMAP_MERGE;
-    rc = co_blk_bitmap_change(c->target, &change, e);
-    change.action = BLK_BITMAP_ENABLE;
-    if (rc == 0 && b->enabled)
-        rc = co_blk_bitmap_change(c->target, &change, e);
     if (rc == 0)
         return 0;
-    change.action = BLK_BITMAP_REMOVE; /* rather none than half of one */
-    (void)!co_blk_bitmap_change(c->target, &change, &ignored);
-    return err_prefix(e, "Failed to populate bitmap %s", b->name);
+    return err_prefix(e, "Failed to %s bitmap %s", fits ? "create" : "populate", b->name);
 }
 
 int co_convert_copy_bitmaps(struct convert *c)
 {
     for (size_t i = 0; i < c->bitmap_count; i++) {
         const struct blk_bitmap *b = &c->bitmaps[i];
+        if (c->task.signal)
+            return err_set(&c->task.error, -ECANCELED, "interrupted");
         if (is_broken(b))
             tool_error(c->make.tool, "warning: Skipping %s bitmap '%s'",
                        b->foreign ? "unknown kind of" : "inconsistent", b->name);

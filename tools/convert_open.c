@@ -112,6 +112,9 @@ int co_convert_open(struct convert *c)
     if (c->with_bitmaps)
         TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;
+    if (c->compress && t->limits.never_compressed)
+        return err_set(&c->task.error, -ENOTSUP,
+                       "compression and an external data file cannot be used at the same time");
     bool fresh = !c->into && t->limits.fresh_reads_zero;
     c->target_reads_zero = (fresh || c->target_is_zero) && !blk_child(t, "backing");
     if (!c->into && t->size > c->size && !c->target_reads_zero) { /* an odd size was rounded up */

@@ -9,7 +9,7 @@ truncate -s $((64 * 1024 * 1024 + 512)) disk.img
 dd if=/dev/urandom of=disk.img bs=64k count=300 seek=5 conv=notrunc status=none
 dd if=/dev/zero of=disk.img bs=64k count=20 seek=100 conv=notrunc status=none
 printf 'the end' | dd of=disk.img bs=1 seek=$((64 * 1024 * 1024 + 505)) conv=notrunc status=none
-hash() { sha256sum <"$1" | cut -d' ' -f1; }
+hash() { b2sum <"$1" | cut -d' ' -f1; }
 want=$(hash disk.img)
 
 serve -f raw --read-only disk.img

@@ -100,6 +100,39 @@ is "under which qemu-img finds it" qemu-img compare -q our.qcow2 moved.data -F r
 is "which the caller may override" "$LAMINA" convert -q --image-opts -O raw \
     "driver=qcow2,file.filename=our.qcow2,data-file.filename=$PWD/moved.data" over.raw
 
+# --- what is not of clusters goes on as ever ---
+rm -f our.*
+"$LAMINA" create -q -f qcow2 -o data_file=our.data,cluster_size=4k our.qcow2 3M
+is "a bitmap" "$LAMINA" bitmap --add -q -f qcow2 our.qcow2 b0
+script 3145728 40 >script
+we_do our.qcow2 >.out 2>&1
+cp our.data was.data
+is "counts of another width" "$LAMINA" amend -q -f qcow2 -o refcount_bits=64 our.qcow2
+is "the image is sound" qemu-img check -q our.qcow2
+is "to us, too" "$LAMINA" check -q our.qcow2
+is "and its data where it was" cmp our.data was.data
+
+# --- discards that keep their space ---
+rm -f keep.*
+"$LAMINA" create -q -f qcow2 keep.qcow2 4M
+qemu-io -f qcow2 -c "write -q -P 5 0 4M" keep.qcow2
+before=$(stat -c %b keep.qcow2) end=$(stat -c %s keep.qcow2)
+echo "discard -q 1M 2M" >script
+rm -f sock pid
+"$LAMINA" serve -q --once --socket "$PWD/sock" --pid-file pid "driver=qcow2,discard-no-unref=on,file.filename=keep.qcow2" &
+server=$!
+for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+is "discard-no-unref: a discard" they_do "nbd+unix:///?socket=$PWD/sock" raw
+wait $server
+equal "keeps the clusters' places" "$(qemu-img map -f qcow2 --output json keep.qcow2 | jq -c '[.[] | select(.zero) | has("offset")] | unique')" "[true]"
+[ $(($(stat -c %b keep.qcow2) + 3000)) -lt "$before" ] && ok "and gives the host its blocks" ||
+    bad "and gives the host its blocks" "$before, now $(stat -c %b keep.qcow2)"
+is "in a sound image" qemu-img check -q keep.qcow2
+qemu-io -f qcow2 -c "read -q -P 0 1M 2M" -c "write -q -P 6 1M 2M" keep.qcow2
+equal "which does not grow when it is written again" "$(stat -c %s keep.qcow2)" "$end"
+fails "not for version 2" 1 "version 3" bash -c "'$LAMINA' create -q --force -f qcow2 -o compat=0.10 keep.qcow2 1M &&
+    '$LAMINA' convert -q -O raw --image-opts driver=qcow2,discard-no-unref=on,file.filename=keep.qcow2 x.raw"
+
 # --- commit and rebase over one ---
 rm -f our.* top.*
 qemu-img create -q -f qcow2 -b disk.raw -F raw -o data_file=top.data top.qcow2
@@ -117,6 +150,7 @@ fails "no snapshots" 1 "snapshots" "$LAMINA" snapshot -c one our.qcow2
 fails "no raw data file over a backing file" 1 "data-file-raw" "$LAMINA" create -q -f qcow2 -b disk.raw -F raw \
     -o data_file=x.data,data_file_raw=on x.qcow2
 fails "no raw data file without a data file" 1 "data-file-raw requires" "$LAMINA" create -q -f qcow2 -o data_file_raw=on x.qcow2 1M
+fails "no compression" 1 "compression" "$LAMINA" convert -q -c -f raw -O qcow2 -o data_file=x.data disk.raw x.qcow2
 fails "not in version 2" 1 "1.1 and above" "$LAMINA" create -q -f qcow2 -o data_file=x.data,compat=0.10 x.qcow2 1M
 fails "a data file that is there stays" 1 "exists already" "$LAMINA" create -q -f qcow2 -o data_file=disk.raw x.qcow2 1M
 fails "the image is not its own data file" 1 "and its data file" "$LAMINA" create -q --force -f qcow2 -o data_file=our.qcow2 our.qcow2 1M

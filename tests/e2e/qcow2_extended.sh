@@ -105,4 +105,55 @@ for round in $(seq $rounds); do
         judge "$name, twice" our.qcow2 their.qcow2 && ok "$name"
     done
 done
+
+# --- every preallocation of every variant ---
+for options in extended_l2=on extended_l2=on,cluster_size=16k data_file=pre.data data_file=pre.data,data_file_raw=on \
+    data_file=pre.data,extended_l2=on; do
+    for pre in off metadata falloc full; do
+        rm -f pre.*
+        name="$options,preallocation=$pre"
+        "$LAMINA" create -q -f qcow2 -o "$options,preallocation=$pre" pre.qcow2 3M >.out 2>&1 || { bad "$name" "$(cat .out)"; continue; }
+        qemu-img check -q pre.qcow2 >.out 2>&1 || { bad "$name" "qemu-img check: $(head -c 300 .out)"; continue; }
+        "$LAMINA" check -q pre.qcow2 >.out 2>&1 || { bad "$name" "our check: $(head -c 300 .out)"; continue; }
+        qemu-io -f qcow2 -c "read -q -P 0 0 3M" -c "write -q -P 6 1000k 77k" -c "read -q -P 6 1000k 77k" pre.qcow2 >.out 2>&1 ||
+            { bad "$name" "qemu-io: $(head -c 300 .out)"; continue; }
+        qemu-img check -q pre.qcow2 >.out 2>&1 && ok "$name" || bad "$name" "after a write: $(head -c 300 .out)"
+    done
+done
+for pre in metadata falloc full; do
+    rm -f pre.*
+    "$LAMINA" create -q -f qcow2 -b base.raw -F raw -o extended_l2=on,preallocation=$pre pre.qcow2
+    is "extended L2 over a backing file, preallocation=$pre: sound" qemu-img check -q pre.qcow2
+    is "... and shows it" qemu-img compare -q -f raw -F qcow2 base.raw pre.qcow2
+done
+
+# --- damage that only extended entries can have ---
+poke() { # WAY: sound.qcow2 damaged, as bad.qcow2
+    cp sound.qcow2 bad.qcow2
+    python3 - "$1" <<'P'
+import struct, sys
+with open("bad.qcow2", "r+b") as f:
+    def u64(at):
+        f.seek(at)
+        return struct.unpack(">Q", f.read(8))[0]
+    l2 = u64(u64(40)) & 0xfffffffffffe00
+    entry, bitmap = u64(l2), u64(l2 + 8)
+    at, change = {"both": (l2, (entry, (bitmap | bitmap << 32) & 2**64 - 1)), "nowhere": (l2 + 31 * 16, (0, 6)),
+                  "packed": (l2 + 16, (u64(l2 + 16), 1 << 40)), "reserved": (l2, (entry | 1, bitmap))}[sys.argv[1]]
+    f.seek(at)
+    f.write(struct.pack(">QQ", *change))
+P
+}
+rm -f sound.qcow2
+qemu-img convert -c -f raw -O qcow2 -o extended_l2=on base.raw sound.qcow2
+qemu-io -f qcow2 -c "discard -q 0 64k" -c "discard -q 1984k 64k" -c "write -q -P 3 4k 20k" sound.qcow2 >/dev/null
+"$LAMINA" convert -q sound.qcow2 want.raw
+for way in both packed reserved nowhere; do
+    poke $way
+    fails "check names: $way" 2 "ERROR" "$LAMINA" check -f qcow2 bad.qcow2
+    is "... repairs it" bash -c "'$LAMINA' check -q -r all -f qcow2 bad.qcow2 2>/dev/null"
+    is "... so that it is sound" "$LAMINA" check -q -f qcow2 bad.qcow2
+    is "... to QEMU too" qemu-img check -q bad.qcow2
+    is "... with the same contents" qemu-img compare -q -f raw -F qcow2 want.raw bad.qcow2
+done
 exit $failed

@@ -79,8 +79,7 @@ static int co_bitmaps(struct blk_device *dev, uint8_t *buf, unsigned way)
                                   .name = "fuzz",
                                   .granularity = 512ULL << way % 8,
                                   .disabled = way & 1,
-                                  .source = dev,
-                                  .source_name = "fuzz"};
+                                  .source = dev};
     struct blk_bitmap_extent ext;
     struct blk_bitmap *list;
     struct blk_error e;
@@ -90,6 +89,7 @@ static int co_bitmaps(struct blk_device *dev, uint8_t *buf, unsigned way)
     TRY(co_blk_bitmap_list(dev, &list, &count, &e));
     for (size_t i = 0; i < MIN(count, 4); i++) {
         c.name = list[i].name;
+        c.source_name = "fuzz";
         c.action = BLK_BITMAP_REMOVE + (way + i) % 5;
         if (dev->size)
             rc |= co_blk_bitmap_read(dev, c.name, dev->size / 2, 1, &ext, &e);

@@ -25,7 +25,7 @@ fails() {
 # equal NAME A B
 equal() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'$2' is not '$3'"; fi; }
 
-hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
+hash_of() { b2sum <"$1" | cut -d' ' -f1; }
 
 # A disk with a real file system made from files of this machine: make_disk FILE SIZE_MIB [TREE...]
 make_disk() {

@@ -325,7 +325,7 @@ static int co_toy_open(struct blk_device *dev, const struct opts *opts, struct b
     }
     t->map.file = file;
     fill_map(t, dev, &h);
-    TRY(co_map_units_open(&t->map, 1 * MiB, e));
+    TRY(co_map_units_open(&t->map, opts_number(opts, "cache-size"), e));
     (void)take(t);
     return 0;
 }
@@ -341,20 +341,7 @@ static int co_toy_close(struct blk_device *dev, struct blk_error *e)
 const struct blk_driver toy_units_driver = {
     .name = "toy-units",
     .title = "a toy",
-    .is_format = true,
-    .handles_fua = true,
+    MAP_UNITS_DRIVER,
     .co_open = co_toy_open,
     .co_close = co_toy_close,
-    .co_reopen = co_map_units_reopen,
-    .co_read = co_map_read,
-    .co_write = co_map_write,
-    .co_write_zeroes = co_map_write_zeroes,
-    .co_discard = co_map_discard,
-    .co_flush = co_map_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
-    .co_copy = co_map_copy,
-    .co_resize = co_map_units_resize,
-    .co_check = co_map_units_check,
-    .co_compact = co_map_units_compact,
 };

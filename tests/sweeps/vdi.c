@@ -75,6 +75,11 @@ static int co_create_narrow(struct sweep_run *run, struct blk_error *e)
     return rc < 0 ? rc : closed;
 }
 
+/* In the simulated folder nothing ends in .vdi: the caller says what is behind. */
+#define OVER_BASE "backing.driver=vdi,backing.file.driver=file,backing.file.filename=" SWEEP_BASE
+
+static const struct sweep_backing base = {.format = "vdi", .size = 4 * MiB};
+
 /* --- rows --------------------------------------------------------------------------------------
  */
 
@@ -127,6 +132,20 @@ static const struct sweep_subject rows[] = {
      .size = 400 * KiB,
      .profile = &growing,
      .co_create = co_create_narrow},
+    {.name = "vdi-differencing",
+     .format = "vdi",
+     .create = "backing_file=base.img,backing_fmt=vdi",
+     .open = OVER_BASE,
+     .size = 6 * MiB,
+     .backing = &base},
+    {.name = "vdi-differencing-resize",
+     .format = "vdi",
+     .create = "backing_file=base.img,backing_fmt=vdi",
+     .open = OVER_BASE,
+     .size = 3 * MiB,
+     .flags = SWEEP_SHRINK,
+     .profile = &resizing,
+     .backing = &base},
     {.name = "vdi-two-workers", .format = "vdi", .size = 4 * MiB, .workers = 2},
     {.name = "vdi-on-a-device", .format = "vdi", .size = 4 * MiB, .flags = SWEEP_BLOCK_DEVICE},
     {0},

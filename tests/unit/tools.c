@@ -202,7 +202,7 @@ START_TEST(endings_name_formats)
     ck_assert_ptr_null(format_by_ending("x"));
     ck_assert_ptr_null(format_by_ending("/a.qcow2/x"));
     ck_assert_ptr_null(format_by_ending("x."));
-    ck_assert_ptr_null(format_by_ending("x.qcow"));
+    ck_assert_ptr_null(format_by_ending("x.qcow3"));
 }
 END_TEST
 

@@ -66,10 +66,10 @@ START_TEST(header_bounds)
     } while (0)
     REFUSED(signature, le32_of(0), -EINVAL);
     REFUSED(version, le32_of(0x20000), -ENOTSUP);
-    REFUSED(type, le32_of(VDI_DIFFERENCING), -ENOTSUP);
+    REFUSED(type, le32_of(VDI_DIFFERENCING), -EINVAL); /* and no parent */
     REFUSED(type, le32_of(VDI_UNDO), -ENOTSUP);
     REFUSED(type, le32_of(77), -ENOTSUP);
-    REFUSED(uuid_parent[3], 1, -ENOTSUP);
+    REFUSED(ids.parent[3], 1, -ENOTSUP);
     REFUSED(map_offset, le32_of(0), -EINVAL);
     REFUSED(map_offset, le32_of(513), -EINVAL);
     REFUSED(map_offset, le32_of(UINT32_MAX - 511), -EINVAL);
