@@ -223,6 +223,8 @@ must_use int map_reshape(struct map *m, const struct map_shape *shape);
 must_use int co_map_will_write(struct map *m);
 /* The next change of anything calls co_before_first_write again. Drained, all written back. */
 void map_write_ended(struct map *m);
+/* The same, where something failed: what was written may not be durable yet. */
+void map_write_again(struct map *m);
 /* Changes one cell; what it pointed at before is not released: for entries that own nothing. */
 must_use int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now);
 /* As co_map_put() with a copy of @from's data at @to, durable before. */

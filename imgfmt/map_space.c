@@ -20,82 +20,59 @@ bool map_space_owned(const struct map_space *s, uint64_t unit)
     return unit / 64 < s->words && s->used[unit / 64] >> unit % 64 & 1;
 }
 
-int map_space_own(struct map_space *s, uint64_t unit)
+static int make_room(struct map_space *s, uint64_t unit)
 {
     if (unit >= MAP_SPACE_MOST)
         return -EFBIG;
-    if (unit / 64 >= s->words) {
-        uint64_t words = MAX(unit / 64 + 1, s->words * 2);
-        uint64_t *bigger = mem_resize(s->used, words * sizeof(*bigger));
-        if (!bigger)
-            return -ENOMEM;
-        memset(bigger + s->words, 0, (words - s->words) * sizeof(*bigger));
-        s->used = bigger;
-        s->words = words;
+    if (unit / 64 < s->words)
+        return 0;
+    uint64_t words = MAX(unit / 64 + 1, s->words * 2);
+    uint64_t *bigger = mem_resize(s->used, words * sizeof(*bigger));
+    if (!bigger)
+        return -ENOMEM;
+    memset(bigger + s->words, 0, (words - s->words) * sizeof(*bigger));
+    s->used = bigger;
+    s->words = words;
+    return 0;
+}
+
+/* The first free unit at or behind @unit: full words are passed by at once. */
+static uint64_t skip_owned(const struct map_space *s, uint64_t unit)
+{
+    while (unit < s->next && map_space_owned(s, unit))
+        unit += unit % 64 == 0 && s->used[unit / 64] == UINT64_MAX ? 64 : 1;
+    return unit;
+}
+
+int map_space_own(struct map_space *s, uint64_t unit, uint64_t span)
+{
+    if (span == 0)
+        return 0;
+    TRY(make_room(s, unit + span - 1));
+    for (uint64_t u = unit; u < unit + span; u++) {
+        s->count += !map_space_owned(s, u);
+        s->used[u / 64] |= 1ULL << u % 64;
     }
-    s->used[unit / 64] |= 1ULL << unit % 64;
-    s->next = MAX(s->next, unit + 1);
-    s->touched = MAX(s->touched, unit + 1);
-    s->count++;
+    s->next = MAX(s->next, unit + span);
+    s->touched = MAX(s->touched, unit + span);
+    if (unit <= s->lowest)
+        s->lowest = MAX(s->lowest, unit + span);
     return 0;
 }
 
-int map_space_take(struct map_space *s, uint64_t from, uint64_t below, uint64_t *unit)
+uint64_t map_space_find(struct map_space *s, uint64_t from, uint64_t span)
 {
-    uint64_t u = MAX(from, s->lowest); /* what lies below lowest is owned */
-    while (u < s->next && map_space_owned(s, u))
-        u++;
-    if (u >= below)
-        return -ENOSPC;
-    if (from <= s->lowest)
-        s->lowest = u;
-    TRY(map_space_own(s, u));
-    *unit = u;
-    return 0;
-}
-
-int map_space_take_run(struct map_space *s, uint64_t below, uint64_t *count, uint64_t *first,
-                       bool *reused)
-{
-    uint64_t touched = s->touched, n = 1;
-    TRY(map_space_take(s, 0, below, first));
-    *reused = *first < touched;
-    for (; n < *count; n++) {
-        uint64_t unit = *first + n;
-        if (unit >= below || map_space_owned(s, unit) || (unit < touched) != *reused ||
-            map_space_own(s, unit) < 0)
-            break;
-    }
-    *count = n;
-    return 0;
-}
-
-uint64_t map_space_find(const struct map_space *s, uint64_t from, uint64_t span)
-{
+    s->lowest = skip_owned(s, s->lowest);
     uint64_t u = MAX(from, s->lowest), n = 0;
     while (n < span && u + n < s->next) {
         if (map_space_owned(s, u + n)) {
-            u += n + 1;
+            u = skip_owned(s, u + n);
             n = 0;
         } else {
             n++;
         }
     }
     return u;
-}
-
-int map_space_own_span(struct map_space *s, uint64_t unit, uint64_t span)
-{
-    if (span == 0)
-        return 0;
-    bool fresh = !map_space_owned(s, unit + span - 1);
-    TRY(map_space_own(s, unit + span - 1)); /* the only one that may need memory */
-    s->count -= !fresh;
-    for (uint64_t i = 0; i + 1 < span; i++) {
-        s->count += !map_space_owned(s, unit + i);
-        s->used[(unit + i) / 64] |= 1ULL << (unit + i) % 64;
-    }
-    return 0;
 }
 
 void map_space_let_go(struct map_space *s, uint64_t unit)

@@ -23,17 +23,11 @@ struct map_space {
 void map_space_reset(struct map_space *s);
 void map_space_drop(struct map_space *s);
 bool map_space_owned(const struct map_space *s, uint64_t unit);
-must_use int map_space_own(struct map_space *s, uint64_t unit); /* -ENOMEM, -EFBIG */
-/* The first free unit in [@from, @below), now owned; else -ENOSPC. */
-must_use int map_space_take(struct map_space *s, uint64_t from, uint64_t below, uint64_t *unit);
-/* The same, and up to *count units behind it that are free too and alike in *reused: whether they
- * were written before. */
-must_use int map_space_take_run(struct map_space *s, uint64_t below, uint64_t *count,
-                                uint64_t *first, bool *reused);
+/* Owns @span units from @unit on, of which some may be owned already; all or none. -ENOMEM, -EFBIG
+ */
+must_use int map_space_own(struct map_space *s, uint64_t unit, uint64_t span);
 /* The first of @span free units that lie together, at or behind @from. */
-uint64_t map_space_find(const struct map_space *s, uint64_t from, uint64_t span);
-/* Owns @span units from @unit on; all or none. */
-must_use int map_space_own_span(struct map_space *s, uint64_t unit, uint64_t span);
+uint64_t map_space_find(struct map_space *s, uint64_t from, uint64_t span);
 void map_space_let_go(struct map_space *s, uint64_t unit);
 
 #endif

@@ -83,10 +83,8 @@ int co_map_units_take_span(struct map *m, struct units_request *r)
         }
         r->unit = unit;
         r->reused = unit < u->space.touched;
-        TRY(map_space_own_span(&u->space, unit, n));
+        TRY(map_space_own(&u->space, unit, n));
         r->span = n;
-        if (r->step == 1 && r->from <= u->space.lowest)
-            u->space.lowest = unit + n;
         return 0;
     }
 }

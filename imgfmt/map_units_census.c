@@ -63,7 +63,7 @@ static int own(struct map *m, const struct walk *w, const struct map_units_place
         note(w->found, p->owner, UNITS_TWICE);
         return 0;
     }
-    return map_space_own_span(s, unit, end - unit);
+    return map_space_own(s, unit, end - unit);
 }
 
 int map_units_reserve(struct map *m, uint64_t offset, uint64_t bytes)
@@ -84,7 +84,8 @@ static int own_cluster(struct map *m, uint64_t cluster, const struct map_cell *c
     uint64_t bytes = cell->state == MAP_PACKED ? cell->packed_bytes : m->cluster_bytes;
     struct map_units_place p = {.owner = cluster};
     w->found->clusters++;
-    w->found->fragmented += w->found->last_end && w->found->last_end != cell->offset;
+    w->found->fragmented += w->found->last_end &&
+                            w->found->last_end + m->shape.lead_bytes != cell->offset;
     if (cell->offset < m->shape.lead_bytes || !add_u64(cell->offset, bytes, &p.end)) {
         note(w->found, cluster, UNITS_OUT_OF_RANGE);
         return 0;
@@ -137,7 +138,7 @@ static int settle_odd(struct map *m, struct map_units_census *c)
     }
     for (size_t i = 0; i < c->odd_count; i++) {
         uint64_t first = (c->odd[i].at - u->base) / u->unit_bytes;
-        TRY(map_space_own_span(&u->space, first, units_below(m, c->odd[i].end) - first));
+        TRY(map_space_own(&u->space, first, units_below(m, c->odd[i].end) - first));
     }
     return 0;
 }

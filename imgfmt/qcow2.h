@@ -14,6 +14,7 @@
  *   qcow2_change.c    lets go of all contents; stands on another backing file
  *   qcow2_amend.c     another version, lazy refcounts, another size
  *   qcow2_amend_counts.c  reference counts of another width
+ *   qcow2_amend_snapshots.c  whether snapshots can be those of a version 2 image
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
  *   qcow2_data_file.c clusters in a file of their own
@@ -449,6 +450,8 @@ extern const struct opt_desc qcow2_amend_options[];
 int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* qcow2_amend_counts.c: counts of 1 << @order bits. -EINVAL: one of them does not fit. */
 must_use int co_qcow2_change_counts(struct qcow2 *q, uint32_t order, struct blk_error *e);
+/* qcow2_amend_snapshots.c: refuses what a snapshot holds that version 2 cannot say. */
+must_use int co_qcow2_check_old_snapshots(struct qcow2 *q, struct blk_error *e);
 /* qcow2_change.c, qcow2_resize.c */
 int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char *format,

@@ -84,25 +84,22 @@ static int take_counts(const struct opts *o, struct qcow2_header *h, struct blk_
     return 0;
 }
 
-static int check_downgrade(const struct qcow2 *q, const struct qcow2_header *want,
-                           struct blk_error *e)
+static int co_check_downgrade(struct qcow2 *q, const struct qcow2_header *want, struct blk_error *e)
 {
     if (want->refcount_order != 4)
         return err_set(e, -EINVAL, "compat=0.10 requires refcount_bits=16");
+    if (qcow2_has_data_file(&q->header))
+        return err_set(e, -ENOTSUP, "Cannot downgrade an image with a data file");
     if (q->header.incompatible & ~(uint64_t)QCOW2_DIRTY)
         return err_set(e, -ENOTSUP, "Cannot downgrade an image with incompatible features set (%s)",
                        q->header.incompatible & QCOW2_COMPRESSION
                            ? "version 2 has no compression but zlib"
                            : "version 2 has none");
-    if (q->header.snapshot_count)
-        return err_set(e, -ENOTSUP,
-                       "the image holds internal snapshots, whose zero clusters version 2 cannot "
-                       "say; delete them first");
     if (q->header.bitmaps.bytes)
         return err_set(e, -ENOTSUP,
                        "the image holds persistent bitmaps, which version 2 does not have; remove "
                        "them first");
-    return 0;
+    return co_qcow2_check_old_snapshots(q, e);
 }
 
 static int take_lazy(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
@@ -288,7 +285,7 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
     if (opts_given(opts, "data_file_raw") && !opts_bool(opts, "data_file_raw"))
         want.autoclear &= ~(uint64_t)QCOW2_RAW_DATA;
     if (want.version < q->header.version) {
-        TRY(check_downgrade(q, &want, e));
+        TRY(co_check_downgrade(q, &want, e));
         want.compatible = 0;
     }
     TRY(co_qcow2_amend_crypt(q, opts, e));

@@ -559,7 +559,8 @@ static int co_repair_counts(struct qcow2_checker *k)
         k->bad_flags = true; /* or not: they are compared with the new counts */
         return co_qcow2_rebuild(k);
     }
-    if (c->fix_leaks && k->too_high && !k->bad_table) {
+    /* What a table that cannot be read leads to only looks like a leak. */
+    if (c->fix_leaks && k->too_high && !k->bad_table && c->check_errors == 0) {
         k->bad_flags = true;
         TRY(co_each_count(k, co_mend_count));
         TRY(co_meta_write_back(k->q->map.meta, true));

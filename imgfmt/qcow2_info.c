@@ -93,10 +93,25 @@ static int list_bitmap(void *arg, const struct qcow2_bitmap *b)
 
 /* --- all of it ------------------------------------------------------------ */
 
+static int co_list_bitmaps(struct qcow2 *q, json_t *data, struct blk_error *e)
+{
+    struct qcow2_bitmap_list list;
+    struct listing l = {.array = json_array()};
+
+    with_lock(&q->bitmaps.lock);
+    int rc = l.array ? co_qcow2_bitmaps(q, &list, list_bitmap, &l, e) : -ENOMEM;
+    if (rc == 0 && json_array_size(l.array))
+        json_object_set(data, "bitmaps", l.array);
+    if (rc == 0 && l.left_out)
+        json_object_set_new(data, "bitmaps-left-out", json_integer((json_int_t)l.left_out));
+    json_decref(l.array);
+    return rc;
+}
+
+/* In the order that qemu-img prints. */
 static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *e)
 {
     const struct qcow2_header *h = &q->header;
-    struct qcow2_bitmap_list list;
     json_t *data = json_object();
 
     if (!data)
@@ -109,6 +124,7 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
         json_object_set_new(data, "lazy-refcounts",
                             json_boolean(h->compatible & QCOW2_LAZY_REFCOUNTS));
     }
+    int rc = co_list_bitmaps(q, data, e);
     json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
     if (qcow2_has_data_file(h)) {
         if (q->data_name)
@@ -121,14 +137,6 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
         json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));
     }
-    struct listing l = {.array = json_array()};
-    with_lock(&q->bitmaps.lock);
-    int rc = l.array ? co_qcow2_bitmaps(q, &list, list_bitmap, &l, e) : -ENOMEM;
-    if (rc == 0 && json_array_size(l.array))
-        json_object_set(data, "bitmaps", l.array);
-    if (rc == 0 && l.left_out)
-        json_object_set_new(data, "bitmaps-left-out", json_integer((json_int_t)l.left_out));
-    json_decref(l.array);
     return rc;
 }
 

@@ -344,6 +344,7 @@ const struct blk_driver vdi_driver = {
     .extensions = "vdi",
     MAP_UNITS_DRIVER,
     .knows_backing = true,
+    .check_is_bare = true,
     .create_options = vdi_create_options,
     .probe = vdi_probe,
     .co_create = co_vdi_create,

@@ -72,6 +72,14 @@ static int co_check(struct check *c, struct blk_device *dev)
     return 0;
 }
 
+/* In the faces no more is told than QEMU does. */
+static void leave_out(struct check *c, const struct blk_driver *driver)
+{
+    struct blk_check *f = &c->found;
+    if (c->tool->face != FACE_LAMINA && driver->check_is_bare)
+        f->image_end = f->total_clusters = f->allocated_clusters = f->fragmented_clusters = 0;
+}
+
 static int co_run(void *arg)
 {
     struct check *c = arg;
@@ -79,6 +87,7 @@ static int co_run(void *arg)
     TRY(co_image_open(c->tool, &c->image, &dev, &c->error));
     c->format = dev->driver->name;
     int rc = co_check(c, dev);
+    leave_out(c, dev->driver);
     c->no_checks = rc == -ENOTSUP && !dev->driver->co_check;
     return co_image_close(dev, rc, &c->error);
 }

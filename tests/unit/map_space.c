@@ -21,34 +21,37 @@ static uint64_t first_free(const struct truth *t, uint64_t from)
 static void check_same(const struct map_space *s, const struct truth *t)
 {
     uint64_t count = 0, next = 0;
+    bool same = true;
     for (uint64_t i = 0; i < UNITS; i++) {
-        ck_assert(map_space_owned(s, i) == t->owned[i]);
+        same &= map_space_owned(s, i) == t->owned[i];
         count += t->owned[i];
         if (t->owned[i])
             next = i + 1;
     }
+    ck_assert(same);
     ck_assert_uint_eq(s->count, count);
     ck_assert_uint_eq(s->next, next);
     ck_assert_uint_le(s->lowest, first_free(t, 0));
 }
 
-static void take_run(struct map_space *s, struct truth *t, uint64_t want)
+static void take_some(struct map_space *s, struct truth *t, uint64_t span)
 {
-    uint64_t first, count = want, expected = first_free(t, 0);
-    bool reused;
-    int rc = map_space_take_run(s, UNITS, &count, &first, &reused);
-    if (expected == UNITS) {
-        ck_assert_int_eq(rc, -ENOSPC);
-        return;
+    uint64_t from = (uint64_t)rand() % 4 ? 0 : (uint64_t)rand() % UNITS, expected = from, n = 0;
+    while (n < span && expected + n < UNITS) {
+        if (t->owned[expected + n]) {
+            expected += n + 1;
+            n = 0;
+        } else {
+            n++;
+        }
     }
-    ck_assert_int_eq(rc, 0);
+    uint64_t first = map_space_find(s, from, span);
     ck_assert_uint_eq(first, expected);
-    ck_assert(count >= 1 && count <= want && first + count <= UNITS);
-    for (uint64_t i = first; i < first + count; i++) {
-        ck_assert(!t->owned[i]);
-        ck_assert(t->touched[i] == reused);
+    if (first + span > UNITS)
+        return;
+    ck_assert_int_eq(map_space_own(s, first, span), 0);
+    for (uint64_t i = first; i < first + span; i++)
         t->owned[i] = t->touched[i] = true;
-    }
 }
 
 START_TEST(every_unit_has_one_owner)
@@ -62,7 +65,7 @@ START_TEST(every_unit_has_one_owner)
             map_space_let_go(&s, unit);
             t.owned[unit] = false;
         } else if (rand() % 4 == 0) {
-            take_run(&s, &t, 1 + (uint64_t)rand() % 9);
+            take_some(&s, &t, 1 + (uint64_t)rand() % 9);
         }
         check_same(&s, &t);
     }
@@ -70,18 +73,19 @@ START_TEST(every_unit_has_one_owner)
 }
 END_TEST
 
-START_TEST(a_full_range_is_said)
+START_TEST(owning_twice_counts_once)
 {
     struct map_space s = {0};
-    uint64_t unit;
-    for (uint64_t i = 0; i < 5; i++)
-        ck_assert_int_eq(map_space_take(&s, 0, 5, &unit), 0);
-    ck_assert_int_eq(map_space_take(&s, 0, 5, &unit), -ENOSPC);
-    ck_assert_int_eq(map_space_take(&s, 7, 9, &unit), 0);
-    ck_assert_uint_eq(unit, 7);
-    map_space_let_go(&s, 3);
-    ck_assert_int_eq(map_space_take(&s, 0, 5, &unit), 0);
-    ck_assert_uint_eq(unit, 3);
+    ck_assert_int_eq(map_space_own(&s, 70, 10), 0);
+    ck_assert_int_eq(map_space_own(&s, 75, 10), 0);
+    ck_assert_uint_eq(s.count, 15);
+    ck_assert_uint_eq(s.next, 85);
+    ck_assert_uint_eq(map_space_find(&s, 0, 71), 85);
+    ck_assert_uint_eq(map_space_find(&s, 0, 70), 0);
+    ck_assert_int_eq(map_space_own(&s, 0, 70), 0);
+    ck_assert_uint_eq(map_space_find(&s, 0, 1), 85);
+    ck_assert_uint_eq(s.lowest, 85);
+    ck_assert_int_eq(map_space_own(&s, MAP_SPACE_MOST, 1), -EFBIG);
     map_space_reset(&s);
     ck_assert(!map_space_owned(&s, 3) && s.count == 0);
     map_space_drop(&s);
@@ -93,7 +97,7 @@ int main(void)
     Suite *suite = suite_create("map_space");
     TCase *t = tcase_create("all");
     tcase_add_test(t, every_unit_has_one_owner);
-    tcase_add_test(t, a_full_range_is_said);
+    tcase_add_test(t, owning_twice_counts_once);
     suite_add_tcase(suite, t);
     SRunner *sr = srunner_create(suite);
     srunner_run_all(sr, CK_NORMAL);
