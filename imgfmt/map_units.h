@@ -141,8 +141,9 @@ extern const struct opt_desc map_units_open_options[];
 
 /* --- hooks of struct map_format --- */
 
-#define MAP_UNITS_HOOKS                                                                       \
-    .co_place = co_map_units_place, .unplace = map_units_unplace,                             \
+#define MAP_UNITS_HOOKS .co_place = co_map_units_place, MAP_UNITS_HOOKS_BUT_PLACE
+#define MAP_UNITS_HOOKS_BUT_PLACE                                                             \
+    .unplace = map_units_unplace,                                                             \
     .co_release = co_map_units_release, .co_place_table = co_map_units_place_table,           \
     .unplace_table = map_units_unplace_table, .co_release_table = co_map_units_release_table, \
     .co_before_first_write = co_map_units_begin

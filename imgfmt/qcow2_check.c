@@ -420,6 +420,7 @@ static int co_refer_all(struct qcow2_checker *k, struct blk_error *e)
     if (h->snapshot_count)
         TRY(co_check_snapshots(k, e));
     TRY(co_check_bitmaps(k, e));
+    TRY(refer(k, "the LUKS header", h->crypto_offset, h->crypto_bytes));
     TRY(refer_counts(k, "the refcount table", h->refcount_table_offset, table_bytes));
     return co_qcow2_check_each(k, h->refcount_table_offset, qcow2_table_entries(k->q),
                                co_refer_block);
@@ -558,7 +559,8 @@ static int co_repair_counts(struct qcow2_checker *k)
         k->bad_flags = true; /* or not: they are compared with the new counts */
         return co_qcow2_rebuild(k);
     }
-    if (c->fix_leaks && k->too_high && !k->bad_table) {
+    /* What a table that cannot be read leads to only looks like a leak. */
+    if (c->fix_leaks && k->too_high && !k->bad_table && c->check_errors == 0) {
         k->bad_flags = true;
         TRY(co_each_count(k, co_mend_count));
         TRY(co_meta_write_back(k->q->map.meta, true));
