@@ -291,7 +291,8 @@ must_use int co_luks_amend(const struct luks_where *w, struct luks *l, const uin
 
 /* --- luks_info.c ------------------------------------------------------------------------------ */
 
-json_t *luks_info(const struct luks *l, uint64_t header_at); /* NULL: no memory */
+/* NULL: no memory. @named: with the word luks among the facts. */
+json_t *luks_info(const struct luks *l, uint64_t header_at, bool named);
 
 /* --- crypt_io.c ------------------------------------------------------------------------------- */
 

@@ -585,10 +585,17 @@ void map_write_ended(struct map *m)
     __atomic_store_n(&m->priv->may_write, false, __ATOMIC_SEQ_CST);
 }
 
+void map_write_again(struct map *m)
+{
+    m->priv->flush_owed = true;
+    map_write_ended(m);
+}
+
 int co_map_flush(struct blk_device *dev)
 {
     struct map *m = dev->state;
-    bool written = m->priv->may_write || meta_error(m->meta); /* also where beginning failed */
+    /* Also where beginning failed. */
+    bool written = m->priv->may_write || m->priv->flush_owed || meta_error(m->meta);
     return written ? co_meta_write_back(m->meta, true) : 0;
 }
 

@@ -154,6 +154,7 @@ struct map {
     struct blk_device *dev;     /* this image */
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
+    struct blk_device *packed;  /* compressed clusters lie here; NULL: where data does */
     struct blk_device *backing; /* NULL: none */
     bool backing_missing;       /* there is one, and it was not opened: holes cannot be read */
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by
@@ -222,6 +223,8 @@ must_use int map_reshape(struct map *m, const struct map_shape *shape);
 must_use int co_map_will_write(struct map *m);
 /* The next change of anything calls co_before_first_write again. Drained, all written back. */
 void map_write_ended(struct map *m);
+/* The same, where something failed: what was written may not be durable yet. */
+void map_write_again(struct map *m);
 /* Changes one cell; what it pointed at before is not released: for entries that own nothing. */
 must_use int co_map_put(struct map *m, uint64_t cluster, const struct map_cell *now);
 /* As co_map_put() with a copy of @from's data at @to, durable before. */

@@ -54,6 +54,7 @@ struct map_private {
     struct co_mutex new_tables; /* levels 2: one at a time */
     struct co_mutex first_write;
     bool may_write;   /* co_before_first_write has run */
+    bool flush_owed;  /* it ran, and is to run again: flushes go on */
     uint32_t changes; /* entry_bytes 16: odd while entries change, which takes two stores each */
     bool said_corrupt;
     struct map_release *releases, *open_release;
@@ -189,5 +190,11 @@ must_use int co_map_write_packed(struct map *m, uint64_t offset, const struct ve
 /* The packed bytes at @offset are not what they were. */
 void map_forget_unpacked(struct map *m, uint64_t offset);
 void map_free_unpacked(struct map *m);
+
+/* Where compressed clusters lie: never encrypted. */
+static inline struct blk_device *map_packed_in(const struct map *m)
+{
+    return m->packed ? m->packed : m->data;
+}
 
 #endif

@@ -72,7 +72,7 @@ static int co_publish(struct map *m, const struct layout *l)
     if (take_layout(m, &before) < 0)
         map_corrupt(m, "out of memory while a failed resize was taken back");
     m->units->begun = false;
-    map_write_ended(m);
+    map_write_again(m);
     return rc;
 }
 

@@ -58,7 +58,10 @@ static int gather(struct fresh_run *r, uint64_t covered)
         struct map_update *u = &r->u[r->count];
         u->cluster = cluster + r->count;
         TRY(map_entry_get(m, r->page, u->cluster, &u->old));
-        bool kept = map_owns_space(&u->old) && u->old.state != MAP_DATA;
+        /* Which sectors of it count, a format without pieces says elsewhere: it gets a new place.
+         */
+        bool moves = u->old.state == MAP_PARTIAL && !m->shape.piece_bits;
+        bool kept = map_owns_space(&u->old) && u->old.state != MAP_DATA && !moves;
         if (r->count > 0 && (kept || map_in_place(&u->old)))
             break;
         r->own |= kept;

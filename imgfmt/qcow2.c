@@ -413,6 +413,7 @@ void co_qcow2_free(struct qcow2 *q)
     qcow2_runs_drop(&q->free);
     qcow2_guard_drop(q);
     qcow2_bitmaps_drop(q);
+    qcow2_crypt_drop(q);
     codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
@@ -446,6 +447,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
+    TRY(co_qcow2_open_crypt(q, opts, opener, e));
     TRY(qcow2_open_map(q, opts, e));
     TRY(take_discard(q, opts, e));
     TRY(co_qcow2_ask_for_data(q, opener, e));
@@ -613,6 +615,8 @@ static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 
 static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
 {
+    if (qcow2_of_dev(dev)->crypt)
+        return -ENOTSUP; /* the bytes must be seen; and nothing placed before that is known */
     TRY(co_may_write(dev));
     TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_copy(dev, offset, from);
@@ -662,7 +666,10 @@ static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struc
     if (qcow2_of_dev(dev)->data_missing)
         return -ENOTSUP;
     TRY(co_look_for_holes(qcow2_of_dev(dev)));
-    return co_map_map(dev, offset, bytes, out);
+    TRY(co_map_map(dev, offset, bytes, out));
+    if (qcow2_of_dev(dev)->crypt) /* what lies there is not what is shown */
+        out->flags &= ~(unsigned)(BLK_EXT_PLACED | BLK_EXT_RECURSE);
+    return 0;
 }
 
 static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
@@ -695,6 +702,10 @@ static const struct opt_desc open_options[] = {
      .type = OPT_BOOL,
      .preset = "off",
      .help = "what is discarded keeps its space in the image"},
+    {.name = "encrypt.format", .type = OPT_STRING, .help = "luks; the image says it itself"},
+    {.name = "encrypt.key-secret",
+     .type = OPT_SECRET,
+     .help = "id of the secret that opens a key slot"},
     {.name = "cache-size", .type = OPT_SIZE, .help = "bytes for all cached tables"},
     {.name = "l2-cache-size",
      .type = OPT_SIZE,

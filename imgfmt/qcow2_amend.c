@@ -8,7 +8,9 @@
  *   5 to version 2: what says "zero" becomes a hole where nothing is behind, else a cluster of
  *     zeroes, as version 2 has no other way to say it -> F
  *   6 one rewrite of the header: version and lazy refcounts
+ * What is told of key slots (luks_amend.c's order) comes before 2.
  * Each step leaves a whole image, so a crash leaves those done that came first. */
+#include "imgfmt/luks.h"
 #include "imgfmt/qcow2.h"
 
 const struct opt_desc qcow2_amend_options[] = {
@@ -19,6 +21,7 @@ const struct opt_desc qcow2_amend_options[] = {
     {.name = "data_file_raw",
      .type = OPT_BOOL,
      .help = "The external data file must stay valid as a raw image"},
+    LUKS_AMEND_OPTIONS("encrypt."),
     {.name = "lazy_refcounts", .type = OPT_BOOL, .help = "Postpone refcount updates"},
     {.name = "refcount_bits", .type = OPT_INT, .help = "Width of a refcount entry in bits"},
     {.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
@@ -81,8 +84,7 @@ static int take_counts(const struct opts *o, struct qcow2_header *h, struct blk_
     return 0;
 }
 
-static int check_downgrade(const struct qcow2 *q, const struct qcow2_header *want,
-                           struct blk_error *e)
+static int co_check_downgrade(struct qcow2 *q, const struct qcow2_header *want, struct blk_error *e)
 {
     if (want->refcount_order != 4)
         return err_set(e, -EINVAL, "compat=0.10 requires refcount_bits=16");
@@ -93,15 +95,11 @@ static int check_downgrade(const struct qcow2 *q, const struct qcow2_header *wan
                        q->header.incompatible & QCOW2_COMPRESSION
                            ? "version 2 has no compression but zlib"
                            : "version 2 has none");
-    if (q->header.snapshot_count)
-        return err_set(e, -ENOTSUP,
-                       "the image holds internal snapshots, whose zero clusters version 2 cannot "
-                       "say; delete them first");
     if (q->header.bitmaps.bytes)
         return err_set(e, -ENOTSUP,
                        "the image holds persistent bitmaps, which version 2 does not have; remove "
                        "them first");
-    return 0;
+    return co_qcow2_check_old_snapshots(q, e);
 }
 
 static int take_lazy(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
@@ -287,8 +285,9 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
     if (opts_given(opts, "data_file_raw") && !opts_bool(opts, "data_file_raw"))
         want.autoclear &= ~(uint64_t)QCOW2_RAW_DATA;
     if (want.version < q->header.version) {
-        TRY(check_downgrade(q, &want, e));
+        TRY(co_check_downgrade(q, &want, e));
         want.compatible = 0;
     }
+    TRY(co_qcow2_amend_crypt(q, opts, e));
     return co_change(q, opts, &want, e);
 }

@@ -175,6 +175,7 @@ static int fill(struct qcow2_view *v, const struct qcow2_snapshot *s, struct blk
     q->release_room = QCOW2_RELEASES_KEPT;
     q->map.file = from->map.file;
     q->map.data = from->map.data;
+    q->map.packed = from->map.packed;
     q->map.backing = from->map.backing;
     q->backing_missing = from->backing_missing;
     return qcow2_open_map(q, NULL, e);

@@ -8,10 +8,12 @@
 #include "imgfmt/raw.h"
 #include "imgfmt/readonly.h"
 #include "imgfmt/vdi.h"
+#include "imgfmt/vhd.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
+    &vhd_driver,
     &luks_driver,
     &parallels_driver,
     &qed_driver,

@@ -47,6 +47,28 @@ for cluster in 512 64k; do
     fails "a count that does not fit, clusters of $cluster" 1 "Cannot decrease refcount entry width to 1 bits" "$face" amend -o refcount_bits=1 w.qcow2
     equal "and nothing has changed, clusters of $cluster" "$(fact w.qcow2 refcount-bits) $(contents w.qcow2)" "16 $want"
 done
+# Version 2 with snapshots: those that hold no zero clusters.
+old_snapshot() { qemu-img convert -f qcow2 -l snap -O raw "$1" .flat && hash_of .flat; }
+for zero in no yes; do
+    qemu-img create -q -f qcow2 s.qcow2 4M
+    qemu-io -c 'write -P 1 0 1M' s.qcow2 >/dev/null
+    [ $zero = no ] || qemu-io -c 'write -z 64k 64k' s.qcow2 >/dev/null
+    qemu-img snapshot -c snap s.qcow2
+    qemu-io -c 'write -P 2 512k 1M' -c 'write -z 3M 128k' s.qcow2 >/dev/null
+    want="$(contents s.qcow2) $(old_snapshot s.qcow2)"
+    if [ $zero = no ]; then
+        is "to 0.10 with a snapshot" "$face" amend -o compat=0.10 s.qcow2
+        equal "it is 0.10" "$(fact s.qcow2 compat)" 0.10
+        sound "0.10 with a snapshot" s.qcow2
+        is "0.10 with a snapshot: our check" "$LAMINA" check -q s.qcow2
+    else
+        fails "to 0.10 with a snapshot of zero clusters" 1 "snapshot snap holds zero clusters" "$face" amend -o compat=0.10 s.qcow2
+        equal "it stays 1.1" "$(fact s.qcow2 compat)" 1.1
+    fi
+    equal "a snapshot, zero clusters $zero: nothing is shown otherwise" "$(contents s.qcow2) $(old_snapshot s.qcow2)" "$want"
+done
+qemu-img resize -q s.qcow2 8M
+fails "to 0.10 with a snapshot of another size" 1 "Internal snapshots prevent downgrade of image" "$face" amend -o compat=0.10 s.qcow2
 is "a new version and wide counts at once" "$face" amend -o compat=1.1,refcount_bits=64 d.qcow2
 is "and the way back" "$face" amend -o compat=0.10,refcount_bits=16 d.qcow2
 sound "both ways" d.qcow2

@@ -2,7 +2,9 @@
 # Formats with a map of their own, both ways against qemu-img on a real file system: made, read, overwritten by the other
 # one, resized both ways, compacted, checked. A row: our name, QEMU's, create options (the same words in both).
 . "$(dirname "$0")/../lib/e2e.sh"
-rows='parallels parallels
+rows='vpc vpc force_size=on
+vpc vpc force_size=on,subformat=fixed
+parallels parallels
 parallels parallels cluster_size=64k
 qed qed
 qed qed cluster_size=16k,table_size=2
@@ -12,7 +14,7 @@ mkdir tree && cp -r /usr/include/linux tree/
 truncate -s 37M disk.raw
 mke2fs -q -t ext4 -F -d tree disk.raw
 same() { qemu-img compare -q -f "$2" -F raw "$1" "$3"; }
-clean() { qemu-img check -q -f "$1" "$2" >/dev/null 2>&1; }
+clean() { qemu-img check -q -f "$1" "$2" >/dev/null 2>&1 || [ $? = 63 ]; } # 63: QEMU has no check of it
 
 one() {
     local ours=$1 theirs=$2 options=${3:+-o $3} what="$1 ${3:-}"
