@@ -206,9 +206,9 @@ static const struct map_format vdi_format = {
 
 static const struct opt_desc vdi_create_options[] = {
     {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {.name = "uuid", .type = OPT_STRING, .help = "the image's UUID (else a random one)"},
-    {.name = "backing_file", .type = OPT_STRING, .help = "a VDI image that shows through"},
-    {.name = "backing_fmt", .type = OPT_STRING, .help = "its format: vdi"},
+    {.name = "uuid", .type = OPT_STRING, .help = "the image's UUID (else random)", .ours = true},
+    {.name = "backing_file", .type = OPT_STRING, .help = "a VDI image behind it", .ours = true},
+    {.name = "backing_fmt", .type = OPT_STRING, .help = "its format: vdi", .ours = true},
     {0},
 };
 
