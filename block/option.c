@@ -194,12 +194,39 @@ static bool is_for_others(const char *key, const json_t *value)
            strcmp(key, "file") == 0 || strcmp(key, "backing") == 0;
 }
 
+bool opts_nests(const struct opt_desc *table, const char *key)
+{
+    size_t n = strlen(key);
+    for (const struct opt_desc *d = table; d && d->name; d++)
+        if (strncmp(d->name, key, n) == 0 && d->name[n] == '.')
+            return true;
+    return false;
+}
+
+/* The members of "a" are the options "a.b", "a.c". */
+static int check_members(const struct opt_desc *table, const char *key, json_t *object,
+                         struct blk_error *e)
+{
+    const char *member;
+    json_t *value;
+    json_object_foreach (object, member, value) {
+        auto_free char *name = mem_printf("%s.%s", key, member);
+        if (!name)
+            return err_set(e, -ENOMEM, "no memory for options");
+        if (!find_desc(table, name))
+            return unknown_option(table, name, e);
+    }
+    return 0;
+}
+
 static int check_names(const struct opt_desc *table, json_t *tree, struct blk_error *e)
 {
     const char *key;
     json_t *value;
     json_object_foreach (tree, key, value)
-        if (!find_desc(table, key) && !is_for_others(key, value))
+        if (opts_nests(table, key) && json_is_object(value))
+            TRY(check_members(table, key, value, e));
+        else if (!find_desc(table, key) && !is_for_others(key, value))
             return unknown_option(table, key, e);
     return 0;
 }

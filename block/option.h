@@ -33,6 +33,7 @@ struct opt_desc {
     uint64_t min, max;          /* OPT_SIZE, OPT_INT; max 0: no bound */
     const char *const *choices; /* OPT_ENUM: ends with NULL */
     bool required;
+    bool ours; /* of create_options: QEMU's driver has it not, and the faces do not know it */
 };
 
 struct opt_value {
@@ -62,6 +63,8 @@ must_use int opts_parse(const struct opt_desc *table, const json_t *tree, struct
                         struct blk_error *e);
 void opts_drop(struct opts *o);
 
+/* True if the table has options "KEY.something": KEY may be an object. */
+bool opts_nests(const struct opt_desc *table, const char *key);
 /* By name, which must be in the table (asserted). */
 const struct opt_value *opts_get(const struct opts *o, const char *name);
 bool opts_given(const struct opts *o, const char *name);

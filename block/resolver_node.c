@@ -122,7 +122,8 @@ static int check_claimed(struct blk_opener *o, const struct blk_driver *d, struc
     json_t *value;
     json_object_foreach ((json_t *)o->node.tree, key, value) {
         const struct opt_desc *known = find_option(d, key);
-        if (known && known->type != OPT_CHILD && known->type != OPT_CHILDREN)
+        if ((known && known->type != OPT_CHILD && known->type != OPT_CHILDREN) ||
+            opts_nests(d->open_options, key))
             continue;
         if (strcmp(key, "driver") == 0 || strncmp(key, "x-lamina-", 9) == 0 ||
             json_object_get(o->claimed, key) || (known && json_is_null(value)))

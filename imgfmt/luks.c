@@ -153,7 +153,7 @@ static int co_luks_info(struct blk_device *dev, struct blk_info *out, struct blk
 {
     const struct luks_disk *d = dev->state;
     out->encrypted = true;
-    out->specific = luks_info(&d->l, 0);
+    out->specific = luks_info(&d->l, 0, false);
     return 0;
 }
 

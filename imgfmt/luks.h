@@ -291,7 +291,8 @@ must_use int co_luks_amend(const struct luks_where *w, struct luks *l, const uin
 
 /* --- luks_info.c ------------------------------------------------------------------------------ */
 
-json_t *luks_info(const struct luks *l, uint64_t header_at); /* NULL: no memory */
+/* NULL: no memory. @named: with the word luks among the facts. */
+json_t *luks_info(const struct luks *l, uint64_t header_at, bool named);
 
 /* --- crypt_io.c ------------------------------------------------------------------------------- */
 
@@ -303,6 +304,8 @@ struct crypt_place {
 };
 must_use int co_crypt_read(const struct crypt_place *p, const struct vec *to);
 must_use int co_crypt_write(const struct crypt_place *p, const struct vec *from, unsigned flags);
+/* Decrypts what was read already. */
+must_use int co_crypt_in_place(const struct crypt *crypt, uint64_t number, const struct vec *data);
 #define CRYPT_TRANSFER_MAX (2 * MiB) /* of one co_crypt_write() */
 
 extern const struct blk_driver luks_driver;

@@ -31,7 +31,7 @@ static json_t *slot_info(const struct luks *l, const struct luks_slot *s, uint64
     return o;
 }
 
-json_t *luks_info(const struct luks *l, uint64_t header_at)
+json_t *luks_info(const struct luks *l, uint64_t header_at, bool named)
 {
     json_t *o = json_object(), *slots = json_array();
     const char *iv = crypt_iv_name(&l->payload);
@@ -46,6 +46,8 @@ json_t *luks_info(const struct luks *l, uint64_t header_at)
     put(o, "hash-alg", json_string(kdf_hash_name(l->digest_hash)));
     put(o, "cipher-alg", json_string(crypt_alg_name(&l->payload)));
     put(o, "uuid", json_from_text(l->uuid));
+    if (named)
+        put(o, "format", json_string("luks"));
     if (l->payload.iv_hash)
         put(o, "ivgen-hash-alg", json_string(kdf_hash_name(l->payload.iv_hash)));
     put(o, "cipher-mode", json_string(crypt_mode_name(&l->payload)));

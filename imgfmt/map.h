@@ -154,6 +154,7 @@ struct map {
     struct blk_device *dev;     /* this image */
     struct blk_device *file;    /* metadata lies here */
     struct blk_device *data;    /* clusters lie here; usually == file */
+    struct blk_device *packed;  /* compressed clusters lie here; NULL: where data does */
     struct blk_device *backing; /* NULL: none */
     bool backing_missing;       /* there is one, and it was not opened: holes cannot be read */
     struct meta *meta;          /* opened by the format (it needs it for its own tables), closed by

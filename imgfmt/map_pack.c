@@ -82,7 +82,8 @@ static int co_write_bytes(const struct pack_batch *b, unsigned i, const struct m
         uint32_t bytes = b->bytes[i + k];
         for (next = k + 1; next < count && u[next].now.offset == u[k].now.offset + bytes; next++)
             bytes += b->bytes[i + next];
-        TRY(co_blk_write_buf(b->map->data, u[k].now.offset, b->packed + b->at[i + k], bytes, 0));
+        TRY(co_blk_write_buf(map_packed_in(b->map), u[k].now.offset, b->packed + b->at[i + k],
+                             bytes, 0));
     }
     return 0;
 }

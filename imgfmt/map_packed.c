@@ -25,13 +25,13 @@ static int run_unpack(void *arg)
 /* The decompressed cluster of @cell into @cluster. */
 static int co_unpack(struct map *m, const struct map_cell *cell, uint8_t *cluster)
 {
-    if (cell->offset >= m->data->size || cell->packed_bytes == 0)
+    if (cell->offset >= map_packed_in(m)->size || cell->packed_bytes == 0)
         return map_broken(m, "a compressed cluster lies past the end of the file");
-    uint64_t bytes = MIN(cell->packed_bytes, m->data->size - cell->offset);
+    uint64_t bytes = MIN(cell->packed_bytes, map_packed_in(m)->size - cell->offset);
     uint8_t *packed = buf_get(bytes);
     if (!packed)
         return -ENOMEM;
-    int rc = co_blk_read_buf(m->data, cell->offset, packed, bytes);
+    int rc = co_blk_read_buf(map_packed_in(m), cell->offset, packed, bytes);
     if (rc == 0) {
         struct unpack_job j = {m, cell, packed, bytes, cluster};
         rc = m->cluster_bytes <= MAP_INLINE_BYTES ? run_unpack(&j) : co_offload(run_unpack, &j);
@@ -147,9 +147,9 @@ static int64_t lay_out(struct map *m, struct map_packed_run *r)
     uint64_t end = 0; /* in the buffer */
     for (unsigned i = 0; i < r->count; i++) {
         struct map_cell *c = &r->cells[i];
-        if (c->offset == 0 || c->offset >= m->data->size || c->packed_bytes == 0)
+        if (c->offset == 0 || c->offset >= map_packed_in(m)->size || c->packed_bytes == 0)
             return map_broken(m, "a compressed cluster lies on the header or past the end");
-        c->packed_bytes = MIN(c->packed_bytes, m->data->size - c->offset);
+        c->packed_bytes = MIN(c->packed_bytes, map_packed_in(m)->size - c->offset);
         const struct map_cell *before = i ? &r->cells[i - 1] : NULL;
         if (before && c->offset >= before->offset &&
             c->offset - before->offset <= before->packed_bytes + RUN_GAP)
@@ -173,7 +173,8 @@ static int co_load_run(struct map *m, const struct map_packed_run *r, uint8_t *p
         uint64_t end = r->at[i] + r->cells[i].packed_bytes;
         for (next = i + 1; next < r->count && goes_on(r, next); next++)
             end = MAX(end, (uint64_t)r->at[next] + r->cells[next].packed_bytes);
-        TRY(co_blk_read_buf(m->data, r->cells[i].offset, packed + r->at[i], end - r->at[i]));
+        TRY(co_blk_read_buf(map_packed_in(m), r->cells[i].offset, packed + r->at[i],
+                            end - r->at[i]));
     }
     return 0;
 }

@@ -191,4 +191,10 @@ must_use int co_map_write_packed(struct map *m, uint64_t offset, const struct ve
 void map_forget_unpacked(struct map *m, uint64_t offset);
 void map_free_unpacked(struct map *m);
 
+/* Where compressed clusters lie: never encrypted. */
+static inline struct blk_device *map_packed_in(const struct map *m)
+{
+    return m->packed ? m->packed : m->data;
+}
+
 #endif

@@ -358,7 +358,7 @@ void qcow2_set_limits(struct qcow2 *q)
     bool behind = q->map.backing || q->backing_missing;
     unsigned sub = qcow2_extended(&q->header) ? QCOW2_SUBCLUSTER_BITS : 0;
 
-    l->request_align = 1;
+    l->request_align = qcow2_is_aes(q) ? QCOW2_SECTOR : 1;
     l->memory_align = 1;
     l->cluster_size = (uint32_t)q->map.cluster_bytes;
     l->zero_align = (uint32_t)(q->map.cluster_bytes >> sub);
@@ -413,6 +413,7 @@ void co_qcow2_free(struct qcow2 *q)
     qcow2_runs_drop(&q->free);
     qcow2_guard_drop(q);
     qcow2_bitmaps_drop(q);
+    qcow2_crypt_drop(q);
     codec_drop(&q->codec);
     mem_free(q->sector);
     mem_free(q->backing_name);
@@ -446,6 +447,7 @@ static int co_open_parts(struct qcow2 *q, const struct opts *opts, struct blk_op
     q->file_bytes = q->map.file->size;
     TRY(co_read_header(q, dev, e));
     qcow2_codec_init(q, opts ? (unsigned)opts_number(opts, "compression-level") : 0);
+    TRY(co_qcow2_open_crypt(q, opts, opener, e));
     TRY(qcow2_open_map(q, opts, e));
     TRY(take_discard(q, opts, e));
     TRY(co_qcow2_ask_for_data(q, opener, e));
@@ -585,6 +587,8 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
     /* check reads what lies here, and nothing else */
     if (!(dev->open_flags & BLK_OPEN_CHECK) || qcow2_of_dev(dev)->data_missing)
         TRY(needs_backing(dev));
+    if (qcow2_is_aes(qcow2_of_dev(dev)))
+        return co_qcow2_aes_read(qcow2_of_dev(dev), offset, to);
     return co_map_read(dev, offset, to);
 }
 
@@ -613,6 +617,8 @@ static int co_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 
 static int co_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
 {
+    if (qcow2_of_dev(dev)->crypt)
+        return -ENOTSUP; /* the bytes must be seen; and nothing placed before that is known */
     TRY(co_may_write(dev));
     TRY(co_qcow2_record(qcow2_of_dev(dev), offset, from->bytes));
     return co_map_copy(dev, offset, from);
@@ -662,14 +668,17 @@ static int co_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struc
     if (qcow2_of_dev(dev)->data_missing)
         return -ENOTSUP;
     TRY(co_look_for_holes(qcow2_of_dev(dev)));
-    return co_map_map(dev, offset, bytes, out);
+    TRY(co_map_map(dev, offset, bytes, out));
+    if (qcow2_of_dev(dev)->crypt) /* what lies there is not what is shown */
+        out->flags &= ~(unsigned)(BLK_EXT_PLACED | BLK_EXT_RECURSE);
+    return 0;
 }
 
 static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out)
 {
     const struct qcow2 *q = qcow2_of_dev(dev);
-    return !q->backing_missing && !q->data_missing &&
+    return !q->backing_missing && !q->data_missing && !qcow2_is_aes(q) &&
            !(write && (q->header_unsure || !qcow2_recorded(q, offset, bytes))) &&
            map_resolve(dev, offset, bytes, write, out);
 }
@@ -695,6 +704,10 @@ static const struct opt_desc open_options[] = {
      .type = OPT_BOOL,
      .preset = "off",
      .help = "what is discarded keeps its space in the image"},
+    {.name = "encrypt.format", .type = OPT_STRING, .help = "luks; the image says it itself"},
+    {.name = "encrypt.key-secret",
+     .type = OPT_SECRET,
+     .help = "id of the secret that opens a key slot"},
     {.name = "cache-size", .type = OPT_SIZE, .help = "bytes for all cached tables"},
     {.name = "l2-cache-size",
      .type = OPT_SIZE,

@@ -43,6 +43,7 @@
 #define QCOW2_SECTOR           512u
 #define QCOW2_MAX_L1_BYTES     (32 * MiB)
 #define QCOW2_MAX_REFTABLE     (8 * MiB)
+#define QCOW2_MAX_CRYPTO       (16 * MiB) /* of a LUKS header: 2 MiB is the longest that is made */
 #define QCOW2_MAX_SNAPSHOTS    65536u
 #define QCOW2_MAX_BACKING_NAME 1023u
 #define QCOW2_SUBCLUSTER_BITS  5  /* of a cluster with an extended L2 entry: log2 of their number */
@@ -99,6 +100,8 @@ enum qcow2_extension {
     QCOW2_EXT_FILLER = 0x4c466c72U, /* our own, unknown to others: skips bytes that are in use */
 };
 
+enum qcow2_crypt_method { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS };
+
 /* A piece of cluster 0. */
 struct qcow2_span {
     uint32_t offset, bytes; /* bytes 0: there is none */
@@ -109,7 +112,8 @@ struct qcow2_header {
     uint32_t version;
     uint32_t cluster_bits;
     uint64_t size;
-    uint32_t crypt_method;
+    uint32_t crypt_method;                /* enum qcow2_crypt_method */
+    uint64_t crypto_offset, crypto_bytes; /* of the LUKS header in the file */
     uint32_t l1_entries;
     uint64_t l1_offset;
     uint64_t refcount_table_offset;
@@ -121,7 +125,7 @@ struct qcow2_header {
     uint32_t header_bytes;
     uint8_t compression_type;
     /* In cluster 0: */
-    struct qcow2_span backing_name, backing_format, data_file_name, feature_names, bitmaps;
+    struct qcow2_span backing_name, backing_format, data_file_name, feature_names, bitmaps, crypto;
 };
 
 /* @raw: the first @bytes of the file (at most a cluster; at least 512 unless the file is shorter);
@@ -311,6 +315,7 @@ struct qcow2 {
     uint64_t scan;       /* the search for holes: clusters below were looked at */
     uint64_t table_seq;  /* raised when a refcount table entry changes */
     struct qcow2_runs free;
+    struct qcow2_crypt *crypt; /* qcow2_crypt.c's; NULL: not encrypted */
     struct qcow2_guard guard;
     uint64_t pack_at; /* where the next compressed cluster may begin; 0: in a new host cluster */
     uint64_t memo_index,
@@ -395,6 +400,24 @@ void co_qcow2_release_table(struct map *m, uint64_t offset);
 void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes, unsigned flags);
 /* Works the queue off; caller holds nothing. */
 void co_qcow2_drain(struct qcow2 *q);
+
+/* qcow2_crypt.c: clusters encrypted with LUKS; q->crypt is NULL in images that are not. */
+must_use int co_qcow2_open_crypt(struct qcow2 *q, const struct opts *opts,
+                                 struct blk_opener *opener, struct blk_error *e);
+/* Of an image with the old AES: what the engine reads, decrypted. Whole sectors. */
+must_use int co_qcow2_aes_read(struct qcow2 *q, uint64_t offset, const struct vec *to);
+static inline bool qcow2_is_aes(const struct qcow2 *q)
+{
+    return q->crypt && q->header.crypt_method == QCOW2_CRYPT_AES;
+}
+void qcow2_crypt_drop(struct qcow2 *q);
+json_t *qcow2_crypt_info(const struct qcow2 *q);
+/* What -o says of key slots, if anything. */
+must_use int co_qcow2_amend_crypt(struct qcow2 *q, const struct opts *opts, struct blk_error *e);
+/* Of an image to be made: the method and how long its LUKS header is, into @h; then that header. */
+must_use int qcow2_crypt_take(const struct opts *o, struct qcow2_header *h, struct blk_error *e);
+must_use int co_qcow2_make_crypt(const struct blk_create *c, const struct qcow2_header *h,
+                                 struct blk_error *e);
 
 /* qcow2_pack.c */
 void qcow2_codec_init(struct qcow2 *q, unsigned level);

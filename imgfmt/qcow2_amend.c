@@ -8,7 +8,9 @@
  *   5 to version 2: what says "zero" becomes a hole where nothing is behind, else a cluster of
  *     zeroes, as version 2 has no other way to say it -> F
  *   6 one rewrite of the header: version and lazy refcounts
+ * What is told of key slots (luks_amend.c's order) comes before 2.
  * Each step leaves a whole image, so a crash leaves those done that came first. */
+#include "imgfmt/luks.h"
 #include "imgfmt/qcow2.h"
 
 const struct opt_desc qcow2_amend_options[] = {
@@ -19,6 +21,7 @@ const struct opt_desc qcow2_amend_options[] = {
     {.name = "data_file_raw",
      .type = OPT_BOOL,
      .help = "The external data file must stay valid as a raw image"},
+    LUKS_AMEND_OPTIONS("encrypt."),
     {.name = "lazy_refcounts", .type = OPT_BOOL, .help = "Postpone refcount updates"},
     {.name = "refcount_bits", .type = OPT_INT, .help = "Width of a refcount entry in bits"},
     {.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
@@ -285,5 +288,6 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
         TRY(co_check_downgrade(q, &want, e));
         want.compatible = 0;
     }
+    TRY(co_qcow2_amend_crypt(q, opts, e));
     return co_change(q, opts, &want, e);
 }

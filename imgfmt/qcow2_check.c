@@ -420,6 +420,7 @@ static int co_refer_all(struct qcow2_checker *k, struct blk_error *e)
     if (h->snapshot_count)
         TRY(co_check_snapshots(k, e));
     TRY(co_check_bitmaps(k, e));
+    TRY(refer(k, "the LUKS header", h->crypto_offset, h->crypto_bytes));
     TRY(refer_counts(k, "the refcount table", h->refcount_table_offset, table_bytes));
     return co_qcow2_check_each(k, h->refcount_table_offset, qcow2_table_entries(k->q),
                                co_refer_block);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_create.c - writes an empty or a preallocated qcow2 image.
  *
- *   | header | refcount table | refcount blocks | L1 | [L2 tables | data clusters] |
+ *   | header | refcount table | refcount blocks | L1 | [LUKS header] | [L2 tables | data clusters]
+ * |
  *
  * All sizes follow from the virtual size, so nothing is allocated: every table is a sequence of
  * entries in order and is written as such. The refcount table is made long enough for the whole
  * image where that costs little. The header comes last (without its magic for a fresh image). */
+#include "imgfmt/luks.h"
 #include "imgfmt/qcow2.h"
 
 #define CHUNK             (1 * MiB)
@@ -58,8 +60,10 @@ const struct opt_desc qcow2_create_options[] = {
      .type = OPT_BOOL,
      .help = "encrypt with AES (deprecated)",
      .preset = "off"},
-    {.name = "encrypt.format", .type = OPT_STRING, .help = "encrypt the image: luks or aes"},
-    {.name = "encrypt.key-secret", .type = OPT_STRING, .help = "the secret that holds the key"},
+    {.name = "encrypt.format",
+     .type = OPT_STRING,
+     .help = "Encrypt the image, format choices: 'luks'"},
+    LUKS_CREATE_OPTIONS("encrypt."),
     {.name = "nocow",
      .type = OPT_BOOL,
      .help = "no copy-on-write of the file (btrfs)",
@@ -78,25 +82,14 @@ struct layout {
     uint64_t table_at, table_clusters;
     uint64_t blocks_at, blocks;
     uint64_t l1_at, l1_clusters;
-    uint64_t l2_at, l2_tables; /* preallocated */
+    uint64_t crypto_at, crypto_clusters; /* the LUKS header */
+    uint64_t l2_at, l2_tables;           /* preallocated */
     uint64_t data_at, data_clusters;
     uint64_t mapped; /* clusters that have an entry; they lie here or in the data file */
     uint64_t total;
 };
 
 /* --- options -------------------------------------------------------------- */
-
-static int refuse_options(const struct opts *o, struct blk_error *e)
-{
-    const char *format = opts_text(o, "encrypt.format");
-
-    if (opts_bool(o, "encryption") || (format && *format) || opts_given(o, "encrypt.key-secret"))
-        return err_set(
-            e, -ENOTSUP,
-            "qcow2 images are not made encrypted here (encryption, encrypt.format): what "
-            "is written to them would not be secret");
-    return 0;
-}
 
 static int take_data_file(const struct opts *o, struct qcow2_header *h, struct blk_error *e)
 {
@@ -169,7 +162,7 @@ int qcow2_take_shape(const struct opts *o, struct qcow2_header *h, struct blk_er
                        "Extended L2 entries are only supported with cluster sizes of at least %u "
                        "bytes",
                        1U << QCOW2_EXTENDED_MIN);
-    return 0;
+    return qcow2_crypt_take(o, h, e);
 }
 
 static int take_options(const struct blk_create *c, struct layout *l, struct blk_error *e)
@@ -177,7 +170,6 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
     const struct opts *o = c->opts;
     struct qcow2_header *h = &l->header;
 
-    TRY(refuse_options(o, e));
     TRY(qcow2_take_shape(o, h, e));
 #ifndef HAVE_LIBZSTD
     if (h->compression_type == QCOW2_ZSTD)
@@ -206,6 +198,13 @@ static int take_options(const struct blk_create *c, struct layout *l, struct blk
         l->preallocation = QCOW2_PRE_METADATA;
     l->zero_entries = !l->data_name && l->preallocation == QCOW2_PRE_METADATA && h->version >= 3 &&
                       !c->file->limits.fresh_reads_zero;
+    if (h->crypt_method && l->preallocation != QCOW2_PRE_OFF) { /* zeroes there are noise */
+        if (h->version < 3)
+            return err_set(e, -ENOTSUP,
+                           "preallocated space of an encrypted image of version 2 would read as "
+                           "noise (use compat=1.1)");
+        l->zero_entries = true;
+    }
     if (qcow2_extended(h)) /* behind a backing file the space is kept, and nothing lies there yet */
         l->bitmap = l->backing_name ? 0 : l->zero_entries ? ALL_ZERO : ALL_HERE;
     return 0;
@@ -242,14 +241,16 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     h->l1_entries = (uint32_t)qcow2_l1_needs(h->size, h);
     l->l1_clusters = div_up(h->l1_entries * 8ULL, 1ULL << bits);
     uint64_t l2 = h->l1_entries, data = div_up(h->size, 1ULL << bits);
-    add_counts(1 + l->l1_clusters + l2 + data, block_order, table_order, &blocks, &spare);
+    l->crypto_clusters = div_up(h->crypto_bytes, 1ULL << bits);
+    add_counts(1 + l->l1_clusters + l->crypto_clusters + l2 + data, block_order, table_order,
+               &blocks, &spare);
     if (l->preallocation != QCOW2_PRE_OFF) {
         l->l2_tables = l2;
         l->mapped = data;
         l->data_clusters = l->data_name ? 0 : data;
     }
     spare = MIN(spare, MAX(SPARE_TABLE_BYTES >> bits, 1));
-    uint64_t others = 1 + l->l1_clusters + l->l2_tables + l->data_clusters;
+    uint64_t others = 1 + l->l1_clusters + l->crypto_clusters + l->l2_tables + l->data_clusters;
     l->total = add_counts(others, block_order, table_order, &l->blocks, &l->table_clusters);
     if (spare > l->table_clusters) {
         l->table_clusters = spare;
@@ -264,8 +265,10 @@ static int lay_out(struct layout *l, uint64_t size, struct blk_error *e)
     l->table_at = 1;
     l->blocks_at = l->table_at + l->table_clusters;
     l->l1_at = l->blocks_at + l->blocks;
-    l->l2_at = l->l1_at + l->l1_clusters;
+    l->crypto_at = l->l1_at + l->l1_clusters;
+    l->l2_at = l->crypto_at + l->crypto_clusters;
     l->data_at = l->l2_at + l->l2_tables;
+    h->crypto_offset = l->crypto_at << bits;
     h->l1_offset = l->l1_clusters ? l->l1_at << bits : 0;
     h->refcount_table_offset = l->table_at << bits;
     h->refcount_table_clusters = (uint32_t)l->table_clusters;
@@ -380,7 +383,8 @@ static int co_write_data(struct writer *w, const struct layout *l)
     return 0;
 }
 
-static int co_write_image(const struct blk_create *c, struct layout *l, const uint8_t *cluster)
+static int co_write_image(const struct blk_create *c, struct layout *l, const uint8_t *cluster,
+                          struct blk_error *e)
 {
     struct writer w = {.file = c->file, .buf = mem_aligned(CHUNK)};
     auto_free uint8_t *buf = w.buf;
@@ -394,6 +398,10 @@ static int co_write_image(const struct blk_create *c, struct layout *l, const ui
     /* Whatever was here is no image from now on. */
     TRY(co_blk_write_buf(c->file, 0, sector, sizeof(sector), 0));
     TRY(co_write_tables(&w, l));
+    if (l->crypto_clusters)
+        TRY(co_blk_write_zeroes(c->file, l->header.crypto_offset,
+                                l->crypto_clusters << l->header.cluster_bits, BLK_MAY_UNMAP));
+    TRY(co_qcow2_make_crypt(c, &l->header, e));
     TRY(co_write_data(&w, l));
     if (bytes > sizeof(sector))
         TRY(co_blk_write_buf(c->file, sizeof(sector), cluster + sizeof(sector),
@@ -425,6 +433,9 @@ int co_qcow2_create(const struct blk_create *c, struct blk_error *e)
                        "bytes, and it must fit the first cluster");
     if (l->data_name)
         TRY(co_qcow2_make_data(c, l->data_name, l->header.size, l->preallocation, e));
-    int rc = co_write_image(c, l, cluster);
+    struct blk_error why = {0};
+    int rc = co_write_image(c, l, cluster, &why);
+    if (rc < 0 && why.text[0])
+        return err_set(e, rc, "%s", why.text);
     return rc < 0 ? err_errno(e, rc, "cannot write the image") : 0;
 }

@@ -130,6 +130,8 @@ static int co_learn_ranges(struct qcow2 *q)
         TRY(co_qcow2_snapshot_bytes(q, &bytes, &ignored));
         TRY(range_add(q, q->header.snapshots_offset, bytes));
     }
+    if (q->header.crypto_bytes)
+        TRY(range_add(q, q->header.crypto_offset, q->header.crypto_bytes));
     if (!q->header.bitmaps.bytes)
         return 0;
     TRY(co_qcow2_bitmaps(q, &list, ignore_bitmap, q, &ignored));

@@ -177,6 +177,9 @@ static void note_extension(struct qcow2_header *h, uint32_t type, struct qcow2_s
     case QCOW2_EXT_DATA_FILE:
         h->data_file_name = at;
         break;
+    case QCOW2_EXT_CRYPTO:
+        h->crypto = at;
+        break;
     default: /* unknown ones are kept by not being touched */
         break;
     }
@@ -240,6 +243,28 @@ static int take_names(const struct qcow2_raw_header *in, struct qcow2_header *h,
     return 0;
 }
 
+/* Where the LUKS header of an encrypted image lies. */
+static int take_crypto(const struct qcow2_raw_header *in, struct qcow2_header *h,
+                       struct blk_error *e)
+{
+    be64 at[2];
+
+    if (h->crypt_method != QCOW2_CRYPT_LUKS)
+        return 0;
+    if (h->crypto.bytes != sizeof(at))
+        return err_set(e, -EINVAL,
+                       "the image is encrypted, but does not say where its LUKS header "
+                       "is");
+    memcpy(at, in->raw + h->crypto.offset, sizeof(at));
+    h->crypto_offset = be64_get(at[0]);
+    h->crypto_bytes = be64_get(at[1]);
+    if (h->crypto_bytes == 0 || h->crypto_bytes > QCOW2_MAX_CRYPTO)
+        return err_set(e, -EINVAL, "a LUKS header of %" PRIu64 " bytes; 1 to %llu are allowed",
+                       h->crypto_bytes, QCOW2_MAX_CRYPTO);
+    return check_table(in, h->cluster_bits, "the LUKS header", h->crypto_offset, h->crypto_bytes,
+                       e);
+}
+
 int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *out,
                        struct blk_error *e)
 {
@@ -265,7 +290,8 @@ int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *o
     if (out->header_bytes > in->bytes)
         return err_set(e, -EINVAL, "the qcow2 header is cut short");
     TRY(check_tables(in, out, e));
-    return take_names(in, out, e);
+    TRY(take_names(in, out, e));
+    return take_crypto(in, out, e);
 }
 
 /* --- features ------------------------------------------------------------- */
@@ -294,13 +320,10 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
     if (unknown)
         return refuse_unknown(h, raw, unknown, e);
-    if (h->crypt_method)
+    if (h->crypt_method > QCOW2_CRYPT_LUKS)
         return err_set(e, -ENOTSUP,
-                       "the image is encrypted (%s); this version of lamina does not "
-                       "read those",
-                       h->crypt_method == 1   ? "AES"
-                       : h->crypt_method == 2 ? "LUKS"
-                                              : "unknown method");
+                       "the image is encrypted by a method (%" PRIu32 ") that is not known",
+                       h->crypt_method);
     if (h->compression_type > QCOW2_ZSTD)
         return err_set(e, -ENOTSUP, "compression type %u is not known; zlib (0) and zstd (1) are",
                        h->compression_type);
@@ -309,6 +332,10 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
 static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
 {
+    if (h->crypt_method == QCOW2_CRYPT_AES)
+        return err_set(e, -ENOTSUP,
+                       "the image is encrypted with qcow2's old AES, which is broken by design: it "
+                       "is read only (convert it)");
     if (h->incompatible & QCOW2_CORRUPT)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "
@@ -394,6 +421,11 @@ int qcow2_header_build(struct qcow2_header *h, const struct qcow2_names *names, 
          !put_extension(cluster, room, &at, QCOW2_EXT_DATA_FILE, names->data_file,
                         strlen(names->data_file), &h->data_file_name)))
         return -ENOSPC;
+    if (h->crypt_method == QCOW2_CRYPT_LUKS) {
+        be64 where[2] = {be64_of(h->crypto_offset), be64_of(h->crypto_bytes)};
+        if (!put_extension(cluster, room, &at, QCOW2_EXT_CRYPTO, where, sizeof(where), &h->crypto))
+            return -ENOSPC;
+    }
     /* The names are a courtesy: left out where the cluster is too small. */
     if (h->version >= 3 && room > 512)
         put_extension(cluster, room, &at, QCOW2_EXT_FEATURE_NAMES, feature_names,

@@ -131,6 +131,8 @@ static int co_specific(struct qcow2 *q, struct blk_info *out, struct blk_error *
             json_object_set_new(data, "data-file", text_json(q->data_name, strlen(q->data_name)));
         json_object_set_new(data, "data-file-raw", json_boolean(qcow2_raw_data(h)));
     }
+    if (q->crypt)
+        json_object_set_new(data, "encrypt", qcow2_crypt_info(q));
     if (h->version >= 3) {
         json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(h->incompatible & QCOW2_EXTENDED_L2));
@@ -145,6 +147,7 @@ int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error
     out->virtual_size = q->header.size;
     out->cluster_size = (uint32_t)q->map.cluster_bytes;
     out->has_dirty = true;
+    out->encrypted = q->header.crypt_method != QCOW2_CRYPT_NONE;
     out->has_bitmaps = q->header.version >= 3;
     out->dirty = q->header.incompatible & QCOW2_DIRTY;
     out->corrupt = q->header.incompatible & QCOW2_CORRUPT;

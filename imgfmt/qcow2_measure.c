@@ -77,7 +77,7 @@ int co_qcow2_measure(struct blk_measure *m, struct blk_error *e)
         if (rc < 0)
             return err_errno(e, rc, "Unable to get block status");
     }
-    m->fully_allocated = full_bytes(size, &h, entry_bytes);
+    m->fully_allocated = full_bytes(size, &h, entry_bytes) + align_up(h.crypto_bytes, cluster);
     m->required = m->fully_allocated - size + data;
     m->has_bitmaps = m->bitmaps && h.version >= 3;
     if (m->has_bitmaps)

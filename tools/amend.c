@@ -40,7 +40,7 @@ static int check_names(struct amend *a, const struct blk_driver *d)
     const char *key;
     json_t *value;
     json_object_foreach (a->options, key, value) {
-        if (in_table(d->amend_options, key))
+        if (in_table(d->amend_options, key) || opts_nests(d->amend_options, key))
             continue;
         return err_set(&a->task.error, -EINVAL, "Invalid parameter '%s'%s", key,
                        in_table(d->create_options, key)

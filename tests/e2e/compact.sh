@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# compact over every format that has it: a file system of which half is discarded, then the file without gaps. The file
+# is no longer than what is left needs and a tenth, takes no more space than with its gaps punched, QEMU finds no error
+# in it and reads the same. A row: our name,
+# QEMU's, create options.
+. "$(dirname "$0")/../lib/e2e.sh"
+rows='vdi vdi
+vpc vpc
+parallels parallels cluster_size=64k
+qed qed'
+
+make_disk disk.raw 96
+clean() { qemu-img check -q -f "$1" "$2" >/dev/null 2>&1 || [ $? = 63 ]; } # 63: QEMU has no check of it
+same() { qemu-img compare -q -f "$2" -F raw "$1" want.raw; }
+taken() { echo $(($(stat -c %b "$1") * 512)); }
+# What a new image of the same contents takes.
+enough() {
+    rm -f fresh.img
+    "$LAMINA" convert -f raw -O "$1" ${2:+-o $2} want.raw fresh.img
+    stat -c %s fresh.img
+}
+# Zeroes written with permission to unmap, over NBD: what is gone reads as zero in every format.
+discard() {
+    local i rc server cmds=()
+    for ((i = 1; i < 24; i += 2)); do cmds+=(-c "write -z -u ${i}M 1M"); done
+    : >server.log
+    "$LAMINA" serve --socket "$PWD/s" -f "$2" "$1" >server.log 2>&1 &
+    server=$!
+    for i in $(seq 500); do grep -q '^nbd' server.log && break || sleep 0.02; done
+    qemu-io -f raw "${cmds[@]}" -c 'write -z -u 24M 71M' "nbd+unix:///?socket=$PWD/s" >/dev/null
+    rc=$?
+    kill -TERM "$server" && wait "$server" && return $rc
+}
+
+one() {
+    local ours=$1 theirs=$2 options=${3:-} what="$1 ${3:-}" before after limit
+    rm -f a.img want.raw
+    is "$what: written" "$LAMINA" convert -f raw -O "$ours" ${options:+-o $options} disk.raw a.img
+    cp disk.raw want.raw
+    is "$what: half is let go of" discard a.img "$ours"
+    discard want.raw raw
+    before=$(stat -c %s a.img) took=$(taken a.img)
+    is "$what: compact" sh -c "'$LAMINA' compact --output json -f $ours a.img >out.json"
+    after=$(stat -c %s a.img) limit=$(enough "$ours" "$options")
+    [ "$after" -le "$before" ] && [ "$after" -le $((limit + limit / 10 + 262144)) ] &&
+        ok "$what: the file fell" || bad "$what: the file fell" "from $before to $after, $limit would do"
+    [ "$(taken a.img)" -le $((took + took / 10 + 262144)) ] && ok "$what: the space" || bad "$what: the space" "$took to $(taken a.img)"
+    equal "$what: what it says of it" "$(jq -c '[."length-before", ."length-after", .format]' out.json)" \
+        "[$before,$after,\"$ours\"]"
+    is "$what: check" "$LAMINA" check -q -f "$ours" a.img
+    is "$what: QEMU finds no error" clean "$theirs" a.img
+    is "$what: QEMU reads the same" same a.img "$theirs"
+    for f in a.img:$theirs want.raw:raw; do
+        qemu-io -f "${f#*:}" -c 'write -P 9 2M 5M' -c 'write -P 3 60M 64k' "${f%:*}" >/dev/null
+    done
+    is "$what: QEMU wrote to it" "$LAMINA" compare -q -f "$ours" -F raw a.img want.raw
+    is "$what: and finds no error then" clean "$theirs" a.img
+}
+while read -r ours theirs options; do one "$ours" "$theirs" "$options" </dev/null; done <<<"$rows"
+
+fails "raw has none" 1 "nothing to compact in raw images" "$LAMINA" compact -f raw want.raw
+fails "a second operand" 1 "" "$LAMINA" compact a.img b.img
+rm -f x.qed && "$LAMINA" create -q -f qed x.qed 1M
+"$LAMINA" compact x.qed | grep -q 'no gaps' && ok "nothing to do" || bad "nothing to do"
+exit $failed
