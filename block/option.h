@@ -33,6 +33,7 @@ struct opt_desc {
     uint64_t min, max;          /* OPT_SIZE, OPT_INT; max 0: no bound */
     const char *const *choices; /* OPT_ENUM: ends with NULL */
     bool required;
+    bool ours; /* of create_options: QEMU's driver has it not, and the faces do not know it */
 };
 
 struct opt_value {

@@ -36,7 +36,7 @@ struct resolver {
 };
 
 /* --object: `secret,id=X,file=F[,format=raw|base64]`; in the faces `data=` too. The file is read
- * now. */
+ * now. x-lamina-bytes=BASE64 is the program's own word for what it has read already. */
 must_use int co_resolver_add_object(struct resolver *r, const char *text, struct blk_error *e);
 void resolver_drop(struct resolver *r);
 

@@ -87,22 +87,38 @@ static int co_read_secret(struct resolver *r, const char *path, struct resolver_
     return 0;
 }
 
+/* What the program read from a descriptor, in base64; no copy of it stays. */
+static int take_told(char *told, struct resolver_secret *s, struct blk_error *e)
+{
+    s->count = strlen(told);
+    s->bytes = (uint8_t *)mem_strdup(told);
+    explicit_bzero(told, s->count);
+    if (!s->bytes)
+        return err_set(e, -ENOMEM, "no memory for a secret");
+    return base64_decode(s->bytes, &s->count);
+}
+
 static int co_fill_secret(struct resolver *r, const struct opts *o, struct resolver_secret *s,
                           struct blk_error *e)
 {
     const char *file = opts_text(o, "file"), *data = opts_text(o, "data");
+    char *told = (char *)json_string_value(json_object_get(o->tree, "x-lamina-bytes"));
     s->id = mem_strdup(opts_text(o, "id"));
     if (!s->id)
         return err_set(e, -ENOMEM, "no memory for a secret");
-    if (!file == !data)
+    if (told) {
+        TRY(take_told(told, s, e));
+        file = NULL;
+    } else if (!file == !data) {
         return err_set(e, -EINVAL, "secret %.60s: expected one of file= and data=", s->id);
+    }
     if (data && !trust_rule(r)->face)
         return err_set(
             e, -EACCES,
             "secret %.60s: data= shows it to every user of this machine; use file=", s->id);
     if (file) {
         TRY(co_read_secret(r, file, s, e));
-    } else {
+    } else if (!told) {
         s->count = strlen(data);
         s->bytes = (uint8_t *)mem_strdup(data);
         if (!s->bytes)

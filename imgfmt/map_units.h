@@ -142,11 +142,10 @@ extern const struct opt_desc map_units_open_options[];
 /* --- hooks of struct map_format --- */
 
 #define MAP_UNITS_HOOKS .co_place = co_map_units_place, MAP_UNITS_HOOKS_BUT_PLACE
-#define MAP_UNITS_HOOKS_BUT_PLACE                                                             \
-    .unplace = map_units_unplace,                                                             \
-    .co_release = co_map_units_release, .co_place_table = co_map_units_place_table,           \
-    .unplace_table = map_units_unplace_table, .co_release_table = co_map_units_release_table, \
-    .co_before_first_write = co_map_units_begin
+#define MAP_UNITS_HOOKS_BUT_PLACE                                                         \
+    .unplace = map_units_unplace, .co_release = co_map_units_release,                     \
+    .co_place_table = co_map_units_place_table, .unplace_table = map_units_unplace_table, \
+    .co_release_table = co_map_units_release_table, .co_before_first_write = co_map_units_begin
 
 int co_map_units_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reused);
 void map_units_unplace(struct map *m, const struct map_cell *cells, size_t count);
@@ -178,6 +177,9 @@ must_use int co_map_units_rewrite(struct map *m, uint64_t offset, unsigned rank,
                                   void (*fill)(struct map *m, void *raw));
 /* Units of the file, owned or not; of a device that is more than the image: those in use. */
 uint64_t map_units_in_file(const struct map *m);
+/* For co_check of formats that mark an image while it is written: says that somebody left the mark,
+ * which is no damage, for the table is the truth; where @c mends, closing clears it. */
+must_use int co_map_units_marked(struct map *m, struct blk_check *c, bool marked);
 /* One sentence to c->say: "@n @what"; nothing where n is 0. */
 void map_units_say(struct blk_check *c, uint64_t n, const char *what);
 
@@ -194,7 +196,7 @@ struct map_units_image {
     uint64_t table_offset, entries; /* the flat table (or root) */
     uint32_t entry_bytes;
     uint64_t table_bytes; /* with its padding, which @fill is asked for too; 0: of the entries */
-    map_units_fill *fill;
+    map_units_fill *fill; /* NULL: zeroes */
     const void *arg;
     uint64_t zero_offset, zero_bytes;     /* zeroed where the file does not read zero by itself */
     const struct map_units_piece *pieces; /* in any order, ahead of the last */

@@ -84,8 +84,8 @@ static int own_cluster(struct map *m, uint64_t cluster, const struct map_cell *c
     uint64_t bytes = cell->state == MAP_PACKED ? cell->packed_bytes : m->cluster_bytes;
     struct map_units_place p = {.owner = cluster};
     w->found->clusters++;
-    w->found->fragmented += w->found->last_end &&
-                            w->found->last_end + m->shape.lead_bytes != cell->offset;
+    w->found->fragmented +=
+        w->found->last_end && w->found->last_end + m->shape.lead_bytes != cell->offset;
     if (cell->offset < m->shape.lead_bytes || !add_u64(cell->offset, bytes, &p.end)) {
         note(w->found, cluster, UNITS_OUT_OF_RANGE);
         return 0;

@@ -22,6 +22,13 @@ void map_units_say(struct blk_check *c, uint64_t n, const char *what)
         c->say(c, sentence);
 }
 
+int co_map_units_marked(struct map *m, struct blk_check *c, bool marked)
+{
+    marked &= !m->units->begun;
+    map_units_say(c, marked, "mark of a writer that did not close the image");
+    return marked && (c->fix_errors || c->fix_leaks) ? co_map_will_write(m) : 0;
+}
+
 /* --- finding --- */
 
 uint64_t map_units_in_file(const struct map *m)

@@ -24,7 +24,10 @@ static int co_write_table(struct blk_device *file, const struct map_units_image 
     int rc = buffer ? 0 : -ENOMEM;
     for (uint64_t at = 0, n; at < total && rc == 0; at += n) {
         n = MIN(total - at, PIECE / i->entry_bytes);
-        i->fill(i->arg, at, n, buffer);
+        if (i->fill)
+            i->fill(i->arg, at, n, buffer);
+        else
+            memset(buffer, 0, n * i->entry_bytes);
         rc = co_blk_write_buf(file, i->table_offset + at * i->entry_bytes, buffer,
                               n * i->entry_bytes, 0);
     }

@@ -176,12 +176,9 @@ static int co_parallels_publish(struct map *m)
     return co_say(m);
 }
 
-/* Whoever did not close it: the table is the truth, so that is a mark to clear and no damage. */
 static int co_parallels_check(struct map *m, struct blk_check *c)
 {
-    bool open = !m->units->begun && parallels_of(m)->h.in_use == PARALLELS_IN_USE;
-    map_units_say(c, open, "mark of a writer that did not close the image");
-    return open && (c->fix_errors || c->fix_leaks) ? co_map_will_write(m) : 0; /* closing clears */
+    return co_map_units_marked(m, c, parallels_of(m)->h.in_use == PARALLELS_IN_USE);
 }
 
 static const struct map_units_ops parallels_units = {
@@ -201,11 +198,6 @@ static const struct map_format parallels_format = {
 };
 
 /* --- creating --- */
-
-static void fill_holes(const void *arg, uint64_t first, uint64_t count, void *to)
-{
-    memset(to, 0, count * 4);
-}
 
 static void new_header(struct parallels_header_disk *raw, uint64_t size, uint64_t cluster)
 {
@@ -240,7 +232,6 @@ static int co_parallels_create(const struct blk_create *c, struct blk_error *e)
         .table_bytes = le32_get(raw.data_sector) * 512ULL - HEADER_BYTES,
         .entries = le32_get(raw.entries),
         .entry_bytes = 4,
-        .fill = fill_holes,
         .last = {0, &raw, sizeof(raw)},
     };
     return co_map_units_create(c, &image, e);

@@ -405,6 +405,12 @@ void co_qcow2_drain(struct qcow2 *q);
 /* qcow2_crypt.c: clusters encrypted with LUKS; q->crypt is NULL in images that are not. */
 must_use int co_qcow2_open_crypt(struct qcow2 *q, const struct opts *opts,
                                  struct blk_opener *opener, struct blk_error *e);
+/* Of an image with the old AES: what the engine reads, decrypted. Whole sectors. */
+must_use int co_qcow2_aes_read(struct qcow2 *q, uint64_t offset, const struct vec *to);
+static inline bool qcow2_is_aes(const struct qcow2 *q)
+{
+    return q->crypt && q->header.crypt_method == QCOW2_CRYPT_AES;
+}
 void qcow2_crypt_drop(struct qcow2 *q);
 json_t *qcow2_crypt_info(const struct qcow2 *q);
 /* What -o says of key slots, if anything. */

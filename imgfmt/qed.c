@@ -181,10 +181,7 @@ static int co_qed_reserve(struct map *m)
 /* The census of the next writer is the check that the mark asks for. */
 static int co_qed_check(struct map *m, struct blk_check *c)
 {
-    bool marked = !m->units->begun && qed_of(m)->h.features & QED_NEED_CHECK;
-    map_units_say(c, marked, "mark of a writer that did not close the image");
-    return marked && (c->fix_errors || c->fix_leaks) ? co_map_will_write(m)
-                                                     : 0; /* closing clears */
+    return co_map_units_marked(m, c, qed_of(m)->h.features & QED_NEED_CHECK);
 }
 
 static const struct map_units_ops qed_units = {
@@ -206,11 +203,6 @@ static const struct map_format qed_format = {
 };
 
 /* --- creating --- */
-
-static void fill_holes(const void *arg, uint64_t first, uint64_t count, void *to)
-{
-    memset(to, 0, count * 8);
-}
 
 static int take_options(const struct blk_create *c, struct qed_header *h, struct blk_error *e)
 {
@@ -263,7 +255,6 @@ static int co_qed_create(const struct blk_create *c, struct blk_error *e)
         .table_offset = h.l1_offset,
         .entries = table_entries(&h),
         .entry_bytes = 8,
-        .fill = fill_holes,
         .pieces = &name,
         .piece_count = h.backing_bytes ? 1 : 0,
         .last = {0, &raw, sizeof(raw)},

@@ -7,8 +7,8 @@
  * pieces find them. */
 #include "imgfmt/stream.h"
 
-#define PIECE_BYTES   (512 * KiB)
-#define IN_BYTES      (256 * KiB)
+#define PIECE_BYTES   (1 * MiB)
+#define IN_BYTES      (512 * KiB)
 #define FIRST_SPACING (1 * MiB)
 
 /* --- points ----------------------------------------------------------------------------------- */

@@ -19,8 +19,7 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vbox.h"
 
-#define RANK_HEADER 0
-#define RANK_MAP    1
+enum { RANK_HEADER, RANK_MAP };
 
 #define MAP_AT      (4 * KiB)  /* where we put the map of a new image */
 #define MOST_BLOCKS 0x1fffff7f /* VirtualBox's bound; the map of so many ends well below 4 GiB */
@@ -58,6 +57,7 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
                      struct vdi_header *out, struct blk_error *e)
 {
     uint32_t signature = le32_get(raw->signature), version = le32_get(raw->version);
+    bool parent = !uuid_is_nil(raw->ids.parent);
     if (signature != VDI_SIGNATURE && !(fresh && signature == 0))
         return err_set(e, -EINVAL, "not a VDI image (signature %08x)", signature);
     if (version != VDI_VERSION)
@@ -73,7 +73,6 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
         .type = le32_get(raw->type),
         .ids = raw->ids,
     };
-    bool parent = !uuid_is_nil(raw->ids.parent);
     if (out->type != VDI_DYNAMIC && out->type != VDI_STATIC && out->type != VDI_DIFFERENCING)
         return err_set(e, -ENOTSUP, "VDI type %u is unknown; 1, 2 and 4 are", out->type);
     if (parent != (out->type == VDI_DIFFERENCING))
@@ -166,26 +165,24 @@ static void fill_header(struct map *m, void *page)
     raw->data_offset = le32_of(m->units->base);
     raw->size = le64_of(m->shape.size);
     raw->blocks = le32_of(m->shape.root_entries);
-    raw->allocated = le32_of(vdi_of(m)->h.allocated);
+    raw->allocated = le32_of(vdi_of(m)->h.allocated = m->units->space.next);
 }
 
 static int co_vdi_publish(struct map *m)
 {
     if (m->units->base > UINT32_MAX)
         return -EFBIG;
-    vdi_of(m)->h.allocated = m->units->space.next;
     return co_map_units_rewrite(m, 0, RANK_HEADER, fill_header);
 }
 
 static int co_vdi_check(struct map *m, struct blk_check *c)
 {
     uint64_t allocated = vdi_of(m)->h.allocated, next = m->units->space.next;
-    uint64_t too_low = next > allocated ? next - allocated : 0;
     uint64_t known = MAX(next, map_units_in_file(m));
-    uint64_t leaks = allocated > known ? allocated - known : 0;
-    map_units_say(c, too_low, "blocks lie beyond the header's count");
+    uint64_t leaks = MAX(allocated, known) - known;
+    map_units_say(c, MAX(next, allocated) - allocated, "blocks lie beyond the header's count");
     map_units_say(c, leaks, "blocks are counted but not owned by any entry");
-    c->corruptions += too_low ? 1 : 0;
+    c->corruptions += next > allocated;
     c->leaks += leaks;
     return 0;
 }
@@ -209,9 +206,9 @@ static const struct map_format vdi_format = {
 
 static const struct opt_desc vdi_create_options[] = {
     {.name = "static", .type = OPT_BOOL, .help = "allocate all blocks at once", .preset = "off"},
-    {.name = "uuid", .type = OPT_STRING, .help = "the image's UUID (else a random one)"},
-    {.name = "backing_file", .type = OPT_STRING, .help = "a VDI image that shows through"},
-    {.name = "backing_fmt", .type = OPT_STRING, .help = "its format: vdi"},
+    {.name = "uuid", .type = OPT_STRING, .help = "the image's UUID (else random)", .ours = true},
+    {.name = "backing_file", .type = OPT_STRING, .help = "a VDI image behind it", .ours = true},
+    {.name = "backing_fmt", .type = OPT_STRING, .help = "its format: vdi", .ours = true},
     {0},
 };
 
@@ -274,12 +271,12 @@ static int co_vdi_create(const struct blk_create *c, struct blk_error *e)
 
 /* --- the driver --- */
 
-static void fill_map(struct vdi *v, struct blk_device *dev)
+static void fill_map(struct vdi *v, struct blk_device *dev, struct blk_device *file)
 {
     const struct vdi_header *h = &v->h;
     v->map = (struct map){
         .dev = dev,
-        .file = v->map.file,
+        .file = file,
         .format = &vdi_format,
         .units = &v->units,
         .fresh = dev->open_flags & BLK_OPEN_FRESH,
@@ -294,12 +291,14 @@ static void fill_map(struct vdi *v, struct blk_device *dev)
                   .file_has_holes = h->type == VDI_STATIC,
                   .keeps_all = h->type == VDI_STATIC},
     };
-    v->units.ops = &vdi_units;
-    v->units.base = h->data_offset;
-    v->units.unit_bytes = h->block_bytes;
-    v->units.cluster_limit = MOST_BLOCKS;
-    v->units.table = UNITS_TABLE_FRONT;
-    v->units.dense = true;
+    v->units = (struct map_units){
+        .ops = &vdi_units,
+        .base = h->data_offset,
+        .unit_bytes = h->block_bytes,
+        .cluster_limit = MOST_BLOCKS,
+        .table = UNITS_TABLE_FRONT,
+        .dense = true,
+    };
 }
 
 static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -317,9 +316,8 @@ static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct b
     if (!v)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(vdi_header_parse(&raw, file->size, dev->open_flags & BLK_OPEN_FRESH, &v->h, e));
+    fill_map(v, dev, file);
     v->units.unfinished = le32_get(raw.signature) != VDI_SIGNATURE;
-    v->map.file = file;
-    fill_map(v, dev);
     TRY(co_map_units_open(&v->map, opts_number(opts, "cache-size"), e));
     rc = co_vdi_want_parent(v, opener, e);
     if (rc < 0)

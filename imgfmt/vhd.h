@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* vhd.h - what a VHD image looks like (source: Microsoft, Virtual Hard Disk Image Format
- * Specification 1.0). For vhd.c, vhd_create.c and their tests. */
+ * Specification 1.0). For vhd*.c and their tests. */
 #ifndef IMGFMT_VHD_H
 #define IMGFMT_VHD_H
 
@@ -71,7 +71,11 @@ struct vhd_header {
     uint64_t data_from; /* headers and names of parents end below it */
 };
 
+/* vhd_header.c */
 uint32_t vhd_checksum(const void *bytes, size_t count, size_t skip_at);
+void vhd_seal_footer(struct vhd_footer_disk *f);
+void vhd_seal_header(struct vhd_header_disk *h);
+bool vhd_is_footer(const void *bytes);
 /* Pure. The footer, wherever it was found. @by_size: the size counts, whatever the geometry says.
  * @fresh: the cookie may still be missing. */
 must_use int vhd_footer_parse(const struct vhd_footer_disk *raw, bool by_size, bool fresh,
@@ -108,8 +112,6 @@ must_use int co_vhd_parent_name(struct vhd *v, struct blk_error *e);
 int co_vhd_opened(struct blk_device *dev, struct blk_error *e); /* it is the one that was meant */
 
 /* vhd_create.c */
-void vhd_seal_footer(struct vhd_footer_disk *f);
-void vhd_seal_header(struct vhd_header_disk *h);
 extern const struct opt_desc vhd_create_options[];
 int co_vhd_create(const struct blk_create *c, struct blk_error *e);
 

@@ -29,6 +29,9 @@ struct sweep_profile {
     unsigned hot;       /* of 16 requests so many go to the first eighth of the device */
 };
 
+/* For formats that resize and compact: all there is but compression. */
+extern const struct sweep_profile sweep_resizing;
+
 /* A file of the stack below the image: filled with known data, then only read. With @below it
  * stands on another one, and of what that covers only every second 64 KiB are filled. */
 struct sweep_backing {

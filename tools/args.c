@@ -261,8 +261,25 @@ bool tool_add_object(struct tool *t, const char *text)
         tool_misuse(t, "more than %d objects", TOOL_OBJECTS);
         return false;
     }
-    t->objects[t->object_count++] = text;
+    struct blk_error e = {0};
+    char *told;
+    if (tool_secret(t, text, &told, &e) < 0) {
+        tool_error(t, "%s", e.text);
+        return false;
+    }
+    t->told_objects[t->object_count] = told;
+    t->objects[t->object_count++] = told ? told : text;
     return true;
+}
+
+void tool_drop_objects(struct tool *t)
+{
+    for (unsigned i = 0; i < t->object_count; i++) {
+        if (t->told_objects[i])
+            explicit_bzero(t->told_objects[i], strlen(t->told_objects[i]));
+        mem_free(t->told_objects[i]);
+    }
+    t->object_count = 0;
 }
 
 const struct command *command_find(const struct tool *t, const char *name)

@@ -263,7 +263,7 @@ static int check(struct convert *c)
         c->cache = c->make.cache;
     if (target_format(c))
         return 1;
-    if (c->backing && !c->into && !make_has_option(c->make.driver, "backing_file")) {
+    if (c->backing && !c->into && !make_knows_option(&c->make, "backing_file")) {
         tool_error(t, "Backing file not supported for file format '%s'", c->make.driver->name);
         return 1;
     }

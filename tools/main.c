@@ -165,8 +165,9 @@ static int lamina_main(struct tool *t, int argc, char **argv)
 }
 
 /* Nothing printed may be lost without a word: a full disk under stdout is an error. */
-static int end(const struct tool *t, int rc)
+static int end(struct tool *t, int rc)
 {
+    tool_drop_objects(t);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         tool_error(t, "cannot write the output: %s", strerror(errno));
         return rc ? rc : 1;

@@ -25,7 +25,7 @@ struct make {
     /* kept */
     char *path;              /* of the file; NULL: the target is no plain file */
     char *written;           /* the name that it is written under */
-    char *part;              /* a further file that we made for it; NULL: none */
+    json_t *parts;           /* names of further files that we made for it; NULL: none */
     bool created;            /* we made it: to be removed on failure */
     struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
 };
@@ -43,6 +43,8 @@ const char *make_key_secret(const struct make *m);
 /* Checks the options against the format's table. */
 must_use int make_check_options(const struct make *m, struct blk_error *e);
 bool make_has_option(const struct blk_driver *d, const char *name);
+/* The same for the one who calls: in the faces not what QEMU's driver lacks. */
+bool make_knows_option(const struct make *m, const char *name);
 /* qemu-img's "Formatting 'x', fmt=..." line. */
 void make_print_formatting(const struct make *m);
 /* One line for each option of a table, as qemu-img prints them. */

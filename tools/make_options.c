@@ -39,12 +39,23 @@ void make_backing_told(const json_t *options, const char **backing, const char *
         *backing = NULL;
 }
 
-bool make_has_option(const struct blk_driver *d, const char *name)
+static const struct opt_desc *find_option(const struct blk_driver *d, const char *name)
 {
     for (const struct opt_desc *o = d->create_options; o && o->name; o++)
         if (strcmp(o->name, name) == 0)
-            return true;
-    return false;
+            return o;
+    return NULL;
+}
+
+bool make_has_option(const struct blk_driver *d, const char *name)
+{
+    return find_option(d, name);
+}
+
+bool make_knows_option(const struct make *m, const char *name)
+{
+    const struct opt_desc *o = find_option(m->driver, name);
+    return o && !(o->ours && m->tool->face != FACE_LAMINA);
 }
 
 const char *make_key_secret(const struct make *m)
@@ -76,7 +87,7 @@ static const char *foreign(const struct make *m)
     json_object_foreach (m->options, key, value) {
         bool nested = json_is_object(value);
         size_t n = strlen(key);
-        bool known = make_has_option(m->driver, key);
+        bool known = make_knows_option(m, key);
         for (const struct opt_desc *o = m->driver->create_options; nested && o && o->name; o++)
             known |= strncmp(o->name, key, n) == 0 && o->name[n] == '.';
         if (!known)
@@ -257,7 +268,8 @@ void make_print_help(const struct tool *t, const struct blk_driver *d, bool with
             help_line("size", "size", "Virtual disk size");
             sized = true;
         }
-        help_line(o->name, type_name(o), o->help ? o->help : "");
+        if (!(face && o->ours))
+            help_line(o->name, type_name(o), o->help ? o->help : "");
     }
     if (!sized)
         help_line("size", "size", "Virtual disk size");

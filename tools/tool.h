@@ -41,6 +41,7 @@ struct tool {
     bool progress;                     /* -p */
     enum output output;                /* --output */
     const char *objects[TOOL_OBJECTS]; /* --object, in order */
+    char *told_objects[TOOL_OBJECTS];  /* those that came from a descriptor; owned */
     unsigned object_count;
 
     /* While tool_run() runs. */
@@ -117,6 +118,10 @@ must_use int args_read(struct tool *t, struct command_line *w);
 
 /* Keeps an --object for the resolvers of this run. False after a message: there are too many. */
 bool tool_add_object(struct tool *t, const char *text);
+void tool_drop_objects(struct tool *t);
+/* secret.c: `fd=N` in an object's @text is read now: gives *out, the text with what was read; NULL:
+ * there is none. */
+must_use int tool_secret(const struct tool *t, const char *text, char **out, struct blk_error *e);
 
 /* Entries that verbs share in their tables. */
 #define ARG_FORCE_SHARE                                                                          \

@@ -50,6 +50,12 @@ for format in raw qcow2 vdi; do
     check "$format: the holder is named" grep -q "Process $holder (qemu-io)" refused.err
     check "$format: the way in is named" grep -q -e "--force-share" refused.err
     check "$format: --force-share reads" "$LAMINA" info -U -f $format $img
+    if [ $format = raw ]; then # as qemu-img 7.2: only convert denies a writer of a raw disk
+        for verb in info map measure\ -O\ qcow2; do
+            check "raw: the face's $verb while a machine writes" "$(dirname "$LAMINA")/compat/qemu-img" $verb -f raw $img
+        done
+        refused "raw: the face's convert while a machine writes" "$shared" "$(dirname "$LAMINA")/compat/qemu-img" convert -f raw -O raw $img copy.img
+    fi
     if [ $format = raw ]; then # qemu-io lets others write raw disks beside it, we do not
         refused "raw: a writer while a machine writes" "$shared" "$LAMINA" serve --socket "$sock" -f raw $img
     else

@@ -105,6 +105,11 @@ is "luks goes into a qcow2" qemu-img convert -f raw -O qcow2 our.luks over.qcow2
 equal "x.qcow2//luks is the disk" "$(plain $K over.qcow2//luks)" "$want"
 fails "an option that luks has not" 1 "unknown option" "$LAMINA" convert $K our.luks//luks,bogus=1 x.raw
 fails "data= is not for our own name" 1 "use file=" "$LAMINA" convert --object secret,id=k,data=x our.luks x.raw
+is "a secret from a descriptor" "$LAMINA" compare -q --object secret,id=k,fd=7 our.luks disk.raw 7<key
+is "... from a pipe" "$LAMINA" compare -q --object secret,id=k,format=base64,fd=7 our.luks disk.raw 7< <(base64 key)
+is "... used twice in a run" "$LAMINA" convert -q --force --object secret,id=k,fd=7 -O luks -o iterations=1000 disk.raw our.luks 7< <(cat key)
+fails "... which is not open" 1 "could not read descriptor 9" "$LAMINA" compare --object secret,id=k,fd=9 our.luks disk.raw
+fails "... nor told from outside" 1 "x-lamina-bytes" "$LAMINA" compare --object secret,id=k,x-lamina-bytes=b3Blbg== our.luks disk.raw
 base64 key >key64
 is "a secret in base64" "$LAMINA" compare -q --object secret,id=k,format=base64,file=key64 our.luks disk.raw
 

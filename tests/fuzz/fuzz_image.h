@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* fuzz_image.h - any bytes as an image of one format in memory: opened, read, written, discarded,
- * resized, checked. Nothing may crash or hang; memory stays small. */
+ * resized, compacted, checked, repaired. Nothing may crash or hang; memory stays small. */
 #ifndef TESTS_FUZZ_FUZZ_IMAGE_H
 #define TESTS_FUZZ_FUZZ_IMAGE_H
 
@@ -8,12 +8,14 @@
 
 static void co_fuzz_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 {
-    struct blk_check check = {0};
+    struct blk_check check = {0}, repair = {.fix_leaks = true, .fix_errors = true};
     struct blk_error e;
     struct blk_extent ext;
     uint8_t *buf = mem_zalloc(64 * KiB);
     uint64_t size = dev->size;
     int rc = 0;
+    if (bytes > 2 && tail[2] & 64 && dev->writable) /* before a write finds it corrupt */
+        rc |= co_blk_check(dev, &repair, &e);
     for (size_t i = 0; buf && i + 3 <= bytes && i < 48 && size; i += 3) {
         uint64_t at = ((uint64_t)tail[i] << 20 | (uint64_t)tail[i + 1] << 9) % size;
         uint64_t n = MIN(1 + tail[i + 1] * 251ULL, size - at);
@@ -35,7 +37,7 @@ static void co_fuzz_use(struct blk_device *dev, const uint8_t *tail, size_t byte
             size = dev->size;
             break;
         case 5:
-            rc |= co_blk_map(dev, at, n, &ext);
+            rc |= tail[i] & 1 ? co_blk_map(dev, at, n, &ext) : co_blk_compact(dev, &e);
             break;
         default:
             rc |= co_blk_read_buf(dev, at, buf, n);

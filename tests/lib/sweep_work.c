@@ -17,6 +17,19 @@ static const struct sweep_profile mixed = {.write = 30,
                                            .reopen = 1,
                                            .hot = 6};
 
+const struct sweep_profile sweep_resizing = {.write = 30,
+                                             .fua = 3,
+                                             .zeroes = 4,
+                                             .unmap = 4,
+                                             .discard = 4,
+                                             .read = 10,
+                                             .flush = 5,
+                                             .reopen = 1,
+                                             .kill = 1,
+                                             .resize = 3,
+                                             .compact = 1,
+                                             .hot = 2};
+
 static const struct sweep_profile *profile_of(const struct sweep_subject *s)
 {
     return s->profile ? s->profile : &mixed;

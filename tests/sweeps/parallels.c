@@ -5,19 +5,6 @@
 
 #include "tests/sweep.h"
 
-static const struct sweep_profile resizing = {.write = 30,
-                                              .fua = 3,
-                                              .zeroes = 4,
-                                              .unmap = 4,
-                                              .discard = 4,
-                                              .read = 10,
-                                              .flush = 5,
-                                              .reopen = 1,
-                                              .kill = 1,
-                                              .resize = 3,
-                                              .compact = 1,
-                                              .hot = 2};
-
 /* qemu-img counts it as an error that a crashed image is marked as in use. */
 static bool only_open(const char *output)
 {
@@ -47,7 +34,7 @@ static const struct sweep_subject rows[] = {
      .format = "parallels",
      .create = "cluster_size=4k",
      .size = 3 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .foreign = "parallels",
      .foreign_ok = only_open},
     {.name = "parallels-on-a-device",

@@ -5,18 +5,6 @@
 
 #include "tests/sweep.h"
 
-static const struct sweep_profile resizing = {.write = 30,
-                                              .fua = 3,
-                                              .zeroes = 4,
-                                              .unmap = 4,
-                                              .discard = 4,
-                                              .read = 10,
-                                              .flush = 5,
-                                              .reopen = 1,
-                                              .kill = 1,
-                                              .resize = 3,
-                                              .compact = 1,
-                                              .hot = 2};
 static const struct sweep_backing base_raw = {.format = "raw", .size = 1536 * KiB};
 static const struct sweep_backing base_qcow2 = {.format = "qcow2", .size = 2 * MiB};
 
@@ -43,7 +31,7 @@ static const struct sweep_subject rows[] = {
      .format = "qed",
      .create = "cluster_size=4k,table_size=2",
      .size = 3 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .flags = SWEEP_SHRINK,
      .foreign = "qed"},
     {.name = "qed-tiny-cache",

@@ -3,18 +3,6 @@
  * footer at the end of the file, so every crash state shows that there always is one. */
 #include "tests/sweep.h"
 
-static const struct sweep_profile resizing = {.write = 30,
-                                              .fua = 3,
-                                              .zeroes = 4,
-                                              .unmap = 4,
-                                              .discard = 4,
-                                              .read = 10,
-                                              .flush = 5,
-                                              .reopen = 1,
-                                              .kill = 1,
-                                              .resize = 3,
-                                              .compact = 1,
-                                              .hot = 2};
 static const struct sweep_backing base_raw = {.format = "raw", .size = 1536 * KiB};
 static const struct sweep_backing base_vhd = {
     .format = "vpc", .create = "force_size=on,block_size=64k", .size = 2 * MiB};
@@ -33,13 +21,13 @@ static const struct sweep_subject rows[] = {
      .format = "vpc",
      .create = "force_size=on,subformat=fixed",
      .size = 4 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .flags = SWEEP_SHRINK},
     {.name = "vhd-resize",
      .format = "vpc",
      .create = "force_size=on,block_size=4k",
      .size = 3 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .flags = SWEEP_SHRINK},
     {.name = "vhd-over-raw",
      .format = "vpc",
