@@ -212,7 +212,9 @@ struct blk_create {
     uint64_t size;              /* virtual bytes */
     struct blk_device *backing; /* what option backing_file names, for drivers with knows_backing;
                                    NULL: nothing is named. Without what is behind it */
-    bool fresh; /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
+    bool fresh;       /* see BLK_OPEN_FRESH: not flushed, and left unrecognisable until completed */
+    const char *name; /* that the image will have; NULL: file's */
+    bool beside; /* for co_make_file(): the name is meant from the image's folder, whoever asks */
     /* Makes a further file that the image consists of, or empties it, and opens it for writing;
      * @name is as the image will say it. Gives *out. NULL: there can be none. */
     int (*co_make_file)(const struct blk_create *c, const char *name, struct blk_device **out,

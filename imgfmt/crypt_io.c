@@ -87,6 +87,12 @@ static int co_run(const struct crypt_place *p, const struct vec *data, uint8_t *
     return co_group_wait(&group);
 }
 
+int co_crypt_in_place(const struct crypt *crypt, uint64_t number, const struct vec *data)
+{
+    struct crypt_place p = {.crypt = crypt, .number = number};
+    return co_run(&p, data, NULL);
+}
+
 int co_crypt_read(const struct crypt_place *p, const struct vec *to)
 {
     TRY(co_blk_read(p->child, p->at, to));

@@ -304,6 +304,8 @@ struct crypt_place {
 };
 must_use int co_crypt_read(const struct crypt_place *p, const struct vec *to);
 must_use int co_crypt_write(const struct crypt_place *p, const struct vec *from, unsigned flags);
+/* Decrypts what was read already. */
+must_use int co_crypt_in_place(const struct crypt *crypt, uint64_t number, const struct vec *data);
 #define CRYPT_TRANSFER_MAX (2 * MiB) /* of one co_crypt_write() */
 
 extern const struct blk_driver luks_driver;

@@ -190,6 +190,7 @@ must_use int co_map_read_packed_run(struct map_packed_run *r, const struct vec *
 must_use int co_map_write_packed(struct map *m, uint64_t offset, const struct vec *from);
 /* The packed bytes at @offset are not what they were. */
 void map_forget_unpacked(struct map *m, uint64_t offset);
+void map_forget_all_unpacked(struct map *m); /* drained */
 void map_free_unpacked(struct map *m);
 
 /* Where compressed clusters lie: never encrypted. */

@@ -358,7 +358,7 @@ void qcow2_set_limits(struct qcow2 *q)
     bool behind = q->map.backing || q->backing_missing;
     unsigned sub = qcow2_extended(&q->header) ? QCOW2_SUBCLUSTER_BITS : 0;
 
-    l->request_align = 1;
+    l->request_align = qcow2_is_aes(q) ? QCOW2_SECTOR : 1;
     l->memory_align = 1;
     l->cluster_size = (uint32_t)q->map.cluster_bytes;
     l->zero_align = (uint32_t)(q->map.cluster_bytes >> sub);
@@ -587,6 +587,8 @@ static int co_read(struct blk_device *dev, uint64_t offset, const struct vec *to
     /* check reads what lies here, and nothing else */
     if (!(dev->open_flags & BLK_OPEN_CHECK) || qcow2_of_dev(dev)->data_missing)
         TRY(needs_backing(dev));
+    if (qcow2_is_aes(qcow2_of_dev(dev)))
+        return co_qcow2_aes_read(qcow2_of_dev(dev), offset, to);
     return co_map_read(dev, offset, to);
 }
 
@@ -676,7 +678,7 @@ static bool resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, boo
                     struct blk_place *out)
 {
     const struct qcow2 *q = qcow2_of_dev(dev);
-    return !q->backing_missing && !q->data_missing &&
+    return !q->backing_missing && !q->data_missing && !qcow2_is_aes(q) &&
            !(write && (q->header_unsure || !qcow2_recorded(q, offset, bytes))) &&
            map_resolve(dev, offset, bytes, write, out);
 }
@@ -750,6 +752,7 @@ const struct blk_driver qcow2_driver = {
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
     .co_make_empty = co_qcow2_make_empty,
+    .co_compact = co_qcow2_compact,
     .co_change_backing = co_qcow2_change_backing,
     .amend_options = qcow2_amend_options,
     .co_amend = co_qcow2_amend,

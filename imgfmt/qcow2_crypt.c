@@ -142,6 +142,52 @@ static int co_unlock(struct qcow2_crypt *c, const struct opts *opts, struct blk_
     return rc < 0 ? err_errno(e, rc, "the key of the data cannot be used") : 0;
 }
 
+/* --- the old AES ---------------------------------------------------------- */
+
+/* The pass phrase itself is the key, cut or filled to 16 bytes; a sector's number is the guest's.
+ */
+static int co_unlock_aes(struct qcow2_crypt *c, const struct opts *opts, struct blk_opener *opener,
+                         struct blk_error *e)
+{
+    struct crypt_spec spec;
+    uint8_t *secret, key[16] = {0};
+    size_t bytes;
+    int rc = opener_secret(opener, opts ? opts_text(opts, "encrypt.key-secret") : NULL, &secret,
+                           &bytes, e);
+
+    name_option(rc, e);
+    TRY(rc);
+    memcpy(key, secret, MIN(bytes, sizeof(key)));
+    key_wipe(secret, bytes);
+    mem_free(secret);
+    rc = crypt_spec_words("aes-128", "cbc", "plain64", NULL, &spec, e);
+    if (rc == 0)
+        rc = crypt_new(&spec, key, &c->crypt);
+    key_wipe(key, sizeof(key));
+    return rc < 0 ? err_errno(e, rc, "the key cannot be used") : 0;
+}
+
+int co_qcow2_aes_read(struct qcow2 *q, uint64_t offset, const struct vec *to)
+{
+    const struct crypt *crypt = q->crypt->crypt;
+
+    if (!crypt)
+        return -ENOKEY;
+    TRY(co_map_read(q->map.dev, offset, to));
+    for (uint64_t at = 0, n; at < to->bytes; at += n) {
+        struct blk_extent ext;
+        unsigned here = BLK_EXT_DATA | BLK_EXT_ALLOCATED;
+        TRY(co_map_map(q->map.dev, offset + at, to->bytes - at, &ext));
+        n = MIN(ext.bytes, to->bytes - at);
+        if (n == 0 || n % LUKS_SECTOR)
+            return -EIO;
+        struct vec part = vec_slice(to, at, n);
+        if ((ext.flags & here) == here && !(ext.flags & BLK_EXT_COMPRESSED))
+            TRY(co_crypt_in_place(crypt, (offset + at) / LUKS_SECTOR, &part));
+    }
+    return 0;
+}
+
 static int co_add_layer(struct qcow2 *q, struct blk_error *e)
 {
     struct blk_device *dev = q->map.dev, *layer;
@@ -160,12 +206,19 @@ static int co_add_layer(struct qcow2 *q, struct blk_error *e)
     return 0;
 }
 
+/* Tables are checked without a key as well. */
+static int may_lack(const struct qcow2 *q, int rc)
+{
+    return rc == -ENOKEY && q->map.dev->open_flags & BLK_OPEN_CHECK ? 0 : rc;
+}
+
 int co_qcow2_open_crypt(struct qcow2 *q, const struct opts *opts, struct blk_opener *opener,
                         struct blk_error *e)
 {
     const struct qcow2_header *h = &q->header;
+    bool facts = q->map.dev->open_flags & (BLK_OPEN_NO_DATA | BLK_OPEN_FACTS);
 
-    if (h->crypt_method != QCOW2_CRYPT_LUKS)
+    if (h->crypt_method == QCOW2_CRYPT_NONE)
         return 0;
     if (qcow2_has_data_file(h))
         return err_set(e, -ENOTSUP,
@@ -174,11 +227,13 @@ int co_qcow2_open_crypt(struct qcow2 *q, const struct opts *opts, struct blk_ope
     struct qcow2_crypt *c = q->crypt = mem_zalloc(sizeof(*c));
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
+    if (h->crypt_method == QCOW2_CRYPT_AES)
+        return facts ? 0 : may_lack(q, co_unlock_aes(c, opts, opener, e));
     c->where =
         (struct luks_where){.file = q->map.file, .at = h->crypto_offset, .bytes = h->crypto_bytes};
     TRY(co_luks_read(&c->where, &c->l, e));
-    if (!(q->map.dev->open_flags & (BLK_OPEN_NO_DATA | BLK_OPEN_FACTS | BLK_OPEN_CHECK)))
-        TRY(co_unlock(c, opts, opener, e));
+    if (!facts)
+        TRY(may_lack(q, co_unlock(c, opts, opener, e)));
     return co_add_layer(q, e);
 }
 
@@ -196,7 +251,9 @@ void qcow2_crypt_drop(struct qcow2 *q)
 
 json_t *qcow2_crypt_info(const struct qcow2 *q)
 {
-    return q->crypt ? luks_info(&q->crypt->l, 0, true) : NULL;
+    if (q->header.crypt_method == QCOW2_CRYPT_AES)
+        return json_pack("{s:s}", "format", "aes");
+    return luks_info(&q->crypt->l, 0, true);
 }
 
 int co_qcow2_amend_crypt(struct qcow2 *q, const struct opts *opts, struct blk_error *e)

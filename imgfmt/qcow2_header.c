@@ -320,10 +320,6 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
     if (unknown)
         return refuse_unknown(h, raw, unknown, e);
-    if (h->crypt_method == QCOW2_CRYPT_AES)
-        return err_set(e, -ENOTSUP,
-                       "the image is encrypted with qcow2's AES, which is not read here: let "
-                       "qemu-img convert it to LUKS");
     if (h->crypt_method > QCOW2_CRYPT_LUKS)
         return err_set(e, -ENOTSUP,
                        "the image is encrypted by a method (%" PRIu32 ") that is not known",
@@ -336,6 +332,10 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
 
 static int refuse_writing(const struct qcow2_header *h, struct blk_error *e)
 {
+    if (h->crypt_method == QCOW2_CRYPT_AES)
+        return err_set(e, -ENOTSUP,
+                       "the image is encrypted with qcow2's old AES, which is broken by design: it "
+                       "is read only (convert it)");
     if (h->incompatible & QCOW2_CORRUPT)
         return err_set(e, -EACCES,
                        "the image is marked corrupt; open it read-only, or repair it "

@@ -242,6 +242,8 @@ int co_qcow2_inner_open(struct blk_device *container, const char *name, struct b
 
     if (name[0] != '@')
         return err_set(e, -ENOENT, "snapshots inside a qcow2 image are named //@NAME or //@ID");
+    if (qcow2_is_aes(qcow2_of_dev(container)))
+        return err_set(e, -ENOTSUP, "snapshots of an image with qcow2's old AES are not read");
     TRY(co_qcow2_snapshot_list(container, &list, &count, e));
     const struct blk_snapshot *s = find(list, count, name + 1);
     int rc = s ? co_open_view(container, s->id, dev, e)

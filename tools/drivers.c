@@ -9,11 +9,13 @@
 #include "imgfmt/readonly.h"
 #include "imgfmt/vdi.h"
 #include "imgfmt/vhd.h"
+#include "imgfmt/vmdk.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
     &vhd_driver,
+    &vmdk_driver,
     &luks_driver,
     &parallels_driver,
     &qed_driver,

@@ -140,10 +140,11 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
  */
 
 /* Where it is to lie: beside the image; as QEMU has it, as seen from here. */
-static char *part_path(const struct make *m, const char *name)
+static char *part_path(const struct make *m, const struct blk_create *c, const char *name)
 {
-    return m->tool->face != FACE_LAMINA ? mem_strdup(name)
-                                        : image_beside(m->path ? m->path : m->name, name);
+    return m->tool->face != FACE_LAMINA && !c->beside
+               ? mem_strdup(name)
+               : image_beside(m->path ? m->path : m->name, name);
 }
 
 static int co_open_part(struct make *m, const char *path, struct blk_device **out,
@@ -158,8 +159,8 @@ static int co_open_part(struct make *m, const char *path, struct blk_device **ou
     int rc =
         co_create_file(m, &r, path, there ? HOST_TRUNCATE : HOST_CREATE | HOST_EXCLUSIVE, out, e);
     resolver_drop(&r);
-    if (rc == 0 && !there)
-        m->part = mem_strdup(path);
+    if (rc == 0 && !there && m->parts)
+        (void)!json_array_append_new(m->parts, json_string_nocheck(path));
     return rc;
 }
 
@@ -167,7 +168,7 @@ static int co_make_part(const struct blk_create *c, const char *name, struct blk
                         struct blk_error *e)
 {
     struct make *m = c->arg;
-    auto_free char *path = part_path(m, name);
+    auto_free char *path = part_path(m, c, name);
     auto_free char *real = NULL;
     if (!path)
         return err_set(e, -ENOMEM, "out of memory");
@@ -201,9 +202,15 @@ static int co_look_behind(struct make *m, struct blk_device **out, struct blk_er
 static int co_make_format(struct make *m, const struct resolver *r, struct blk_device *file,
                           struct blk_error *e)
 {
-    struct blk_create c = {
-        .file = file, .size = m->size, .fresh = m->fresh, .co_make_file = co_make_part, .arg = m};
+    struct blk_create c = {.file = file,
+                           .size = m->size,
+                           .fresh = m->fresh,
+                           .co_make_file = co_make_part,
+                           .arg = m,
+                           .name = m->name};
     struct opts opts = {0};
+    json_decref(m->parts);
+    m->parts = json_array();
     TRY(opts_parse(m->driver->create_options, m->options, &opts, e));
     opts.secrets = r;
     c.opts = &opts;
@@ -253,8 +260,8 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
     }
     if (rc < 0 && m->created)
         (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
-    if (rc < 0 && m->part)
-        (void)!co_host_unlink(h, m->part);
+    for (size_t i = 0; rc < 0 && i < json_array_size(m->parts); i++)
+        (void)!co_host_unlink(h, json_string_value(json_array_get(m->parts, i)));
     rc = co_image_close(take(m->held), rc, e);
     return rc;
 }
@@ -264,7 +271,7 @@ void make_drop(struct make *m)
     json_decref(m->options);
     mem_free(m->path);
     mem_free(m->written);
-    mem_free(m->part);
-    m->options = NULL;
-    m->path = m->written = m->part = NULL;
+    json_decref(m->parts);
+    m->options = m->parts = NULL;
+    m->path = m->written = NULL;
 }

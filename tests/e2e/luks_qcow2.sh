@@ -82,4 +82,18 @@ fails "... and opens no more" 1 "Invalid password" "$LAMINA" convert $K q.qcow2 
 equal "... the new one does" "$(K="--object secret,id=k,file=key2" ours q.qcow2)" "$want"
 fails "the last is not erased" 1 "refusing operation" "$face" amend $A -o encrypt.state=inactive,encrypt.old-secret=n --image-opts driver=qcow2,encrypt.key-secret=n,file.filename=q.qcow2
 equal "measure counts the header" "$("$face" measure $K -O qcow2 -o encrypt.format=luks,encrypt.key-secret=k --size 10M | tr '\n' ' ')" "required size: 2424832 fully allocated size: 12910592 "
+
+# the old AES: read, never written
+if qemu-img create -q -f qcow2 $K -o encrypt.format=aes,encrypt.key-secret=k,cluster_size=4k aes.qcow2 8M 2>/dev/null; then
+    qemu-img convert $K -n --image-opts --target-image-opts driver=raw,file.filename=disk.raw driver=qcow2,encrypt.key-secret=k,file.filename=aes.qcow2 2>/dev/null
+    qemu-img create -q -f qcow2 $K -o encrypt.format=aes,encrypt.key-secret=k -b disk.raw -F raw aes2.qcow2 2>/dev/null
+    qemu-io $K -c 'write -P 5 1000k 300k' -c 'write -z 2M 100k' --image-opts driver=qcow2,encrypt.key-secret=k,file.filename=aes2.qcow2 >/dev/null 2>&1
+    equal "AES is read" "$(ours aes.qcow2)" "$(hash_of disk.raw)"
+    equal "... over a base too" "$(ours aes2.qcow2)" "$(theirs aes2.qcow2 2>/dev/null)"
+    fails "... not written" 1 "read only" "$LAMINA" resize $K aes.qcow2 9M
+    is "... checked without a key" "$LAMINA" check -q aes.qcow2
+    equal "... with the same facts" "$("$face" info aes.qcow2)" "$(qemu-img info aes.qcow2 2>/dev/null)"
+else
+    echo "skip - qemu-img makes no AES images"
+fi
 exit $failed

@@ -148,6 +148,15 @@ for tar in ustar gnu pax; do
     fails "ova ($tar): verify=on refuses it" 1 "'b.vdi' has another SHA$sha" "$LAMINA" convert \
         driver=inner,name=vmdisk1,of.driver=ova,of.verify=on,of.file.filename=wrong.ova x.raw
 done
+qemu-img convert -O vmdk -o subformat=streamOptimized s.raw s.vmdk
+if [ "$("$LAMINA" info --output=json s.vmdk | jq -r .format)" = vmdk ]; then
+    for how in s.vmdk s.vmdk:gzip s.vmdk:chunk=100000; do
+        python3 "$make" ova vmdk.ova $how
+        reads "ova: a streamOptimized VMDK inside ($how)" vmdk.ova//disk1
+    done
+else
+    echo "skip - ova: a streamOptimized VMDK inside: this build has no VMDK"
+fi
 reads "ova: verify=on lets a right one pass" driver=inner,name=vmdisk1,of.driver=ova,of.verify=on,of.file.filename=pax.ova
 equal "ova: info lists the disks" "$("$LAMINA" info --output=json pax.ova | jq -c '[.format, (."format-specific".data.disks | map(.id))]')" \
     '["ova",["vmdisk1","vmdisk2","vmdisk3","vmdisk4","empty"]]'

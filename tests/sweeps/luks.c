@@ -37,8 +37,9 @@ static int co_open_plain(struct sweep_run *run, struct blk_device **out, struct 
     json_t *tree = json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", run->subject->format,
                              within ? "encrypt.key-secret" : "key-secret", "key", "file", "driver",
                              "file", "filename", SWEEP_TOP);
-    TRY(co_take_key(run, e));
-    int rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
+    int rc = co_take_key(run, e);
+    if (rc == 0)
+        rc = co_resolver_open_tree(&run->resolver, tree, BLK_OPEN_WRITE, out, e);
     resolver_drop(&run->resolver);
     json_decref(tree);
     return rc;

@@ -193,7 +193,7 @@ START_TEST(what_cannot_be_handled_is_refused_by_name)
         {QCOW2_EXTENDED_L2, 0, 0, 0, 0, 0, ""},
         {1 << 5, 0, 0, 0, -ENOTSUP, -ENOTSUP, "bit 5"},
         {1ULL << 63, 0, 0, 0, -ENOTSUP, -ENOTSUP, "bit 63"},
-        {0, 0, 1, 0, -ENOTSUP, -ENOTSUP, "AES"},
+        {0, 0, 1, 0, 0, -ENOTSUP, "AES"},
         {0, 0, 2, 0, 0, 0, ""},
         {0, 0, 3, 0, -ENOTSUP, -ENOTSUP, "method (3)"},
         {0, 0, 0, 3, 0, 0, ""},

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vmdk.h - what VMware's disks look like (source: VMware's technical note "Virtual Disk Format
+ * 5.0"). For the vmdk files and their tests:
+ *
+ *   vmdk_descriptor.c  the text that says what a disk consists of; pure
+ *   vmdk_sparse.c      one sparse extent as a map
+ *   vmdk_create.c      new images
+ *   vmdk_extents.c     a descriptor's extents, one behind the other
+ *   vmdk.c             the driver; parents */
+#ifndef IMGFMT_VMDK_H
+#define IMGFMT_VMDK_H
+
+#include "block/endian.h"
+#include "imgfmt/codec.h"
+#include "imgfmt/map_backing.h"
+#include "imgfmt/map_units.h"
+
+#define VMDK_MAGIC        0x564d444bu /* "KDMV" */
+#define VMDK_TABLE        512u        /* entries of a grain table */
+#define VMDK_TABLE_BYTES  (VMDK_TABLE * 4u)
+#define VMDK_NO_PARENT    UINT32_MAX
+#define VMDK_TEXT_MOST    (1 * MiB) /* of a descriptor */
+#define VMDK_EXTENTS_MOST 8192
+#define VMDK_AT_END       UINT64_MAX /* gd_sector: a footer at the end of the file says it */
+
+enum vmdk_flags {
+    VMDK_NEWLINES = 1,   /* the four bytes of header.newlines are what they should be */
+    VMDK_REDUNDANT = 2,  /* there is a second grain directory */
+    VMDK_ZERO_GRAIN = 4, /* entry 1: reads as zeroes */
+    VMDK_COMPRESSED = 0x10000,
+    VMDK_MARKERS = 0x20000,
+};
+
+struct vmdk_header_disk { /* at 0, little endian; places and sizes in sectors */
+    le32 magic;
+    le32 version; /* 1; 2 with zeroed grains; 3 written as a stream, or with change tracking */
+    le32 flags;
+    uint8_t capacity[8]; /* the fields from here on are not aligned */
+    uint8_t grain[8];
+    uint8_t descriptor_at[8], descriptor_size[8]; /* 0: none in here */
+    le32 table_entries;                           /* 512 */
+    uint8_t rgd_at[8], gd_at[8];                  /* the redundant directory, the directory */
+    uint8_t overhead[8];                          /* grains lie behind */
+    uint8_t unclean;
+    char newlines[4];
+    uint8_t algorithm[2]; /* 1: deflate (RFC 1950) */
+    uint8_t pad[433];
+};
+static_assert(sizeof(struct vmdk_header_disk) == 512, "VMDK header");
+
+struct vmdk_header {
+    uint32_t version, flags;
+    uint64_t size, grain_bytes; /* virtual bytes */
+    uint64_t text_at, text_room;
+    uint64_t gd_at, rgd_at, overhead; /* bytes */
+    uint64_t tables;                  /* entries of a directory */
+    bool unclean;
+};
+
+enum vmdk_extent_kind {
+    VMDK_FLAT,
+    VMDK_SPARSE,
+    VMDK_ZERO,
+    VMDK_VMFS,
+    VMDK_VMFS_SPARSE,
+    VMDK_SE_SPARSE,
+};
+
+struct vmdk_extent {
+    enum vmdk_extent_kind kind;
+    bool writable, accessible;
+    uint64_t bytes, offset; /* offset: in a flat file */
+    const char *name;       /* into the descriptor's text; NULL: VMDK_ZERO */
+};
+
+struct vmdk_descriptor {
+    char *copy; /* of the text, cut into strings */
+    uint32_t cid, parent_cid;
+    const char *type, *parent, *tracking; /* parent, tracking: NULL where there is none */
+    struct vmdk_extent *extents;
+    size_t count;
+    uint64_t bytes; /* of all extents */
+};
+
+/* Pure. @text ends with a zero byte. Gives *out; vmdk_descriptor_drop() it. */
+must_use int vmdk_descriptor_parse(const char *text, struct vmdk_descriptor *out,
+                                   struct blk_error *e);
+void vmdk_descriptor_drop(struct vmdk_descriptor *d);
+/* @text with another CID, change tracking that is no more, and, where @bytes is not 0, another size
+ * of extent @number; NULL: no memory. */
+char *vmdk_descriptor_edit(const char *text, uint32_t cid, size_t number, uint64_t bytes);
+const char *vmdk_extent_word(enum vmdk_extent_kind kind);
+
+/* Pure. @fresh: the magic may still be missing. */
+must_use int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh,
+                               struct vmdk_header *out, struct blk_error *e);
+
+/* Extents as they are open. */
+struct vmdk_part {
+    struct blk_device *dev; /* borrowed: a child */
+    uint64_t at;            /* in it */
+    uint64_t end;           /* of the disk */
+};
+
+struct vmdk {
+    struct map map; /* first: dev->state is a struct map * */
+    struct map_units units;
+    struct codec codec; /* VMDK_COMPRESSED */
+    struct vmdk_header h;
+    uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
+                               they do not, or there are none */
+    bool tables_differ;     /* the twins, or may */
+    char *text;             /* the descriptor; NULL: an extent that has none */
+    bool text_unsure;       /* the file may have another one */
+    struct vmdk_descriptor d;
+    struct map_backing backing;
+    bool parent_told; /* by the caller, not by the image */
+    json_t *shown;    /* the extents, for info */
+    /* Of a descriptor: */
+    struct vmdk_part *parts; /* NULL: they were not to be opened */
+    struct co_mutex beginning;
+    bool begun; /* the new CID is durable */
+};
+
+static inline struct vmdk *vmdk_of(const struct map *m)
+{
+    return container_of(m, struct vmdk, map);
+}
+
+/* vmdk_sparse.c: opens the file in @v->map.file, whose first sector is @raw. */
+must_use int co_vmdk_open_sparse(struct vmdk *v, struct blk_device *dev,
+                                 const struct vmdk_header_disk *raw, const struct opts *opts,
+                                 struct blk_error *e);
+/* Another CID than @v's. */
+uint32_t vmdk_new_cid(const struct vmdk *v, struct host *host);
+/* vmdk_extents.c: @v->text is there. Turns @dev into what the descriptor describes. */
+must_use int co_vmdk_open_extents(struct vmdk *v, struct blk_device *dev, struct blk_opener *opener,
+                                  struct blk_error *e);
+/* vmdk.c */
+must_use int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, struct blk_error *e);
+must_use int vmdk_check_parent(const struct vmdk *v, struct blk_error *e);
+int co_vmdk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
+void vmdk_drop(struct vmdk *v);
+/* vmdk_create.c */
+int co_vmdk_create(const struct blk_create *c, struct blk_error *e);
+extern const struct opt_desc vmdk_create_options[];
+
+extern const struct blk_driver vmdk_driver;
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vmdk.c - VMDK: the header's bounds, descriptors as they are found, and edited. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "imgfmt/vmdk.h"
+
+static struct vmdk_header_disk good_header(void)
+{
+    return (struct vmdk_header_disk){
+        .magic = le32_of(VMDK_MAGIC),
+        .version = le32_of(1),
+        .flags = le32_of(3),
+        .capacity = {0, 8},
+        .grain = {128},
+        .descriptor_at = {1},
+        .descriptor_size = {20},
+        .table_entries = le32_of(512),
+        .rgd_at = {21},
+        .gd_at = {26},
+        .overhead = {128},
+    };
+}
+
+START_TEST(header_bounds)
+{
+    struct vmdk_header out;
+    struct blk_error e;
+    struct vmdk_header_disk raw = good_header();
+    ck_assert_int_eq(vmdk_header_parse(&raw, false, &out, &e), 0);
+    ck_assert_uint_eq(out.size, 1 * MiB);
+    ck_assert_uint_eq(out.grain_bytes, 64 * KiB);
+    ck_assert_uint_eq(out.tables, 1);
+    ck_assert_uint_eq(out.rgd_at, 21 * 512);
+#define REFUSED(change, rc)                                           \
+    do {                                                              \
+        struct vmdk_header_disk r = good_header();                    \
+        change;                                                       \
+        ck_assert_int_eq(vmdk_header_parse(&r, false, &out, &e), rc); \
+        ck_assert_int_ne(e.text[0], 0);                               \
+    } while (0)
+    REFUSED(r.magic = le32_of(0), -EINVAL);
+    REFUSED(r.version = le32_of(0), -ENOTSUP);
+    REFUSED(r.version = le32_of(4), -ENOTSUP);
+    REFUSED(r.table_entries = le32_of(256), -EINVAL);
+    REFUSED(r.grain[0] = 0, -EINVAL);
+    REFUSED(r.grain[0] = 4, -EINVAL);
+    REFUSED(r.grain[0] = 127, -EINVAL);
+    REFUSED(r.grain[4] = 1, -EINVAL);
+    REFUSED(r.capacity[7] = 1, -EFBIG);
+    REFUSED(r.gd_at[7] = 1, -EINVAL);
+    REFUSED(r.rgd_at[7] = 1, -EINVAL);
+    REFUSED(r.overhead[7] = 1, -EINVAL);
+    REFUSED(r.descriptor_size[4] = 1, -EFBIG);
+    raw.magic = le32_of(0);
+    ck_assert_int_eq(vmdk_header_parse(&raw, true, &out, &e), 0);
+}
+END_TEST
+
+static const char some[] = "# Disk DescriptorFile\r\n"
+                           "version=1\n"
+                           "encoding=\"UTF-8\"\n"
+                           "CID = abcd1234\n"
+                           "parentCID=0000ffff\n"
+                           "createType=\"twoGbMaxExtentSparse\"\n"
+                           "parentFileNameHint=\"a name = odd.vmdk\"\n"
+                           "changeTrackPath=\"x-ctk.vmdk\"\n"
+                           "\n"
+                           "RW 4194304 SPARSE \"x s001.vmdk\"\r\n"
+                           "  RDONLY 20 FLAT \"y\" 7\n"
+                           "RW 1 ZERO\n"
+                           "ddb.adapterType = \"ide\"";
+
+START_TEST(descriptors)
+{
+    struct vmdk_descriptor d;
+    struct blk_error e;
+    ck_assert_int_eq(vmdk_descriptor_parse(some, &d, &e), 0);
+    ck_assert_uint_eq(d.cid, 0xabcd1234);
+    ck_assert_uint_eq(d.parent_cid, 0xffff);
+    ck_assert_str_eq(d.type, "twoGbMaxExtentSparse");
+    ck_assert_str_eq(d.parent, "a name = odd.vmdk");
+    ck_assert_str_eq(d.tracking, "x-ctk.vmdk");
+    ck_assert_uint_eq(d.count, 3);
+    ck_assert_str_eq(d.extents[0].name, "x s001.vmdk");
+    ck_assert(d.extents[0].writable && !d.extents[1].writable);
+    ck_assert_uint_eq(d.extents[1].offset, 7 * 512);
+    ck_assert_ptr_null(d.extents[2].name);
+    ck_assert_uint_eq(d.bytes, (4194304 + 20 + 1) * 512ULL);
+    vmdk_descriptor_drop(&d);
+    static const char *const bad[] = {"RW -1 ZERO",
+                                      "RW 0 ZERO",
+                                      "RW 99999999999999999999 ZERO",
+                                      "RW 1 FLAT",
+                                      "RW 1 FLAT \"\" 0",
+                                      "RW 1 FLAT \"x\" y",
+                                      "RW 1 SOMETHING \"x\"",
+                                      "RW"
+                                      " "};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        ck_assert_int_lt(vmdk_descriptor_parse(bad[i], &d, &e), 0);
+        ck_assert_ptr_null(d.copy);
+    }
+}
+END_TEST
+
+START_TEST(editing)
+{
+    char *out = vmdk_descriptor_edit("CID=1\nparentCID=00000002\nchangeTrackPath=\"x\"\n"
+                                     "RW 5 FLAT \"a\" 0\nRW  5 FLAT \"b\" 0\n",
+                                     0xbeef, 1, 20 * 512);
+    ck_assert_str_eq(out, "CID=0000beef\nparentCID=00000002\n#hangeTrackPath=\"x\"\n"
+                          "RW 5 FLAT \"a\" 0\nRW  20 FLAT \"b\" 0\n");
+    mem_free(out);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("vmdk");
+    TCase *t = tcase_create("vmdk");
+    tcase_add_test(t, header_bounds);
+    tcase_add_test(t, descriptors);
+    tcase_add_test(t, editing);
+    suite_add_tcase(s, t);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
