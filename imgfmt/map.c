@@ -667,6 +667,7 @@ int map_attach(struct map *m, struct blk_error *e)
 int map_reshape(struct map *m, const struct map_shape *shape)
 {
     m->shape = *shape;
+    map_forget_all_unpacked(m);
     if (make_index(m) < 0) /* the present one does as well: it is a matter of speed only */
         meta_unpublish_all(m->meta);
     return 0;

@@ -216,8 +216,8 @@ must_use int co_map_drop(struct map *m, uint64_t from, uint64_t to);
 /* Copies a data cluster that nobody shares to @to, which the caller placed, and lets go of where it
  * was. On failure @to is still the caller's. */
 must_use int co_map_move(struct map *m, uint64_t cluster, const struct map_cell *to);
-/* After shape.size/root_offset/root_entries changed (drained): rebuilds the index. Does not fail.
- */
+/* After shape.size/root_offset/root_entries changed, or what lies where (drained): rebuilds the
+ * index. Does not fail. */
 must_use int map_reshape(struct map *m, const struct map_shape *shape);
 /* Makes sure co_before_first_write ran; every path that changes anything calls it first. */
 must_use int co_map_will_write(struct map *m);

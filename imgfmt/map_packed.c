@@ -71,6 +71,12 @@ void map_forget_unpacked(struct map *m, uint64_t offset)
         u->offset = 0;
 }
 
+void map_forget_all_unpacked(struct map *m)
+{
+    for (unsigned i = 0; i < MAP_UNPACKED; i++)
+        m->priv->unpacked[i].offset = 0;
+}
+
 void map_free_unpacked(struct map *m)
 {
     for (unsigned i = 0; i < MAP_UNPACKED; i++)

@@ -752,6 +752,7 @@ const struct blk_driver qcow2_driver = {
     .co_complete = co_complete,
     .co_resize = co_qcow2_resize,
     .co_make_empty = co_qcow2_make_empty,
+    .co_compact = co_qcow2_compact,
     .co_change_backing = co_qcow2_change_backing,
     .amend_options = qcow2_amend_options,
     .co_amend = co_qcow2_amend,

@@ -17,6 +17,7 @@
  *   qcow2_amend_snapshots.c  whether snapshots can be those of a version 2 image
  *   qcow2_measure.c   how large an image will be
  *   qcow2_resize.c    grow and shrink
+ *   qcow2_compact.h   a file without gaps: qcow2_compact_plan.c, qcow2_compact.c
  *   qcow2_data_file.c clusters in a file of their own
  *   qcow2_guard.c     no structure is written onto another
  *   qcow2_check.c     recounts all references, finds and repairs leaks
@@ -458,10 +459,11 @@ int co_qcow2_amend(struct blk_device *dev, const struct opts *opts, struct blk_e
 must_use int co_qcow2_change_counts(struct qcow2 *q, uint32_t order, struct blk_error *e);
 /* qcow2_amend_snapshots.c: refuses what a snapshot holds that version 2 cannot say. */
 must_use int co_qcow2_check_old_snapshots(struct qcow2 *q, struct blk_error *e);
-/* qcow2_change.c, qcow2_resize.c */
+/* qcow2_change.c, qcow2_compact.c, qcow2_resize.c */
 int co_qcow2_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_qcow2_change_backing(struct blk_device *dev, const char *name, const char *format,
                             struct blk_error *e);
+int co_qcow2_compact(struct blk_device *dev, struct blk_error *e);
 must_use int co_qcow2_drop_tables(struct qcow2 *q, uint64_t from);
 /* The engine's view of @h: place and length of the L1 table, size. */
 must_use int qcow2_reshape(struct qcow2 *q, const struct qcow2_header *h);

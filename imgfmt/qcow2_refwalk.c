@@ -235,7 +235,7 @@ static int co_walk(struct qcow2 *q, struct walk *w)
 
 /* The first word of the entry at @data, COPIED and all; the bitmap behind it in a long one says
  * nothing of places. */
-static uint64_t entry_bits(const uint8_t *data)
+uint64_t qcow2_entry_word(const uint8_t *data)
 {
     be64 raw;
 
@@ -243,11 +243,38 @@ static uint64_t entry_bits(const uint8_t *data)
     return be64_get(raw);
 }
 
-static void put_bits(uint8_t *data, uint64_t bits)
+void qcow2_entry_word_put(uint8_t *data, uint64_t bits)
 {
     be64 raw = be64_of(bits);
 
     memcpy(data, &raw, sizeof(raw));
+}
+
+/* --- for others ----------------------------------------------------------- */
+
+struct each {
+    struct walk walk;
+    int (*fn)(void *arg, struct qcow2_l2_seen *t);
+    void *arg;
+};
+
+static int each_table(struct walk *w, struct table *t)
+{
+    struct each *each = container_of(w, struct each, walk);
+    struct qcow2_l2_seen seen = {.offset = t->offset, .data = t->data, .to = t->to};
+    int rc = each->fn(each->arg, &seen);
+
+    t->dirty = seen.dirty;
+    t->to = seen.to;
+    return rc;
+}
+
+int co_qcow2_each_l2(struct qcow2 *q, struct qcow2_l1 *l,
+                     int (*fn)(void *arg, struct qcow2_l2_seen *t), void *arg)
+{
+    struct each each = {.walk = {.co_fn = each_table, .l1 = l}, .fn = fn, .arg = arg};
+
+    return co_walk(q, &each.walk);
 }
 
 /* --- counting ------------------------------------------------------------- */
@@ -394,7 +421,7 @@ static int co_count_table(struct walk *w, struct table *t)
 
     TRY(co_refer(c, t->offset >> c->q->header.cluster_bits));
     for (uint64_t i = 0; i < c->q->map.cluster_bytes; i += step)
-        TRY(co_refer_entry(c, entry_bits(t->data + i), &flag));
+        TRY(co_refer_entry(c, qcow2_entry_word(t->data + i), &flag));
     if (flag)
         w->l1->flagged[t->index / 64] |= 1ULL << t->index % 64;
     if (c->delta < 0) /* it may be somebody else's soon */
@@ -493,7 +520,7 @@ static int find_copied(struct walk *w, struct table *t)
     bool found = false;
 
     for (uint64_t i = 0; i < t->q->map.cluster_bytes && !found; i += step)
-        found = entry_bits(t->data + i) & QCOW2_COPIED;
+        found = qcow2_entry_word(t->data + i) & QCOW2_COPIED;
     set_flagged(w->l1, t->index, found);
     f->tables += found;
     return 0;
@@ -517,7 +544,7 @@ static int co_find_uncopied(struct walk *w, struct table *t)
 
     with_lock(&q->alloc);
     for (uint64_t i = 0; i < q->map.cluster_bytes && !found; i += step) {
-        uint64_t bits = entry_bits(t->data + i), cluster, count;
+        uint64_t bits = qcow2_entry_word(t->data + i), cluster, count;
         if (bits & QCOW2_COPIED || !may_have_flag(q, bits, &cluster))
             continue;
         TRY(co_qcow2_count(q, cluster, &count));
@@ -544,10 +571,10 @@ static int co_clear_table(struct walk *w, struct table *t)
     uint32_t step = t->q->map.shape.entry_bytes;
 
     for (uint64_t i = 0; i < t->q->map.cluster_bytes; i += step) {
-        uint64_t bits = entry_bits(t->data + i);
+        uint64_t bits = qcow2_entry_word(t->data + i);
         if (!(bits & QCOW2_COPIED))
             continue;
-        put_bits(t->data + i, bits & ~QCOW2_COPIED);
+        qcow2_entry_word_put(t->data + i, bits & ~QCOW2_COPIED);
         t->dirty = true;
     }
     return co_move(w, t);
@@ -569,13 +596,13 @@ static int co_set_table(struct walk *w, struct table *t)
     uint32_t step = t->q->map.shape.entry_bytes;
 
     for (uint64_t i = 0; i < t->q->map.cluster_bytes; i += step) {
-        uint64_t bits = entry_bits(t->data + i), cluster, count;
+        uint64_t bits = qcow2_entry_word(t->data + i), cluster, count;
         if (bits & QCOW2_COPIED || !may_have_flag(t->q, bits, &cluster))
             continue;
         TRY(co_qcow2_shadow_count(f->moves->shadow, cluster, &count));
         if (count != 1)
             continue;
-        put_bits(t->data + i, bits | QCOW2_COPIED);
+        qcow2_entry_word_put(t->data + i, bits | QCOW2_COPIED);
         t->dirty = true;
     }
     return co_move(w, t);

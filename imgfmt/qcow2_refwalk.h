@@ -52,4 +52,18 @@ must_use int co_qcow2_clear_copied(struct qcow2 *q, struct qcow2_l1 *l, struct q
 /* Sets it in @l and its flagged L2 tables where exactly one reference is counted. */
 must_use int co_qcow2_set_copied(struct qcow2 *q, struct qcow2_l1 *l, struct qcow2_moves *moves);
 
+/* An L2 table on its way through memory. */
+struct qcow2_l2_seen {
+    uint64_t offset;
+    uint8_t *data;
+    bool dirty;  /* out: was changed, and is written (not flushed) */
+    uint64_t to; /* out: where to; @offset as it comes */
+};
+/* Calls @fn for each L2 table that @l names. A positive value ends it. */
+must_use int co_qcow2_each_l2(struct qcow2 *q, struct qcow2_l1 *l,
+                              int (*fn)(void *arg, struct qcow2_l2_seen *t), void *arg);
+/* The first word of an L2 entry. */
+uint64_t qcow2_entry_word(const uint8_t *entry);
+void qcow2_entry_word_put(uint8_t *entry, uint64_t bits);
+
 #endif

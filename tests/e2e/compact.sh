@@ -7,7 +7,11 @@
 rows='vdi vdi
 vpc vpc
 parallels parallels cluster_size=64k
-qed qed'
+qed qed
+qcow2 qcow2
+qcow2 qcow2 compat=0.10,cluster_size=4k
+qcow2 qcow2 cluster_size=16k,extended_l2=on
+qcow2 qcow2 cluster_size=1M'
 
 make_disk disk.raw 96
 clean() { qemu-img check -q -f "$1" "$2" >/dev/null 2>&1 || [ $? = 63 ]; } # 63: QEMU has no check of it

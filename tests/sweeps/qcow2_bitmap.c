@@ -20,6 +20,7 @@ static const struct sweep_profile small = {ANY, .max_bytes = 16 * KiB};
 static const struct sweep_profile middle = {ANY, .max_bytes = 128 * KiB};
 static const struct sweep_profile packing = {ANY, .compressed = 20, .max_bytes = 32 * KiB};
 static const struct sweep_profile growing = {ANY, .resize = 6, .max_bytes = 32 * KiB};
+static const struct sweep_profile compacting = {ANY, .compact = 6, .max_bytes = 32 * KiB};
 
 static const struct sweep_backing base_raw = {.format = "raw", .size = 384 * KiB};
 
@@ -309,6 +310,17 @@ static const struct sweep_subject rows[] = {
      .size = 1280 * KiB,
      .granule = 4 * KiB,
      .profile = &growing},
+    {.name = "qcow2-bitmaps-compact", /* table, bits, list and snapshots move */
+     MAPS,
+     .create = "cluster_size=512",
+     .size = 256 * KiB,
+     .granule = 4 * KiB,
+     .profile = &compacting},
+    {.name = "qcow2-bitmaps-compact-4k",
+     MAPS,
+     .create = "cluster_size=4k",
+     .size = 512 * KiB,
+     .profile = &compacting},
     {.name = "qcow2-bitmaps-on-a-device",
      MAPS,
      .create = "cluster_size=4k",

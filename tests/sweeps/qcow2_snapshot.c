@@ -29,6 +29,9 @@ static const struct sweep_profile middle = {ANY, .max_bytes = 256 * KiB};
 static const struct sweep_profile packing = {ANY, .compressed = 20, .max_bytes = 32 * KiB};
 static const struct sweep_profile resizing = {ANY, .resize = 4, .max_bytes = 32 * KiB};
 
+static const struct sweep_profile compacting = {ANY, .compressed = 6, .compact = 6,
+                                                .max_bytes = 32 * KiB};
+
 static const struct sweep_profile flying = {.write = 30,
                                             .fua = 3,
                                             .zeroes = 5,
@@ -439,6 +442,23 @@ static const struct sweep_subject rows[] = {
      .granule = 512,
      .profile = &resizing,
      .flags = SWEEP_SHRINK},
+    {.name = "qcow2-snapshots-compact",
+     SNAPS,
+     .create = "cluster_size=4k",
+     .size = 512 * KiB,
+     .profile = &compacting},
+    {.name = "qcow2-snapshots-compact-512",
+     SNAPS,
+     .create = "compat=0.10,cluster_size=512",
+     .size = 128 * KiB,
+     .granule = 512,
+     .profile = &compacting},
+    {.name = "qcow2-returns-compact",
+     RETURNS,
+     .create = "cluster_size=1k,extended_l2=off",
+     .size = 256 * KiB,
+     .granule = 1 * KiB,
+     .profile = &compacting},
     {.name = "qcow2-snapshots-tiny-cache",
      SNAPS,
      .create = "cluster_size=512",
