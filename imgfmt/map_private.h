@@ -136,10 +136,11 @@ must_use int co_map_change(struct map *m, struct meta_page *page, const struct m
                            size_t count, bool punch);
 /* Data space that @cluster let go of and that nobody else may have yet is its own again. */
 bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset);
+/* It was not shown after all. */
+void map_give_back(struct map *m, uint64_t cluster, const struct map_cell *cell);
 bool map_may_take_back(const struct map *m, uint64_t cluster);
 /* Waits for space that is just being released; false: there is none. */
 bool co_map_await_release(struct map *m);
-/* Space that no entry points at, but older requests may look at: released after the next batch. */
 /* True if the update lets go of space, or is to punch what it keeps. */
 bool map_lets_go(const struct map *m, const struct map_update *u, bool punch);
 /* Room for @count updates that let go; NULL: no memory. */
@@ -148,7 +149,6 @@ struct map_release *map_release_room(struct map *m, size_t count);
 void map_release_old(struct map *m, struct map_release *r, const struct map_update *u, size_t count,
                      bool punch);
 void map_release_free(struct map_release *r);
-void map_release_later(struct map *m, const struct map_update *u);
 void map_unplace_one(struct map *m, const struct map_cell *cell);
 
 /* Reads [at, +to->bytes) inside one cluster as its cell says. */

@@ -180,13 +180,6 @@ void map_release_old(struct map *m, struct map_release *r, const struct map_upda
     }
 }
 
-void map_release_later(struct map *m, const struct map_update *u)
-{
-    struct map_release *r = map_release_room(m, 1);
-    if (r) /* else it is lost until the image is opened anew */
-        map_release_old(m, r, u, 1, false);
-}
-
 static struct map_cell *find_released(const struct map *m, uint64_t cluster)
 {
     for (struct map_release *r = m->priv->releases; r; r = r->next) {
@@ -213,4 +206,19 @@ bool map_take_back(struct map *m, uint64_t cluster, uint64_t *offset)
     *offset = cell->offset;
     cell->state = MAP_HOLE;
     return true;
+}
+
+void map_give_back(struct map *m, uint64_t cluster, const struct map_cell *cell)
+{
+    for (struct map_release *r = m->priv->releases; r; r = r->next) { /* the latest first */
+        for (unsigned i = r->count; i > r->done; i--) {
+            struct map_released *item = &r->items[i - 1];
+            if (item->cluster == cluster && item->cell.state == MAP_HOLE &&
+                item->cell.offset == cell->offset) {
+                item->cell.state = MAP_DATA;
+                return;
+            }
+        }
+    }
+    map_unplace_one(m, cell); /* it would have been released by now */
 }

@@ -208,7 +208,11 @@ static int co_load(struct meta *m, struct meta_page *p)
     uint64_t there = p->offset < file_bytes ? file_bytes - p->offset : 0;
     uint64_t bytes = MIN(there, m->o.page_bytes);
     memset(p->data + bytes, 0, m->o.page_bytes - bytes);
-    return bytes ? co_blk_read_buf(m->o.file, p->offset, p->data, bytes) : 0;
+    if (bytes)
+        TRY(co_blk_read_buf(m->o.file, p->offset, p->data, bytes));
+    if (m->hooks.loaded)
+        m->hooks.loaded(m->hooks.arg, p);
+    return 0;
 }
 
 /* A page that is there: waits until it is loaded. The caller's pin is taken. */
@@ -436,6 +440,11 @@ int meta_open(const struct meta_options *o, struct meta **out)
     m->deferred_end = &m->deferred;
     *out = m;
     return 0;
+}
+
+void meta_set_hooks(struct meta *m, const struct meta_hooks *hooks)
+{
+    m->hooks = *hooks;
 }
 
 void meta_set_data(struct meta *m, struct blk_device *data)

@@ -65,6 +65,20 @@ struct meta_options {
 };
 
 must_use int meta_open(const struct meta_options *o, struct meta **out);
+/* For formats with a log. Set before the first page is loaded; not in fresh mode. */
+struct meta_hooks {
+    void *arg;
+    /* A page was read: what a log says beyond what the file holds. NULL: nothing. */
+    void (*loaded)(void *arg, struct meta_page *page);
+    /* The pages of @list (linked by batch_next, in order of offset) are about to be written in
+     * place; those of lower ranks, and data where that is asked for, are durable. When it returns,
+     * a crash while they are written loses nothing. @settled: all that was written in place before
+     * is durable. An error fails the write-back. */
+    int (*co_log)(void *arg, const struct meta_page *list, bool settled);
+};
+void meta_set_hooks(struct meta *m, const struct meta_hooks *hooks);
+/* In co_log: what will be written of @p. */
+const uint8_t *meta_page_contents(const struct meta_page *p);
 /* Where data lies, once that is known (o.data). */
 void meta_set_data(struct meta *m, struct blk_device *data);
 /* Drops everything, dirty or not: write back first. */

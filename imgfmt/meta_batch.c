@@ -107,6 +107,11 @@ static struct meta_page *sorted(struct meta_page *list)
     return first;
 }
 
+const uint8_t *meta_page_contents(const struct meta_page *p)
+{
+    return p->frozen ? p->frozen : p->data;
+}
+
 static int co_write_lane(void *arg)
 {
     struct meta_lane *lane = arg;
@@ -115,7 +120,7 @@ static int co_write_lane(void *arg)
     uint64_t offset = lane->first->offset;
     unsigned i = 0;
     for (struct meta_page *p = lane->first; p; p = p->batch_next, i++) {
-        memcpy(lane->buffer + i * page_bytes, p->frozen ? p->frozen : p->data, page_bytes);
+        memcpy(lane->buffer + i * page_bytes, meta_page_contents(p), page_bytes);
         p->batch = META_WRITING;
     }
     assert(i == lane->count);
@@ -154,13 +159,15 @@ static struct meta_lane *fill_lane(struct meta *m, struct meta_page **list)
     return lane;
 }
 
-static int co_write_rank(struct meta *m, struct meta_page **list)
+static int co_write_rank(struct meta *m, struct meta_page **list, bool settled)
 {
     struct co_group g;
     for (struct meta_page *p = *list; p && m->o.may_write; p = p->batch_next)
         TRY(m->o.may_write(m->o.guard, p->offset, p->rank));
     co_group_init(&g, META_LANES);
     *list = sorted(*list);
+    if (m->hooks.co_log && !m->o.fresh)
+        TRY(m->hooks.co_log(m->hooks.arg, *list, settled));
     while (*list && !co_group_failed(&g)) {
         while (g.running >= META_LANES)
             co_queue_wait(&g.room);
@@ -196,8 +203,9 @@ static int co_write_all(struct meta *m, struct batch *b)
             TRY(co_sync(m));
             b->data_rank = META_NO_RANK;
         }
+        bool settled = m->unflushed == META_NO_RANK;
         m->unflushed = MIN(m->unflushed, r);
-        TRY(co_write_rank(m, &b->pages[r]));
+        TRY(co_write_rank(m, &b->pages[r], settled));
     }
     return b->flush ? co_sync(m) : 0;
 }

@@ -29,6 +29,7 @@ struct meta_slab; /* memory of pages */
 
 struct meta {
     struct meta_options o;
+    struct meta_hooks hooks;
 
     /* Pages in memory. */
     struct meta_page **buckets;

@@ -107,3 +107,36 @@ size_t utf16_from_text(const char *text, bool big_endian, void *to, size_t room)
     }
     return bytes;
 }
+
+/* --- paths of Windows --- */
+
+static char *turn(char *name, char from, char to)
+{
+    for (char *c = name; c && *c; c++)
+        if (*c == from)
+            *c = to;
+    return name;
+}
+
+char *utf16_windows_path(const void *from, size_t bytes, bool big_endian)
+{
+    char *path = turn(utf16_to_text(from, bytes, big_endian), '\\', '/');
+    if (!path)
+        return NULL;
+    bool absolute = path[0] && (path[1] == ':' || (path[0] == '/' && path[1] == '/'));
+    const char *last = absolute ? strrchr(path, '/') : NULL, *rest = path;
+    if (absolute)
+        rest = last ? last + 1 : path + 2;
+    else if (strncmp(path, "./", 2) == 0)
+        rest = path + 2;
+    memmove(path, rest, strlen(rest) + 1);
+    if (!*path)
+        mem_free(take(path));
+    return path;
+}
+
+size_t utf16_from_path(const char *path, void *to, size_t room)
+{
+    auto_free char *name = mem_printf("%s%s", path[0] == '/' || path[0] == '.' ? "" : "./", path);
+    return name ? utf16_from_text(turn(name, '/', '\\'), false, to, room) : 0;
+}

@@ -12,4 +12,11 @@ char *utf16_to_text(const void *from, size_t bytes, bool big_endian);
  * @room. */
 size_t utf16_from_text(const char *text, bool big_endian, void *to, size_t room);
 
+/* A path as Windows writes it, as one that can be opened: of "C:\\x\\y.vhd" and
+ * "\\\\server\\x\\y.vhd" what is beside us, "y.vhd"; ".\\x\\y.vhd" is "x/y.vhd". As
+ * utf16_to_text(). */
+char *utf16_windows_path(const void *from, size_t bytes, bool big_endian);
+/* The other way: ".\\" before relative ones. As utf16_from_text(). */
+size_t utf16_from_path(const char *path, void *to, size_t room);
+
 #endif

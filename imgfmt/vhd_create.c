@@ -152,14 +152,7 @@ static int fill_footer(struct plan *p, struct blk_error *e)
 /* A path as Windows writes it: relative ones begin with ".\\". */
 static int windows_name(struct plan *p, struct blk_error *e)
 {
-    auto_free char *name =
-        mem_printf("%s%s", p->parent[0] == '/' || p->parent[0] == '.' ? "" : "./", p->parent);
-    if (!name)
-        return err_set(e, -ENOMEM, "out of memory");
-    for (char *c = name; *c; c++)
-        if (*c == '/')
-            *c = '\\';
-    p->name_bytes = utf16_from_text(name, false, p->name[0], NAME_ROOM);
+    p->name_bytes = utf16_from_path(p->parent, p->name[0], NAME_ROOM);
     if (p->name_bytes == 0)
         return err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
     memcpy(p->name[1], p->name[0], NAME_ROOM);

@@ -9,26 +9,6 @@
 
 #define NAME_MOST 4096
 
-static char *to_path(char *name)
-{
-    for (char *c = name; c && *c; c++)
-        if (*c == '\\')
-            *c = '/';
-    return name;
-}
-
-/* Of "C:/x/y.vhd" and "//server/x/y.vhd" what is beside us: "y.vhd". */
-static char *beside(char *path)
-{
-    bool windows = path && path[0] && (path[1] == ':' || (path[0] == '/' && path[1] == '/'));
-    char *last = windows ? strrchr(path, '/') : NULL, *name;
-    if (!windows)
-        return path;
-    name = mem_strdup(last ? last + 1 : path + 2);
-    mem_free(path);
-    return name;
-}
-
 /* *out stays NULL where there is no such locator, or no name in it. */
 static int co_locator(struct vhd *v, const char *platform, char **out)
 {
@@ -42,7 +22,7 @@ static int co_locator(struct vhd *v, const char *platform, char **out)
         if (!raw)
             return -ENOMEM;
         TRY(co_blk_read_buf(v->map.file, be64_get(l->offset), raw, bytes));
-        *out = beside(to_path(utf16_to_text(raw, bytes, false)));
+        *out = utf16_windows_path(raw, bytes, false);
     }
     return 0;
 }
@@ -56,12 +36,9 @@ int co_vhd_parent_name(struct vhd *v, struct blk_error *e)
     if (rc < 0)
         return err_errno(e, rc, "the name of the parent cannot be read");
     if (!name)
-        name = beside(
-            to_path(utf16_to_text(v->header.parent_name, sizeof(v->header.parent_name), true)));
+        name = utf16_windows_path(v->header.parent_name, sizeof(v->header.parent_name), true);
     if (!name)
         return err_set(e, -EINVAL, "the image has a parent, and does not name it");
-    if (strncmp(name, "./", 2) == 0)
-        memmove(name, name + 2, strlen(name + 2) + 1);
     v->backing.name = name;
     return 0;
 }

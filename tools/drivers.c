@@ -9,12 +9,14 @@
 #include "imgfmt/readonly.h"
 #include "imgfmt/vdi.h"
 #include "imgfmt/vhd.h"
+#include "imgfmt/vhdx.h"
 #include "imgfmt/vmdk.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
     &vdi_driver,
     &vhd_driver,
+    &vhdx_driver,
     &vmdk_driver,
     &luks_driver,
     &parallels_driver,
