@@ -141,7 +141,6 @@ void map_give_back(struct map *m, uint64_t cluster, const struct map_cell *cell)
 bool map_may_take_back(const struct map *m, uint64_t cluster);
 /* Waits for space that is just being released; false: there is none. */
 bool co_map_await_release(struct map *m);
-/* Space that no entry points at, but older requests may look at: released after the next batch. */
 /* True if the update lets go of space, or is to punch what it keeps. */
 bool map_lets_go(const struct map *m, const struct map_update *u, bool punch);
 /* Room for @count updates that let go; NULL: no memory. */

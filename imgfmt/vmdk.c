@@ -37,6 +37,9 @@ static int vmdk_probe(const struct blk_probe *p, const char **reason)
     *reason = "it begins with KDMV";
     if (p->head_bytes >= sizeof(struct vmdk_header_disk) && memcmp(p->head, "KDMV", 4) == 0)
         return 100;
+    *reason = "it begins with COWD";
+    if (p->head_bytes >= 512 && memcmp(p->head, "COWD\1\0\0\0", 8) == 0)
+        return 100;
     *reason = "the text of a disk's descriptor";
     return is_text(p->head, p->head_bytes) ? 100 : 0;
 }
@@ -143,9 +146,18 @@ static int co_open_inside(struct vmdk *v, struct blk_device *dev,
         rc = show_itself(v, opener);
     if (rc == 0 && v->text)
         rc = co_vmdk_want_parent(v, opener, e);
-    if (rc < 0)
+    if (rc < 0 && v->map.meta)
         co_map_detach(&v->map);
     return rc;
+}
+
+static int co_open_cowd(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *head,
+                        const struct opts *opts, struct blk_error *e)
+{
+    struct vmdk_cowd_disk raw;
+    memcpy(&raw, head, sizeof(raw));
+    TRY(vmdk_cowd_parse(&raw, &v->h, e));
+    return co_vmdk_open_readonly(v, dev, opts, e);
 }
 
 static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
@@ -161,6 +173,8 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     int rc = co_blk_read_buf(file, 0, &raw, MIN(file->size, sizeof(raw)));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
+    if (le32_get(raw.magic) == VMDK_COWD_MAGIC)
+        return co_open_cowd(v, dev, &raw, opts, e);
     bool fresh = dev->open_flags & BLK_OPEN_FRESH;
     bool text = fresh && le32_get(raw.magic) != VMDK_MAGIC ? memcmp(&raw, "\0 Disk", 6) == 0
                                                            : memcmp(&raw, "KDMV", 4) != 0;
@@ -176,6 +190,9 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
 
 void vmdk_drop(struct vmdk *v)
 {
+    if (v->codec_made)
+        codec_drop(&v->codec);
+    vmdk_out_drop(v->out);
     map_backing_drop(&v->backing);
     vmdk_descriptor_drop(&v->d);
     json_decref(v->shown);

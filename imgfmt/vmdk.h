@@ -4,6 +4,8 @@
  *
  *   vmdk_descriptor.c  the text that says what a disk consists of; pure
  *   vmdk_sparse.c      one sparse extent as a map
+ *   vmdk_stream.c      what is only read: streamOptimized, vmfsSparse, scattered tables
+ *   vmdk_out.c         streamOptimized, written
  *   vmdk_create.c      new images
  *   vmdk_extents.c     a descriptor's extents, one behind the other
  *   vmdk.c             the driver; parents */
@@ -55,6 +57,31 @@ struct vmdk_header {
     uint64_t gd_at, rgd_at, overhead; /* bytes */
     uint64_t tables;                  /* entries of a directory */
     bool unclean;
+    uint32_t table_entries; /* of a grain table */
+};
+
+struct vmdk_marker_disk { /* before each compressed grain */
+    uint8_t sector[8];    /* of the disk */
+    le32 bytes;           /* that follow, deflated (RFC 1950) */
+};
+static_assert(sizeof(struct vmdk_marker_disk) == 12, "VMDK grain marker");
+
+/* A grain that deflate could not make smaller, with its marker, in whole sectors. */
+#define VMDK_PACKED_MOST(grain) align_up((grain) + (grain) / 512 + 64, 512)
+
+enum vmdk_marker { VMDK_END_OF_STREAM, VMDK_GRAIN_TABLE, VMDK_GRAIN_DIRECTORY, VMDK_FOOTER };
+struct vmdk_metadata_disk { /* before what is no grain */
+    uint8_t sectors[8];     /* that follow */
+    le32 zero, type;
+    uint8_t pad[496];
+};
+static_assert(sizeof(struct vmdk_metadata_disk) == 512, "VMDK marker");
+
+#define VMDK_COWD_MAGIC 0x44574f43u /* "COWD" */
+#define VMDK_COWD_TABLE 4096u       /* entries of a grain table */
+
+struct vmdk_cowd_disk { /* at 0: vmfsSparse, little endian; places and sizes in sectors */
+    le32 magic, version, flags, capacity, grain, gd_at, tables, next_free;
 };
 
 enum vmdk_extent_kind {
@@ -106,6 +133,8 @@ struct vmdk {
     struct map map; /* first: dev->state is a struct map * */
     struct map_units units;
     struct codec codec; /* VMDK_COMPRESSED */
+    bool codec_made;
+    struct vmdk_out *out; /* a stream on its way: vmdk_out.c's */
     struct vmdk_header h;
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
@@ -141,6 +170,18 @@ must_use int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, stru
 must_use int vmdk_check_parent(const struct vmdk *v, struct blk_error *e);
 int co_vmdk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 void vmdk_drop(struct vmdk *v);
+must_use int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out,
+                             struct blk_error *e);
+/* vmdk_stream.c: the same for what is only read: streams, tables that are made on demand. Sets the
+ * driver. */
+must_use int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
+                                   struct blk_error *e);
+/* vmdk_out.c: a stream that is to be written, just created. Sets the driver. */
+must_use int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e);
+void vmdk_out_drop(struct vmdk_out *o);
+/* An empty one, with its text. */
+must_use int co_vmdk_create_stream(const struct blk_create *c, uint64_t size, const char *text,
+                                   struct blk_error *e);
 /* vmdk_create.c */
 int co_vmdk_create(const struct blk_create *c, struct blk_error *e);
 extern const struct opt_desc vmdk_create_options[];

@@ -9,9 +9,10 @@
 #define TEXT_ROOM  (20 * 512u)
 #define EXTENT_MAX (2ULL * GiB)
 
-enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT };
-static const char *const subformats[] = {"monolithicSparse", "monolithicFlat",
-                                         "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", NULL};
+enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT, SUB_STREAM };
+static const char *const subformats[] = {"monolithicSparse",     "monolithicFlat",
+                                         "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
+                                         "streamOptimized",      NULL};
 
 const struct opt_desc vmdk_create_options[] = {
     {.name = "adapter_type",
@@ -303,7 +304,7 @@ static int co_make_extents(struct plan *p, struct blk_error *e)
 {
     uint64_t most = p->sub == SUB_FLAT ? UINT64_MAX : EXTENT_MAX;
     unsigned number = 1;
-    if (p->sub == SUB_SPARSE)
+    if (p->sub == SUB_SPARSE || p->sub == SUB_STREAM)
         return add_line(p, p->size, "SPARSE", p->base, e);
     if (p->size == 0)
         return err_set(e, -EINVAL, "a VMDK of several files cannot be empty");
@@ -337,9 +338,13 @@ static int co_create_planned(struct plan *p, struct blk_error *e)
         return err_set(e, -ENOTSUP, "Flat image can't have backing file");
     if (flat && opts_bool(p->c->opts, "zeroed_grain"))
         return err_set(e, -ENOTSUP, "Flat image can't enable zeroed grain");
+    if (p->sub == SUB_STREAM && p->parent)
+        return err_set(e, -ENOTSUP, "a stream can't have a backing file");
     TRY(co_make_extents(p, e));
     auto_free char *text = NULL;
     TRY(make_text(p, &text, e));
+    if (p->sub == SUB_STREAM)
+        return co_vmdk_create_stream(p->c, p->size, text, e);
     return p->sub == SUB_SPARSE ? co_create_sparse(p->c, p->size, text, e)
                                 : co_write_descriptor(p, text, e);
 }

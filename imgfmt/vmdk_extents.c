@@ -10,6 +10,11 @@
 
 #define SPLIT_MOST (2ULL * GiB)
 
+static bool is_sparse(const struct vmdk_extent *x)
+{
+    return x->kind == VMDK_SPARSE || x->kind == VMDK_VMFS_SPARSE;
+}
+
 static size_t find(const struct vmdk *v, uint64_t offset)
 {
     size_t low = 0, high = v->d.count - 1;
@@ -141,6 +146,22 @@ static int co_extents_discard(struct blk_device *dev, uint64_t offset, uint64_t 
     return 0;
 }
 
+static int co_extents_copy(struct blk_device *dev, uint64_t offset, const struct blk_place *from)
+{
+    struct vmdk *v = dev->state;
+    struct blk_place rest = *from;
+    TRY(co_begin(v));
+    while (rest.bytes) {
+        struct blk_place to = place_of(v, offset, rest.bytes), part = rest;
+        part.bytes = to.bytes;
+        TRY(co_blk_copy_from(to.child, to.offset, &part));
+        offset += to.bytes;
+        rest.offset += to.bytes;
+        rest.bytes -= to.bytes;
+    }
+    return 0;
+}
+
 /* --- size --- */
 
 static int may_resize(const struct vmdk *v, uint64_t size, uint64_t *last, struct blk_error *e)
@@ -194,7 +215,7 @@ static int co_extents_resize(struct blk_device *dev, uint64_t size, bool shrink,
 
 static struct blk_device *sparse(const struct vmdk *v, size_t i)
 {
-    return v->parts && v->d.extents[i].kind == VMDK_SPARSE ? v->parts[i].dev : NULL;
+    return v->parts && is_sparse(&v->d.extents[i]) ? v->parts[i].dev : NULL;
 }
 
 static int co_extents_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e)
@@ -291,8 +312,7 @@ static int co_find_part(struct vmdk *v, size_t i, struct blk_device *child, uint
 {
     const struct vmdk_extent *x = &v->d.extents[i];
     struct vmdk_part *p = &v->parts[i];
-    bool is_sparse = x->kind == VMDK_SPARSE;
-    *p = (struct vmdk_part){child, is_sparse ? 0 : x->offset, begin + x->bytes};
+    *p = (struct vmdk_part){child, is_sparse(x) ? 0 : x->offset, begin + x->bytes};
     if (!child)
         return co_open_zeroes(v->map.dev, x->bytes, &p->dev, e);
     if (!range_fits(p->at, x->bytes, child->size))
@@ -300,7 +320,7 @@ static int co_find_part(struct vmdk *v, size_t i, struct blk_device *child, uint
                        "the extent %.200s has %" PRIu64 " bytes, fewer than the descriptor says",
                        x->name, child->size);
     struct blk_device *parent = blk_child(v->map.dev, "backing");
-    return parent && is_sparse ? co_attach_parent(child, parent, begin, e) : 0;
+    return parent && is_sparse(x) ? co_attach_parent(child, parent, begin, e) : 0;
 }
 
 static void fill_limits(struct vmdk *v)
@@ -361,8 +381,7 @@ static int co_want_extents(struct vmdk *v, struct blk_device *dev, struct blk_op
     unsigned flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
     for (size_t i = 0; i < v->d.count; i++) {
         const struct vmdk_extent *x = &v->d.extents[i];
-        bool is_sparse = x->kind == VMDK_SPARSE;
-        if (x->kind == VMDK_VMFS_SPARSE || x->kind == VMDK_SE_SPARSE)
+        if (x->kind == VMDK_SE_SPARSE)
             return err_set(e, -ENOTSUP, "extents of the kind %s are not read here",
                            vmdk_extent_word(x->kind));
         if (!x->accessible || (!x->writable && flags & BLK_OPEN_WRITE))
@@ -372,8 +391,8 @@ static int co_want_extents(struct vmdk *v, struct blk_device *dev, struct blk_op
             return err_set(e, -ENOMEM, "out of memory");
         if (x->kind == VMDK_ZERO || dev->open_flags & BLK_OPEN_NO_BACKING || !opener)
             continue;
-        TRY(co_opener_reference(opener, dev, is_sparse ? "extent" : "data-extent", x->name,
-                                is_sparse ? "vmdk" : NULL, flags, e));
+        TRY(co_opener_reference(opener, dev, is_sparse(x) ? "extent" : "data-extent", x->name,
+                                is_sparse(x) ? "vmdk" : NULL, flags, e));
     }
     return 0;
 }
@@ -397,6 +416,7 @@ static const struct blk_driver extents_driver = {
     .co_write = co_extents_write,
     .co_write_zeroes = co_extents_zero,
     .co_discard = co_extents_discard,
+    .co_copy = co_extents_copy,
     .resolve = extents_resolve,
     .co_complete = co_extents_complete,
     .co_resize = co_extents_resize,

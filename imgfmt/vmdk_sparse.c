@@ -14,10 +14,10 @@
  *     used before; the two of them in one batch, in any order: the first counts, and who finds the
  *     mark of an unclean end makes the second equal
  *   3 new tables, twins and directories -> header
- * Tables that lie scattered (written by others) are read through the directory, and not changed. */
+ * Tables that lie scattered (made by others) are read through the directory: vmdk_stream.c. */
 #include "imgfmt/vmdk.h"
 
-enum { RANK_HEADER, RANK_TABLE, RANK_ROOT };
+enum { RANK_HEADER, RANK_TABLE };
 
 #define AHEAD_BYTES (64 * MiB)
 #define PIECE       (64 * KiB)
@@ -71,6 +71,7 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
     if (capacity > UINT32_MAX * grain)
         return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is more than entries can say",
                        capacity);
+    out->table_entries = VMDK_TABLE;
     out->size = capacity * 512;
     out->grain_bytes = grain * 512;
     out->tables = div_up(capacity, grain * VMDK_TABLE);
@@ -120,15 +121,6 @@ static void vmdk_encode(const struct map *m, const struct map_cell *cell, void *
     uint32_t at = cell->state == MAP_ZERO ? ZERO_GRAIN : 0;
     le32 raw = le32_of(cell->state == MAP_DATA ? (uint32_t)(cell->offset / 512) : at);
     memcpy(entry, &raw, sizeof(raw));
-}
-
-static int vmdk_root_decode(const struct map *m, const void *entry, uint64_t *offset, bool *shared)
-{
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    *offset = le32_get(raw) * 512ULL;
-    *shared = false;
-    return 0;
 }
 
 /* Entries are 32 bits of sectors. */
@@ -441,13 +433,11 @@ static const struct map_units_ops vmdk_units = {
 static const struct map_format vmdk_format = {
     .decode = vmdk_decode,
     .encode = vmdk_encode,
-    .root_decode = vmdk_root_decode,
     .co_place = co_vmdk_place,
     MAP_UNITS_HOOKS_BUT_PLACE,
     .co_prepare = co_vmdk_prepare,
     .commit = vmdk_commit,
     .table_rank = RANK_TABLE,
-    .root_rank = RANK_ROOT,
 };
 
 /* --- opening --- */
@@ -511,40 +501,32 @@ static void fill_map(struct vmdk *v, struct blk_device *dev)
     v->units.page_bytes = page_for(v);
 }
 
-/* Through the directory; read only. */
-static void fill_scattered(struct vmdk *v, struct blk_device *dev)
+/* The tables are there whole, their twins too where there are any. */
+static int co_look_at_tables(struct vmdk *v, bool *whole, struct blk_error *e)
 {
-    fill_map(v, dev);
-    struct map_shape *s = &v->map.shape;
-    s->levels = 2;
-    s->table_entries = VMDK_TABLE;
-    s->table_bytes = VMDK_TABLE_BYTES;
-    s->root_entry_bytes = 4;
-    s->root_offset = v->h.gd_at;
-    s->root_entries = v->h.tables;
-    v->units.page_bytes = 512;
+    bool twins = v->h.flags & VMDK_REDUNDANT;
+    struct blk_error why;
+    TRY(co_find_tables(v, v->h.gd_at, &v->gt_at, e));
+    if (twins && co_find_tables(v, v->h.rgd_at, &v->rgt_at, &why) < 0)
+        v->rgt_at = 0;
+    uint64_t bytes = v->h.tables * VMDK_TABLE_BYTES, file = v->map.file->size;
+    *whole = v->gt_at && range_fits(v->gt_at, bytes, file) &&
+             (!twins || (v->rgt_at && range_fits(v->rgt_at, bytes, file)));
+    *whole |= v->h.tables == 0;
+    return 0;
 }
 
 int co_vmdk_open_sparse(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *raw,
                         const struct opts *opts, struct blk_error *e)
 {
-    bool fresh = dev->open_flags & BLK_OPEN_FRESH, write = dev->open_flags & BLK_OPEN_WRITE;
-    struct blk_error why;
+    bool fresh = dev->open_flags & BLK_OPEN_FRESH, whole;
     TRY(vmdk_header_parse(raw, fresh, &v->h, e));
+    if (v->h.flags & VMDK_COMPRESSED)
+        return co_vmdk_open_readonly(v, dev, opts, e);
     v->units.unfinished = le32_get(raw->magic) != VMDK_MAGIC;
-    TRY(co_find_tables(v, v->h.gd_at, &v->gt_at, e));
-    bool twins = v->h.flags & VMDK_REDUNDANT;
-    if (twins && co_find_tables(v, v->h.rgd_at, &v->rgt_at, &why) < 0)
-        v->rgt_at = 0;
-    uint64_t bytes = v->h.tables * VMDK_TABLE_BYTES, file = v->map.file->size;
-    bool whole = v->gt_at && range_fits(v->gt_at, bytes, file) &&
-                 (!twins || (v->rgt_at && range_fits(v->rgt_at, bytes, file)));
-    if (whole || v->h.tables == 0)
-        fill_map(v, dev);
-    else if (write)
-        return err_set(e, -EROFS,
-                       "its grain tables are scattered or incomplete: it can be read only");
-    else
-        fill_scattered(v, dev);
+    TRY(co_look_at_tables(v, &whole, e));
+    if (!whole)
+        return co_vmdk_open_readonly(v, dev, opts, e);
+    fill_map(v, dev);
     return co_map_units_open(&v->map, opts_number(opts, "cache-size"), e);
 }
