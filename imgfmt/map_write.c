@@ -152,8 +152,7 @@ static int co_place_run(struct fresh_run *r)
 static void unplace_run(struct fresh_run *r)
 {
     if (r->taken_back) {
-        struct map_update back = {.cluster = r->u[0].cluster, .old = r->u[0].now};
-        map_release_later(r->map, &back);
+        map_give_back(r->map, r->u[0].cluster, &r->u[0].now);
         return;
     }
     if (r->own || r->map->shape.fixed_places)
