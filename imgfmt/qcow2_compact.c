@@ -6,22 +6,24 @@
  * The order (F: a flush):
  *   1 leaks are given back; the counts of the new places, as high as those of the old ones  -> F
  *   2 copies of all clusters that move, raw                                                 -> F
- *   3 what L2 tables and bitmaps' tables lead to, at their new place or where they stay     -> F
- *   4 what L1 tables and the refcount table lead to, in the same way                        -> F
- *   5 the snapshots' L1 tables, the bitmaps' tables, in their lists                         -> F
- *   6 header: L1 table, refcount table, list of snapshots, in one sector (before it, in the same
+ *   3 what all tables and the lists of snapshots and bitmaps lead to, each at its new place or
+ *     where it stays                                                                        -> F
+ *   4 header: L1 table, refcount table, list of snapshots, in one sector (before it, in the same
  *     or another sector of cluster 0, the list of bitmaps)                                  -> F
- *   7 the counts of the old places := 0; refcount blocks that count nothing any more leave the
- *     table                                                                                 -> F
- *   8 the file is truncated
+ *   5 the counts of the old places := 0                                                     -> F
+ *   6 refcount blocks that count nothing any more leave the table                           -> F
+ *   7 the file is truncated
  *
- * From 2 on both places hold the same and have the same count, and no reference that step 3 to 6
- * changes is older than what it leads to. So each reference by itself may be old or new: a crash
- * leaves the same contents, the COPIED flags are right, and one of the two places is a leak. */
+ * From 2 to 4 both places hold the same, but that some words in them lead to the old places and
+ * some to the new, and both have the same count. So each word by itself may be old or new, in any
+ * mix: a crash leaves the same contents, the COPIED flags are right, and one of two places is a
+ * leak. All is done again as long as the file gets shorter: what moved made room for what hangs
+ * together. */
 #include "imgfmt/qcow2_compact.h"
 
-#define COPY_BYTES (1 * MiB)
-#define COPIES     4u /* in flight */
+#define COPY_BYTES  (1 * MiB)
+#define COPIES      4u /* in flight */
+#define MOST_ROUNDS 16u
 
 /* --- 1: counts ------------------------------------------------------------ */
 
@@ -113,7 +115,7 @@ static int co_copy_all(struct qcow2_compaction *c)
     return co_blk_flush(q->map.file);
 }
 
-/* --- 3 to 5: references --------------------------------------------------- */
+/* --- 3: references --------------------------------------------------- */
 
 /* True if the word, which holds an offset under @mask, leads elsewhere now. */
 static bool redirect(const struct qcow2_compaction *c, uint8_t *word, uint64_t offset)
@@ -242,18 +244,16 @@ static int co_redirect_all(struct qcow2_compaction *c)
 {
     struct qcow2 *q = c->q;
 
-    TRY(co_qcow2_compact_each_l1(c, co_redirect_l2s)); /* 3 */
-    TRY(co_redirect_bitmaps(c));
-    TRY(co_blk_flush(q->map.file));
-    TRY(co_qcow2_compact_each_l1(c, co_redirect_l1)); /* 4 */
+    TRY(co_qcow2_compact_each_l1(c, co_redirect_l2s));
+    TRY(co_qcow2_compact_each_l1(c, co_redirect_l1));
     TRY(co_redirect_table(c, q->header.refcount_table_offset, c->entries));
-    TRY(co_blk_flush(q->map.file));
-    TRY(co_redirect_snapshots(c)); /* 5 */
+    TRY(co_redirect_bitmaps(c));
+    TRY(co_redirect_snapshots(c));
     TRY(co_redirect_directory(c));
     return co_blk_flush(q->map.file);
 }
 
-/* --- 6: the header -------------------------------------------------------- */
+/* --- 4: the header -------------------------------------------------------- */
 
 /* The extension's field: eight bytes of one sector. */
 static int co_name_directory(struct qcow2_compaction *c)
@@ -304,7 +304,7 @@ static void co_forget(struct qcow2_compaction *c)
     qcow2_forget_counts(q);
 }
 
-/* --- 7 and 8: the old places ---------------------------------------------- */
+/* --- 5 to 7: the old places ---------------------------------------------- */
 
 /* Counts of old places in blocks that stay. */
 static int co_uncount(struct qcow2_compaction *c, uint64_t past)
@@ -396,7 +396,8 @@ static int co_look(struct qcow2 *q, struct blk_error *e)
     return 0;
 }
 
-static int co_compact(struct qcow2 *q, struct blk_error *e)
+/* *moved: something did. */
+static int co_compact_once(struct qcow2 *q, bool *moved, struct blk_error *e)
 {
     struct qcow2_compaction c = {.q = q, .e = e};
 
@@ -408,8 +409,18 @@ static int co_compact(struct qcow2 *q, struct blk_error *e)
     }
     if (rc == 0)
         rc = co_let_go(&c);
+    *moved = c.count;
     qcow2_compaction_drop(&c);
     return rc;
+}
+
+static int co_compact(struct qcow2 *q, struct blk_error *e)
+{
+    bool moved = true;
+
+    for (unsigned i = 0; moved && i < MOST_ROUNDS; i++)
+        TRY(co_compact_once(q, &moved, e));
+    return 0;
 }
 
 int co_qcow2_compact(struct blk_device *dev, struct blk_error *e)
