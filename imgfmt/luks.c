@@ -224,7 +224,7 @@ static int luks_probe(const struct blk_probe *p, const char **reason)
 
 const struct blk_driver luks_driver = {
     .name = "luks",
-    .title = "encrypted disks: LUKS 1 and 2 read and written, 1 made",
+    .title = "encrypted disk (LUKS 1 and 2; 1 is made)",
     .extensions = "luks",
     .is_format = true,
     .is_layer = true,

@@ -7,6 +7,7 @@
  * means to all that the number counts. Azure wants whole MiB as well. */
 #include "block/host.h"
 #include "imgfmt/utf16.h"
+#include "imgfmt/uuid.h"
 #include "imgfmt/vhd.h"
 
 #define SECTORS_MOST 0xff000000ULL /* 2040 GiB */
@@ -26,18 +27,23 @@ const struct opt_desc vhd_create_options[] = {
      .preset = "off",
      .help = "exactly this size, instead of the next that a CHS geometry gives"},
     {.name = "azure",
+     .ours = true,
      .type = OPT_BOOL,
      .preset = "off",
      .help = "fixed, of exactly this size, in whole MiB"},
     {.name = "block_size",
+     .ours = true,
      .type = OPT_SIZE,
      .preset = "2M",
      .min = 4096,
      .max = 256 * MiB,
      .help = "bytes that are allocated at once"},
-    {.name = "uuid", .type = OPT_STRING, .help = "of the image (default: a new one)"},
-    {.name = "backing_file", .type = OPT_STRING, .help = "the parent of a differencing image"},
-    {.name = "backing_fmt", .type = OPT_STRING, .help = "format of the parent"},
+    {.name = "uuid", .ours = true, .type = OPT_STRING, .help = "of the image (default: a new one)"},
+    {.name = "backing_file",
+     .ours = true,
+     .type = OPT_STRING,
+     .help = "the parent of a differencing image"},
+    {.name = "backing_fmt", .ours = true, .type = OPT_STRING, .help = "format of the parent"},
     {0},
 };
 
@@ -87,20 +93,6 @@ struct plan {
     struct vhd_header_disk header;
 };
 
-static int parse_uuid(const char *text, uint8_t uuid[16], struct blk_error *e)
-{
-    unsigned n = 0, digit;
-    for (const char *c = text; *c; c++) {
-        if (*c == '-')
-            continue;
-        if (n == 32 || sscanf((char[2]){*c, 0}, "%x", &digit) != 1)
-            return err_set(e, -EINVAL, "'%.60s' is no UUID", text);
-        uuid[n / 2] = (uint8_t)(n % 2 ? uuid[n / 2] | digit : digit << 4);
-        n++;
-    }
-    return n == 32 ? 0 : err_set(e, -EINVAL, "'%.60s' is no UUID", text);
-}
-
 static int choose_size(struct plan *p, struct blk_error *e)
 {
     const struct opts *o = p->c->opts;
@@ -129,7 +121,6 @@ static int fill_footer(struct plan *p, struct blk_error *e)
 {
     struct vhd_footer_disk *f = &p->footer;
     struct host *host = p->c->file->host;
-    const char *uuid = opts_text(p->c->opts, "uuid");
     memcpy(f->cookie, "conectix", 8);
     f->features = be32_of(2);
     f->version = be32_of(0x00010000);
@@ -139,10 +130,7 @@ static int fill_footer(struct plan *p, struct blk_error *e)
     memcpy(f->creator_host, "Wi2k", 4);
     f->original_size = f->size = be64_of(p->size);
     f->type = be32_of(p->fixed ? VHD_FIXED : p->parent ? VHD_DIFFERENCING : VHD_DYNAMIC);
-    if (uuid)
-        TRY(parse_uuid(uuid, f->uuid, e));
-    else
-        host_uuid(host, f->uuid);
+    TRY(uuid_choose(host, opts_text(p->c->opts, "uuid"), f->uuid, e));
     if (p->c->fresh)
         memset(f->cookie, 0, sizeof(f->cookie));
     vhd_seal_footer(f);
