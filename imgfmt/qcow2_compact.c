@@ -350,10 +350,12 @@ static int co_cut(struct qcow2_compaction *c)
     struct qcow2 *q = c->q;
     struct blk_device *file = q->map.file;
     uint64_t bytes = c->end << q->header.cluster_bits;
+    uint64_t counted = c->clusters << q->header.cluster_bits;
 
     if (file->size <= bytes)
         return 0;
-    co_meta_forget(q->map.meta, bytes, file->size - bytes);
+    if (counted > bytes) /* no table lies behind that */
+        co_meta_forget(q->map.meta, bytes, counted - bytes);
     if (!file->limits.growable)
         return co_blk_discard(file, bytes, file->size - bytes);
     return co_blk_resize(file, bytes, true, c->e);

@@ -14,7 +14,7 @@ struct qcow2_move {
 
 struct qcow2_compaction {
     struct qcow2 *q;
-    uint64_t clusters; /* of the file */
+    uint64_t clusters; /* of the file, as far as they are counted */
     /* Bits, one per cluster, owned. */
     uint64_t *used;   /* has a count; once planned: will have one */
     uint64_t *open;   /* has none, and a refcount block for one */

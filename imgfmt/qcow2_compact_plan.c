@@ -134,16 +134,35 @@ static int co_survey_page(struct qcow2_compaction *c, uint64_t first)
     return 0;
 }
 
+/* Where the refcount blocks lie, and how many clusters there are: the last one of the file need not
+ * be whole, and compressed bytes may reach into one more; but what no block counts is not used. */
+static int co_survey_blocks(struct qcow2_compaction *c)
+{
+    struct qcow2 *q = c->q;
+    uint64_t counted = 0;
+
+    c->entries = qcow2_table_entries(q);
+    c->blocks = mem_array(c->entries, sizeof(*c->blocks));
+    if (!c->blocks)
+        return -ENOMEM;
+    with_lock(&q->alloc);
+    for (uint64_t i = 0; i < c->entries; i++) {
+        TRY(co_qcow2_block_of(q, i << q->block_order, &c->blocks[i]));
+        if (c->blocks[i])
+            counted = (i + 1) << q->block_order;
+    }
+    c->clusters = MIN(div_up(q->map.file->size, q->map.cluster_bytes) + 1, counted);
+    return c->clusters ? 0 : -EIO;
+}
+
 static int co_survey_counts(struct qcow2_compaction *c)
 {
     struct qcow2 *q = c->q;
 
     with_lock(&q->alloc);
     note(c, q->header.refcount_table_offset, c->entries * 8);
-    for (uint64_t i = 0; i < c->entries; i++) {
-        TRY(co_qcow2_block_of(q, i << q->block_order, &c->blocks[i]));
+    for (uint64_t i = 0; i < c->entries; i++)
         note(c, c->blocks[i], q->map.cluster_bytes);
-    }
     for (uint64_t at = 0; at < c->clusters; at += qcow2_page_run(q, at))
         TRY(co_survey_page(c, at));
     return 0;
@@ -154,16 +173,13 @@ static int co_survey(struct qcow2_compaction *c)
     struct qcow2 *q = c->q;
     uint64_t words, snapshots = 0;
 
-    /* The last cluster need not be whole, and compressed bytes may reach into one more. */
-    c->clusters = div_up(q->map.file->size, q->map.cluster_bytes) + 1;
-    c->entries = qcow2_table_entries(q);
+    TRY(co_survey_blocks(c));
     words = c->clusters / 64 + 1;
     c->used = mem_array(words, 8);
     c->open = mem_array(words, 8);
     c->known = mem_array(words, 8);
     c->joined = mem_array(words, 8);
-    c->blocks = mem_array(c->entries, sizeof(*c->blocks));
-    if (!c->used || !c->open || !c->known || !c->joined || !c->blocks)
+    if (!c->used || !c->open || !c->known || !c->joined)
         return -ENOMEM;
     TRY(co_qcow2_compact_each_l1(c, co_survey_l1));
     if (q->header.snapshot_count)

@@ -110,6 +110,10 @@ is "data file: compact" "$LAMINA" compact -q c.qcow2
 is "data file: QEMU finds no error" clean qcow2 c.qcow2
 is "data file: QEMU reads the same" qemu-img compare -q -f qcow2 -F raw c.qcow2 s.raw
 
+qemu-img create -q -f qcow2 t.qcow2 64M && truncate -s 1T t.qcow2
+is "a long tail of nothing" timeout 60 "$LAMINA" compact -q t.qcow2
+[ "$(stat -c %s t.qcow2)" -le 262144 ] && ok "is cut off" || bad "is cut off" "$(stat -c %s t.qcow2)"
+
 fails "raw has none" 1 "nothing to compact in raw images" "$LAMINA" compact -f raw want.raw
 fails "a second operand" 1 "" "$LAMINA" compact a.img b.img
 rm -f x.qed && "$LAMINA" create -q -f qed x.qed 1M
