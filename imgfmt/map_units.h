@@ -76,6 +76,9 @@ struct map_units_ops {
     /* The file's end: where it is to be truncated to, given the end of the last owned unit (VHD: a
      * footer follows). NULL: there. Called when the tail has been released; does it itself. */
     int (*co_fit)(struct map *m, uint64_t end);
+    /* Entries of a flat table for a disk of @size. NULL: up to the last cluster's (VHDX: bitmaps
+     * have entries behind it). */
+    uint64_t (*entries_for)(const struct map *m, uint64_t size);
 };
 
 struct map_units {
@@ -94,6 +97,8 @@ struct map_units {
     enum map_units_table table;
     bool dense;   /* unit numbers stay below root_entries (needs shape.tight), and closing leaves no
                      free one below the last owned */
+    bool gaps;    /* free units below the last owned one are no leaks: what takes several units may
+                     not fit there, and a table that moved leaves its old place */
     bool aligned; /* a place off the unit boundaries is a corruption (QED, VHDX) */
     bool unfinished;     /* a fresh image that is not completed: the header has no signature yet */
     uint32_t page_bytes; /* of the metadata cache; 0: the largest that keeps to the flat table */

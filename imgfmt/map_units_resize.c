@@ -28,6 +28,8 @@ static uint32_t entry_bytes(const struct map *m)
 static uint64_t entries_for(const struct map *m, uint64_t size)
 {
     uint64_t clusters = div_up(size, m->cluster_bytes);
+    if (m->units->ops->entries_for)
+        return m->units->ops->entries_for(m, size);
     if (m->shape.levels == 2)
         return div_up(clusters, m->shape.table_entries);
     return clusters ? map_slot(m, clusters - 1) + 1 : 0;

@@ -469,7 +469,9 @@ static int co_copy_cluster(struct map *m, uint64_t from, uint64_t to)
 static int co_move_locked(struct map *m, struct meta_page *page, struct map_update *u)
 {
     TRY(map_entry_get(m, page, u->cluster, &u->old));
-    if (!map_in_place(&u->old))
+    /* Of a partly filled one, which sectors count stays said elsewhere. */
+    bool movable = u->old.state == MAP_DATA || u->old.state == MAP_PARTIAL;
+    if (!movable || u->old.shared || u->old.state != u->now.state)
         return -EINVAL;
     TRY(co_copy_cluster(m, u->old.offset, u->now.offset));
     meta_data_before(m->meta, m->format->table_rank);

@@ -13,6 +13,8 @@
 
 enum { RANK_TABLE };
 
+#define AHEAD_BYTES (64 * MiB)
+
 /* --- entries --- */
 
 static uint64_t vhdx_slot(const struct map *m, uint64_t cluster)
@@ -64,8 +66,7 @@ static void vhdx_encode(const struct map *m, const struct map_cell *cell, void *
 
 /* --- sector bitmaps --- */
 
-/* Where chunk @chunk's bitmap lies; 0: it has none. */
-static int co_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset)
+int co_vhdx_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset)
 {
     struct vhdx *v = vhdx_of(m);
     uint64_t slot = chunk * (v->chunk_ratio + 1) + v->chunk_ratio;
@@ -116,7 +117,7 @@ static int co_vhdx_subrange(struct map *m, const struct map_cell *cell, uint64_t
     uint64_t sector = at / v->d.logical, in_block = m->cluster_bytes / v->d.logical;
     uint64_t end = div_up((uint64_t)at + *bytes, v->d.logical), place, alike;
     bool here = false;
-    TRY(co_bitmap_place(m, cluster >> v->chunk_bits, &place));
+    TRY(co_vhdx_bitmap_place(m, cluster >> v->chunk_bits, &place));
     if (!place)
         return -EIO; /* it must say which sectors are here */
     uint64_t bit = (cluster & (v->chunk_ratio - 1)) * in_block + sector;
@@ -135,7 +136,26 @@ static const struct map_format vhdx_format = {
     .table_rank = RANK_TABLE,
 };
 
-static const struct map_units_ops vhdx_units = {0};
+static uint64_t entries_for(const struct map *m, uint64_t size)
+{
+    return vhdx_entries(&vhdx_of(m)->d, size);
+}
+
+static int co_check_log(struct map *m, struct blk_check *c)
+{
+    map_units_say(c, vhdx_of(m)->replay.log != NULL,
+                  "log of a writer that did not close the image");
+    return 0;
+}
+
+static const struct map_units_ops vhdx_units = {
+    .co_reserve = co_vhdx_reserve,
+    .co_begin = co_vhdx_begin,
+    .co_end = co_vhdx_end,
+    .co_publish = co_vhdx_publish,
+    .co_check = co_check_log,
+    .entries_for = entries_for,
+};
 
 /* --- opening --- */
 
@@ -154,12 +174,6 @@ int co_vhdx_read_meta(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes)
         TRY(co_blk_read_buf(file, offset, to, there));
     vhdx_replay_patch(&v->replay, offset, to, bytes);
     return 0;
-}
-
-static void patch_page(void *arg, struct meta_page *page)
-{
-    struct vhdx *v = arg;
-    vhdx_replay_patch(&v->replay, page->offset, page->data, VHDX_PAGE);
 }
 
 static int co_read_headers(struct vhdx *v, struct blk_error *e)
@@ -262,8 +276,10 @@ static void fill_map(struct vhdx *v)
     v->units.cluster_units = v->d.block_bytes / MiB;
     v->units.page_bytes = VHDX_PAGE;
     v->units.cluster_limit = VHDX_SIZE_MOST / v->d.block_bytes;
+    v->units.ahead_bytes = AHEAD_BYTES;
     v->units.table = UNITS_TABLE_MOVES;
     v->units.aligned = true;
+    v->units.gaps = true;
 }
 
 static int co_open_parts(struct vhdx *v, struct blk_device *dev, const struct opts *opts,
@@ -275,11 +291,13 @@ static int co_open_parts(struct vhdx *v, struct blk_device *dev, const struct op
     TRY(co_blk_want_child(dev, opener, "file", dev->open_flags & pass, &v->map.file, e));
     TRY(co_read_headers(v, e));
     TRY(co_read_log(v, e));
+    if (dev->open_flags & BLK_OPEN_WRITE)
+        TRY(co_vhdx_replay(v, e));
     TRY(co_read_regions(v, e));
     TRY(co_read_metadata(v, e));
     fill_map(v);
     TRY(co_map_units_open(&v->map, opts_number(opts, "cache-size"), e));
-    meta_set_hooks(v->map.meta, &(struct meta_hooks){.arg = v, .loaded = patch_page});
+    vhdx_hook(v);
     int rc = v->d.has_parent ? co_map_backing_want(&v->map, &v->backing, opener, e) : 0;
     if (rc < 0)
         co_map_detach(&v->map);
@@ -296,10 +314,7 @@ static void drop(struct vhdx *v)
 static int co_vhdx_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                         struct blk_error *e)
 {
-    struct vhdx *v;
-    if (dev->open_flags & BLK_OPEN_WRITE)
-        return err_set(e, -EROFS, "vhdx images are read only here");
-    v = mem_zalloc(sizeof(*v));
+    struct vhdx *v = mem_zalloc(sizeof(*v));
     if (!v)
         return err_set(e, -ENOMEM, "out of memory");
     int rc = co_open_parts(v, dev, opts, opener, e);
@@ -316,6 +331,51 @@ static int co_vhdx_close(struct blk_device *dev, struct blk_error *e)
     return rc;
 }
 
+static int co_vhdx_reopen(struct blk_device *dev, bool write, struct blk_error *e)
+{
+    if (write)
+        TRY(co_vhdx_replay(vhdx_of(dev->state), e));
+    return co_map_units_reopen(dev, write, e);
+}
+
+/* --- the whole image: without the log --- */
+
+static int co_begin_direct(struct vhdx *v, struct blk_error *e)
+{
+    int rc = co_vhdx_direct(v, true);
+    return rc < 0 ? err_errno(e, rc, "the log cannot be emptied") : 0;
+}
+
+static int co_vhdx_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
+{
+    struct vhdx *v = vhdx_of(dev->state);
+    if (size % v->d.logical)
+        return err_set(e, -EINVAL, "the size of this image is a multiple of its sectors' %u bytes",
+                       v->d.logical);
+    TRY(co_begin_direct(v, e));
+    int rc = co_map_units_resize(dev, size, shrink, e);
+    v->direct = false;
+    return rc;
+}
+
+static int co_vhdx_compact(struct blk_device *dev, struct blk_error *e)
+{
+    struct vhdx *v = vhdx_of(dev->state);
+    TRY(co_begin_direct(v, e));
+    int rc = co_map_units_compact(dev, e);
+    v->direct = false;
+    return rc;
+}
+
+static int co_vhdx_check(struct blk_device *dev, struct blk_check *c, struct blk_error *e)
+{
+    struct vhdx *v = vhdx_of(dev->state);
+    TRY(co_begin_direct(v, e));
+    int rc = co_map_units_check(dev, c, e);
+    v->direct = false;
+    return rc;
+}
+
 static int co_vhdx_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     const struct vhdx *v = vhdx_of(dev->state);
@@ -327,10 +387,30 @@ const struct blk_driver vhdx_driver = {
     .name = "vhdx",
     .title = "Hyper-V disk, version 2 (VHDX)",
     .extensions = "vhdx avhdx",
-    MAP_UNITS_DRIVER,
+    .is_format = true,
+    .handles_fua = true,
+    .knows_backing = true,
+    .check_is_bare = true,
+    .open_options = map_units_open_options,
+    .create_options = vhdx_create_options,
     .probe = vhdx_probe,
+    .co_create = co_vhdx_create,
     .co_open = co_vhdx_open,
     .co_opened = co_vhdx_opened,
     .co_close = co_vhdx_close,
+    .co_reopen = co_vhdx_reopen,
+    .co_read = co_map_read,
+    .co_write = co_map_write,
+    .co_write_zeroes = co_map_write_zeroes,
+    .co_discard = co_map_discard,
+    .co_flush = co_map_flush,
+    .resolve = map_resolve,
+    .co_map = co_map_map,
+    .co_copy = co_map_copy,
+    .co_complete = co_map_units_complete,
+    .co_resize = co_vhdx_resize,
+    .co_check = co_vhdx_check,
+    .co_compact = co_vhdx_compact,
+    .co_make_empty = co_map_units_make_empty,
     .co_info = co_vhdx_info,
 };

@@ -216,6 +216,17 @@ void vhdx_entry_seal(void *to);
 
 /* --- an open image --- */
 
+/* Where our own log stands. */
+struct vhdx_ring {
+    uint64_t head, tail; /* the next entry; the oldest that counts */
+    uint64_t used;       /* bytes from the tail on; 0: none counts */
+    uint64_t sequence;   /* of the last entry */
+};
+struct vhdx_page { /* that is to be written */
+    uint64_t offset;
+    const void *bytes;
+};
+
 struct vhdx {
     struct map map; /* first: dev->state is a struct map * */
     struct map_units units;
@@ -223,6 +234,9 @@ struct vhdx {
     struct vhdx_regions regions;
     struct vhdx_metadata d;
     struct vhdx_replay replay; /* of somebody's log, while the image is open read-only */
+    struct vhdx_ring log;
+    bool direct; /* entries are written in place, in the engine's order; the log is empty */
+    bool unsure; /* the file may say another size or table than we use */
     struct map_backing backing;
     uint64_t chunk_ratio; /* a power of two */
     unsigned chunk_bits;
@@ -236,6 +250,23 @@ static inline struct vhdx *vhdx_of(const struct map *m)
 
 /* Reads with the log replayed, zeroes past the end of the file. */
 must_use int co_vhdx_read_meta(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes);
+
+/* Where chunk @chunk's sector bitmap lies; 0: it has none. */
+must_use int co_vhdx_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset);
+
+/* vhdx_write.c: hooks of map_units.h, and: */
+int co_vhdx_begin(struct map *m);
+int co_vhdx_end(struct map *m);
+int co_vhdx_reserve(struct map *m);
+int co_vhdx_publish(struct map *m);
+/* Somebody's log goes into the file. */
+must_use int co_vhdx_replay(struct vhdx *v, struct blk_error *e);
+void vhdx_hook(struct vhdx *v); /* the cache asks us before it writes, and after it reads */
+must_use int co_vhdx_direct(struct vhdx *v, bool direct);
+
+/* vhdx_create.c */
+extern const struct opt_desc vhdx_create_options[];
+int co_vhdx_create(const struct blk_create *c, struct blk_error *e);
 
 /* vhdx_parent.c: the name of the parent, from the locator. */
 must_use int co_vhdx_parent_name(struct vhdx *v, struct blk_error *e);

@@ -9,6 +9,9 @@ parallels parallels cluster_size=64k
 qed qed
 qed qed cluster_size=16k,table_size=2
 vdi vdi
+vhdx vhdx
+vhdx vhdx block_size=1M,log_size=2M,block_state_zero=off
+vhdx vhdx subformat=fixed,block_size=1M
 vmdk vmdk
 vmdk vmdk zeroed_grain=on,adapter_type=lsilogic
 vmdk vmdk subformat=monolithicFlat
