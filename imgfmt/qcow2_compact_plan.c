@@ -323,33 +323,28 @@ static int move_singles(struct qcow2_compaction *c)
     return 0;
 }
 
-/* Refcount blocks that count nothing below cluster @end are not needed then, and do not move. */
+/* Refcount blocks that count nothing below cluster @end do not move: they are not needed then. */
 static void leave_blocks(struct qcow2_compaction *c, uint64_t end)
 {
-    uint32_t bits = c->q->header.cluster_bits;
-
-    for (uint64_t i = 0; i < c->entries; i++)
-        if (c->blocks[i] && i << c->q->block_order >= end)
-            clear_bit(c->known, c->blocks[i] >> bits);
-}
-
-static bool is_spare(const struct qcow2_compaction *c, uint64_t cluster, uint64_t end)
-{
-    uint32_t bits = c->q->header.cluster_bits;
-
     for (uint64_t i = div_up(end, 1ULL << c->q->block_order); i < c->entries; i++)
-        if (c->blocks[i] && c->blocks[i] >> bits == cluster)
-            return true;
-    return false;
+        if (c->blocks[i])
+            clear_bit(c->used, c->blocks[i] >> c->q->header.cluster_bits);
 }
 
-/* The end of what will be used, but for blocks that count nothing below it. */
-static uint64_t find_end(const struct qcow2_compaction *c)
+/* The end of what will be used, and of blocks left by leave_blocks(@ideal) that count something
+ * below it. */
+static uint64_t find_end(const struct qcow2_compaction *c, uint64_t ideal)
 {
-    uint64_t end = c->clusters;
+    uint64_t end = c->clusters, last = 0;
 
-    while (end > 1 && (!qcow2_bit(c->used, end - 1) || is_spare(c, end - 1, end - 1)))
+    while (end > 1 && !qcow2_bit(c->used, end - 1))
         end--;
+    while (end != last) {
+        last = end;
+        for (uint64_t i = div_up(ideal, 1ULL << c->q->block_order); i < c->entries; i++)
+            if (c->blocks[i] && i << c->q->block_order < end)
+                end = MAX(end, (c->blocks[i] >> c->q->header.cluster_bits) + 1);
+    }
     return end;
 }
 
@@ -372,11 +367,12 @@ static uint64_t count_used(const struct qcow2_compaction *c)
 int co_qcow2_compact_plan(struct qcow2_compaction *c)
 {
     TRY(co_survey(c));
-    uint64_t before = find_end(c), ideal = count_used(c);
+    uint64_t ideal = count_used(c);
     leave_blocks(c, ideal);
+    uint64_t before = find_end(c, ideal);
     TRY(move_chains(c, ideal));
     TRY(move_singles(c));
-    c->end = find_end(c);
+    c->end = find_end(c, ideal);
     if (c->end >= before) { /* nothing would be won */
         c->end = before;
         c->count = 0;
