@@ -202,7 +202,8 @@ static int co_shrink(struct qcow2 *q, uint64_t size, struct blk_error *e)
         rc = co_put_size(q, &h);
     if (rc < 0)
         return err_errno(e, rc, "cannot shrink the image");
-    /* The image is smaller now. What follows gives space back; failing that is no failure. */
+    /* The image is smaller now, whatever becomes of giving space back. */
+    q->map.dev->size = size;
     rc = co_map_drop(&q->map, clusters_of(q, size), had);
     if (rc == 0)
         rc = co_meta_write_back(q->map.meta, !q->map.fresh);
