@@ -65,8 +65,8 @@ struct os_file {
     int fd;
     atomic_bool no_read_now, no_write_now; /* the kernel has no RWF_NOWAIT for it */
     _Atomic(uint64_t) no_clone_to;         /* inode of the file that it could not be cloned to */
-    atomic_int copies_by;      /* enum os_copy_way, found out by the first copy into it */
-    pthread_mutex_t copy_lock; /* one copy writes at a time: more would only spin */
+    atomic_int copies_by;       /* enum os_copy_way, found out by the first copy into it */
+    struct pool_lane copy_lane; /* one copy writes at a time: more would only spin */
 };
 
 static inline struct os_file *os_file(const struct host_file *f)
