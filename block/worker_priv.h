@@ -95,8 +95,6 @@ must_use int pool_open(unsigned max_threads, size_t stack_bytes, struct pool **o
 void pool_close(struct pool *p); /* nothing may be queued */
 /* Runs @fn(@arg) on a thread of @p; the coroutine sleeps; gives its value. */
 int co_pool(struct pool *p, int (*fn)(void *arg), void *arg);
-/* Runs @fn(@arg) on a thread that may block for long (never on the one that burns CPU). */
-int co_blocking(int (*fn)(void *arg), void *arg);
 /* A thread with signals blocked, for hosts. */
 must_use int thread_start(pthread_t *thread, size_t stack_bytes, void *(*fn)(void *), void *arg);
 
