@@ -37,8 +37,7 @@ static int failed(struct connecting *j, int rc)
     if (rc == 0)
         rc = number > 0 ? -number : -ECONNREFUSED;
     if (number > 0 && text && strstr(text, "connect"))
-        return err_errno(&j->error, rc, "Failed to connect to '%.200s'",
-                         j->client->where.text);
+        return err_errno(&j->error, rc, "Failed to connect to '%.200s'", j->client->where.text);
     return err_set(&j->error, rc, "NBD server %.200s: %.300s", j->client->where.text,
                    colon  ? colon + 2
                    : text ? text
