@@ -7,8 +7,6 @@
  * An entry is the place of a marker; how long the grain is, the marker says, so the engine is told
  * the most that it can be. A header that names no directory (VMDK_AT_END) says that the footer, the
  * last sector but one, is the header that counts. Reading is map.c's. */
-#include <zlib.h>
-
 #include "imgfmt/vmdk.h"
 
 /* --- headers --- */
@@ -109,7 +107,7 @@ static int stream_unpack(const struct map *m, const struct map_cell *cell, const
         return 0;
     const uint8_t *sum = from + bytes - 4;
     uint32_t told = (uint32_t)sum[0] << 24 | sum[1] << 16 | sum[2] << 8 | sum[3];
-    return adler32(1, cluster, (unsigned)m->cluster_bytes) == told ? 0 : -EIO;
+    return codec_adler32(cluster, m->cluster_bytes) == told ? 0 : -EIO;
 }
 
 static const struct map_format stream_format = {
@@ -214,7 +212,7 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
         TRY(co_read_footer(v, e));
     if (v->h.gd_at == 0 || !range_fits(v->h.gd_at, v->h.tables * 4, v->map.file->size))
         return err_set(e, -EINVAL, "the grain directory ends past the file");
-    codec_init(&v->codec, CODEC_DEFLATE_4K, 0);
+    codec_init(&v->codec, CODEC_DEFLATE, 0);
     v->codec_made = true;
     fill_map(v, dev);
     int rc = co_map_units_open(&v->map, opts_number(opts, "cache-size"), e);
