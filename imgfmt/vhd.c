@@ -19,9 +19,8 @@
 
 enum { RANK_TABLE };
 
-#define AHEAD_BYTES  (64 * MiB)
-#define SECTORS_MOST 0xff000000ULL /* 2040 GiB */
-#define SEARCHED     (64 * KiB)
+#define AHEAD_BYTES (64 * MiB)
+#define SEARCHED    (64 * KiB)
 
 /* --- found out --- */
 
@@ -272,7 +271,7 @@ static int co_vhd_publish(struct map *m)
     struct vhd_header_disk header = v->header;
     struct vhd_footer_disk footer = v->footer;
     TRY(co_meta_write_back(m->meta, !m->fresh));
-    if (m->shape.size / 512 > SECTORS_MOST)
+    if (m->shape.size / 512 > VHD_SECTORS_MOST)
         return -EFBIG;
     say_size(v, m->shape.size);
     int rc = co_put_both(m, m->shape.root_entries >= be32_get(header.entries));
@@ -365,7 +364,7 @@ static void fill_map(struct vhd *v, struct blk_device *dev)
     v->units.ops = &vhd_units;
     v->units.unit_bytes = (uint64_t)lead + h->block_bytes;
     v->units.base = base_of(h, v->units.unit_bytes);
-    v->units.cluster_limit = SECTORS_MOST * 512 / h->block_bytes;
+    v->units.cluster_limit = VHD_SECTORS_MOST * 512 / h->block_bytes;
     v->units.table = UNITS_TABLE_MOVES;
     v->units.page_bytes = 512; /* the table moves to where blocks are, on any sector */
 }

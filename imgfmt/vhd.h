@@ -8,10 +8,11 @@
 #include "imgfmt/map_backing.h"
 #include "imgfmt/map_units.h"
 
-#define VHD_FREE     0xffffffffu /* an entry: no block */
-#define VHD_BLOCK    (2 * MiB)   /* of the images that we make */
-#define VHD_EPOCH    946684800u  /* time stamps count from 2000 */
-#define VHD_LOCATORS 8
+#define VHD_FREE         0xffffffffu /* an entry: no block */
+#define VHD_BLOCK        (2 * MiB)   /* of the images that we make */
+#define VHD_EPOCH        946684800u  /* time stamps count from 2000 */
+#define VHD_LOCATORS     8
+#define VHD_SECTORS_MOST 0xff000000ULL /* of a disk: 2040 GiB */
 
 /* Above this product a geometry says nothing, and the size alone counts. */
 #define VHD_CHS_MOST (65535ULL * 16 * 255)

@@ -10,8 +10,7 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhd.h"
 
-#define SECTORS_MOST 0xff000000ULL /* 2040 GiB */
-#define NAME_ROOM    2048
+#define NAME_ROOM 2048
 
 enum { SUB_DYNAMIC, SUB_FIXED };
 static const char *const subformats[] = {"dynamic", "fixed", NULL};
@@ -106,7 +105,7 @@ static int choose_size(struct plan *p, struct blk_error *e)
         sectors = vhd_geometry_sectors(&g);
     if (exact)
         g = vhd_geometry_of(sectors);
-    if (sectors > SECTORS_MOST)
+    if (sectors > VHD_SECTORS_MOST)
         return err_set(e, -EFBIG, "a VHD image cannot be larger than 2040 GiB");
     bool agrees = vhd_geometry_sectors(&g) == sectors || vhd_geometry_sectors(&g) == VHD_CHS_MOST;
     p->size = sectors * 512;
