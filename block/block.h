@@ -292,6 +292,11 @@ struct blk_driver {
      * it has. -ENOSPC: there is no room for the name. */
     int (*co_change_backing)(struct blk_device *dev, const char *name, const char *format,
                              struct blk_error *e);
+    /* With knows_backing: what the image says of who its backing image is (a UUID, a CID) is
+     * written anew, of @backing; NULL: nobody in particular, so that any passes. The name stays.
+     * Durable when it returns, the old words or the new ones after a crash. */
+    int (*co_identify_backing)(struct blk_device *dev, struct blk_device *backing,
+                               struct blk_error *e);
     /* Moves what the image holds to the front of its file and truncates that. Durable when it
      * returns; a crash leaves the same contents in a file of any length between. */
     int (*co_compact)(struct blk_device *dev, struct blk_error *e);
@@ -449,6 +454,9 @@ must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct bl
 must_use int co_blk_make_empty(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
                                    struct blk_error *e);
+/* 0 without doing anything where the format keeps no identities. */
+must_use int co_blk_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                                     struct blk_error *e);
 must_use int co_blk_compact(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */

@@ -145,7 +145,8 @@ struct host_stream {
 
 enum host_wait { HOST_READABLE = 1, HOST_WRITABLE = 2 };
 
-/* @address: "unix:PATH" or "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one).
+/* @address: "unix:PATH", "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one), or
+ * "vsock:CID:PORT" (numbers; listening on CID 4294967295: any).
  * "private:unix:PATH" listens for this user only. A listening Unix socket's path must not exist
  * (-EADDRINUSE); it is unlinked by host_stream_close().
  */
@@ -168,8 +169,20 @@ must_use int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t 
 /* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. */
 void host_stream_shutdown(struct host_stream *s);
 void host_stream_close(struct host_stream *s); /* nobody may be waiting (asserted) */
-/* Where it really listens ("tcp:127.0.0.1:10809"): borrowed, lives as long as the stream. */
+/* Where it really listens ("tcp:127.0.0.1:10809"), or of an accepted one where its peer is:
+ * borrowed, lives as long as the stream. */
 const char *host_stream_address(const struct host_stream *s);
+/* Who is at the other end of a Unix socket; -1 where nobody vouches for it. */
+struct host_peer {
+    int64_t pid, uid;
+};
+void host_stream_peer(struct host_stream *s, struct host_peer *out);
+/* Takes over @fd, a listening socket that somebody else made, also on failure. Closing it leaves a
+ * Unix socket's path alone. -ENOTSUP where there are no descriptors. */
+must_use int host_listen_at(struct host *h, int fd, struct host_stream **out);
+/* The descriptor of a listener, for handing it on: from now on closing leaves its path alone. -1:
+ * it has none. */
+int host_listener_share(struct host_stream *s);
 
 /* --- signals
  * -------------------------------------------------------------------------------------------------------
@@ -242,6 +255,9 @@ struct host_ops {
     void (*stream_shutdown)(struct host_stream *s);
     void (*stream_close)(struct host_stream *s);
     const char *(*stream_address)(const struct host_stream *s);
+    void (*stream_peer)(struct host_stream *s, struct host_peer *out);  /* NULL: nothing known */
+    int (*listen_at)(struct host *h, int fd, struct host_stream **out); /* NULL: -ENOTSUP */
+    int (*listener_share)(struct host_stream *s);                       /* NULL: -1 */
 
     int (*co_signal)(struct host *h, const int *signals);
     void (*signal_cancel)(struct host *h);

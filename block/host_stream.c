@@ -332,3 +332,25 @@ const char *os_stream_address(const struct host_stream *pub)
 
     return s->address ? s->address : "";
 }
+
+void os_stream_peer(struct host_stream *pub, struct host_peer *out)
+{
+    struct ucred cred;
+    socklen_t bytes = sizeof(cred);
+
+    if (getsockopt(os_stream(pub)->fd, SOL_SOCKET, SO_PEERCRED, &cred, &bytes) < 0)
+        return;
+    if (cred.pid > 0) /* 0 and -1 as uid: not a Unix socket, or a process we cannot see */
+        out->pid = cred.pid;
+    if (cred.uid != (uid_t)-1)
+        out->uid = cred.uid;
+}
+
+int os_listener_share(struct host_stream *pub)
+{
+    struct os_stream *s = os_stream(pub);
+
+    mem_free(s->unlink_path);
+    s->unlink_path = NULL;
+    return s->fd;
+}
