@@ -2,7 +2,8 @@
 /* connection.h - one client: what it sent and is not yet parsed, its requests in flight, the
  * replies that wait to be sent. Inside of nbd/; others use server.h.
  *
- *   connection.c  life, handshake, receiving, parsing
+ *   connection.c  life, receiving, parsing
+ *   greet.c       the handshake, from accept to the first request
  *   request.c     what a request may be, and running it
  *   reply.c       replies: put together, batched, sent
  *
@@ -66,11 +67,13 @@ struct nbd_conn {
     struct nbd_conn *next, *prev; /* the server's list */
     struct nbd_server *server;
     struct host_stream *stream;
-    struct nbd_export *export; /* NULL until the handshake is through */
+    struct nbd_export *export; /* NULL until the handshake is through; held */
+    struct nbd_writer *writer; /* of the export */
     struct nbd_session session;
     struct timer deadline; /* of the handshake */
     bool half_open;        /* still in the handshake */
     bool told;             /* a message was posted to the export's home */
+    bool told_stop;        /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
@@ -116,6 +119,13 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
 void nbd_request_put(struct nbd_request *r);
 /* A buffer for the request's data, counted. -ENOMEM. */
 must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+
+/* --- greet.c --- */
+
+#define NBD_GREET_IN (sizeof(struct nbd_option_head) + NBD_MAX_PAYLOAD)
+/* The handshake. On success c->export and c->session are set, and @left (NBD_GREET_IN bytes) holds
+ * the *bytes that the client sent behind it: requests already. */
+must_use int co_nbd_greet(struct nbd_conn *c, uint8_t *left, size_t *bytes);
 
 /* --- request.c --- */
 

@@ -330,7 +330,8 @@ static void co_open_server(struct world *w, bool once)
     co_host_close(f);
     dev = co_open_text(&file_driver, "filename=/disk", NULL);
     must(nbd_server_open(&o, &w->server, &e) == 0);
-    must(co_nbd_export_add(nbd_server_exports(w->server), dev, "disk", NULL, &e) == 0);
+    must(co_nbd_export_add(nbd_server_exports(w->server), dev,
+                           &(struct nbd_export_options){.name = "disk"}, NULL, &e) == 0);
     must(co_nbd_server_listen(w->server, ADDRESS, &e) == 0);
     w->running = 1;
     must(co_start_later(co_run_server, w) == 0);
