@@ -169,6 +169,11 @@ must_use int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t 
 /* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. */
 void host_stream_shutdown(struct host_stream *s);
 void host_stream_close(struct host_stream *s); /* nobody may be waiting (asserted) */
+/* For libraries that do their own I/O on a socket: gives a stream on which only
+ * co_host_stream_wait() (which then asks the kernel each time), _shutdown and _close are used.
+ * Takes @fd, also on failure; a duplicate of the library's, closed after it. -ENOTSUP on host_sim.
+ */
+must_use int host_stream_watch(struct host *h, int fd, struct host_stream **out);
 /* Where it really listens ("tcp:127.0.0.1:10809"), or of an accepted one where its peer is:
  * borrowed, lives as long as the stream. */
 const char *host_stream_address(const struct host_stream *s);
@@ -247,6 +252,7 @@ struct host_ops {
     int (*co_listen)(struct host *h, const char *address, struct host_stream **out);
     int (*co_accept)(struct host_stream *listener, struct host_stream **out);
     int (*co_connect)(struct host *h, const char *address, struct host_stream **out);
+    int (*stream_watch)(struct host *h, int fd, struct host_stream **out); /* NULL: cannot */
     int64_t (*stream_recv)(struct host_stream *s, void *to, size_t bytes);
     int64_t (*stream_sendv)(struct host_stream *s, const struct iovec *iov, unsigned count);
     int64_t (*stream_send_file)(struct host_stream *s, struct host_file *f, uint64_t offset,
