@@ -248,8 +248,9 @@ struct blk_driver {
                    struct blk_error *e);
     /* Fills required and fully_allocated; without a source it is pure: no I/O. */
     int (*co_measure)(struct blk_measure *m, struct blk_error *e);
-    /* Once, when everything that co_opener_reference() asked for is open and attached, children's
-     * before their parents': where a map format looks up its backing device. NULL: nothing. */
+    /* When everything that co_opener_reference() asked for is open and attached, children's before
+     * their parents', and again after co_blk_exchange_child(): where a map format looks up its
+     * backing device. NULL: nothing. */
     int (*co_opened)(struct blk_device *dev, struct blk_error *e);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
@@ -379,6 +380,17 @@ struct blk_device *blk_ref(struct blk_device *dev);
 int co_blk_close(struct blk_device *dev, struct blk_error *e);
 /* Waits until no request is in flight. */
 void co_blk_drain(struct blk_device *dev);
+/* Nothing is in flight in @dev from here on, and all that comes waits, whoever it is, until
+ * blk_go_on(). At home; the two may be called by different coroutines. */
+void co_blk_halt(struct blk_device *dev);
+void blk_go_on(struct blk_device *dev);
+/* The child under @role is another one now: @child (taken, also on failure; NULL: none any more).
+ * Gives *old, the one that was there (NULL: none). The caller sees to it that both show the same
+ * where it matters, and that nothing above is in flight. Runs the driver's co_opened() again;
+ * -ENOTSUP: it has none. At home. */
+must_use int co_blk_exchange_child(struct blk_device *dev, const char *role,
+                                   struct blk_device *child, struct blk_device **old,
+                                   struct blk_error *e);
 /* The grace period: returns when every request that was in flight at the call, and could have
  * resolved through @dev, has ended (later ones may go on). Not from inside a request (it would wait
  * for itself). */
@@ -504,6 +516,10 @@ void blk_mark_corrupt(struct blk_device *dev);
  * Ends with NULL. */
 extern const struct blk_driver *const blk_drivers[];
 const struct blk_driver *blk_find_driver(const struct blk_driver *const *list, const char *name);
+
+/* The file that @dev stands on (through layers of role "file") has the name @path from now on: it
+ * is reopened by that, and called so. At home. -ENOMEM: it keeps the old one. */
+must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,

@@ -226,6 +226,42 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
     return 0;
 }
 
+/* One layer's name for it, where that was the file's. */
+static int take_name(struct blk_device *dev, const char *old, const char *path)
+{
+    if (strcmp(dev->name, old) != 0)
+        return 0;
+    char *name = mem_strdup(path);
+    if (!name)
+        return -ENOMEM;
+    mem_free(dev->name);
+    dev->name = name;
+    return 0;
+}
+
+int blk_file_renamed(struct blk_device *dev, const char *path)
+{
+    struct blk_device *bottom = dev;
+    while (bottom && bottom->driver != &file_driver)
+        bottom = blk_child(bottom, "file");
+    if (!bottom)
+        return 0;
+    struct file *f = bottom->state;
+    auto_free char *old = mem_strdup(bottom->name);
+    char *copy = mem_strdup(path);
+    int rc = old && copy ? 0 : -ENOMEM;
+    for (struct blk_device *at = dev; rc == 0 && at; at = blk_child(at, "file"))
+        rc = take_name(at, old, path);
+    if (rc < 0) {
+        mem_free(copy);
+        return rc;
+    }
+    mem_free(f->path);
+    f->path = copy;
+    mem_free(take(f->beneath));
+    return 0;
+}
+
 /* --- read, write, flush ----------------------------------------------------------------------- */
 
 static int co_file_flush(struct blk_device *dev)
