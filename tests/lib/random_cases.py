@@ -215,7 +215,7 @@ class Images(cases.Case):
         o = layer.opts
         if o.get("subformat", "monolithicSparse") not in ("monolithicSparse", "dynamic") or o.get("compression_type") == "zstd":
             return
-        if layer.fmt == "vhdx" and layer.size < MIB:  # it opens few that are smaller
+        if layer.fmt == "vhdx" and layer.size % (4 * KIB):  # it does not open all of the others
             return
         run("sh", "-c", f"7z x -so -t{SEVEN[layer.fmt]} {layer.name} >got.raw")
         got = read_all("got.raw")
@@ -231,7 +231,8 @@ class Images(cases.Case):
 
     def op_resize(self, top, who):
         size = self.random_size()
-        if ("grow" if size >= top.size else "shrink") not in FORMATS[top.fmt].theirs or not readable(top):
+        able = ("grow" if size >= top.size else "shrink") in FORMATS[top.fmt].theirs and readable(top)
+        if not able or (top.backing and top.fmt != "qcow2"):  # whose backing image may be longer
             who = OURS
         run(who, "resize", "-q", *(["--shrink"] if size < top.size else []), *top.opened(), str(size))
         top.resize(self.size_of(top, size))
