@@ -3,7 +3,7 @@
 lamina (even seeds), then a few operations, each by either program: input and output, resize, an image over it, commit, compact,
 conversion to any format, overwriting, repair.
 
-After each, the other program's check is clean (so is ours) and what it reads equals a model, byte by byte; 7z reads some of them
+After each, the other program's check is clean and what it reads equals a model, byte by byte; 7z reads some of them
 too. What QEMU cannot do (parents of VHD, VHDX and VDI, most resizing, compacting) is done by lamina and looked at by QEMU where it
 ends in a file that QEMU reads: a case never ends with another.
 
@@ -114,7 +114,7 @@ FORMATS = {
     "qed": Format(2, qed_options, below=["raw", "vdi", "vpc", "vhdx", "vmdk", "qed", "parallels", "qcow2"], theirs="check back grow under"),
     "parallels": Format(3, parallels_options, theirs="check"),
     "qcow2": Format(3, qcow2_options, below=["raw", "vdi", "vpc", "vhdx", "vmdk", "qed", "qcow2"], theirs="check back grow shrink under", leaks=False),
-    "luks": Format(1, luks_options, theirs="grow shrink under", ours=""),
+    "luks": Format(1, luks_options, theirs="shrink under", ours=""),
 }
 
 
@@ -201,11 +201,11 @@ class Images(cases.Case):
         if who == THEIRS and not readable(layer):
             who = OURS
         able, leaks = FORMATS[layer.fmt], (0,) if tidy or not FORMATS[layer.fmt].leaks else (0, 3)
-        if "check" in able.ours:
+        if "check" in able.ours and (tidy or who == OURS or "check" not in able.theirs):
             run(OURS, "check", "-q", *layer.opened(), ok=leaks)
         if able is FORMATS["parallels"] and not any(layer.data):
             leaks = (0, 3)  # QEMU counts an empty image's table as leaked
-        if "check" in able.theirs and readable(layer):
+        if "check" in able.theirs and readable(layer) and (tidy or who == THEIRS):
             run(THEIRS, "check", "-q", *layer.opened(), ok=leaks)
         layer.take(self.read(who, layer), f"{name_of(who)} reads {layer.name}")
         if layer.fmt in SEVEN and not layer.backing and self.rng.random() < 0.15:
@@ -225,19 +225,23 @@ class Images(cases.Case):
 
     # --- operations: each gives the image that is on top then, or None if it has no place now ----
 
+    def by(self, who, able):
+        """Who does it, so that the other looks at it."""
+        self.last = who if able else OURS
+        return self.last
+
     def op_io(self, top, who):
-        self.do_io(top, who if readable(top) else OURS)
+        # QEMU 7.2 fills a zero cluster of QED that it writes a part of from the backing image.
+        self.do_io(top, self.by(who, readable(top) and not (top.fmt == "qed" and top.backing)))
         return top
 
     def op_resize(self, top, who):
         size = self.random_size()
         able = ("grow" if size >= top.size else "shrink") in FORMATS[top.fmt].theirs and readable(top)
-        if not able or (top.backing and top.fmt != "qcow2"):  # whose backing image may be longer
-            who = OURS
+        who = self.by(who, able and (not top.backing or top.opts.get("compat") == "1.1"))  # which may be longer
         run(who, "resize", "-q", *(["--shrink"] if size < top.size else []), *top.opened(), str(size))
         top.resize(self.size_of(top, size))
         self.steps[-1] += f" {size}"
-        self.last = who
         return top
 
     def op_over(self, top, who):
@@ -246,20 +250,17 @@ class Images(cases.Case):
         if not kinds or (top.backing and top.backing.backing):
             return None
         fmt = self.pick(kinds)
-        if "back" not in FORMATS[fmt].theirs or not readable(top):
-            who = OURS
+        who = self.by(who, "back" in FORMATS[fmt].theirs and readable(top))
         over = self.create(who, fmt, self.random_size(), top)
         self.look(over, self.other(who))
-        self.do_io(over, self.either() if readable(over) else OURS)
-        return over
+        return self.op_io(over, self.either())
 
     def op_commit(self, top, who):
         base = top.backing
         if not base or base.fmt == "luks":
             return None
         can = FORMATS[base.fmt].theirs
-        if not readable(top) or "under" not in can or (top.size > base.size and "grow" not in can):
-            who = OURS
+        who = self.by(who, readable(top) and "under" in can and (top.size <= base.size or "grow" in can))
         run(who, "commit", "-q", "-d", *top.opened())
         if top.size > base.size:
             base.resize(self.size_of(base, top.size))
@@ -269,6 +270,7 @@ class Images(cases.Case):
     def op_compact(self, top, who):
         if "compact" not in FORMATS[top.fmt].ours:
             return None
+        self.by(OURS, True)
         before = os.stat(top.name).st_size
         run(OURS, "compact", "-q", *top.opened())
         if os.stat(top.name).st_size > before and top.fmt != "vmdk":
@@ -277,8 +279,7 @@ class Images(cases.Case):
         return top
 
     def op_convert(self, top, who):
-        if not readable(top):
-            who = OURS
+        who = self.by(who, readable(top))
         fmt = self.pick()
         out = self.new(fmt, FORMATS[fmt].options(self.rng, who))
         if who == THEIRS and fmt == "luks":
@@ -301,8 +302,7 @@ class Images(cases.Case):
 
     def op_stream(self, top, who):
         """Through a streamOptimized VMDK, which can only be written once."""
-        if not readable(top):
-            who = OURS
+        who = self.by(who, readable(top))
         name = self.fresh("stream") + ".vmdk"
         run(who, "convert", *top.opened()[:-1], "-O", "vmdk", "-o", "subformat=streamOptimized", top.opened()[-1], name)
         stream = Layer(name, "vmdk", {"subformat": "streamOptimized"}, top.data)
@@ -312,8 +312,7 @@ class Images(cases.Case):
 
     def op_overwrite(self, top, who):
         """convert -n: a raw file's contents into the image."""
-        if not readable(top):
-            who = OURS
+        who = self.by(who, readable(top))
         new = Layer("new.raw", "raw", {}, bytes(top.size))
         self.random_io(new, OURS, 6, discards=False)
         top.data, top.loose = new.data, {}
@@ -324,8 +323,9 @@ class Images(cases.Case):
         """There is nothing to repair."""
         if "check" not in FORMATS[top.fmt].ours:
             return None
-        theirs = who == THEIRS and readable(top) and top.fmt in ("qcow2", "qed", "vdi", "parallels")
-        run(THEIRS if theirs and top.fmt != "vdi" else OURS, "check", "-q", "-r", "all", *top.opened(), ok=(0, 3) if top.fmt == "vmdk" else (0,))
+        who = self.by(who, readable(top) and top.fmt in ("qcow2", "qed", "parallels"))
+        run(who, "check", "-q", "-r", "all", *top.opened())
+        self.tidy = True
         return top
 
     # --- the case -------------------------------------------------------------------------------
@@ -367,8 +367,7 @@ class Images(cases.Case):
             top = self.step(top, r.choice([self.op_commit, self.op_convert]), OURS)
             while not readable(top):
                 top = self.step(top, self.op_commit, OURS)
-        self.look(top, OURS)
-        self.look(top, THEIRS)
+        self.look(top, self.last)
 
 
 def main():
