@@ -12,7 +12,7 @@
 
 static bool is_sparse(const struct vmdk_extent *x)
 {
-    return x->kind == VMDK_SPARSE || x->kind == VMDK_VMFS_SPARSE;
+    return x->kind == VMDK_SPARSE || x->kind == VMDK_VMFS_SPARSE || x->kind == VMDK_SE_SPARSE;
 }
 
 static size_t find(const struct vmdk *v, uint64_t offset)
@@ -381,9 +381,6 @@ static int co_want_extents(struct vmdk *v, struct blk_device *dev, struct blk_op
     unsigned flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
     for (size_t i = 0; i < v->d.count; i++) {
         const struct vmdk_extent *x = &v->d.extents[i];
-        if (x->kind == VMDK_SE_SPARSE)
-            return err_set(e, -ENOTSUP, "extents of the kind %s are not read here",
-                           vmdk_extent_word(x->kind));
         if (!x->accessible || (!x->writable && flags & BLK_OPEN_WRITE))
             return err_set(e, -EACCES, "the descriptor says that extent %zu %s", i,
                            x->accessible ? "is read only" : "cannot be accessed");

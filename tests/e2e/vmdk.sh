@@ -85,34 +85,31 @@ fails "a stream is not changed" 1 "read only" "$LAMINA" convert -n -f raw -O vmd
 head -c -512 s-d.vmdk >s-cut.vmdk
 fails "a stream that ends early" 1 "footer" "$LAMINA" convert -f vmdk -O raw s-cut.vmdk out.raw
 
-# vmfsSparse, straight from the public description: tables made on demand, grains of a sector.
-cat >cowd.py <<'END'
-import random, struct
+# vmfsSparse and seSparse, straight from their public descriptions.
+make=$(cd "$(dirname "$0")/../lib" && pwd)/make_fixture.py
+python3 - <<'END'
+import random
 random.seed(5)
-raw = bytearray(5 << 20)
-out = bytearray(8 * 512)
-directory = [0] * 3
-tables = {}
-for sector in random.sample(range(10240), 700):
-    raw[sector * 512:sector * 512 + 512] = data = random.randbytes(512)
-    t = sector // 4096
-    if t not in tables:
-        directory[t] = len(out) // 512
-        tables[t] = len(out)
-        out += bytes(16384)
-    struct.pack_into('<I', out, tables[t] + sector % 4096 * 4, len(out) // 512)
-    out += data
-struct.pack_into('<8I', out, 0, 0x44574f43, 1, 3, 10240, 1, 4, 3, len(out) // 512)
-struct.pack_into('<3I', out, 4 * 512, *directory)
-open('x-delta.vmdk', 'wb').write(out)
+raw = bytearray(45 << 20)
+for i in random.sample(range(45 << 8), 5000):
+    raw[i * 4096 + i % 8 * 512:i * 4096 + i % 8 * 512 + 512] = random.randbytes(512)
 open('x.raw', 'wb').write(raw)
-open('x.vmdk', 'w').write('# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType="vmfsSparse"\n'
-                          'RW 10240 VMFSSPARSE "x-delta.vmdk"\n')
 END
-python3 cowd.py
-is "vmfsSparse" "$LAMINA" compare -q x.vmdk x.raw
-is "as QEMU reads it" qemu-img compare -q -f vmdk -F raw x.vmdk x.raw
-is "its check" "$LAMINA" check -q x.vmdk
+around() { printf '# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType="%s"\nRW 92160 %s "%s"\n' "$@"; }
+held() { jq -c '[.[] | select(.data) | [.start, .length]]'; }
+for kind in cowd cowd:65536 sesparse; do
+    f=x-${kind//:/-}
+    python3 "$make" "${kind%:*}" x.raw "$f-delta.vmdk" $(case $kind in *:*) echo "${kind#*:}" ;; esac)
+    case $kind in cowd*) word=vmfsSparse ;; *) word=seSparse ;; esac
+    around "$word" "${word^^}" "$f-delta.vmdk" >"$f.vmdk"
+    is "$f" "$LAMINA" compare -q "$f.vmdk" x.raw
+    is "$f: as QEMU reads it" qemu-img compare -q -f vmdk -F raw "$f.vmdk" x.raw
+    is "$f: its check" "$LAMINA" check -q "$f.vmdk"
+    equal "$f: its map" "$("$LAMINA" map --output json "$f.vmdk" | held | md5sum)" "$(qemu-img map --output json -f vmdk "$f.vmdk" | held | md5sum)"
+done
+fails "seSparse is read only" 1 "read only" "$LAMINA" convert -n -f raw -O vmdk x.raw x-sesparse.vmdk
+python3 "$make" sesparse x.raw x-sesparse-delta.vmdk 1
+fails "a journal that waits" 1 "journal" "$LAMINA" convert -f vmdk -O raw x-sesparse.vmdk out.raw
 
 # Several extents, and a write across where they meet: QEMU once had that wrong.
 truncate -s 5G big.raw
