@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, vmfsSparse ("COWD"), and sparse
- * ones whose tables lie scattered.
+/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, seSparse (vmdk_se.c), and
+ * sparse ones whose tables lie scattered.
  *
  *   stream | header | descriptor | marker, deflated grain | ... | GD | footer | end of stream |
  *
@@ -9,29 +9,7 @@
  * last sector but one, is the header that counts. Reading is map.c's. */
 #include "imgfmt/vmdk.h"
 
-/* --- headers --- */
-
-int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, struct blk_error *e)
-{
-    uint64_t capacity = le32_get(raw->capacity), grain = le32_get(raw->grain);
-    uint64_t tables = le32_get(raw->tables);
-    if (le32_get(raw->magic) != VMDK_COWD_MAGIC || le32_get(raw->version) != 1)
-        return err_set(e, -EINVAL, "not a vmfsSparse extent of version 1");
-    if (!is_pow2(grain) || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL, "grains of %" PRIu64 " sectors", grain);
-    *out = (struct vmdk_header){
-        .version = 1,
-        .size = capacity * 512,
-        .grain_bytes = grain * 512,
-        .gd_at = le32_get(raw->gd_at) * 512ULL,
-        .tables = div_up(capacity, grain * VMDK_COWD_TABLE),
-        .table_entries = VMDK_COWD_TABLE,
-        .entry_bytes = 4,
-    };
-    if (tables < out->tables)
-        return err_set(e, -EINVAL, "the directory is too short for the disk");
-    return 0;
-}
+/* --- the footer --- */
 
 static int co_read_footer(struct vmdk *v, struct blk_error *e)
 {
@@ -222,10 +200,9 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
     if (v->h.flags & VMDK_COMPRESSED && dev->open_flags & BLK_OPEN_FRESH)
         return co_vmdk_open_out(v, dev, e);
     if (dev->open_flags & BLK_OPEN_WRITE)
-        return err_set(
-            e, -EROFS,
-            "this kind of VMDK (streamOptimized, vmfsSparse, seSparse, or with scattered "
-            "tables) is read only here");
+        return err_set(e, -EROFS,
+                       "this kind of VMDK (streamOptimized, seSparse, or with scattered "
+                       "tables) is read only here");
     if (v->h.gd_at == VMDK_AT_END)
         TRY(co_read_footer(v, e));
     if (v->h.gd_at == 0 ||
