@@ -30,6 +30,8 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c)
         r->conn = c;
     }
     r->buf = r->data = r->more = NULL;
+    r->file = NULL;
+    r->file_left = 0;
     r->filled = 0;
     c->in_flight++;
     return r;
@@ -45,6 +47,7 @@ void nbd_request_put(struct nbd_request *r)
     }
     if (r->more)
         buf_put(r->more, r->more_bytes);
+    nbd_request_drop_file(r);
     c->in_flight--;
     if (c->spares == SPARES) {
         mem_free(r);
@@ -64,6 +67,27 @@ int nbd_request_buf(struct nbd_request *r, size_t bytes)
         return -ENOMEM;
     r->conn->memory += r->buf_bytes;
     return 0;
+}
+
+bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at)
+{
+    if (!blk_hold(r->conn->export->dev))
+        return false;
+    r->file = file;
+    r->file_at = at;
+    r->file_left = r->ask.length;
+    r->conn->memory += r->ask.length;
+    return true;
+}
+
+void nbd_request_drop_file(struct nbd_request *r)
+{
+    if (!r->file)
+        return;
+    blk_release(r->conn->export->dev);
+    r->conn->memory -= r->ask.length;
+    r->file = NULL;
+    r->file_left = 0;
 }
 
 /* --- stopping --- */

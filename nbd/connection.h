@@ -44,6 +44,7 @@ must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_
 
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
 #define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
+#define NBD_FILE_READ  (32u << 10) /* from here on what is in the page cache goes out from there */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
@@ -56,6 +57,10 @@ struct nbd_request {
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
     size_t more_bytes;
+    /* A read's data that is sent from the page cache, behind the pieces: what is left of it. The
+     * export's device is held meanwhile. NULL: none. */
+    struct host_file *file;
+    uint64_t file_at, file_left;
 
     /* The reply, as it is sent; what was sent is taken off the front. */
     struct iovec *piece;
@@ -96,7 +101,7 @@ struct nbd_conn {
     bool sending; /* the sender coroutine runs */
 
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
-    size_t memory;      /* bytes of their buffers */
+    size_t memory;      /* bytes of their buffers, and of what is sent from files */
     bool stopping;      /* answer what is in flight, take no more */
     bool broken;        /* the stream failed: replies are dropped */
     bool ending;        /* the receiver has ended and waits in @idle */
@@ -122,6 +127,9 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
 void nbd_request_put(struct nbd_request *r);
 /* A buffer for the request's data, counted. -ENOMEM. */
 must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+/* The answer's data is sent from @file. False: the device is being changed. */
+must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
+void nbd_request_drop_file(struct nbd_request *r);
 
 /* --- greet.c --- */
 
