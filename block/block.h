@@ -50,6 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
+    BLK_OPEN_PART = 128,  /* of a reference: it is a part of the image itself, which is opened with
+                             NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {

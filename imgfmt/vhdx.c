@@ -263,6 +263,11 @@ static int co_read_metadata(struct vhdx *v, struct blk_error *e)
     if (entries > v->regions.table.bytes / 8)
         return err_set(e, -EINVAL, "a table of %u bytes is too short for %" PRIu64 " entries",
                        v->regions.table.bytes, entries);
+    uint64_t there = MAX(v->map.file->size, v->replay.length);
+    if (!range_fits(v->regions.table.offset, entries * 8, there))
+        return err_set(e, -EINVAL,
+                       "the table of %" PRIu64 " entries at %" PRIu64 " ends past the file",
+                       entries, v->regions.table.offset);
     return v->d.has_parent ? co_vhdx_parent_name(v, e) : 0;
 }
 
