@@ -50,6 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
+    BLK_OPEN_PART = 128,  /* of a reference: it is a part of the image itself, which is opened with
+                             NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {
@@ -234,9 +236,11 @@ struct blk_driver {
     bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
-    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
-    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
-                            times), so it is opened for it */
+    bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
+    bool check_is_bare;   /* QEMU's check of the format counts no clusters: the faces' neither */
+    bool knows_backing;   /* co_create writes down what identifies the backing image (a UUID, a CID,
+                             times), so it is opened for it */
+    bool stays_put;   /* where resolve says that bytes lie, no others ever will, while it is open */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;
@@ -412,6 +416,14 @@ must_use int co_blk_flush(struct blk_device *dev);
  * suspends. */
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                  struct blk_place *out);
+/* As blk_resolve() for reading, only of bytes whose place is theirs for good, so that even a late
+ * look at it shows no others: no layer on the way moves them, or nobody can write to the file. */
+bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                        struct blk_place *out);
+/* What was resolved through @dev (no driver may have been called since) stays good until
+ * blk_release(): a change of the device waits for that. At home. False: one is under way. */
+must_use bool blk_hold(struct blk_device *dev);
+void blk_release(struct blk_device *dev);
 /* One layer's answer for the extent at @offset, at most @bytes long; never empty. */
 must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
                         struct blk_extent *out);

@@ -288,6 +288,23 @@ void blk_gate_open(struct blk_device *dev)
     co_queue_wake_all(&dev->gate_waiters);
 }
 
+/* A request of the device, but of no epoch: nothing that it stands on is ever reused. */
+bool blk_hold(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home);
+    if (dev->gate)
+        return false;
+    dev->in_flight++;
+    return true;
+}
+
+void blk_release(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home && dev->in_flight > 0);
+    if (--dev->in_flight == 0 && !co_queue_empty(&dev->idle))
+        co_queue_wake_all(&dev->idle);
+}
+
 /* Nobody is this coroutine, so nobody passes. */
 static struct co *nobody(struct blk_device *dev)
 {

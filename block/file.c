@@ -220,9 +220,10 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
         (void)again; /* whoever came in between keeps it; we say why we failed */
         return rc;
     }
-    co_host_close(f->host);
-    f->host = dev->file = host;
+    struct host_file *before = f->host;
+    f->host = dev->file = host; /* who resolves while the other is closed gets this one */
     f->extent_end = 0;
+    co_host_close(before);
     return 0;
 }
 
@@ -454,6 +455,7 @@ const struct blk_driver file_driver = {
     .name = "file",
     .title = "regular files and block devices of the host",
     .handles_fua = true,
+    .stays_put = true,
     .open_options = file_options,
     .co_open = co_file_open,
     .co_close = co_file_close,

@@ -90,6 +90,12 @@ int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *f
     return f->host->ops->write_now(f, offset, from);
 }
 
+bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes)
+{
+    return offsets_sane(offset, bytes) && !(f->flags & HOST_DIRECT) &&
+           f->host->ops->resident(f, offset, bytes);
+}
+
 int co_host_fsync(struct host_file *f)
 {
     int rc = f->host->ops->co_fsync(f);

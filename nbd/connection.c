@@ -9,9 +9,10 @@
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
-#define IN_BYTES (256u << 10)
-#define BURST    256u /* requests taken before others get their turn */
-#define SPARES   256u /* request structs kept by a connection */
+#define IN_BYTES     (256u << 10)
+#define BURST        256u /* requests taken before others get their turn */
+#define SHARED_BURST 16u  /* the same where exports share: order is not made here */
+#define SPARES       256u /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -29,6 +30,8 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c)
         r->conn = c;
     }
     r->buf = r->data = r->more = NULL;
+    r->file = NULL;
+    r->file_left = 0;
     r->filled = 0;
     c->in_flight++;
     return r;
@@ -44,6 +47,7 @@ void nbd_request_put(struct nbd_request *r)
     }
     if (r->more)
         buf_put(r->more, r->more_bytes);
+    nbd_request_drop_file(r);
     c->in_flight--;
     if (c->spares == SPARES) {
         mem_free(r);
@@ -63,6 +67,27 @@ int nbd_request_buf(struct nbd_request *r, size_t bytes)
         return -ENOMEM;
     r->conn->memory += r->buf_bytes;
     return 0;
+}
+
+bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at)
+{
+    if (!blk_hold(r->conn->export->dev))
+        return false;
+    r->file = file;
+    r->file_at = at;
+    r->file_left = r->ask.length;
+    r->conn->memory += r->ask.length;
+    return true;
+}
+
+void nbd_request_drop_file(struct nbd_request *r)
+{
+    if (!r->file)
+        return;
+    blk_release(r->conn->export->dev);
+    r->conn->memory -= r->ask.length;
+    r->file = NULL;
+    r->file_left = 0;
 }
 
 /* --- stopping --- */
@@ -193,6 +218,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
     n = host_stream_recv(c->stream, c->in + c->in_end, *room);
     if (n > 0)
         c->in_end += (size_t)n;
+    c->received_at = worker_now();
     return n;
 }
 
@@ -243,6 +269,7 @@ static int take_request(struct nbd_conn *c)
     r = nbd_request_get(c);
     if (!r)
         return -ENOMEM;
+    r->began = c->received_at;
     if (nbd_ask_parse(&raw, &c->session, &c->export->facts, &r->ask, &error, &why) < 0) {
         nbd_request_put(r);
         return -EPROTO;
@@ -291,7 +318,7 @@ static int parse(struct nbd_conn *c)
             return PARSED_ALL;
         if (c->stopping || full(c))
             return PARSED_FULL;
-        if (taken == BURST)
+        if (taken == (c->export->share ? SHARED_BURST : BURST))
             return PARSED_BURST;
         rc = take_request(c);
         if (rc != 0)
@@ -383,6 +410,7 @@ static int co_transmit(void *arg)
     int rc = c->stopping ? -ECANCELED : take_in(c);
 
     if (rc == 0) {
+        c->received_at = worker_now();
         memcpy(c->in, t->left, t->left_bytes);
         c->in_end = t->left_bytes;
         rc = co_parse(c);

@@ -44,17 +44,23 @@ must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_
 
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
 #define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
+#define NBD_FILE_READ  (32u << 10) /* from here on what is in the page cache goes out from there */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
     struct nbd_conn *conn;
     struct nbd_ask ask;
+    uint64_t began;  /* when it was received */
     uint32_t filled; /* bytes of a write's payload that have come */
     uint8_t *buf;    /* from buf_get(), or NULL */
     size_t buf_bytes;
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
     size_t more_bytes;
+    /* A read's data that is sent from the page cache, behind the pieces: what is left of it. The
+     * export's device is held meanwhile. NULL: none. */
+    struct host_file *file;
+    uint64_t file_at, file_left;
 
     /* The reply, as it is sent; what was sent is taken off the front. */
     struct iovec *piece;
@@ -71,13 +77,15 @@ struct nbd_conn {
     struct nbd_writer *writer; /* of the export */
     struct nbd_session session;
     struct timer deadline; /* of the handshake */
-    bool half_open;        /* still in the handshake */
-    bool told;             /* a message was posted to the export's home */
-    bool told_stop;        /* nbd_conn_tell_stop() was called */
+    uint64_t entered_at;
+    bool half_open; /* still in the handshake */
+    bool told;      /* a message was posted to the export's home */
+    bool told_stop; /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
      * of a header in @stash. */
+    uint64_t received_at; /* the last time */
     uint8_t *in;
     size_t in_start, in_end;
     uint8_t stash[sizeof(struct nbd_request_wire)];
@@ -93,7 +101,7 @@ struct nbd_conn {
     bool sending; /* the sender coroutine runs */
 
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
-    size_t memory;      /* bytes of their buffers */
+    size_t memory;      /* bytes of their buffers, and of what is sent from files */
     bool stopping;      /* answer what is in flight, take no more */
     bool broken;        /* the stream failed: replies are dropped */
     bool ending;        /* the receiver has ended and waits in @idle */
@@ -119,6 +127,9 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
 void nbd_request_put(struct nbd_request *r);
 /* A buffer for the request's data, counted. -ENOMEM. */
 must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+/* The answer's data is sent from @file. False: the device is being changed. */
+must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
+void nbd_request_drop_file(struct nbd_request *r);
 
 /* --- greet.c --- */
 
@@ -132,6 +143,14 @@ must_use int co_nbd_greet(struct nbd_conn *c, uint8_t *left, size_t *bytes);
 /* Runs a request whose data (of a write: r->data, or @payload in passing) is there, to its reply.
  * May go on after it returned. */
 void nbd_request_run(struct nbd_request *r, const uint8_t *payload);
+
+static inline enum nbd_kind nbd_kind_of(uint16_t command)
+{
+    return command == NBD_CMD_READ    ? NBD_KIND_READ
+           : command == NBD_CMD_WRITE ? NBD_KIND_WRITE
+           : command == NBD_CMD_FLUSH ? NBD_KIND_FLUSH
+                                      : NBD_KIND_OTHER;
+}
 
 /* --- reply.c --- */
 

@@ -17,6 +17,7 @@
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
+    struct serve_watch *watch;
     struct serve_ctl ctl;
     bool signals_end; /* the coroutine that waits for signals has ended */
     struct co_queue ended;
@@ -181,6 +182,7 @@ static int co_listen(struct serving *s)
 static int co_begin(struct serving *s)
 {
     TRY(co_open_exports(s));
+    TRY(co_serve_watch_begin(s->watch, s->server));
     TRY(co_listen(s));
     if (s->plan->control)
         TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
@@ -196,7 +198,9 @@ static int co_end(struct serving *s)
     int rc;
 
     co_serve_ctl_close(&s->ctl);
+    co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
+    co_serve_watch_free(s->watch);
     if (rc < 0)
         tool_error(s->plan->tool, "%s", e.text);
     if (s->plan->pid_file && co_host_unlink(h, s->plan->pid_file) < 0)
@@ -222,17 +226,24 @@ static int co_serve_until_told(struct serving *s)
 static int co_serve(void *arg)
 {
     struct serving s = {.plan = arg};
-    struct nbd_server_options o = {
-        .host = s.plan->tool->host, .max_clients = s.plan->max_clients, .once = s.plan->once};
+    struct nbd_server_options o = {.host = s.plan->tool->host,
+                                   .max_clients = s.plan->max_clients,
+                                   .once = s.plan->once,
+                                   .on_event = serve_watch_event};
     struct blk_error e = {0};
-    int rc = nbd_server_open(&o, &s.server, &e), closed;
+    int rc, closed;
 
+    TRY(serve_watch_new(s.plan->tool, &s.plan->watch, &s.watch));
+    o.event_arg = s.watch;
+    rc = nbd_server_open(&o, &s.server, &e);
     if (rc < 0) {
+        co_serve_watch_free(s.watch);
         tool_error(s.plan->tool, "%s", e.text);
         return rc;
     }
     s.ctl = (struct serve_ctl){.tool = s.plan->tool,
                                .server = s.server,
+                               .watch = s.watch,
                                .cache = s.plan->cache,
                                .dealt = (unsigned)s.plan->count};
     rc = co_begin(&s);
@@ -292,6 +303,7 @@ static const struct arg_desc options[] = {
      false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
+    SERVE_WATCH_OPTIONS,
     ARG_FORCE_SHARE,
     ARG_QUIET,
     ARG_END,
@@ -313,7 +325,10 @@ static int option(void *verb, int id, const char *value)
 {
     struct words *w = verb;
     char *end;
+    int rc;
 
+    if (serve_watch_option(w->plan.tool, &w->plan.watch, id, value, &rc))
+        return rc;
     if (id == ARG_EXPORT && w->named < MAX_SPECS) {
         w->names[w->named++] = value;
         return 0;

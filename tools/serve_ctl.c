@@ -129,24 +129,29 @@ static json_t *co_export_to_json(const struct serve_ctl *s, const struct nbd_exp
     return o;
 }
 
+/* Exports may come and go while another's home is asked: all are held first. */
 static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
                            struct blk_error *e)
 {
     struct serve_ctl *s = ctl_arg(c);
+    struct nbd_exports *all = nbd_server_exports(s->server);
+    size_t n = 0, most = all->count;
+    auto_free struct nbd_export **held = mem_array(most + 1, sizeof(*held));
     json_t *list = json_array();
-    struct nbd_export *next;
 
-    for (struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = next) {
-        nbd_export_hold(x); /* it may be taken away meanwhile */
-        int rc = json_array_append_new(list, co_export_to_json(s, x));
-        next = x->gone ? NULL : x->next;
-        nbd_export_release(x);
-        if (rc < 0) {
-            json_decref(list);
-            return err_set(e, -ENOMEM, "out of memory");
-        }
+    for (struct nbd_export *x = held ? all->first : NULL; x && n < most; x = x->next) {
+        nbd_export_hold(x);
+        held[n++] = x;
     }
-    *result = json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(list, co_export_to_json(s, held[i]));
+        nbd_export_release(held[i]);
+    }
+    if (held && json_array_size(list) == n)
+        *result =
+            json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
+    else
+        json_decref(list);
     return *result ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
@@ -241,10 +246,29 @@ static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, st
     return 0;
 }
 
+/* --- seen from outside --- */
+
+static int co_stats(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serve_ctl *s = ctl_arg(c);
+
+    return co_nbd_watch_stats(serve_watch_of(s->watch), result, e);
+}
+
+static int co_throttle(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serve_ctl *s = ctl_arg(c);
+
+    return co_nbd_watch_throttle(serve_watch_of(s->watch), request, result, e);
+}
+
 /* --- the socket --- */
 
 static const struct ctl_verb verbs[] = {
     {"list", "the exports, their clients and counts", co_list_exports},
+    {"stats", "all counts of all exports, with latencies", co_stats},
+    {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
+     co_throttle},
     {"add", "a further export: spec [name] [format] [read-only] [description]", co_add},
     {"remove", "an export goes; its clients are told: name [failed, of a point export]", co_remove},
     {"resize", "an export's size: name, size [shrink]", co_resize},

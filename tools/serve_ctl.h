@@ -17,10 +17,12 @@
 #include "block/live.h"
 #include "nbd/server.h"
 #include "tools/make.h"
+#include "tools/serve_watch.h"
 
 struct serve_ctl {
     struct tool *tool;
     struct nbd_server *server;
+    struct serve_watch *watch;
     const char *cache; /* of what is opened; NULL: the default */
     struct ctl *socket;
     struct job_list jobs;
