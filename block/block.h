@@ -237,7 +237,7 @@ struct blk_driver {
     bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
     bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
                             times), so it is opened for it */
-    bool stays_put; /* where resolve says that bytes lie, no others ever will, while it is open */
+    bool stays_put;   /* where resolve says that bytes lie, no others ever will, while it is open */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;
