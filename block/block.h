@@ -50,6 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
+    BLK_OPEN_PART = 128,  /* of a reference: it is a part of the image itself, which is opened with
+                             NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {
@@ -234,9 +236,10 @@ struct blk_driver {
     bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
-    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
-    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
-                            times), so it is opened for it */
+    bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
+    bool check_is_bare;   /* QEMU's check of the format counts no clusters: the faces' neither */
+    bool knows_backing;   /* co_create writes down what identifies the backing image (a UUID, a CID,
+                             times), so it is opened for it */
     bool stays_put;   /* where resolve says that bytes lie, no others ever will, while it is open */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */

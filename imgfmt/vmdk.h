@@ -4,7 +4,8 @@
  *
  *   vmdk_descriptor.c  the text that says what a disk consists of; pure
  *   vmdk_sparse.c      one sparse extent as a map
- *   vmdk_stream.c      what is only read: streamOptimized, vmfsSparse, scattered tables, seSparse
+ *   vmdk_cowd.c        vmfsSparse: one such extent as a map
+ *   vmdk_stream.c      what is only read: streamOptimized, scattered tables, seSparse
  *   vmdk_se.c          seSparse: headers and entries
  *   vmdk_out.c         streamOptimized, written
  *   vmdk_create.c      new images
@@ -60,6 +61,7 @@ struct vmdk_header {
     bool unclean;
     uint32_t table_entries, entry_bytes; /* of a grain table, and of a directory's */
     uint64_t tables_at, grains_at;       /* seSparse: entries count from there */
+    uint64_t next_free;                  /* vmfsSparse: bytes */
 };
 
 struct vmdk_marker_disk { /* before each compressed grain */
@@ -84,7 +86,11 @@ static_assert(sizeof(struct vmdk_metadata_disk) == 512, "VMDK marker");
 
 struct vmdk_cowd_disk { /* at 0: vmfsSparse, little endian; places and sizes in sectors */
     le32 magic, version, flags, capacity, grain, gd_at, tables, next_free;
+    uint8_t kept[1616]; /* names, generations */
+    le32 unclean;
+    uint8_t pad[396];
 };
+static_assert(sizeof(struct vmdk_cowd_disk) == 2048, "vmfsSparse header");
 
 struct vmdk_se_disk { /* at 0: seSparse, little endian; places and sizes in sectors */
     le64 magic, version;
@@ -150,7 +156,8 @@ struct vmdk {
     struct map_units units;
     struct codec codec; /* VMDK_COMPRESSED */
     bool codec_made;
-    struct vmdk_out *out; /* a stream on its way: vmdk_out.c's */
+    struct vmdk_cowd_disk *cowd; /* vmfsSparse: its header */
+    struct vmdk_out *out;        /* a stream on its way: vmdk_out.c's */
     struct vmdk_header h;
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
@@ -186,9 +193,13 @@ must_use int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, stru
 must_use int vmdk_check_parent(const struct vmdk *v, struct blk_error *e);
 int co_vmdk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 void vmdk_drop(struct vmdk *v);
+/* vmdk_cowd.c: the same for vmfsSparse; and a new extent. */
 must_use int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out,
                              struct blk_error *e);
-/* vmdk_stream.c: the same for what is only read: streams, tables that are made on demand. Sets the
+must_use int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
+                               struct blk_error *e);
+must_use int co_vmdk_create_cowd(const struct blk_create *c, uint64_t size, struct blk_error *e);
+/* vmdk_stream.c: the same for what is only read: streams, seSparse, scattered tables. Sets the
  * driver. v->map.format: NULL where entries are 32 bits of sectors. */
 must_use int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
                                    struct blk_error *e);

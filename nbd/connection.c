@@ -9,9 +9,10 @@
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
-#define IN_BYTES (256u << 10)
-#define BURST    256u /* requests taken before others get their turn */
-#define SPARES   256u /* request structs kept by a connection */
+#define IN_BYTES     (256u << 10)
+#define BURST        256u /* requests taken before others get their turn */
+#define SHARED_BURST 16u  /* the same where exports share: order is not made here */
+#define SPARES       256u /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -223,6 +224,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
     n = host_stream_recv(c->stream, c->in + c->in_end, *room);
     if (n > 0)
         c->in_end += (size_t)n;
+    c->received_at = worker_now();
     return n;
 }
 
@@ -271,6 +273,7 @@ static int take_request(struct nbd_conn *c)
     r = nbd_request_get(c);
     if (!r)
         return -ENOMEM;
+    r->began = c->received_at;
     if (nbd_ask_parse(c->in + c->in_start, &c->session, &c->export->facts, &r->ask, &error, &why) <
         0) {
         nbd_request_put(r);
@@ -319,7 +322,7 @@ static int parse(struct nbd_conn *c)
             return PARSED_ALL;
         if (c->stopping || full(c))
             return PARSED_FULL;
-        if (taken == BURST)
+        if (taken == (c->export->share ? SHARED_BURST : BURST))
             return PARSED_BURST;
         rc = take_request(c);
         if (rc != 0)
@@ -412,6 +415,7 @@ static int co_transmit(void *arg)
     int rc = c->stopping ? -ECANCELED : take_in(c);
 
     if (rc == 0) {
+        c->received_at = worker_now();
         memcpy(c->in, t->left, t->left_bytes);
         c->in_end = t->left_bytes;
         rc = co_parse(c);

@@ -64,6 +64,7 @@ struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
     struct nbd_conn *conn;
     struct nbd_ask ask;
+    uint64_t began;  /* when it was received */
     uint32_t filled; /* bytes of a write's payload that have come */
     uint8_t *buf;    /* from buf_get(), or NULL */
     size_t buf_bytes;
@@ -91,13 +92,15 @@ struct nbd_conn {
     struct nbd_session session;
     struct nbd_contexts *contexts; /* of the session; a reference */
     struct timer deadline;         /* of the handshake */
-    bool half_open;                /* still in the handshake */
-    bool told;                     /* a message was posted to the export's home */
-    bool told_stop;                /* nbd_conn_tell_stop() was called */
+    uint64_t entered_at;
+    bool half_open; /* still in the handshake */
+    bool told;      /* a message was posted to the export's home */
+    bool told_stop; /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
      * of a header in @stash. */
+    uint64_t received_at; /* the last time */
     uint8_t *in;
     size_t in_start, in_end;
     uint8_t stash[sizeof(struct nbd_request_ext)];
@@ -156,6 +159,14 @@ must_use int co_nbd_greet(struct nbd_conn *c, uint8_t *left, size_t *bytes);
 /* Runs a request whose data (of a write: r->data, or @payload in passing) is there, to its reply.
  * May go on after it returned. */
 void nbd_request_run(struct nbd_request *r, const uint8_t *payload);
+
+static inline enum nbd_kind nbd_kind_of(uint16_t command)
+{
+    return command == NBD_CMD_READ    ? NBD_KIND_READ
+           : command == NBD_CMD_WRITE ? NBD_KIND_WRITE
+           : command == NBD_CMD_FLUSH ? NBD_KIND_FLUSH
+                                      : NBD_KIND_OTHER;
+}
 
 /* --- reply.c --- */
 

@@ -51,6 +51,9 @@ uint32_t nbd_errno_of(int rc)
 /* Takes @bytes off the front of the queue; requests that are through are put back. */
 static void take_off(struct nbd_conn *c, size_t bytes)
 {
+    struct nbd_latency *latency = c->export->stats.latency;
+    uint64_t now = worker_now();
+
     while (c->out_first) {
         struct nbd_request *r = c->out_first;
 
@@ -66,6 +69,7 @@ static void take_off(struct nbd_conn *c, size_t bytes)
         c->out_first = r->next;
         if (!c->out_first)
             c->out_last = NULL;
+        nbd_latency_add(&latency[nbd_kind_of(r->ask.type)], now - r->began);
         nbd_request_put(r);
     }
 }

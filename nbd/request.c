@@ -399,11 +399,27 @@ static void count(struct nbd_request *r)
     }
 }
 
+/* In its turn where exports share (sharing.h); flushes wait for nobody. */
+static int co_run_in_turn(struct nbd_request *r, struct share *share)
+{
+    const struct command *c = &commands[r->ask.type];
+    struct share_ticket t;
+    int rc;
+
+    if (!c->has_range)
+        return c->co_run(r);
+    co_share_begin(share, c->has_data ? r->ask.length : 0, &t);
+    rc = c->co_run(r);
+    co_share_end(share, &t);
+    return rc;
+}
+
 static void co_run(void *arg)
 {
     struct nbd_request *r = arg;
+    struct share *share = r->conn->export->share;
 
-    nbd_reply(r, commands[r->ask.type].co_run(r));
+    nbd_reply(r, share ? co_run_in_turn(r, share) : commands[r->ask.type].co_run(r));
 }
 
 static void run_later(struct nbd_request *r)
@@ -471,11 +487,11 @@ static int room_for_read(struct nbd_request *r)
 
 static void run_read(struct nbd_request *r)
 {
-    if (send_from_file(r))
+    if (!r->conn->export->share && send_from_file(r))
         nbd_reply(r, 0);
     else if (room_for_read(r) < 0)
         nbd_reply(r, -ENOMEM);
-    else if (read_now(r))
+    else if (!r->conn->export->share && read_now(r))
         nbd_reply(r, 0);
     else
         run_later(r);
@@ -483,7 +499,8 @@ static void run_read(struct nbd_request *r)
 
 static void run_write(struct nbd_request *r, const uint8_t *payload)
 {
-    if (!(r->ask.flags & NBD_CMD_FLAG_FUA) && write_now(r, payload ? payload : r->data)) {
+    if (!(r->ask.flags & NBD_CMD_FLAG_FUA) && !r->conn->export->share &&
+        write_now(r, payload ? payload : r->data)) {
         nbd_reply(r, 0);
         return;
     }

@@ -14,10 +14,12 @@
 #include "block/ctl.h"
 #include "nbd/proto.h"
 #include "nbd/server.h"
+#include "tools/serve_watch.h"
 
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
+    struct serve_watch *watch;
     struct ctl *ctl;
     struct job_list jobs;
     bool signals_end; /* the coroutine that waits for signals has ended */
@@ -126,7 +128,24 @@ static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, st
     return 0;
 }
 
+static int co_stats(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+
+    return co_nbd_watch_stats(serve_watch_of(s->watch), result, e);
+}
+
+static int co_throttle(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serving *s = ctl_arg(c);
+
+    return co_nbd_watch_throttle(serve_watch_of(s->watch), request, result, e);
+}
+
 static const struct ctl_verb verbs[] = {
+    {"stats", "all counts of all exports, with latencies", co_stats},
+    {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
+     co_throttle},
     {"list", "the exports, their clients and counts", co_list_exports},
     {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
     {NULL, NULL, NULL},
@@ -252,6 +271,7 @@ static int co_listen(struct serving *s)
 static int co_begin(struct serving *s)
 {
     TRY(co_open_exports(s));
+    TRY(co_serve_watch_begin(s->watch, s->server));
     TRY(co_listen(s));
     if (s->plan->control)
         TRY(co_open_control(s));
@@ -268,7 +288,9 @@ static int co_end(struct serving *s)
 
     if (s->ctl)
         co_ctl_close(s->ctl);
+    co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
+    co_serve_watch_free(s->watch);
     if (rc < 0)
         tool_error(s->plan->tool, "%s", e.text);
     if (s->plan->pid_file && co_host_unlink(h, s->plan->pid_file) < 0)
@@ -294,12 +316,18 @@ static int co_serve_until_told(struct serving *s)
 static int co_serve(void *arg)
 {
     struct serving s = {.plan = arg};
-    struct nbd_server_options o = {
-        .host = s.plan->tool->host, .max_clients = s.plan->max_clients, .once = s.plan->once};
+    struct nbd_server_options o = {.host = s.plan->tool->host,
+                                   .max_clients = s.plan->max_clients,
+                                   .once = s.plan->once,
+                                   .on_event = serve_watch_event};
     struct blk_error e = {0};
-    int rc = nbd_server_open(&o, &s.server, &e), closed;
+    int rc, closed;
 
+    TRY(serve_watch_new(s.plan->tool, &s.plan->watch, &s.watch));
+    o.event_arg = s.watch;
+    rc = nbd_server_open(&o, &s.server, &e);
     if (rc < 0) {
+        co_serve_watch_free(s.watch);
         tool_error(s.plan->tool, "%s", e.text);
         return rc;
     }
@@ -360,6 +388,7 @@ static const struct arg_desc options[] = {
      false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
+    SERVE_WATCH_OPTIONS,
     ARG_FORCE_SHARE,
     ARG_QUIET,
     ARG_END,
@@ -381,7 +410,10 @@ static int option(void *verb, int id, const char *value)
 {
     struct words *w = verb;
     char *end;
+    int rc;
 
+    if (serve_watch_option(w->plan.tool, &w->plan.watch, id, value, &rc))
+        return rc;
     if (id == ARG_EXPORT && w->named < MAX_SPECS) {
         w->names[w->named++] = value;
         return 0;
