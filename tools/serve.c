@@ -11,17 +11,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "block/ctl.h"
 #include "nbd/proto.h"
-#include "nbd/server.h"
-#include "tools/serve_watch.h"
+#include "tools/serve_ctl.h"
 
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
     struct serve_watch *watch;
-    struct ctl *ctl;
-    struct job_list jobs;
+    struct serve_ctl ctl;
     bool signals_end; /* the coroutine that waits for signals has ended */
     struct co_queue ended;
 };
@@ -75,82 +72,6 @@ static void announce(const struct serving *s)
     fflush(stdout);
 }
 
-/* --- control socket --- */
-
-/* The counts belong to the export's home. */
-struct counts {
-    const struct nbd_export *export;
-    struct nbd_export_stats stats;
-};
-
-static int take_counts(void *arg)
-{
-    struct counts *c = arg;
-
-    c->stats = c->export->stats;
-    return 0;
-}
-
-static json_t *co_export_to_json(const struct nbd_export *x)
-{
-    struct counts counts = {.export = x};
-    const struct nbd_export_stats *t = &counts.stats;
-
-    co_on(x->dev->home, take_counts, &counts);
-    return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
-                     "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
-                     (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
-                     (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
-                     (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
-                     (json_int_t)t->others, "errors", (json_int_t)t->errors);
-}
-
-static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
-                           struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-    json_t *list = json_array();
-
-    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next)
-        if (json_array_append_new(list, co_export_to_json(x)) < 0) {
-            json_decref(list);
-            return err_set(e, -ENOMEM, "out of memory");
-        }
-    *result = json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
-    return *result ? 0 : err_set(e, -ENOMEM, "out of memory");
-}
-
-static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-
-    nbd_server_stop(s->server);
-    return 0;
-}
-
-static int co_stats(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-
-    return co_nbd_watch_stats(serve_watch_of(s->watch), result, e);
-}
-
-static int co_throttle(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-
-    return co_nbd_watch_throttle(serve_watch_of(s->watch), request, result, e);
-}
-
-static const struct ctl_verb verbs[] = {
-    {"stats", "all counts of all exports, with latencies", co_stats},
-    {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
-     co_throttle},
-    {"list", "the exports, their clients and counts", co_list_exports},
-    {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
-    {NULL, NULL, NULL},
-};
-
 /* --- running --- */
 
 /* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
@@ -182,9 +103,14 @@ struct opening {
 static int co_open_at_home(void *arg)
 {
     struct opening *o = arg;
+    struct blk_device *dev;
 
-    return co_resolver_open(o->resolver, o->spec, o->plan->format,
-                            o->plan->read_only ? 0 : BLK_OPEN_WRITE, &o->dev, &o->error);
+    TRY(co_resolver_open(o->resolver, o->spec, o->plan->format,
+                         o->plan->read_only ? 0 : BLK_OPEN_WRITE, &dev, &o->error));
+    if (o->plan->control) /* else nobody could ask for work on it */
+        return co_serve_seat(dev, &o->dev, &o->error);
+    o->dev = dev;
+    return 0;
 }
 
 /* Exports are dealt out to the workers: each is served where its device lives. */
@@ -242,21 +168,6 @@ static int co_write_pid_file(struct serving *s)
     return rc;
 }
 
-static int co_open_control(struct serving *s)
-{
-    struct ctl_options o = {.path = s->plan->control, .jobs = &s->jobs, .verbs = verbs, .arg = s};
-    struct blk_error e = {0};
-    struct host *h = s->plan->tool->host;
-    auto_free char *address = mem_printf("unix:%s", s->plan->control);
-    int rc = co_ctl_open(h, &o, &s->ctl, &e);
-
-    if (rc == -EADDRINUSE && address && co_nbd_remove_dead_socket(h, address))
-        rc = co_ctl_open(h, &o, &s->ctl, &e);
-    if (rc < 0)
-        tool_error(s->plan->tool, "%s", e.text);
-    return rc;
-}
-
 static int co_listen(struct serving *s)
 {
     struct blk_error e = {0};
@@ -274,7 +185,7 @@ static int co_begin(struct serving *s)
     TRY(co_serve_watch_begin(s->watch, s->server));
     TRY(co_listen(s));
     if (s->plan->control)
-        TRY(co_open_control(s));
+        TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
     if (s->plan->pid_file)
         TRY(co_write_pid_file(s));
     return 0;
@@ -286,8 +197,7 @@ static int co_end(struct serving *s)
     struct blk_error e = {0};
     int rc;
 
-    if (s->ctl)
-        co_ctl_close(s->ctl);
+    co_serve_ctl_close(&s->ctl);
     co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
     co_serve_watch_free(s->watch);
@@ -331,6 +241,11 @@ static int co_serve(void *arg)
         tool_error(s.plan->tool, "%s", e.text);
         return rc;
     }
+    s.ctl = (struct serve_ctl){.tool = s.plan->tool,
+                               .server = s.server,
+                               .watch = s.watch,
+                               .cache = s.plan->cache,
+                               .dealt = (unsigned)s.plan->count};
     rc = co_begin(&s);
     if (rc == 0)
         rc = co_serve_until_told(&s);
