@@ -135,6 +135,28 @@ kit k file a.img
 check "TLS asked for and not there is refused" bash -c "! '$LAMINA' info 'nbds+unix:///?socket=$PWD/k&tls-psk-file=$PWD/psk/keys.psk&tls-username=alice'"
 end
 
+# --- servers on the command line
+check "[ nbdkit ]" "$LAMINA" compare -f raw -F raw [ nbdkit file a.img ] a.img
+check "[ qemu-nbd ] to a file" "$LAMINA" convert -f raw -O qcow2 [ qemu-nbd -f raw a.img ] bracket.qcow2
+check "the same" qemu-img compare -f qcow2 -F raw bracket.qcow2 a.img
+check "two of them" "$LAMINA" compare -f raw -F raw [ nbdkit file a.img ] [ nbdkit file a.img ]
+check "as a target" "$LAMINA" convert -n -f raw -O raw a.img [ nbdkit memory 48M ]
+is "nothing of them stays" "$(pgrep -f "nbdkit file a.img" | wc -l; find "${XDG_RUNTIME_DIR:-/tmp}" -maxdepth 1 -name 'lamina-??????' -newer psk 2>/dev/null | wc -l)" "0
+0"
+"$LAMINA" info [ /nonexistent/server ] >bracket.log 2>&1
+is "a server that is not there: status" $? 1
+check "and it is said" grep -q "cannot run /nonexistent/server" bracket.log
+"$LAMINA" info [ nbdkit no-such-plugin ] >bracket.log 2>&1
+is "a server that ends at once: status" $? 1
+"$LAMINA" info [ nbdkit memory 1M >bracket.log 2>&1
+is "an open bracket: status" $? 1
+check "and it is said" grep -q "no \] to the" bracket.log
+"$LAMINA" info "[ nbdkit memory 1M ]" >bracket.log 2>&1
+is "one word starts nothing" $? 1
+qemu-img create -q -f qcow2 -u -b '[ nbdkit memory 1M ]' -F raw spec.qcow2 1M
+"$LAMINA" compare -f qcow2 -F raw spec.qcow2 a.img >bracket.log 2>&1
+is "nor does a file" $? 2
+
 # --- errors
 for bad_one in "nbd+unix:///?socket=$PWD/none" nbd://127.0.0.1:1/; do
     "$LAMINA" info "$bad_one" >bad.log 2>&1
