@@ -1,7 +1,30 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* member.c - the superblock of a device. Four places are looked at; a disk that was in several
- * arrays may have more than one, and the array that was made last is the one it is in. */
+/* member.c - one device of an array: requests to its data, and its superblock. Four places are
+ * looked at for that; a disk that was in several arrays may have more than one, and the array that
+ * was made last is the one it is in. */
 #include "raid/array.h"
+
+int co_member_io(void *arg)
+{
+    struct member_io *io = arg;
+    struct blk_device *dev = io->m->dev;
+    uint64_t at = io->m->data_offset + io->offset;
+    switch (io->op) {
+    case MEMBER_READ:
+        io->rc = co_blk_read(dev, at, &io->vec);
+        break;
+    case MEMBER_WRITE:
+        io->rc = co_blk_write(dev, at, &io->vec, io->flags);
+        break;
+    case MEMBER_ZERO:
+        io->rc = co_blk_write_zeroes(dev, at, io->bytes, io->flags);
+        break;
+    case MEMBER_DISCARD:
+        io->rc = co_blk_discard(dev, at, io->bytes);
+        break;
+    }
+    return 0;
+}
 
 static int co_read_one(struct blk_device *dev, enum md_version v, struct md_super *into,
                        struct blk_error *e)

@@ -42,26 +42,21 @@ static bool mirror_resolve(struct raid_array *a, uint64_t offset, uint64_t bytes
     return true;
 }
 
-/* --- reading what could not be read ------------------------------------------------------------ */
+/* --- reading what could not be read ------------------------------------------------------------
+ */
 
 /* Puts @good back where reading failed; a member that does not take it fails. */
-static int co_write_back(struct raid_array *a, struct raid_piece *p, const struct vec *good)
+static int co_write_back(struct raid_array *a, const struct raid_piece *p, const struct vec *good)
 {
     struct raid_member *m = a->by_role[p->disk];
-    struct co_range_hold hold;
     if (!m || !a->dev->writable)
         return 0;
-    uint8_t *check = buf_get(good->bytes);
-    if (!check)
-        return 0; /* the next reader will try */
-    struct vec again = VEC_BUF(check, good->bytes);
-    int rc = co_member_write(m, p->offset, good, 0);
-    if (rc == 0)
-        rc = co_member_read(m, p->offset, &again);
-    buf_put(check, good->bytes);
-    (void)hold;
+    struct member_io io = {.m = m, .op = MEMBER_WRITE, .offset = p->offset, .vec = *good};
+    co_member_io(&io);
+    if (io.rc < 0)
+        return co_array_fail(a, m);
     m->read_errors++;
-    return rc < 0 ? co_array_fail(a, m) : 0;
+    return 0;
 }
 
 /* One piece that lies together in all copies; @bad: copies that failed are written back. */
@@ -75,7 +70,9 @@ static int co_read_piece(struct raid_array *a, uint64_t offset, const struct vec
         struct raid_member *m = array_readable(a, p.disk, p.offset, to->bytes);
         if (!m)
             continue;
-        rc = co_member_read(m, p.offset, to);
+        struct member_io io = {.m = m, .op = MEMBER_READ, .offset = p.offset, .vec = *to};
+        co_member_io(&io);
+        rc = io.rc;
         if (rc == 0)
             break;
         failed[count++] = p;
@@ -108,39 +105,11 @@ static int co_mirror_read(struct raid_array *a, uint64_t offset, const struct ve
     return rc;
 }
 
-/* --- changing ---------------------------------------------------------------------------------- */
-
-enum change { CHANGE_WRITE, CHANGE_ZERO, CHANGE_DISCARD };
-
-struct copy_write {
-    struct raid_member *m;
-    uint64_t offset, bytes;
-    const struct vec *from;
-    enum change what;
-    unsigned flags;
-    int rc;
-};
-
-static int co_change_copy(void *arg)
-{
-    struct copy_write *w = arg;
-    uint64_t at = w->m->data_offset + w->offset;
-    switch (w->what) {
-    case CHANGE_WRITE:
-        w->rc = co_blk_write(w->m->dev, at, w->from, w->flags);
-        break;
-    case CHANGE_ZERO:
-        w->rc = co_blk_write_zeroes(w->m->dev, at, w->bytes, w->flags);
-        break;
-    case CHANGE_DISCARD:
-        w->rc = co_blk_discard(w->m->dev, at, w->bytes);
-        break;
-    }
-    return 0;
-}
+/* --- changing ----------------------------------------------------------------------------------
+ */
 
 /* Members that failed are put out; the write is good if a copy has it that readers may use. */
-static int co_judge(struct raid_array *a, struct copy_write *w, unsigned count)
+static int co_judge(struct raid_array *a, const struct member_io *w, unsigned count)
 {
     bool good = false;
     int first = -EIO;
@@ -157,8 +126,8 @@ static int co_judge(struct raid_array *a, struct copy_write *w, unsigned count)
     return good ? 0 : first;
 }
 
-static int co_change_piece(struct raid_array *a, struct copy_write *w, uint64_t offset,
-                           const struct copy_write *like)
+static int co_change_piece(struct raid_array *a, struct member_io *w, uint64_t offset,
+                           const struct member_io *like)
 {
     struct co_group g;
     unsigned count = 0;
@@ -171,28 +140,27 @@ static int co_change_piece(struct raid_array *a, struct copy_write *w, uint64_t 
         w[count] = *like;
         w[count].m = m;
         w[count].offset = p.offset;
-        co_group_start(&g, co_change_copy, &w[count++]);
+        co_group_start(&g, co_member_io, &w[count++]);
     }
     TRY(co_group_wait(&g));
     return co_judge(a, w, count);
 }
 
 static int co_change(struct raid_array *a, uint64_t offset, uint64_t bytes, const struct vec *from,
-                     enum change what, unsigned flags)
+                     struct member_io like)
 {
     struct co_range_hold hold;
-    auto_free struct copy_write *w = mem_array(a->shape.copies, sizeof(*w));
+    auto_free struct member_io *w = mem_array(a->shape.copies, sizeof(*w));
     if (!w)
         return -ENOMEM;
     TRY(co_array_mark_dirty(a));
     int rc = 0;
     co_range_lock(&a->writers, &hold, offset, bytes, false);
-    for (uint64_t at = 0; at < bytes && rc == 0;) {
-        uint64_t n = together(a, offset + at, bytes - at);
-        struct vec piece = from ? vec_slice(from, at, n) : (struct vec){0};
-        struct copy_write like = {.bytes = n, .from = &piece, .what = what, .flags = flags};
+    for (uint64_t at = 0; at < bytes && rc == 0; at += like.bytes) {
+        like.bytes = together(a, offset + at, bytes - at);
+        if (from)
+            like.vec = vec_slice(from, at, like.bytes);
         rc = co_change_piece(a, w, offset + at, &like);
-        at += n;
     }
     co_range_unlock(&a->writers, &hold);
     return rc;
@@ -201,12 +169,13 @@ static int co_change(struct raid_array *a, uint64_t offset, uint64_t bytes, cons
 static int co_mirror_write(struct raid_array *a, uint64_t offset, const struct vec *from,
                            unsigned flags)
 {
-    return co_change(a, offset, from->bytes, from, CHANGE_WRITE, flags);
+    return co_change(a, offset, from->bytes, from,
+                     (struct member_io){.op = MEMBER_WRITE, .flags = flags});
 }
 
 static int co_mirror_zeroes(struct raid_array *a, uint64_t offset, uint64_t bytes, unsigned flags)
 {
-    return co_change(a, offset, bytes, NULL, CHANGE_ZERO, flags);
+    return co_change(a, offset, bytes, NULL, (struct member_io){.op = MEMBER_ZERO, .flags = flags});
 }
 
 /* Copies must read the same afterwards: where a member's discarded space may read as anything, they
@@ -216,7 +185,7 @@ static int co_mirror_discard(struct raid_array *a, uint64_t offset, uint64_t byt
     for (unsigned d = 0; d < a->shape.disks; d++)
         if (a->by_role[d] && !a->by_role[d]->dev->limits.discard_reads_zero)
             return 0;
-    return co_change(a, offset, bytes, NULL, CHANGE_DISCARD, 0);
+    return co_change(a, offset, bytes, NULL, (struct member_io){.op = MEMBER_DISCARD});
 }
 
 const struct raid_engine raid_mirror_engine = {

@@ -14,7 +14,8 @@ struct raid_member *array_readable(const struct raid_array *a, unsigned role, ui
     return offset + bytes <= m->recovered ? m : NULL;
 }
 
-/* --- writing superblocks ----------------------------------------------------------------------- */
+/* --- writing superblocks -----------------------------------------------------------------------
+ */
 
 /* What the array says goes into the member's own. */
 static void fill(const struct raid_array *a, struct raid_member *m)
@@ -32,7 +33,8 @@ static void fill(const struct raid_array *a, struct raid_member *m)
         s->recovery_offset = m->recovered;
     }
     if (m->read_errors)
-        s->corrected_reads += (uint32_t)MIN(take(m->read_errors), UINT32_MAX);
+        s->corrected_reads += (uint32_t)MIN(m->read_errors, UINT32_MAX - s->corrected_reads);
+    m->read_errors = 0;
     md_super_build(s);
 }
 
@@ -123,7 +125,8 @@ int co_array_write_supers(struct raid_array *a)
     return a->super ? co_write_supers_locked(a) : 0;
 }
 
-/* --- clean and dirty --------------------------------------------------------------------------- */
+/* --- clean and dirty ---------------------------------------------------------------------------
+ */
 
 /* Zoned levels have nothing that could disagree. */
 int co_array_mark_dirty(struct raid_array *a)
@@ -158,7 +161,8 @@ int co_array_mark_clean(struct raid_array *a)
     return rc;
 }
 
-/* --- failing ----------------------------------------------------------------------------------- */
+/* --- failing -----------------------------------------------------------------------------------
+ */
 
 int co_array_fail(struct raid_array *a, struct raid_member *m)
 {
