@@ -171,6 +171,7 @@ struct vmdk {
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
     bool tables_differ;     /* the twins, or may */
+    bool tables_ours;       /* we have put them where they are, each into units of its own */
     char *text;             /* the descriptor; NULL: an extent that has none */
     bool text_unsure;       /* the file may have another one */
     /* Before the first change; and v->text edited, durably (vmdk_text.c). */

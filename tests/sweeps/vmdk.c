@@ -175,5 +175,5 @@ static const struct sweep_subject rows[] = {
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 200, 1000);
+    return sweep_main(argc, argv, rows, 200, 1200);
 }
