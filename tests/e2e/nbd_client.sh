@@ -70,7 +70,7 @@ check "lamina does not: says why" grep -q "may refer to files only" refused.log
 end
 
 # --- servers that make it hard
-kit k --filter=error --filter=delay memory 48M rdelay=2ms error-rate=20% error=ENOSPC error-file=err
+kit k --filter=error --filter=delay memory 48M rdelay=2ms error=ENOSPC error-pwrite-rate=100% error-pwrite-file="$PWD/err"
 "$LAMINA" convert -n -f raw -O raw a.img "$(unix k)" 2>/dev/null
 touch err
 "$LAMINA" convert -n -f raw -O raw a.img "$(unix k)" >err.log 2>&1
@@ -156,6 +156,73 @@ is "one word starts nothing" $? 1
 qemu-img create -q -f qcow2 -u -b '[ nbdkit memory 1M ]' -F raw spec.qcow2 1M
 "$LAMINA" compare -f qcow2 -F raw spec.qcow2 a.img >bracket.log 2>&1
 is "nor does a file" $? 2
+
+# --- a server that lies
+cat >liar.py <<'END'
+import os, socket, struct, sys
+def serve(how):
+    s = socket.socket(socket.AF_UNIX)
+    s.bind("liar-" + how)
+    s.listen()
+    if os.fork():
+        return
+    while True:
+        c, _ = s.accept()
+        try: talk(c, how)
+        except (OSError, struct.error): pass
+        c.close()
+def exactly(c, n):
+    d = b""
+    while len(d) < n:
+        b = c.recv(n - len(d))
+        if not b: raise OSError
+        d += b
+    return d
+def talk(c, how):
+    if how == "garbage":
+        c.sendall(os.urandom(4096)); return
+    c.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+    exactly(c, 4)
+    if how == "hangup": return
+    structured = False
+    while True:
+        magic, opt, n = struct.unpack(">8sII", exactly(c, 16))
+        exactly(c, n)
+        reply = lambda kind, data=b"": c.sendall(struct.pack(">QIII", 0x3e889045565a9, opt, kind, len(data)) + data)
+        if opt == 8:
+            structured = True; reply(1)
+        elif opt == 7:
+            size = (1 << 63) + 5 if how == "size" else 1 << 20
+            reply(3, struct.pack(">HQH", 0, size, 1))
+            if how == "blocks": reply(3, struct.pack(">HIII", 3, 3, 7, 1))
+            reply(1); break
+        else:
+            reply(0x80000001)
+    while True:
+        magic, flags, kind, cookie, at, n = struct.unpack(">IHH8sQI", exactly(c, 28))
+        if kind == 2: return
+        chunk = lambda f, t, d: c.sendall(struct.pack(">IHH8sI", 0x668e33ef, f, t, cookie, len(d)) + d)
+        if how == "short": chunk(1, 1, struct.pack(">Q", at) + bytes(n // 2))
+        elif how == "beyond": chunk(1, 1, struct.pack(">Q", at + 4096) + bytes(n))
+        elif how == "hole": chunk(1, 2, struct.pack(">QI", at, 0xffffffff))
+        elif how == "cookie": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, b"x" * 8, n + 8) + bytes(n + 8))
+        elif how == "cut": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, cookie, n + 8) + bytes(9)); return
+        else: chunk(1, 1, struct.pack(">Q", at) + bytes(n))
+for how in sys.argv[1:]: serve(how)
+END
+lies="garbage hangup size short beyond hole cookie cut"
+# shellcheck disable=SC2086
+python3 liar.py honest blocks $lies
+check "the liar can be honest" timeout 20 "$LAMINA" convert -f raw "$(unix liar-honest)" honest.img
+timeout 20 "$LAMINA" convert -f raw "$(unix liar-blocks)" blocks.img >blocks.log 2>&1
+check "senseless block sizes are refused, or not heeded" bash -c "[ $? = 1 ] || cmp blocks.img honest.img"
+for how in $lies; do
+    timeout 20 "$LAMINA" convert -f raw "$(unix "liar-$how")" lie.img >lie.log 2>&1
+    is "a lie: $how" "$? $(wc -l <lie.log)" "1 1"
+done
+pkill_liars=$(pgrep -f "liar.py honest blocks $lies")
+# shellcheck disable=SC2086
+kill $pkill_liars
 
 # --- errors
 for bad_one in "nbd+unix:///?socket=$PWD/none" nbd://127.0.0.1:1/; do
