@@ -129,6 +129,8 @@ kit k --tls=require --tls-psk="$PWD/psk/keys.psk" file a.img
 check "TLS with a shared key" "$LAMINA" compare -f raw -F raw "nbds+unix:///?socket=$PWD/k&tls-psk-file=$PWD/psk/keys.psk&tls-username=alice" a.img
 check "TLS: as a file of qcow2" "$LAMINA" convert -f raw -O qcow2 "nbds+unix:///?socket=$PWD/k&tls-psk-file=$PWD/psk/keys.psk&tls-username=alice" tls.qcow2
 check "TLS: the same" qemu-img compare -f qcow2 -F raw tls.qcow2 a.img
+check "TLS: QEMU's objects, in its face" "$QI" compare --object "tls-creds-psk,id=t,dir=$PWD/psk,endpoint=client,username=alice" \
+    --image-opts "driver=raw,file.driver=nbd,file.path=$PWD/k,file.tls-creds=t" "driver=raw,file.filename=a.img"
 check "a server that wants TLS refuses us without" bash -c "! '$LAMINA' info '$(unix k)'"
 end
 kit k file a.img
@@ -207,20 +209,27 @@ def talk(c, how):
         elif how == "hole": chunk(1, 2, struct.pack(">QI", at, 0xffffffff))
         elif how == "cookie": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, b"x" * 8, n + 8) + bytes(n + 8))
         elif how == "cut": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, cookie, n + 8) + bytes(9)); return
-        else: chunk(1, 1, struct.pack(">Q", at) + bytes(n))
+        elif how == "backwards": # allowed
+            for i in range(n - 1, -1, -512): chunk(0, 1, struct.pack(">Q", at + max(i - 511, 0)) + b"7" * (i + 1 - max(i - 511, 0)))
+            chunk(1, 0, b"")
+        else: chunk(1, 1, struct.pack(">Q", at) + b"7" * n)
 for how in sys.argv[1:]: serve(how)
 END
 lies="garbage hangup size short beyond hole cookie cut"
 # shellcheck disable=SC2086
-python3 liar.py honest blocks $lies
+python3 liar.py honest blocks backwards $lies
 check "the liar can be honest" timeout 20 "$LAMINA" convert -f raw "$(unix liar-honest)" honest.img
+is "and is believed" "$(tr -d 7 <honest.img | wc -c)" 0
+check "chunks in any order" timeout 20 "$LAMINA" convert -f raw "$(unix liar-backwards)" backwards.img
+check "are the same" cmp backwards.img honest.img
 timeout 20 "$LAMINA" convert -f raw "$(unix liar-blocks)" blocks.img >blocks.log 2>&1
 check "senseless block sizes are refused, or not heeded" bash -c "[ $? = 1 ] || cmp blocks.img honest.img"
 for how in $lies; do
-    timeout 20 "$LAMINA" convert -f raw "$(unix "liar-$how")" lie.img >lie.log 2>&1
+    timeout 20 "$LAMINA" convert -f raw "$(unix "liar-$how")" "lie-$how.img" >lie.log 2>&1
     is "a lie: $how" "$? $(wc -l <lie.log)" "1 1"
+    sed 's/^/# /' lie.log
 done
-pkill_liars=$(pgrep -f "liar.py honest blocks $lies")
+pkill_liars=$(pgrep -f "liar.py honest blocks backwards $lies")
 # shellcheck disable=SC2086
 kill $pkill_liars
 
