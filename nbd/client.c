@@ -162,7 +162,9 @@ static int co_client_map(struct blk_device *dev, uint64_t offset, uint64_t bytes
                          struct blk_extent *out)
 {
     struct client *c = client_of(dev);
-    struct client_call call = {.op = CLIENT_STATUS, .offset = offset};
+    uint32_t align = dev->limits.request_align;
+    struct client_call call = {.op = CLIENT_STATUS, .offset = align_down(offset, align)};
+    uint64_t end = dev->writable ? align_up(offset + bytes, align) : c->facts.size;
 
     *out = (struct blk_extent){
         .flags = extent_flags(0), .bytes = bytes, .child = dev, .child_offset = offset};
@@ -172,7 +174,7 @@ static int co_client_map(struct blk_device *dev, uint64_t offset, uint64_t bytes
     if (!x)
         return -ENOMEM;
     call.extents = x;
-    call.bytes = MIN(dev->writable ? bytes : c->facts.size - offset, MAX_RANGE);
+    call.bytes = MIN(MIN(end, c->facts.size) - call.offset, MAX_RANGE);
     TRY(co_client_call(c, &call));
     if (!find_extent(x, offset, out)) /* an answer that says nothing */
         return 0;
