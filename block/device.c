@@ -34,6 +34,7 @@ static struct blk_device *device_new(const struct blk_driver *driver, const char
 static void device_free(struct blk_device *dev)
 {
     assert(dev->in_flight == 0);
+    mem_free(dev->behind);
     mem_free(dev->children);
     mem_free(dev->name);
     mem_free(dev);
@@ -162,6 +163,10 @@ int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *c
         return -ENOMEM;
     dev->children = grown;
     dev->children[dev->child_count++] = (struct blk_child){.role = role, .dev = child};
+    if (!dev->backing && strcmp(role, "backing") == 0) {
+        dev->backing = child;
+        child->is_backing = true;
+    }
     return 0;
 }
 

@@ -70,6 +70,8 @@ bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
             return false;
         assert(next.bytes > 0 && next.bytes <= asked);
         at = next;
+        if (at.child && at.child == d->backing)
+            blk_find_behind(d, &at);
     } while (!at.file);
     *out = at;
     return true;
