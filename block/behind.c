@@ -15,8 +15,8 @@
  * N1  What was passed on the way was fixed: not writable, not damaged, nobody about to change that;
  *     it gave the whole block, inside of its size, to one place in one child. Where the way ends is
  *     asked anew each time: it may be writable, or have to read tables first.
- * N2  All that is kept at a home is forgotten before a device there becomes writable
- *     (blk_forget_behind).
+ * N2  All that is kept at a home is forgotten before a device there becomes writable, and when one
+ *     has got another device behind it (blk_forget_behind).
  * N3  Looked at and changed at home only, never between two suspensions but whole. */
 #include "block/waist.h"
 
@@ -33,7 +33,6 @@ struct kept {
 };
 
 struct blk_behind {
-    uint64_t changes; /* the home's, when all was empty */
     uint64_t block_bytes, mask;
     unsigned block_bits;
     struct kept kept[];
@@ -73,7 +72,7 @@ static bool is_deep(const struct blk_device *behind)
 /* Only the topmost image of a chain keeps anything. One that cannot have the memory asks. */
 static struct blk_behind *make(struct blk_device *dev)
 {
-    if (dev->behind_decided || dev->is_backing || !is_deep(dev->backing))
+    if (dev->backs || !is_deep(dev->backing))
         return NULL;
     unsigned bits = block_bits(dev->backing);
     uint64_t blocks = (dev->backing->size >> bits) + 1, count = 16;
@@ -82,7 +81,6 @@ static struct blk_behind *make(struct blk_device *dev)
     struct blk_behind *b = mem_zalloc(sizeof(*b) + count * sizeof(b->kept[0]));
     if (!b)
         return NULL;
-    b->changes = dev->home->fixed_changes;
     b->block_bits = bits;
     b->block_bytes = 1ULL << bits;
     b->mask = count - 1;
@@ -94,13 +92,10 @@ static struct blk_behind *kept_by(struct blk_device *dev)
 {
     if (unlikely(!blk_at_home(dev))) /* N3 */
         return NULL;
-    if (unlikely(dev->behind && dev->behind->changes != dev->home->fixed_changes)) { /* N2 */
+    if (unlikely(dev->behind_at != dev->home->fixed_changes + 1)) { /* N2 */
         mem_free(take(dev->behind));
-        dev->behind_decided = false;
-    }
-    if (unlikely(!dev->behind_decided)) {
         dev->behind = make(dev);
-        dev->behind_decided = true;
+        dev->behind_at = dev->home->fixed_changes + 1;
     }
     return dev->behind;
 }
@@ -180,42 +175,36 @@ void blk_find_behind(struct blk_device *dev, struct blk_place *p)
 
 /* --- asking those that have to read tables first ---------------------------------------------- */
 
-/* True if the image at *k defers for the whole block: *k is one layer further then. */
-static bool co_step(struct blk_device *dev, uint64_t block, struct kept *k)
-{
-    struct blk_behind *b = dev->behind;
-    struct blk_device *d = k->dev;
-    uint64_t bytes = b->block_bytes;
-    uint64_t changes = b->changes;
-    struct blk_extent ext;
-    if (!d->backing || !is_fixed(d))
-        return false;
-    if (co_blk_map(d, k->offset, bytes, &ext) < 0 || ext.bytes < bytes || ext.flags != 0)
-        return false;
-    /* Others ran meanwhile: what was answered may be forgotten already. */
-    if (dev->home->fixed_changes != changes || !is_fixed(d))
-        return false;
-    *k = (struct kept){block, d->backing, k->offset};
-    b->kept[block & b->mask] = *k;
-    return true;
-}
-
-static void co_learn(struct blk_device *dev, uint64_t offset)
+/* True if the image where asking for @block ended defers for all of it: it is kept that asking goes
+ * on behind that one. */
+static bool co_step(struct blk_device *dev, uint64_t block)
 {
     struct blk_behind *b = kept_by(dev);
     if (!b)
-        return;
-    uint64_t block = offset >> b->block_bits;
+        return false;
     struct kept k = *look_up(dev, b, block);
-    while (co_step(dev, block, &k))
-        k = *look_up(dev, dev->behind, block);
+    uint64_t changes = dev->home->fixed_changes, bytes = b->block_bytes;
+    struct blk_extent ext;
+    if (!k.dev->backing || !is_fixed(k.dev))
+        return false;
+    if (co_blk_map(k.dev, k.offset, bytes, &ext) < 0 || ext.bytes < bytes || ext.flags != 0)
+        return false;
+    /* Others ran meanwhile: the answer may be out of date, the array another one. */
+    b = kept_by(dev);
+    if (!b || b->block_bytes != bytes || dev->home->fixed_changes != changes || !is_fixed(k.dev))
+        return false;
+    b->kept[block & b->mask] = (struct kept){block, k.dev->backing, k.offset};
+    return true;
 }
 
 int co_blk_find_behind(struct blk_device *dev, struct blk_place *p)
 {
     struct blk_behind *b = p->child == dev->backing ? kept_by(dev) : NULL;
-    if (b && p->bytes <= b->block_bytes)
-        co_learn(dev, p->offset);
+    if (b && p->bytes <= b->block_bytes) {
+        uint64_t block = p->offset >> b->block_bits;
+        while (co_step(dev, block))
+            ;
+    }
     if (b)
         blk_find_behind(dev, p);
     while (p->child) {

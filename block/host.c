@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* host.c - the checked way to a host: each function asserts its part of the contract once and calls
  * the table. */
+#include <unistd.h>
+
 #include "block/host.h"
 
 #define MAX_OFFSET ((uint64_t)INT64_MAX)
@@ -86,6 +88,12 @@ int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *f
     if (unlikely(!offsets_sane(offset, from->bytes)))
         return -EFBIG;
     return f->host->ops->write_now(f, offset, from);
+}
+
+bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes)
+{
+    return offsets_sane(offset, bytes) && !(f->flags & HOST_DIRECT) &&
+           f->host->ops->resident(f, offset, bytes);
 }
 
 int co_host_fsync(struct host_file *f)
@@ -242,6 +250,8 @@ int64_t host_stream_sendv(struct host_stream *s, const struct iovec *iov, unsign
 int64_t host_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
                               uint64_t bytes)
 {
+    if (s->sealed)
+        return -ENOTSUP;
     assert(!s->listening && s->host == f->host && offsets_sane(offset, bytes));
     return s->host->ops->stream_send_file(s, f, offset, bytes);
 }
@@ -265,9 +275,38 @@ void host_stream_close(struct host_stream *s)
         s->host->ops->stream_close(s);
 }
 
+int host_stream_watch(struct host *h, int fd, struct host_stream **out)
+{
+    *out = NULL;
+    if (h->ops->stream_watch)
+        return h->ops->stream_watch(h, fd, out);
+    close(fd);
+    return -ENOTSUP;
+}
+
 const char *host_stream_address(const struct host_stream *s)
 {
     return s->host->ops->stream_address(s);
+}
+
+void host_stream_peer(struct host_stream *s, struct host_peer *out)
+{
+    assert(!s->listening);
+    *out = (struct host_peer){.pid = -1, .uid = -1};
+    if (s->host->ops->stream_peer)
+        s->host->ops->stream_peer(s, out);
+}
+
+int host_listen_at(struct host *h, int fd, struct host_stream **out)
+{
+    *out = NULL;
+    return h->ops->listen_at ? h->ops->listen_at(h, fd, out) : -ENOTSUP;
+}
+
+int host_listener_share(struct host_stream *s)
+{
+    assert(s->listening);
+    return s->host->ops->listener_share ? s->host->ops->listener_share(s) : -1;
 }
 
 /* --- signals ---------------------------------------------------------------------------------- */

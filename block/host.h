@@ -87,6 +87,8 @@ must_use int co_host_write(struct host_file *f, uint64_t offset, const struct ve
  * suspends: the fast lane. */
 must_use int64_t host_read_now(struct host_file *f, uint64_t offset, const struct vec *to);
 must_use int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *from);
+/* True if a read of all of it now is sure not to wait: it lies in the page cache. Never suspends. */
+bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes);
 must_use int co_host_fsync(struct host_file *f); /* fdatasync(); size changes included */
 must_use int co_host_truncate(struct host_file *f, uint64_t size);
 enum host_alloc_mode {
@@ -138,11 +140,13 @@ must_use int co_host_list(struct host *h, const char *path, char ***names, size_
 struct host_stream {
     struct host *host;
     bool listening;
+    bool sealed; /* what is sent is not what travels (TLS): host_stream_send_file() is -ENOTSUP */
 };
 
 enum host_wait { HOST_READABLE = 1, HOST_WRITABLE = 2 };
 
-/* @address: "unix:PATH" or "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one).
+/* @address: "unix:PATH", "tcp:HOST:PORT" (numeric or resolvable; [v6]; port 0 picks one), or
+ * "vsock:CID:PORT" (numbers; listening on CID 4294967295: any).
  * "private:unix:PATH" listens for this user only. A listening Unix socket's path must not exist
  * (-EADDRINUSE); it is unlinked by host_stream_close().
  */
@@ -153,6 +157,9 @@ must_use int co_host_connect(struct host *h, const char *address, struct host_st
 /* Never blocks: bytes (0: the peer closed), -EAGAIN. */
 must_use int64_t host_stream_recv(struct host_stream *s, void *to, size_t bytes);
 must_use int64_t host_stream_sendv(struct host_stream *s, const struct iovec *iov, unsigned count);
+/* The file's pages go out as they are at the time the peer takes them, not as they are now: only
+ * for bytes that may change in place at any time. Fewer than asked where the socket is full; 0: the
+ * file ends there. What is not resident is waited for, in the call. */
 must_use int64_t host_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
                                        uint64_t bytes);
 /* Sleeps until one of @what (enum host_wait) holds or the stream was shut down; gives what holds,
@@ -162,8 +169,25 @@ must_use int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t 
 /* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. */
 void host_stream_shutdown(struct host_stream *s);
 void host_stream_close(struct host_stream *s); /* nobody may be waiting (asserted) */
-/* Where it really listens ("tcp:127.0.0.1:10809"): borrowed, lives as long as the stream. */
+/* For libraries that do their own I/O on a socket: gives a stream on which only
+ * co_host_stream_wait() (which then asks the kernel each time), _shutdown and _close are used.
+ * Takes @fd, also on failure; a duplicate of the library's, closed after it. -ENOTSUP on host_sim.
+ */
+must_use int host_stream_watch(struct host *h, int fd, struct host_stream **out);
+/* Where it really listens ("tcp:127.0.0.1:10809"), or of an accepted one where its peer is:
+ * borrowed, lives as long as the stream. */
 const char *host_stream_address(const struct host_stream *s);
+/* Who is at the other end of a Unix socket; -1 where nobody vouches for it. */
+struct host_peer {
+    int64_t pid, uid;
+};
+void host_stream_peer(struct host_stream *s, struct host_peer *out);
+/* Takes over @fd, a listening socket that somebody else made, also on failure. Closing it leaves a
+ * Unix socket's path alone. -ENOTSUP where there are no descriptors. */
+must_use int host_listen_at(struct host *h, int fd, struct host_stream **out);
+/* The descriptor of a listener, for handing it on: from now on closing leaves its path alone. -1:
+ * it has none. */
+int host_listener_share(struct host_stream *s);
 
 /* --- signals
  * -------------------------------------------------------------------------------------------------------
@@ -203,6 +227,7 @@ struct host_ops {
     int (*co_write)(struct host_file *f, uint64_t offset, const struct vec *from);
     int64_t (*read_now)(struct host_file *f, uint64_t offset, const struct vec *to);
     int64_t (*write_now)(struct host_file *f, uint64_t offset, const struct vec *from);
+    bool (*resident)(struct host_file *f, uint64_t offset, uint64_t bytes);
     int (*co_fsync)(struct host_file *f);
     int (*co_truncate)(struct host_file *f, uint64_t size);
     int (*co_fallocate)(struct host_file *f, enum host_alloc_mode mode, uint64_t offset,
@@ -227,6 +252,7 @@ struct host_ops {
     int (*co_listen)(struct host *h, const char *address, struct host_stream **out);
     int (*co_accept)(struct host_stream *listener, struct host_stream **out);
     int (*co_connect)(struct host *h, const char *address, struct host_stream **out);
+    int (*stream_watch)(struct host *h, int fd, struct host_stream **out); /* NULL: cannot */
     int64_t (*stream_recv)(struct host_stream *s, void *to, size_t bytes);
     int64_t (*stream_sendv)(struct host_stream *s, const struct iovec *iov, unsigned count);
     int64_t (*stream_send_file)(struct host_stream *s, struct host_file *f, uint64_t offset,
@@ -235,6 +261,9 @@ struct host_ops {
     void (*stream_shutdown)(struct host_stream *s);
     void (*stream_close)(struct host_stream *s);
     const char *(*stream_address)(const struct host_stream *s);
+    void (*stream_peer)(struct host_stream *s, struct host_peer *out);  /* NULL: nothing known */
+    int (*listen_at)(struct host *h, int fd, struct host_stream **out); /* NULL: -ENOTSUP */
+    int (*listener_share)(struct host_stream *s);                       /* NULL: -1 */
 
     int (*co_signal)(struct host *h, const int *signals);
     void (*signal_cancel)(struct host *h);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* host_address.c - "unix:PATH" and "tcp:HOST:PORT": listening, accepting, connecting. Names are
  * looked up on the pool, which has the stack for it. */
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -39,6 +41,23 @@ static int parse_unix(const char *path, struct where *w)
     memset(w, 0, sizeof(*w));
     memcpy(&w->addr, &un, sizeof(un));
     w->bytes = sizeof(un);
+    return 0;
+}
+
+/* "CID:PORT", both numbers. */
+static int parse_vsock(const char *text, struct where *w)
+{
+    struct sockaddr_vm vm = {.svm_family = AF_VSOCK};
+    unsigned cid, port;
+    char rest;
+
+    if (sscanf(text, "%u:%u%c", &cid, &port, &rest) != 2)
+        return -EINVAL;
+    vm.svm_cid = cid;
+    vm.svm_port = port;
+    memset(w, 0, sizeof(*w));
+    memcpy(&w->addr, &vm, sizeof(vm));
+    w->bytes = sizeof(vm);
     return 0;
 }
 
@@ -110,6 +129,10 @@ static int co_lookup(const char *address, struct lookup *l)
         l->count = 1;
         return parse_unix(address + 5, &l->where[0]);
     }
+    if (strncmp(address, "vsock:", 6) == 0) {
+        l->count = 1;
+        return parse_vsock(address + 6, &l->where[0]);
+    }
     if (strncmp(address, "tcp:", 4) != 0)
         return -EINVAL;
     l->text = address + 4;
@@ -129,6 +152,9 @@ static void describe(int fd, bool peer, char *out, size_t room)
     if (addr->sa_family == AF_UNIX) {
         const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&w.addr;
         snprintf(out, room, "unix:%.*s", (int)sizeof(un->sun_path), un->sun_path);
+    } else if (addr->sa_family == AF_VSOCK) {
+        const struct sockaddr_vm *vm = (const struct sockaddr_vm *)(const void *)&w.addr;
+        snprintf(out, room, "vsock:%u:%u", vm->svm_cid, vm->svm_port);
     } else if (getnameinfo(addr, w.bytes, host, sizeof(host), port, sizeof(port),
                            NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
         snprintf(out, room, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
@@ -148,7 +174,7 @@ static void no_delay(int fd, int family)
 {
     int on = 1;
 
-    if (family != AF_UNIX)
+    if (family == AF_INET || family == AF_INET6)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
@@ -171,7 +197,7 @@ static int listen_at(const struct where *w, bool private)
         return fd;
     if (private) /* before bind(): the file has these rights from its first moment */
         fchmod(fd, 0600);
-    if (w->addr.ss_family != AF_UNIX)
+    if (w->addr.ss_family == AF_INET || w->addr.ss_family == AF_INET6)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (bind(fd, sockaddr_of(w), w->bytes) < 0 || listen(fd, SOMAXCONN) < 0) {
         int rc = -errno;
@@ -218,6 +244,26 @@ int co_os_listen(struct host *h, const char *address, struct host_stream **out)
             return rc;
         }
     }
+    *out = &s->pub;
+    return 0;
+}
+
+int os_listen_at(struct host *h, int fd, struct host_stream **out)
+{
+    struct os_stream *s;
+    int listening = 0, flags = fcntl(fd, F_GETFL);
+    socklen_t bytes = sizeof(listening);
+
+    if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) < 0)
+        return -errno;
+    if (!listening) {
+        close(fd);
+        return -EINVAL;
+    }
+    fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    TRY(make_stream(h, fd, false, &s));
+    s->pub.listening = true;
     *out = &s->pub;
     return 0;
 }

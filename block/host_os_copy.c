@@ -8,8 +8,9 @@
  * much again. On ext4 the target's space is reserved first, which saves another fifth
  * (docs/tools.md has the figures).
  *
- * Reading into pipes runs side by side. Writing is one copy at a time for each target: the file
- * system locks the inode, and a second writer would spend its processor waiting. */
+ * Splicing is one copy at a time for each target, one behind the other on one thread: the file
+ * system locks the inode, and a second writer would spend its processor waiting. What is not in the
+ * page cache is asked for before, so that disks read many pieces side by side. */
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -98,6 +99,12 @@ void os_pipes_close(struct os_host *h)
 /* --- the three ways --------------------------------------------------------------------------- */
 
 /* Reflinks need whole blocks; a pair of files that could not be cloned once is not tried again. */
+static bool may_clone(struct copy_job *job)
+{
+    return (job->from_offset | job->to_offset | job->bytes) % 4096 == 0 && job->bytes > 0 &&
+           atomic_load(&job->from->no_clone_to) != job->to->pub.stat.inode;
+}
+
 static bool copy_clone(struct copy_job *job)
 {
     struct file_clone_range range = {.src_fd = job->from->fd,
@@ -105,8 +112,7 @@ static bool copy_clone(struct copy_job *job)
                                      .src_length = job->bytes,
                                      .dest_offset = job->to_offset};
 
-    if ((job->from_offset | job->to_offset | job->bytes) % 4096 != 0 || job->bytes == 0 ||
-        atomic_load(&job->from->no_clone_to) == job->to->pub.stat.inode)
+    if (!may_clone(job))
         return false;
     if (ioctl(job->to->fd, FICLONERANGE, &range) == 0)
         return true;
@@ -139,7 +145,6 @@ static int drain(struct copy_job *job, struct os_pipe *p, uint64_t at, size_t *l
     loff_t out = (loff_t)at;
     int rc = 0;
 
-    pthread_mutex_lock(&job->to->copy_lock);
     while (*left > 0 && rc == 0) {
         ssize_t n = splice(p->read, NULL, job->to->fd, &out, *left, SPLICE_F_MOVE);
         if (n > 0)
@@ -147,18 +152,15 @@ static int drain(struct copy_job *job, struct os_pipe *p, uint64_t at, size_t *l
         else if (n == 0 || errno != EINTR)
             rc = n == 0 ? -EIO : -errno;
     }
-    pthread_mutex_unlock(&job->to->copy_lock);
     return rc;
 }
 
 /* If this fails, writing will say why. */
 static void reserve(struct copy_job *job)
 {
-    if (atomic_load(&job->to->copies_by) != COPY_RESERVED)
-        return;
-    pthread_mutex_lock(&job->to->copy_lock);
-    (void)!fallocate(job->to->fd, FALLOC_FL_KEEP_SIZE, (off_t)job->to_offset, (off_t)job->bytes);
-    pthread_mutex_unlock(&job->to->copy_lock);
+    if (atomic_load(&job->to->copies_by) == COPY_RESERVED)
+        (void)!fallocate(job->to->fd, FALLOC_FL_KEEP_SIZE, (off_t)job->to_offset,
+                         (off_t)job->bytes);
 }
 
 static int64_t copy_splice(struct copy_job *job)
@@ -210,23 +212,48 @@ static enum os_copy_way way_into(struct os_file *to)
     return way;
 }
 
-static int copy_job(void *arg)
+/* Reflink, or on the other machine. */
+static int whole_job(void *arg)
 {
     struct copy_job *job = arg;
 
-    if (copy_clone(job)) {
+    if (copy_clone(job))
         job->rc = (int64_t)job->bytes;
-        return 0;
-    }
-    job->rc = -ENOTSUP;
-    if (way_into(job->to) == COPY_RANGE)
-        job->rc = copy_range(job);
-    if (job->rc == -ENOTSUP || job->rc == -EOPNOTSUPP || job->rc == -ENOSYS || job->rc == -EXDEV ||
-        job->rc == -EINVAL)
-        job->rc = copy_splice(job);
-    if (job->rc == -EOPNOTSUPP || job->rc == -ENOSYS)
-        job->rc = -ENOTSUP;
+    else
+        job->rc = way_into(job->to) == COPY_RANGE ? copy_range(job) : -ENOTSUP;
     return 0;
+}
+
+static int splice_job(void *arg)
+{
+    struct copy_job *job = arg;
+
+    job->rc = copy_splice(job);
+    return 0;
+}
+
+static int fetch_job(void *arg)
+{
+    struct copy_job *job = arg;
+
+    posix_fadvise(job->from->fd, (off_t)job->from_offset, (off_t)job->bytes, POSIX_FADV_WILLNEED);
+    return 0;
+}
+
+/* Only the end is looked at: what was read ahead comes in order. True as well where the cache is
+ * not used or cannot be asked. */
+static bool in_cache(struct copy_job *job)
+{
+    uint8_t last;
+    struct vec v = VEC_BUF(&last, 1);
+
+    return atomic_load(&job->from->no_read_now) ||
+           host_read_now(&job->from->pub, job->from_offset + job->bytes - 1, &v) != -EAGAIN;
+}
+
+static bool says_no(int64_t rc)
+{
+    return rc == -ENOTSUP || rc == -EOPNOTSUPP || rc == -ENOSYS || rc == -EXDEV || rc == -EINVAL;
 }
 
 int64_t co_os_copy(struct host_file *from, uint64_t from_offset, struct host_file *to,
@@ -237,7 +264,15 @@ int64_t co_os_copy(struct host_file *from, uint64_t from_offset, struct host_fil
                            .from_offset = from_offset,
                            .to_offset = to_offset,
                            .bytes = bytes};
+    int way = atomic_load(&job.to->copies_by);
 
-    co_blocking(copy_job, &job);
-    return job.rc;
+    job.rc = -ENOTSUP;
+    if (way == COPY_UNKNOWN || way == COPY_RANGE || may_clone(&job))
+        co_blocking(whole_job, &job);
+    if (!says_no(job.rc))
+        return job.rc;
+    if (!in_cache(&job))
+        co_blocking(fetch_job, &job);
+    co_blocking_in_turn(&job.to->copy_lane, splice_job, &job);
+    return job.rc == -EOPNOTSUPP || job.rc == -ENOSYS ? -ENOTSUP : job.rc;
 }

@@ -248,7 +248,6 @@ int co_os_open(struct host *h, const char *path, const char *beneath, unsigned f
     }
     f->pub = (struct host_file){.host = h, .stat = job.stat, .flags = flags};
     f->fd = job.fd;
-    pthread_mutex_init(&f->copy_lock, NULL);
     /* O_DIRECT never hits a cache; a call that waits for the disk is no use on the loop. */
     f->no_read_now = f->no_write_now = flags & HOST_DIRECT && !job.stat.inline_io;
     *out = &f->pub;
@@ -271,7 +270,6 @@ void co_os_close(struct host_file *pub)
         close_job(f);
     else
         co_blocking(close_job, f);
-    pthread_mutex_destroy(&f->copy_lock);
     mem_free(f);
 }
 

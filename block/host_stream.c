@@ -5,6 +5,7 @@
  * edge-triggered: each edge sets bits in s->ready, an EAGAIN or a short transfer clears its bit
  * (the next edge will set it again). Bits may be stale the harmless way: a wait that returns at
  * once, a call that gives EAGAIN. A hang-up is remembered for ever, as it comes but once. */
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
@@ -159,6 +160,22 @@ static int sleep_until(struct os_stream *s, unsigned what, uint64_t timeout_ns)
     return rc;
 }
 
+/* What holds now, of a stream whose transfers are not seen here. */
+static void look(struct os_stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN | POLLOUT};
+    unsigned bits = 0;
+
+    if (poll(&p, 1, 0) < 0)
+        return;
+    if (p.revents & (POLLIN | POLLHUP | POLLERR))
+        bits |= HOST_READABLE;
+    if (p.revents & (POLLOUT | POLLHUP | POLLERR))
+        bits |= HOST_WRITABLE;
+    not_ready(s, HOST_READABLE | HOST_WRITABLE);
+    atomic_fetch_or(&s->ready, bits);
+}
+
 int co_os_stream_wait(struct host_stream *pub, unsigned what, uint64_t timeout_ns)
 {
     struct os_stream *s = os_stream(pub);
@@ -168,6 +185,8 @@ int co_os_stream_wait(struct host_stream *pub, unsigned what, uint64_t timeout_n
         return -ECANCELED;
     if (s->owner != ow)
         TRY(stream_adopt(s, ow));
+    if (s->foreign)
+        look(s);
     unsigned holds = what_holds(s, what);
     return holds ? (int)holds : sleep_until(s, what, timeout_ns);
 }
@@ -270,6 +289,16 @@ int os_stream_make(struct host *h, int fd, const char *address, struct os_stream
     return 0;
 }
 
+int os_stream_watch(struct host *h, int fd, struct host_stream **out)
+{
+    struct os_stream *s;
+
+    TRY(os_stream_make(h, fd, NULL, &s));
+    s->foreign = true;
+    *out = &s->pub;
+    return 0;
+}
+
 void os_stream_shutdown(struct host_stream *pub)
 {
     struct os_stream *s = os_stream(pub);
@@ -331,4 +360,26 @@ const char *os_stream_address(const struct host_stream *pub)
     const struct os_stream *s = container_of(pub, const struct os_stream, pub);
 
     return s->address ? s->address : "";
+}
+
+void os_stream_peer(struct host_stream *pub, struct host_peer *out)
+{
+    struct ucred cred;
+    socklen_t bytes = sizeof(cred);
+
+    if (getsockopt(os_stream(pub)->fd, SOL_SOCKET, SO_PEERCRED, &cred, &bytes) < 0)
+        return;
+    if (cred.pid > 0) /* 0 and -1 as uid: not a Unix socket, or a process we cannot see */
+        out->pid = cred.pid;
+    if (cred.uid != (uid_t)-1)
+        out->uid = cred.uid;
+}
+
+int os_listener_share(struct host_stream *pub)
+{
+    struct os_stream *s = os_stream(pub);
+
+    mem_free(s->unlink_path);
+    s->unlink_path = NULL;
+    return s->fd;
 }

@@ -82,8 +82,6 @@ static inline bool blk_fits(const struct blk_device *dev, uint64_t offset, const
 
 /* behind.c: *p is a place in @dev->backing, and may become one in a device further down. */
 void blk_find_behind(struct blk_device *dev, struct blk_place *p);
-/* @dev is about to become writable (its gate is closed): nothing that was remembered counts. */
-void blk_forget_behind(struct blk_device *dev);
 
 /* io_align.c */
 int co_blk_read_unfit(struct blk_device *dev, uint64_t offset, const struct vec *to);

@@ -18,6 +18,7 @@ struct pool_job {
     bool done;
     struct worker *worker;
     struct co *co;
+    struct pool_lane *lane; /* or NULL */
 };
 
 struct pool {
@@ -76,6 +77,36 @@ static struct pool_job *pool_take(struct pool *p)
     return job;
 }
 
+static void append(struct pool_job **first, struct pool_job **last, struct pool_job *job)
+{
+    *(*last ? &(*last)->next : first) = job;
+    *last = job;
+}
+
+/* The next job of a lane whose last one has ended, or NULL. */
+static struct pool_job *lane_take(struct pool *p, struct pool_lane *lane)
+{
+    pthread_mutex_lock(&p->lock);
+    struct pool_job *job = lane->first;
+    if (!job)
+        lane->busy = false;
+    else if (!(lane->first = job->next))
+        lane->last = NULL;
+    pthread_mutex_unlock(&p->lock);
+    return job;
+}
+
+/* Runs @job and those that wait for it in its lane. */
+static void job_run(struct pool *p, struct pool_job *job)
+{
+    while (job) {
+        job->rc = job->fn(job->arg);
+        struct pool_job *next = job->lane ? lane_take(p, job->lane) : NULL;
+        worker_post(job->worker, &job->msg); /* the job and its lane are gone from here on */
+        job = next;
+    }
+}
+
 static void *pool_main(void *arg)
 {
     struct pool *p = arg;
@@ -84,8 +115,7 @@ static void *pool_main(void *arg)
     pthread_mutex_lock(&p->lock);
     while ((job = pool_take(p))) {
         pthread_mutex_unlock(&p->lock);
-        job->rc = job->fn(job->arg);
-        worker_post(job->worker, &job->msg); /* the job is gone from here on */
+        job_run(p, job);
         pthread_mutex_lock(&p->lock);
     }
     pthread_mutex_unlock(&p->lock);
@@ -125,15 +155,23 @@ void pool_close(struct pool *p)
 /* False if there is no thread to do it. */
 static bool pool_push(struct pool *p, struct pool_job *job)
 {
+    struct pool_lane *lane = job->lane;
+
     pthread_mutex_lock(&p->lock);
+    if (lane && lane->busy) { /* whose thread takes it next */
+        append(&lane->first, &lane->last, job);
+        pthread_mutex_unlock(&p->lock);
+        return true;
+    }
     if (p->queued >= p->idle && p->threads < p->max_threads &&
         thread_start(&p->thread[p->threads], p->stack_bytes, pool_main, p) == 0)
         p->threads++;
     bool can = p->threads > 0;
     if (can) {
-        *(p->last ? &p->last->next : &p->first) = job;
-        p->last = job;
+        append(&p->first, &p->last, job);
         p->queued++;
+        if (lane)
+            lane->busy = true;
         if (p->idle)
             pthread_cond_signal(&p->work);
     }
@@ -141,10 +179,14 @@ static bool pool_push(struct pool *p, struct pool_job *job)
     return can;
 }
 
-int co_pool(struct pool *p, int (*fn)(void *arg), void *arg)
+static int co_pool_in(struct pool *p, struct pool_lane *lane, int (*fn)(void *arg), void *arg)
 {
-    struct pool_job job = {
-        .msg.fn = job_answered, .fn = fn, .arg = arg, .worker = worker_self(), .co = co_self()};
+    struct pool_job job = {.msg.fn = job_answered,
+                           .fn = fn,
+                           .arg = arg,
+                           .worker = worker_self(),
+                           .co = co_self(),
+                           .lane = lane};
 
     assert(job.co);
     if (!pool_push(p, &job))
@@ -152,6 +194,11 @@ int co_pool(struct pool *p, int (*fn)(void *arg), void *arg)
     while (!job.done)
         co_suspend();
     return job.rc;
+}
+
+int co_pool(struct pool *p, int (*fn)(void *arg), void *arg)
+{
+    return co_pool_in(p, NULL, fn, arg);
 }
 
 int co_offload(int (*fn)(void *arg), void *arg)
@@ -167,4 +214,9 @@ int co_offload(int (*fn)(void *arg), void *arg)
 int co_blocking(int (*fn)(void *arg), void *arg)
 {
     return co_pool(worker_self()->runtime->blocking, fn, arg);
+}
+
+int co_blocking_in_turn(struct pool_lane *lane, int (*fn)(void *arg), void *arg)
+{
+    return co_pool_in(worker_self()->runtime->blocking, lane, fn, arg);
 }

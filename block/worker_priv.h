@@ -95,8 +95,13 @@ must_use int pool_open(unsigned max_threads, size_t stack_bytes, struct pool **o
 void pool_close(struct pool *p); /* nothing may be queued */
 /* Runs @fn(@arg) on a thread of @p; the coroutine sleeps; gives its value. */
 int co_pool(struct pool *p, int (*fn)(void *arg), void *arg);
-/* Runs @fn(@arg) on a thread that may block for long (never on the one that burns CPU). */
-int co_blocking(int (*fn)(void *arg), void *arg);
+/* Jobs of a lane run one after the other, on one thread while there are any: for work that would
+ * wait for its like inside the kernel. Zeroed is idle; it may be freed when nothing is in it. */
+struct pool_lane {
+    struct pool_job *first, *last; /* that wait; all under the pool's lock */
+    bool busy;
+};
+int co_blocking_in_turn(struct pool_lane *lane, int (*fn)(void *arg), void *arg);
 /* A thread with signals blocked, for hosts. */
 must_use int thread_start(pthread_t *thread, size_t stack_bytes, void *(*fn)(void *), void *arg);
 

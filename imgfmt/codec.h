@@ -12,6 +12,7 @@
 
 enum codec_kind {
     CODEC_DEFLATE_4K, /* raw deflate; no distance beyond 4 KiB is written, any is read */
+    CODEC_DEFLATE,    /* the same without that bound */
     CODEC_ZSTD,
 };
 
@@ -34,5 +35,7 @@ must_use int codec_pack(struct codec *c, const void *plain, size_t bytes, void *
 /* Exactly @bytes come out, or -EIO; bytes behind the compressed ones are allowed. */
 must_use int codec_unpack(struct codec *c, const void *packed, size_t packed_bytes, void *plain,
                           size_t bytes);
+/* The checksum behind deflate in RFC 1950. */
+uint32_t codec_adler32(const void *plain, size_t bytes);
 
 #endif

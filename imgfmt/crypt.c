@@ -83,20 +83,24 @@ static uint32_t full_key(const struct crypt_cipher *c, enum crypt_mode mode)
     return (uint32_t)c->nettle->key_size * (mode == CRYPT_XTS ? 2 : 1);
 }
 
-static int find_mode(const char *word, size_t len)
+/* The mode and the start values that @len and @iv_len bytes of two words name; an empty @iv: none
+ * are named. */
+static int find_words(struct crypt_spec *out, const char *mode, size_t len, const char *iv,
+                      size_t iv_len, struct blk_error *e)
 {
+    int m = -1, v = iv_len == 0 ? CRYPT_IV_NONE : -1;
     for (size_t i = 0; i < ARRAY_LEN(modes); i++)
-        if (strlen(modes[i]) == len && strncmp(modes[i], word, len) == 0)
-            return (int)i;
-    return -1;
-}
-
-static int find_iv(const char *word, size_t len)
-{
+        if (strlen(modes[i]) == len && strncmp(modes[i], mode, len) == 0)
+            m = (int)i;
     for (size_t i = 1; i < ARRAY_LEN(ivs); i++)
-        if (strlen(ivs[i]) == len && strncmp(ivs[i], word, len) == 0)
-            return (int)i;
-    return -1;
+        if (strlen(ivs[i]) == iv_len && strncmp(ivs[i], iv, iv_len) == 0)
+            v = (int)i;
+    if (m < 0)
+        return err_set(e, -ENOTSUP, "the cipher mode '%.40s' is not known", mode);
+    if (v < 0)
+        return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
+    *out = (struct crypt_spec){.mode = (enum crypt_mode)m, .iv = (enum crypt_iv)v};
+    return 0;
 }
 
 /* What holds for every pair of mode and start values. */
@@ -137,23 +141,16 @@ int crypt_spec_parse(const char *cipher, const char *mode, uint32_t key_bytes,
     size_t mode_len = strcspn(mode, "-");
     const char *iv = mode[mode_len] ? mode + mode_len + 1 : "";
     size_t iv_len = strcspn(iv, ":");
-    int m = find_mode(mode, mode_len), v = *iv ? find_iv(iv, iv_len) : CRYPT_IV_NONE;
-    *out = (struct crypt_spec){0};
-    if (m < 0)
-        return err_set(e, -ENOTSUP, "the cipher mode '%.40s' is not known", mode);
-    if (v < 0)
-        return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
-    out->mode = (enum crypt_mode)m;
-    out->iv = (enum crypt_iv)v;
+    TRY(find_words(out, mode, mode_len, iv, iv_len, e));
     out->cipher = find_cipher(cipher, out->mode, key_bytes);
     if (!out->cipher)
         return err_set(e, -ENOTSUP,
                        "the cipher '%.40s' in the mode %s with %" PRIu32
                        " bytes of key is not known",
-                       cipher, modes[m], key_bytes);
+                       cipher, modes[out->mode], key_bytes);
     if (iv[iv_len] == ':')
         out->iv_hash = kdf_hash_find(iv + iv_len + 1);
-    if (iv[iv_len] == ':' && (v != CRYPT_IV_ESSIV || !out->iv_hash))
+    if (iv[iv_len] == ':' && (out->iv != CRYPT_IV_ESSIV || !out->iv_hash))
         return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
     return check_spec(out, e);
 }
@@ -161,19 +158,12 @@ int crypt_spec_parse(const char *cipher, const char *mode, uint32_t key_bytes,
 int crypt_spec_words(const char *alg, const char *mode, const char *iv, const char *iv_hash,
                      struct crypt_spec *out, struct blk_error *e)
 {
-    int m = find_mode(mode, strlen(mode)), v = find_iv(iv, strlen(iv));
-    *out = (struct crypt_spec){0};
+    TRY(find_words(out, mode, strlen(mode), iv, strlen(iv), e));
     for (size_t i = 0; i < ARRAY_LEN(ciphers); i++)
         if (strcmp(ciphers[i].alg, alg) == 0)
             out->cipher = &ciphers[i];
     if (!out->cipher)
         return err_set(e, -ENOTSUP, "the cipher '%.40s' is not known", alg);
-    if (m < 0)
-        return err_set(e, -ENOTSUP, "the cipher mode '%.40s' is not known", mode);
-    if (v < 0)
-        return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
-    out->mode = (enum crypt_mode)m;
-    out->iv = (enum crypt_iv)v;
     if (out->iv == CRYPT_IV_ESSIV)
         out->iv_hash = kdf_hash_find(iv_hash ? iv_hash : "sha256");
     if (out->iv == CRYPT_IV_ESSIV && !out->iv_hash)

@@ -157,40 +157,32 @@ static void diffuse(const struct nettle_hash *n, uint8_t *buf, size_t bytes)
     key_wipe(ctx, sizeof ctx);
 }
 
-/* What all stripes but the last come to. */
-static void fold(const struct kdf_hash *h, const uint8_t *stripes, size_t bytes, uint32_t count,
-                 uint8_t *to)
+/* @out is @in xor the fold of all stripes but the last: from the key the last stripe, and back. */
+static int fold_into(const struct kdf_hash *h, const uint8_t *stripes, size_t bytes, uint32_t count,
+                     const uint8_t *in, uint8_t *out)
 {
-    memset(to, 0, bytes);
+    uint8_t *folded = key_alloc(bytes);
+    if (!folded)
+        return -ENOMEM;
     for (uint32_t i = 0; i + 1 < count; i++) {
         for (size_t k = 0; k < bytes; k++)
-            to[k] ^= stripes[i * bytes + k];
-        diffuse(h->nettle, to, bytes);
+            folded[k] ^= stripes[i * bytes + k];
+        diffuse(h->nettle, folded, bytes);
     }
+    for (size_t k = 0; k < bytes; k++)
+        out[k] = folded[k] ^ in[k];
+    key_free(folded, bytes);
+    return 0;
 }
 
 int af_split(const struct kdf_hash *h, const uint8_t *key, size_t bytes, uint32_t stripes,
              uint8_t *to)
 {
-    uint8_t *folded = key_alloc(bytes);
-    if (!folded)
-        return -ENOMEM;
-    fold(h, to, bytes, stripes, folded);
-    for (size_t k = 0; k < bytes; k++)
-        to[(stripes - 1) * bytes + k] = folded[k] ^ key[k];
-    key_free(folded, bytes);
-    return 0;
+    return fold_into(h, to, bytes, stripes, key, to + (stripes - 1) * bytes);
 }
 
 int af_merge(const struct kdf_hash *h, const uint8_t *from, size_t bytes, uint32_t stripes,
              uint8_t *key)
 {
-    uint8_t *folded = key_alloc(bytes);
-    if (!folded)
-        return -ENOMEM;
-    fold(h, from, bytes, stripes, folded);
-    for (size_t k = 0; k < bytes; k++)
-        key[k] = folded[k] ^ from[(stripes - 1) * bytes + k];
-    key_free(folded, bytes);
-    return 0;
+    return fold_into(h, from, bytes, stripes, from + (stripes - 1) * bytes, key);
 }

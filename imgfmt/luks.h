@@ -203,6 +203,17 @@ must_use int co_luks1_wipe(const struct luks_where *w, const struct luks *l, uns
 
 /* Entries of option tables, in the order in which qemu-img lists them. A number of rounds that is
  * told is for those who want the same strength on every machine. */
+#define LUKS_STRENGTH_OPTIONS(prefix)                                                   \
+    {.name = prefix "iter-time",                                                        \
+     .type = OPT_INT,                                                                   \
+     .preset = "2000",                                                                  \
+     .min = 1,                                                                          \
+     .max = 1000000,                                                                    \
+     .help = "Time to spend in PBKDF in milliseconds"},                                 \
+    {                                                                                   \
+        .name = prefix "iterations", .type = OPT_INT, .min = 1, .max = LUKS_ROUNDS_MAX, \
+        .help = "Rounds of PBKDF, instead of a time"                                    \
+    }
 #define LUKS_CREATE_OPTIONS(prefix)                                     \
     {.name = prefix "cipher-alg",                                       \
      .type = OPT_STRING,                                                \
@@ -216,17 +227,7 @@ must_use int co_luks1_wipe(const struct luks_where *w, const struct luks *l, uns
          .type = OPT_STRING,                                            \
          .preset = "sha256",                                            \
          .help = "Name of encryption hash algorithm"},                  \
-        {.name = prefix "iter-time",                                    \
-         .type = OPT_INT,                                               \
-         .preset = "2000",                                              \
-         .min = 1,                                                      \
-         .max = 1000000,                                                \
-         .help = "Time to spend in PBKDF in milliseconds"},             \
-        {.name = prefix "iterations",                                   \
-         .type = OPT_INT,                                               \
-         .min = 1,                                                      \
-         .max = LUKS_ROUNDS_MAX,                                        \
-         .help = "Rounds of PBKDF, instead of a time"},                 \
+        LUKS_STRENGTH_OPTIONS(prefix),                                  \
         {.name = prefix "ivgen-alg",                                    \
          .type = OPT_STRING,                                            \
          .preset = "plain64",                                           \
@@ -239,17 +240,7 @@ must_use int co_luks1_wipe(const struct luks_where *w, const struct luks *l, uns
         .help = "ID of the secret that provides the keyslot passphrase" \
     }
 #define LUKS_AMEND_OPTIONS(prefix)                                                     \
-    {.name = prefix "iter-time",                                                       \
-     .type = OPT_INT,                                                                  \
-     .preset = "2000",                                                                 \
-     .min = 1,                                                                         \
-     .max = 1000000,                                                                   \
-     .help = "Time to spend in PBKDF in milliseconds"},                                \
-        {.name = prefix "iterations",                                                  \
-         .type = OPT_INT,                                                              \
-         .min = 1,                                                                     \
-         .max = LUKS_ROUNDS_MAX,                                                       \
-         .help = "Rounds of PBKDF, instead of a time"},                                \
+    LUKS_STRENGTH_OPTIONS(prefix),                                                     \
         {.name = prefix "keyslot",                                                     \
          .type = OPT_INT,                                                              \
          .help = "Select a single keyslot to modify explicitly"},                      \

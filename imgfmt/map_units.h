@@ -132,15 +132,18 @@ int co_map_units_make_empty(struct blk_device *dev, struct blk_error *e);
 int co_map_units_compact(struct blk_device *dev, struct blk_error *e);
 int co_map_units_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e);
 
-/* Of struct blk_driver, all of the above and the engine's. */
-#define MAP_UNITS_DRIVER                                                                \
-    .is_format = true, .handles_fua = true, .open_options = map_units_open_options,     \
-    .co_reopen = co_map_units_reopen, .co_read = co_map_read, .co_write = co_map_write, \
-    .co_write_zeroes = co_map_write_zeroes, .co_discard = co_map_discard,               \
-    .co_flush = co_map_flush, .resolve = map_resolve, .co_map = co_map_map,             \
-    .co_copy = co_map_copy, .co_complete = co_map_units_complete,                       \
-    .co_resize = co_map_units_resize, .co_check = co_map_units_check,                   \
-    .co_compact = co_map_units_compact, .co_make_empty = co_map_units_make_empty
+/* Of struct blk_driver, all of the above and the engine's. A format with an operation of its own
+ * among the former takes MAP_UNITS_REQUESTS and names the others. */
+#define MAP_UNITS_DRIVER                                                                          \
+    MAP_UNITS_REQUESTS, .open_options = map_units_open_options, .co_reopen = co_map_units_reopen, \
+                        .co_resize = co_map_units_resize, .co_check = co_map_units_check,         \
+                        .co_compact = co_map_units_compact,                                       \
+                        .co_make_empty = co_map_units_make_empty
+#define MAP_UNITS_REQUESTS                                                                    \
+    .is_format = true, .handles_fua = true, .co_read = co_map_read, .co_write = co_map_write, \
+    .co_write_zeroes = co_map_write_zeroes, .co_discard = co_map_discard,                     \
+    .co_flush = co_map_flush, .resolve = map_resolve, .co_map = co_map_map,                   \
+    .co_copy = co_map_copy, .co_complete = co_map_units_complete
 /* cache-size, and a child "backing" for those that take one. */
 extern const struct opt_desc map_units_open_options[];
 

@@ -7,9 +7,8 @@
  * the cluster is raw deflate, and the bits above the place say how many bytes. Reading is map.c's.
  */
 #include "imgfmt/qcow1.h"
-#include "block/resolver.h"
 #include "imgfmt/codec.h"
-#include "imgfmt/map.h"
+#include "imgfmt/map_backing.h"
 
 #define PACKED (1ULL << 63)
 
@@ -17,8 +16,7 @@ struct qcow1 {
     struct map map; /* first: the engine's operations find it there */
     struct qcow1_header h;
     struct codec codec;
-    char *backing_name, *full_backing_name;
-    bool backing_missing; /* it has one that was not to be opened */
+    struct map_backing backing;
 };
 
 static struct qcow1 *qcow1_of(const struct map *m)
@@ -157,37 +155,18 @@ static int co_read_name(struct qcow1 *q, struct blk_error *e)
         return 0;
     if (!range_fits(h->backing_offset, h->backing_bytes, q->map.file->size))
         return err_set(e, -EINVAL, "the name of the backing file lies past the end of the file");
-    q->backing_name = mem_zalloc(h->backing_bytes + 1);
-    if (!q->backing_name)
+    q->backing.name = mem_zalloc(h->backing_bytes + 1);
+    if (!q->backing.name)
         return err_set(e, -ENOMEM, "out of memory");
-    int rc = co_blk_read_buf(q->map.file, h->backing_offset, q->backing_name, h->backing_bytes);
+    int rc = co_blk_read_buf(q->map.file, h->backing_offset, q->backing.name, h->backing_bytes);
     return rc < 0 ? err_errno(e, rc, "the name of the backing file cannot be read") : 0;
-}
-
-static int ask_for_backing(struct qcow1 *q, struct blk_opener *opener, struct blk_error *e)
-{
-    struct blk_device *dev = q->map.dev, *given;
-    unsigned flags = dev->open_flags & BLK_OPEN_FORCE_SHARE;
-    if (blk_child(dev, "backing"))
-        return 0;
-    if (opener && opener_has(opener, "backing") && !q->backing_name)
-        return co_blk_want_child(dev, opener, "backing", flags, &given, e);
-    if (!q->backing_name)
-        return 0;
-    if (opener && opener_full_name(opener, q->backing_name, &q->full_backing_name) < 0)
-        return err_set(e, -ENOMEM, "out of memory");
-    q->backing_missing = !opener || dev->open_flags & BLK_OPEN_NO_BACKING;
-    if (q->backing_missing)
-        return 0;
-    return co_opener_reference(opener, dev, "backing", q->backing_name, NULL, flags, e);
 }
 
 static void co_free(struct qcow1 *q)
 {
     co_map_detach(&q->map);
     codec_drop(&q->codec);
-    mem_free(q->backing_name);
-    mem_free(q->full_backing_name);
+    map_backing_drop(&q->backing);
     mem_free(q);
 }
 
@@ -205,7 +184,7 @@ static int co_open_parts(struct qcow1 *q, struct blk_device *dev, const struct o
     TRY(qcow1_header_parse(&raw, &q->h, e));
     TRY(co_read_name(q, e));
     TRY(make_map(q, dev, opts_number(opts, "cache-size"), e));
-    return ask_for_backing(q, opener, e);
+    return co_map_backing_want(&q->map, &q->backing, opener, e);
 }
 
 static int co_qcow1_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -226,15 +205,6 @@ static int co_qcow1_open(struct blk_device *dev, const struct opts *opts, struct
     return 0;
 }
 
-static int co_qcow1_opened(struct blk_device *dev, struct blk_error *e)
-{
-    struct qcow1 *q = dev->state;
-    q->map.backing = blk_child(dev, "backing");
-    if (q->map.backing)
-        q->backing_missing = false;
-    return 0;
-}
-
 static int co_qcow1_close(struct blk_device *dev, struct blk_error *e)
 {
     co_free(dev->state);
@@ -243,27 +213,10 @@ static int co_qcow1_close(struct blk_device *dev, struct blk_error *e)
 
 /* --- the driver ------------------------------------------------------------------------------- */
 
-static int co_qcow1_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
-{
-    const struct qcow1 *q = dev->state;
-    return q->backing_missing ? -ENOTSUP : co_map_read(dev, offset, to);
-}
-
-static bool qcow1_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
-                          struct blk_place *out)
-{
-    const struct qcow1 *q = dev->state;
-    return !write && !q->backing_missing && map_resolve(dev, offset, bytes, false, out);
-}
-
 static int co_qcow1_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     const struct qcow1 *q = dev->state;
-    out->backing_name = q->backing_name ? mem_strdup(q->backing_name) : NULL;
-    out->full_backing_name = q->full_backing_name ? mem_strdup(q->full_backing_name) : NULL;
-    if (!out->backing_name != !q->backing_name || !out->full_backing_name != !q->full_backing_name)
-        return err_set(e, -ENOMEM, "out of memory");
-    return 0;
+    return map_backing_info(&q->backing, out, e);
 }
 
 static const struct opt_desc qcow1_options[] = {
@@ -285,13 +238,13 @@ const struct blk_driver qcow1_driver = {
     .open_options = qcow1_options,
     .probe = qcow1_probe,
     .co_open = co_qcow1_open,
-    .co_opened = co_qcow1_opened,
+    .co_opened = co_map_opened,
     .co_close = co_qcow1_close,
     .co_reopen = co_readonly_reopen,
-    .co_read = co_qcow1_read,
+    .co_read = co_map_read,
     .co_write = co_readonly_write,
     .co_flush = co_readonly_flush,
-    .resolve = qcow1_resolve,
+    .resolve = map_resolve,
     .co_map = co_map_map,
     .co_info = co_qcow1_info,
 };

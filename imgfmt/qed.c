@@ -418,16 +418,6 @@ static int co_qed_info(struct blk_device *dev, struct blk_info *out, struct blk_
     return map_backing_info(&q->backing, out, e);
 }
 
-static const struct opt_desc qed_open_options[] = {
-    {.name = "backing", .type = OPT_CHILD, .help = "instead of the backing file the image names"},
-    {.name = "cache-size",
-     .type = OPT_SIZE,
-     .help = "bytes of tables kept in memory",
-     .preset = "8M",
-     .min = 64 * KiB},
-    {0},
-};
-
 static const struct opt_desc qed_create_options[] = {
     {.name = "backing_file", .type = OPT_STRING, .help = "file name of a base image"},
     {.name = "backing_fmt", .type = OPT_STRING, .help = "format of the base image"},
@@ -450,28 +440,13 @@ const struct blk_driver qed_driver = {
     .name = "qed",
     .title = "QEMU enhanced disk",
     .extensions = "qed",
-    .is_format = true,
-    .handles_fua = true,
-    .open_options = qed_open_options,
+    MAP_UNITS_DRIVER,
     .create_options = qed_create_options,
     .probe = qed_probe,
     .co_create = co_qed_create,
     .co_open = co_qed_open,
     .co_opened = co_map_opened,
     .co_close = co_qed_close,
-    .co_reopen = co_map_units_reopen,
-    .co_read = co_map_read,
-    .co_write = co_map_write,
-    .co_write_zeroes = co_map_write_zeroes,
-    .co_discard = co_map_discard,
-    .co_flush = co_map_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
-    .co_copy = co_map_copy,
-    .co_complete = co_map_units_complete,
-    .co_resize = co_map_units_resize,
-    .co_check = co_map_units_check,
-    .co_compact = co_map_units_compact,
     .co_change_backing = co_qed_change_backing,
     .co_info = co_qed_info,
 };

@@ -19,8 +19,6 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vbox.h"
 
-enum { RANK_HEADER, RANK_MAP };
-
 #define MAP_AT      (4 * KiB)  /* where we put the map of a new image */
 #define MOST_BLOCKS 0x1fffff7f /* VirtualBox's bound; the map of so many ends well below 4 GiB */
 
@@ -144,10 +142,11 @@ static int co_vdi_begin(struct map *m)
 {
     struct vdi *v = vdi_of(m);
     if (!v->header)
-        TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
+        TRY(co_meta_get(m->meta, 0, VDI_RANK_HEADER, &v->header));
     TRY(meta_touch(m->meta, v->header));
     if (!m->fresh) /* children see that their parent changed */
-        host_uuid(m->dev->host, ((struct vdi_header_disk *)v->header->data)->ids.modify);
+        host_uuid(m->dev->host, v->h.ids.modify);
+    memcpy(((struct vdi_header_disk *)v->header->data)->ids.modify, v->h.ids.modify, 16);
     return set_allocated(v, v->units.space.next);
 }
 
@@ -172,7 +171,7 @@ static int co_vdi_publish(struct map *m)
 {
     if (m->units->base > UINT32_MAX)
         return -EFBIG;
-    return co_map_units_rewrite(m, 0, RANK_HEADER, fill_header);
+    return co_map_units_rewrite(m, 0, VDI_RANK_HEADER, fill_header);
 }
 
 static int co_vdi_check(struct map *m, struct blk_check *c)
@@ -199,7 +198,7 @@ static const struct map_format vdi_format = {
     .encode = vdi_encode,
     MAP_UNITS_HOOKS,
     .commit = vdi_commit,
-    .table_rank = RANK_MAP,
+    .table_rank = VDI_RANK_MAP,
 };
 
 /* --- creating --- */
@@ -349,5 +348,7 @@ const struct blk_driver vdi_driver = {
     .co_open = co_vdi_open,
     .co_opened = co_vdi_opened,
     .co_close = co_vdi_close,
+    .co_identify_backing = co_vdi_identify_backing,
+    .co_change_backing = co_vdi_change_backing,
     .co_info = co_vdi_info,
 };

@@ -10,9 +10,6 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhd.h"
 
-#define SECTORS_MOST 0xff000000ULL /* 2040 GiB */
-#define NAME_ROOM    2048
-
 enum { SUB_DYNAMIC, SUB_FIXED };
 static const char *const subformats[] = {"dynamic", "fixed", NULL};
 
@@ -87,7 +84,7 @@ struct plan {
     uint32_t block_bytes;
     bool fixed;
     const char *parent; /* NULL: none */
-    uint8_t name[2][NAME_ROOM];
+    uint8_t name[2][VHD_NAME_ROOM];
     size_t name_bytes;
     struct vhd_footer_disk footer;
     struct vhd_header_disk header;
@@ -106,7 +103,7 @@ static int choose_size(struct plan *p, struct blk_error *e)
         sectors = vhd_geometry_sectors(&g);
     if (exact)
         g = vhd_geometry_of(sectors);
-    if (sectors > SECTORS_MOST)
+    if (sectors > VHD_SECTORS_MOST)
         return err_set(e, -EFBIG, "a VHD image cannot be larger than 2040 GiB");
     bool agrees = vhd_geometry_sectors(&g) == sectors || vhd_geometry_sectors(&g) == VHD_CHS_MOST;
     p->size = sectors * 512;
@@ -140,10 +137,10 @@ static int fill_footer(struct plan *p, struct blk_error *e)
 /* A path as Windows writes it: relative ones begin with ".\\". */
 static int windows_name(struct plan *p, struct blk_error *e)
 {
-    p->name_bytes = utf16_from_path(p->parent, p->name[0], NAME_ROOM);
+    p->name_bytes = utf16_from_path(p->parent, p->name[0], VHD_NAME_ROOM);
     if (p->name_bytes == 0)
         return err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
-    memcpy(p->name[1], p->name[0], NAME_ROOM);
+    memcpy(p->name[1], p->name[0], VHD_NAME_ROOM);
     return 0;
 }
 
@@ -151,13 +148,13 @@ static void name_parent(struct plan *p)
 {
     static const char platforms[2][5] = {"W2ru", "W2ku"};
     const char *slash = strrchr(p->parent, '/');
-    uint64_t at = 512 + sizeof(p->header), space = align_up(p->name_bytes, 512);
+    uint64_t at = 512 + 2 * sizeof(p->header); /* behind the spare header's place */
     (void)!utf16_from_text(slash ? slash + 1 : p->parent, true, p->header.parent_name,
                            sizeof(p->header.parent_name) - 2);
-    for (unsigned i = 0; i < 2; i++, at += space) {
+    for (unsigned i = 0; i < 2; i++, at += VHD_NAME_ROOM) {
         struct vhd_locator_disk *l = &p->header.locators[i];
         memcpy(l->platform, platforms[i], 4);
-        l->space = be32_of(space);
+        l->space = be32_of(VHD_NAME_ROOM);
         l->bytes = be32_of(p->name_bytes);
         l->offset = be64_of(at);
     }
@@ -171,7 +168,7 @@ static void name_parent(struct plan *p)
 static void fill_header(struct plan *p)
 {
     struct vhd_header_disk *h = &p->header;
-    uint64_t names = p->parent ? 2 * align_up(p->name_bytes, 512) : 0;
+    uint64_t names = p->parent ? sizeof(*h) + 2 * VHD_NAME_ROOM : 0;
     memcpy(h->cookie, "cxsparse", 8);
     h->next = be64_of(UINT64_MAX);
     h->table_offset = be64_of(512 + sizeof(*h) + names);

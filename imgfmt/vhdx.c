@@ -84,6 +84,19 @@ int co_vhdx_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset)
     return *offset > INT64_MAX ? -EIO : 0;
 }
 
+int co_vhdx_bitmap_drop(struct map *m, uint64_t chunk)
+{
+    struct vhdx *v = vhdx_of(m);
+    uint64_t at = m->shape.root_offset + (chunk * (v->chunk_ratio + 1) + v->chunk_ratio) * 8;
+    struct meta_page *page;
+    TRY(co_meta_get(m->meta, align_down(at, VHDX_PAGE), RANK_TABLE, &page));
+    int rc = meta_touch(m->meta, page);
+    if (rc == 0)
+        memset(page->data + at % VHDX_PAGE, 0, 8);
+    meta_put(m->meta, page);
+    return rc;
+}
+
 /* From bit @bit of the bitmap at @at: its value, and how many of @most are alike. */
 static int co_bits_alike(struct map *m, uint64_t at, uint64_t bit, uint64_t most, uint64_t *alike,
                          bool *value)
@@ -387,8 +400,7 @@ const struct blk_driver vhdx_driver = {
     .name = "vhdx",
     .title = "Hyper-V disk, version 2 (VHDX)",
     .extensions = "vhdx avhdx",
-    .is_format = true,
-    .handles_fua = true,
+    MAP_UNITS_REQUESTS,
     .knows_backing = true,
     .check_is_bare = true,
     .open_options = map_units_open_options,
@@ -399,18 +411,11 @@ const struct blk_driver vhdx_driver = {
     .co_opened = co_vhdx_opened,
     .co_close = co_vhdx_close,
     .co_reopen = co_vhdx_reopen,
-    .co_read = co_map_read,
-    .co_write = co_map_write,
-    .co_write_zeroes = co_map_write_zeroes,
-    .co_discard = co_map_discard,
-    .co_flush = co_map_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
-    .co_copy = co_map_copy,
-    .co_complete = co_map_units_complete,
     .co_resize = co_vhdx_resize,
     .co_check = co_vhdx_check,
     .co_compact = co_vhdx_compact,
     .co_make_empty = co_map_units_make_empty,
+    .co_identify_backing = co_vhdx_identify_backing,
+    .co_change_backing = co_vhdx_change_backing,
     .co_info = co_vhdx_info,
 };

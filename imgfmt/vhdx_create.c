@@ -9,10 +9,8 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhdx.h"
 
-#define ITEMS_AT     (64 * KiB) /* in the metadata region */
-#define LOCATOR_ROOM (4 * KiB)
-#define LOCATOR_AT   (ITEMS_AT + 4 * KiB)
-#define NAME_ROOM    2048
+#define ITEMS_AT   (64 * KiB) /* in the metadata region */
+#define LOCATOR_AT (ITEMS_AT + 4 * KiB)
 
 enum { SUB_DYNAMIC, SUB_FIXED };
 static const char *const subformats[] = {"dynamic", "fixed", NULL};
@@ -64,7 +62,7 @@ struct plan {
     struct vhdx_regions_disk regions;
     struct vhdx_metadata_disk table;
     uint8_t items[512];
-    uint8_t locator[LOCATOR_ROOM];
+    uint8_t locator[VHDX_LOCATOR_ROOM];
     size_t locator_bytes;
 };
 
@@ -191,41 +189,12 @@ static void fill_metadata(struct plan *p)
 
 /* --- the parent --- */
 
-static bool put_text(struct plan *p, const char *text, bool path, le32 *offset, le16 *bytes)
-{
-    uint8_t *to = p->locator + p->locator_bytes;
-    size_t room = MIN(sizeof(p->locator) - p->locator_bytes, NAME_ROOM);
-    size_t n = path ? utf16_from_path(text, to, room) : utf16_from_text(text, false, to, room);
-    *offset = le32_of(p->locator_bytes);
-    *bytes = le16_of(n);
-    p->locator_bytes += n;
-    return n > 0;
-}
-
 static int name_parent(struct plan *p, struct blk_error *e)
 {
-    struct vhdx_locator_disk head = {.count = le16_of(2)};
-    struct vhdx_locator_entry_disk n[2];
-    const struct blk_device *parent = p->c->backing;
-    char text[UUID_TEXT], linkage[UUID_TEXT + 2];
-    uint8_t guid[16] = {0};
-    if (parent && parent->driver == &vhdx_driver)
-        uuid_swap(vhdx_of(parent->state)->h.data_write, guid);
-    uuid_text(guid, text);
-    linkage[0] = '{';
-    memcpy(linkage + 1, text, UUID_TEXT - 1);
-    memcpy(linkage + UUID_TEXT, "}", 2);
-    bool relative = p->parent[0] != '/';
-    memcpy(head.type, vhdx_guid_locator, 16);
-    p->locator_bytes = sizeof(head) + sizeof(n);
-    bool ok = put_text(p, "parent_linkage", false, &n[0].key_offset, &n[0].key_bytes) &&
-              put_text(p, linkage, false, &n[0].value_offset, &n[0].value_bytes) &&
-              put_text(p, relative ? "relative_path" : "absolute_win32_path", false,
-                       &n[1].key_offset, &n[1].key_bytes) &&
-              put_text(p, p->parent, true, &n[1].value_offset, &n[1].value_bytes);
-    memcpy(p->locator, &head, sizeof(head));
-    memcpy(p->locator + sizeof(head), n, sizeof(n));
-    return ok ? 0 : err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
+    p->locator_bytes = vhdx_locator_make(p->parent, vhdx_identity(p->c->backing), p->locator);
+    return p->locator_bytes
+               ? 0
+               : err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
 }
 
 /* --- writing --- */

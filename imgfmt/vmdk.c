@@ -151,12 +151,14 @@ static int co_open_inside(struct vmdk *v, struct blk_device *dev,
     return rc;
 }
 
-static int co_open_cowd(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *head,
-                        const struct opts *opts, struct blk_error *e)
+static int co_open_se(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *head,
+                      const struct opts *opts, struct blk_error *e)
 {
-    struct vmdk_cowd_disk raw;
+    struct vmdk_se_disk raw;
     memcpy(&raw, head, sizeof(raw));
-    TRY(vmdk_cowd_parse(&raw, &v->h, e));
+    TRY(vmdk_se_parse(&raw, &v->h, e));
+    TRY(co_vmdk_se_replayed(v->map.file, &raw, e));
+    v->map.format = &vmdk_se_format;
     return co_vmdk_open_readonly(v, dev, opts, e);
 }
 
@@ -174,7 +176,9 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
     if (le32_get(raw.magic) == VMDK_COWD_MAGIC)
-        return co_open_cowd(v, dev, &raw, opts, e);
+        return co_vmdk_open_cowd(v, dev, opts, e);
+    if (memcmp(&raw, "\xbe\xba\xfe\xca\0\0\0\0", 8) == 0)
+        return co_open_se(v, dev, &raw, opts, e);
     bool fresh = dev->open_flags & BLK_OPEN_FRESH;
     bool text = fresh && le32_get(raw.magic) != VMDK_MAGIC ? memcmp(&raw, "\0 Disk", 6) == 0
                                                            : memcmp(&raw, "KDMV", 4) != 0;
@@ -197,6 +201,7 @@ void vmdk_drop(struct vmdk *v)
     vmdk_descriptor_drop(&v->d);
     json_decref(v->shown);
     mem_free(v->parts);
+    mem_free(v->cowd);
     mem_free(v->text);
     mem_free(v);
 }

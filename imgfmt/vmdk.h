@@ -4,7 +4,9 @@
  *
  *   vmdk_descriptor.c  the text that says what a disk consists of; pure
  *   vmdk_sparse.c      one sparse extent as a map
- *   vmdk_stream.c      what is only read: streamOptimized, vmfsSparse, scattered tables
+ *   vmdk_cowd.c        vmfsSparse: one such extent as a map
+ *   vmdk_stream.c      what is only read: streamOptimized, scattered tables, seSparse
+ *   vmdk_se.c          seSparse: headers and entries
  *   vmdk_out.c         streamOptimized, written
  *   vmdk_create.c      new images
  *   vmdk_extents.c     a descriptor's extents, one behind the other
@@ -57,7 +59,9 @@ struct vmdk_header {
     uint64_t gd_at, rgd_at, overhead; /* bytes */
     uint64_t tables;                  /* entries of a directory */
     bool unclean;
-    uint32_t table_entries; /* of a grain table */
+    uint32_t table_entries, entry_bytes; /* of a grain table, and of a directory's */
+    uint64_t tables_at, grains_at;       /* seSparse: entries count from there */
+    uint64_t next_free;                  /* vmfsSparse: bytes */
 };
 
 struct vmdk_marker_disk { /* before each compressed grain */
@@ -82,7 +86,25 @@ static_assert(sizeof(struct vmdk_metadata_disk) == 512, "VMDK marker");
 
 struct vmdk_cowd_disk { /* at 0: vmfsSparse, little endian; places and sizes in sectors */
     le32 magic, version, flags, capacity, grain, gd_at, tables, next_free;
+    uint8_t kept[1616]; /* names, generations */
+    le32 unclean;
+    uint8_t pad[396];
 };
+static_assert(sizeof(struct vmdk_cowd_disk) == 2048, "vmfsSparse header");
+
+struct vmdk_se_disk { /* at 0: seSparse, little endian; places and sizes in sectors */
+    le64 magic, version;
+    le64 capacity, grain, table; /* 8 sectors and 64: 4 KiB, 4096 entries */
+    le64 flags, reserved[4];
+    le64 volatile_at, volatile_sectors;
+    le64 journal_header[2], journal[2];
+    le64 gd_at, gd_sectors;
+    le64 tables_at, tables_sectors;
+    le64 bitmap[2], back_map[2];
+    le64 grains_at, grains_sectors;
+    uint8_t pad[304];
+};
+static_assert(sizeof(struct vmdk_se_disk) == 512, "seSparse header");
 
 enum vmdk_extent_kind {
     VMDK_FLAT,
@@ -134,7 +156,8 @@ struct vmdk {
     struct map_units units;
     struct codec codec; /* VMDK_COMPRESSED */
     bool codec_made;
-    struct vmdk_out *out; /* a stream on its way: vmdk_out.c's */
+    struct vmdk_cowd_disk *cowd; /* vmfsSparse: its header */
+    struct vmdk_out *out;        /* a stream on its way: vmdk_out.c's */
     struct vmdk_header h;
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
@@ -170,12 +193,22 @@ must_use int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, stru
 must_use int vmdk_check_parent(const struct vmdk *v, struct blk_error *e);
 int co_vmdk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 void vmdk_drop(struct vmdk *v);
+/* vmdk_cowd.c: the same for vmfsSparse; and a new extent. */
 must_use int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out,
                              struct blk_error *e);
-/* vmdk_stream.c: the same for what is only read: streams, tables that are made on demand. Sets the
- * driver. */
+must_use int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
+                               struct blk_error *e);
+must_use int co_vmdk_create_cowd(const struct blk_create *c, uint64_t size, struct blk_error *e);
+/* vmdk_stream.c: the same for what is only read: streams, seSparse, scattered tables. Sets the
+ * driver. v->map.format: NULL where entries are 32 bits of sectors. */
 must_use int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
                                    struct blk_error *e);
+/* vmdk_se.c. The second one: its journal need not be replayed. */
+must_use int vmdk_se_parse(const struct vmdk_se_disk *raw, struct vmdk_header *out,
+                           struct blk_error *e);
+must_use int co_vmdk_se_replayed(struct blk_device *file, const struct vmdk_se_disk *raw,
+                                 struct blk_error *e);
+extern const struct map_format vmdk_se_format;
 /* vmdk_out.c: a stream that is to be written, just created. Sets the driver. */
 must_use int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e);
 void vmdk_out_drop(struct vmdk_out *o);

@@ -12,7 +12,7 @@
 
 static bool is_sparse(const struct vmdk_extent *x)
 {
-    return x->kind == VMDK_SPARSE || x->kind == VMDK_VMFS_SPARSE;
+    return x->kind == VMDK_SPARSE || x->kind == VMDK_VMFS_SPARSE || x->kind == VMDK_SE_SPARSE;
 }
 
 static size_t find(const struct vmdk *v, uint64_t offset)
@@ -54,6 +54,9 @@ static int co_write_text(struct vmdk *v, char *text)
 {
     size_t bytes = strlen(text), had = strlen(v->text), same = 0;
     struct blk_error ignored;
+    auto_free char *copy = mem_strdup(text);
+    if (!copy)
+        return -ENOMEM;
     while (!v->text_unsure && same < MIN(bytes, had) && text[same] == v->text[same])
         same++;
     same = align_down(same, 512);
@@ -65,10 +68,10 @@ static int co_write_text(struct vmdk *v, char *text)
         rc = co_blk_flush(v->map.file);
     if (rc == 0) {
         mem_free(v->text);
-        v->text = mem_strdup(text);
+        v->text = take(copy);
         v->text_unsure = false;
     }
-    return rc < 0 ? rc : v->text ? 0 : -ENOMEM;
+    return rc;
 }
 
 static int co_edit(struct vmdk *v, uint32_t cid, uint64_t last_bytes)
@@ -320,6 +323,8 @@ static int co_find_part(struct vmdk *v, size_t i, struct blk_device *child, uint
                        "the extent %.200s has %" PRIu64 " bytes, fewer than the descriptor says",
                        x->name, child->size);
     struct blk_device *parent = blk_child(v->map.dev, "backing");
+    if (is_sparse(x))
+        ((struct map *)child->state)->backing_missing = v->map.backing_missing;
     return parent && is_sparse(x) ? co_attach_parent(child, parent, begin, e) : 0;
 }
 
@@ -338,12 +343,18 @@ static void fill_limits(struct vmdk *v)
     l->growable = false;
 }
 
+/* Where only facts are asked for, nothing else is opened. */
+static bool has_parts(const struct blk_device *dev)
+{
+    return !(dev->open_flags & BLK_OPEN_NO_DATA);
+}
+
 static int co_extents_opened(struct blk_device *dev, struct blk_error *e)
 {
     struct vmdk *v = dev->state;
     uint64_t begin = 0;
     size_t next = 0;
-    if (dev->open_flags & BLK_OPEN_NO_BACKING)
+    if (!has_parts(dev))
         return 0;
     TRY(vmdk_check_parent(v, e));
     v->parts = mem_zalloc(v->d.count * sizeof(*v->parts));
@@ -381,18 +392,15 @@ static int co_want_extents(struct vmdk *v, struct blk_device *dev, struct blk_op
     unsigned flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
     for (size_t i = 0; i < v->d.count; i++) {
         const struct vmdk_extent *x = &v->d.extents[i];
-        if (x->kind == VMDK_SE_SPARSE)
-            return err_set(e, -ENOTSUP, "extents of the kind %s are not read here",
-                           vmdk_extent_word(x->kind));
         if (!x->accessible || (!x->writable && flags & BLK_OPEN_WRITE))
             return err_set(e, -EACCES, "the descriptor says that extent %zu %s", i,
                            x->accessible ? "is read only" : "cannot be accessed");
         if (show(v, opener, x) < 0)
             return err_set(e, -ENOMEM, "out of memory");
-        if (x->kind == VMDK_ZERO || dev->open_flags & BLK_OPEN_NO_BACKING || !opener)
+        if (x->kind == VMDK_ZERO || !has_parts(dev) || !opener)
             continue;
         TRY(co_opener_reference(opener, dev, is_sparse(x) ? "extent" : "data-extent", x->name,
-                                is_sparse(x) ? "vmdk" : NULL, flags, e));
+                                is_sparse(x) ? "vmdk" : NULL, flags | BLK_OPEN_PART, e));
     }
     return 0;
 }

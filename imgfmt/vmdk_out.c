@@ -10,8 +10,6 @@
  * that comes later still goes behind, and its table is written again at the end.
  *
  * The file counts when its header has its signature, which is written last. */
-#include <zlib.h>
-
 #include "imgfmt/vmdk.h"
 
 #define GRAIN      (64 * KiB)
@@ -82,7 +80,7 @@ static int64_t pack_grain(struct vmdk *v, uint64_t grain, const uint8_t *plain, 
         bytes = store(plain, z + 2);
     else if (rc < 0)
         return rc;
-    uint32_t sum = (uint32_t)adler32(1, plain, GRAIN);
+    uint32_t sum = codec_adler32(plain, GRAIN);
     for (unsigned i = 0; i < 4; i++)
         z[2 + bytes + i] = (uint8_t)(sum >> (24 - 8 * i));
     bytes += 6;
@@ -96,18 +94,29 @@ static int64_t pack_grain(struct vmdk *v, uint64_t grain, const uint8_t *plain, 
     return (int64_t)all;
 }
 
+/* The bytes of grain @i, copied only where they lie in pieces or end early. */
+static const uint8_t *plain_bytes(const struct batch *b, unsigned i)
+{
+    uint64_t at = (uint64_t)i * GRAIN;
+    struct vec piece = vec_slice(&b->from, at, MIN(GRAIN, b->from.bytes - at));
+    size_t together;
+    const uint8_t *first = vec_first(&piece, &together);
+    if (together == GRAIN)
+        return first;
+    vec_to_buf(&piece, b->plain);
+    memset(b->plain + piece.bytes, 0, GRAIN - piece.bytes);
+    return b->plain;
+}
+
 static int run_pack(void *arg)
 {
     struct batch *b = arg;
     for (unsigned i = 0; i < b->count; i++) {
-        uint64_t at = (uint64_t)i * GRAIN, n = MIN(GRAIN, b->from.bytes - at);
-        struct vec piece = vec_slice(&b->from, at, n);
-        vec_to_buf(&piece, b->plain);
-        memset(b->plain + n, 0, GRAIN - n);
+        const uint8_t *plain = plain_bytes(b, i);
         b->bytes[i] = 0;
-        if (mem_is_zero(b->plain, GRAIN))
+        if (mem_is_zero(plain, GRAIN))
             continue;
-        int64_t rc = pack_grain(b->v, b->grain + i, b->plain, b->packed + b->total);
+        int64_t rc = pack_grain(b->v, b->grain + i, plain, b->packed + b->total);
         if (rc < 0)
             return (int)rc;
         b->bytes[i] = (uint32_t)rc;
@@ -380,7 +389,7 @@ int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e
         return err_set(e, -EINVAL, "a stream is written in grains of 64 KiB");
     o->table_count = v->h.tables;
     o->end = FIRST;
-    codec_init(&v->codec, CODEC_DEFLATE_4K, 0);
+    codec_init(&v->codec, CODEC_DEFLATE, 0);
     v->codec_made = true;
     dev->size = v->h.size;
     dev->limits.cluster_size = GRAIN;

@@ -72,6 +72,7 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
         return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is more than entries can say",
                        capacity);
     out->table_entries = VMDK_TABLE;
+    out->entry_bytes = 4;
     out->size = capacity * 512;
     out->grain_bytes = grain * 512;
     out->tables = div_up(capacity, grain * VMDK_TABLE);

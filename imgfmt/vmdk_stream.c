@@ -1,38 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, vmfsSparse ("COWD"), and sparse
- * ones whose tables lie scattered.
+/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, seSparse (vmdk_se.c), and
+ * sparse ones whose tables lie scattered.
  *
  *   stream | header | descriptor | marker, deflated grain | ... | GD | footer | end of stream |
  *
  * An entry is the place of a marker; how long the grain is, the marker says, so the engine is told
  * the most that it can be. A header that names no directory (VMDK_AT_END) says that the footer, the
  * last sector but one, is the header that counts. Reading is map.c's. */
-#include <zlib.h>
-
 #include "imgfmt/vmdk.h"
 
-/* --- headers --- */
-
-int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, struct blk_error *e)
-{
-    uint64_t capacity = le32_get(raw->capacity), grain = le32_get(raw->grain);
-    uint64_t tables = le32_get(raw->tables);
-    if (le32_get(raw->magic) != VMDK_COWD_MAGIC || le32_get(raw->version) != 1)
-        return err_set(e, -EINVAL, "not a vmfsSparse extent of version 1");
-    if (!is_pow2(grain) || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL, "grains of %" PRIu64 " sectors", grain);
-    *out = (struct vmdk_header){
-        .version = 1,
-        .size = capacity * 512,
-        .grain_bytes = grain * 512,
-        .gd_at = le32_get(raw->gd_at) * 512ULL,
-        .tables = div_up(capacity, grain * VMDK_COWD_TABLE),
-        .table_entries = VMDK_COWD_TABLE,
-    };
-    if (tables < out->tables)
-        return err_set(e, -EINVAL, "the directory is too short for the disk");
-    return 0;
-}
+/* --- the footer --- */
 
 static int co_read_footer(struct vmdk *v, struct blk_error *e)
 {
@@ -109,7 +86,7 @@ static int stream_unpack(const struct map *m, const struct map_cell *cell, const
         return 0;
     const uint8_t *sum = from + bytes - 4;
     uint32_t told = (uint32_t)sum[0] << 24 | sum[1] << 16 | sum[2] << 8 | sum[3];
-    return adler32(1, cluster, (unsigned)m->cluster_bytes) == told ? 0 : -EIO;
+    return codec_adler32(cluster, m->cluster_bytes) == told ? 0 : -EIO;
 }
 
 static const struct map_format stream_format = {
@@ -185,19 +162,19 @@ static void fill_map(struct vmdk *v, struct blk_device *dev)
 {
     const struct vmdk_header *h = &v->h;
     v->map.dev = dev;
-    v->map.format = &stream_format;
+    v->map.format = v->map.format ? v->map.format : &stream_format;
     v->map.units = &v->units;
     v->map.shape = (struct map_shape){.size = h->size,
                                       .cluster_bits = log2_floor(h->grain_bytes),
-                                      .entry_bytes = 4,
+                                      .entry_bytes = (uint8_t)h->entry_bytes,
                                       .levels = 2,
                                       .table_entries = h->table_entries,
-                                      .table_bytes = h->table_entries * 4,
-                                      .root_entry_bytes = 4,
+                                      .table_bytes = h->table_entries * h->entry_bytes,
+                                      .root_entry_bytes = (uint8_t)h->entry_bytes,
                                       .root_offset = h->gd_at,
                                       .root_entries = h->tables};
     v->units.ops = &no_ops;
-    v->units.unit_bytes = MAX(h->grain_bytes, h->table_entries * 4ULL);
+    v->units.unit_bytes = MAX(h->grain_bytes, (uint64_t)h->table_entries * h->entry_bytes);
     v->units.page_bytes = 512;
 }
 
@@ -208,13 +185,14 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
         return co_vmdk_open_out(v, dev, e);
     if (dev->open_flags & BLK_OPEN_WRITE)
         return err_set(e, -EROFS,
-                       "this kind of VMDK (streamOptimized, vmfsSparse, or with scattered tables) "
-                       "is read only here");
+                       "this kind of VMDK (streamOptimized, seSparse, or with scattered "
+                       "tables) is read only here");
     if (v->h.gd_at == VMDK_AT_END)
         TRY(co_read_footer(v, e));
-    if (v->h.gd_at == 0 || !range_fits(v->h.gd_at, v->h.tables * 4, v->map.file->size))
+    if (v->h.gd_at == 0 ||
+        !range_fits(v->h.gd_at, v->h.tables * v->h.entry_bytes, v->map.file->size))
         return err_set(e, -EINVAL, "the grain directory ends past the file");
-    codec_init(&v->codec, CODEC_DEFLATE_4K, 0);
+    codec_init(&v->codec, CODEC_DEFLATE, 0);
     v->codec_made = true;
     fill_map(v, dev);
     int rc = co_map_units_open(&v->map, opts_number(opts, "cache-size"), e);

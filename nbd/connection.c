@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* connection.c - one client from accept to end: handshake, receiving many requests at a time,
- * parsing them in place, backpressure.
+/* connection.c - one client from accept to end: receiving many requests at a time, parsing them in
+ * place, backpressure.
  *
  * Bytes are received into a buffer of 256 KiB that a connection has only while there is something
  * in it (the pool hands out the warm one, so in effect it belongs to the worker). A write whose
  * payload does not lie there whole gets its own aligned buffer, and the rest of the payload is
  * received straight into that. Payloads of refused writes are thrown away as they come. */
 #include "nbd/connection.h"
-#include "nbd/handshake.h"
 #include "nbd/server.h"
 
-#define IN_BYTES     (256u << 10)
-#define BURST        256u /* requests taken before others get their turn */
-#define SPARES       256u /* request structs kept by a connection */
-#define HANDSHAKE_IN (sizeof(struct nbd_option_head) + NBD_MAX_PAYLOAD)
+#define IN_BYTES (256u << 10)
+#define BURST    256u /* requests taken before others get their turn */
+#define SPARES   256u /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -31,6 +29,8 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c)
         r->conn = c;
     }
     r->buf = r->data = r->more = NULL;
+    r->file = NULL;
+    r->file_left = 0;
     r->filled = 0;
     c->in_flight++;
     return r;
@@ -46,6 +46,7 @@ void nbd_request_put(struct nbd_request *r)
     }
     if (r->more)
         buf_put(r->more, r->more_bytes);
+    nbd_request_drop_file(r);
     c->in_flight--;
     if (c->spares == SPARES) {
         mem_free(r);
@@ -65,6 +66,27 @@ int nbd_request_buf(struct nbd_request *r, size_t bytes)
         return -ENOMEM;
     r->conn->memory += r->buf_bytes;
     return 0;
+}
+
+bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at)
+{
+    if (!blk_hold(r->conn->export->dev))
+        return false;
+    r->file = file;
+    r->file_at = at;
+    r->file_left = r->ask.length;
+    r->conn->memory += r->ask.length;
+    return true;
+}
+
+void nbd_request_drop_file(struct nbd_request *r)
+{
+    if (!r->file)
+        return;
+    blk_release(r->conn->export->dev);
+    r->conn->memory -= r->ask.length;
+    r->file = NULL;
+    r->file_left = 0;
 }
 
 /* --- stopping --- */
@@ -127,6 +149,7 @@ static void tell(struct nbd_conn *c, struct worker_msg *m, void (*fn)(struct wor
 
 void nbd_conn_tell_stop(struct nbd_conn *c)
 {
+    c->told_stop = true;
     tell(c, &c->stop_msg, on_stop_msg);
 }
 
@@ -341,82 +364,6 @@ static int co_receive(struct nbd_conn *c)
     return 0;
 }
 
-/* --- handshake --- */
-
-static int co_send_all(struct nbd_conn *c, const uint8_t *from, size_t bytes)
-{
-    while (bytes) {
-        struct iovec iov = {.iov_base = (void *)from, .iov_len = bytes};
-        int64_t n = host_stream_sendv(c->stream, &iov, 1);
-
-        if (n == -EAGAIN) {
-            TRY(co_host_stream_wait(c->stream, HOST_WRITABLE, 0));
-            continue;
-        }
-        if (n < 0)
-            return (int)n;
-        from += n;
-        bytes -= (size_t)n;
-    }
-    return 0;
-}
-
-static int64_t co_recv_some(struct nbd_conn *c, uint8_t *to, size_t bytes)
-{
-    int64_t n;
-
-    while ((n = host_stream_recv(c->stream, to, bytes)) == -EAGAIN)
-        TRY(co_host_stream_wait(c->stream, HOST_READABLE, 0));
-    return n == 0 ? -ECONNRESET : n;
-}
-
-/* Feeds the handshake until it is through. @in has HANDSHAKE_IN bytes; *have are left over. */
-static int co_haggle(struct nbd_conn *c, struct nbd_handshake *h, uint8_t *in, size_t *have)
-{
-    for (;;) {
-        size_t used;
-        int64_t n;
-
-        TRY(co_send_all(c, h->out, h->out_bytes));
-        nbd_handshake_sent(h);
-        if (h->phase == NBD_PHASE_TRANSMIT)
-            return 0;
-        if (h->phase == NBD_PHASE_CLOSE)
-            return -ECONNRESET;
-        used = nbd_handshake_feed(h, in, *have);
-        *have -= used;
-        memmove(in, in + used, *have);
-        if (used)
-            continue;
-        n = co_recv_some(c, in + *have, HANDSHAKE_IN - *have);
-        if (n < 0)
-            return (int)n;
-        *have += (size_t)n;
-    }
-}
-
-/* On success @left holds what the client sent behind the handshake: requests already. */
-static int co_negotiate(struct nbd_conn *c, uint8_t *left, size_t *bytes)
-{
-    struct nbd_handshake h;
-    int rc = nbd_handshake_begin(&h, nbd_server_exports(c->server));
-
-    if (rc == 0)
-        rc = co_haggle(c, &h, left, bytes);
-    if (rc == 0 && c->broken)
-        rc = -ECANCELED;
-    if (rc == 0) {
-        c->export = h.chosen;
-        c->session = (struct nbd_session){
-            .structured = h.structured,
-            .allocation = h.allocation,
-            .align = h.asked_block_size ? h.chosen->facts.min_block : 1,
-        };
-    }
-    nbd_handshake_drop(&h);
-    return rc;
-}
-
 /* --- life --- */
 
 /* Waits until nothing of the connection is running any more. */
@@ -482,11 +429,11 @@ static int co_nothing(void *arg)
 static void co_conn(void *arg)
 {
     struct nbd_conn *c = arg;
-    auto_free uint8_t *in = mem_alloc(HANDSHAKE_IN);
+    auto_free uint8_t *in = mem_alloc(NBD_GREET_IN);
     struct transmission t = {.c = c, .left = in};
 
     nbd_server_enter(c->server, c);
-    if (in && co_negotiate(c, in, &t.left_bytes) == 0) {
+    if (in && co_nbd_greet(c, in, &t.left_bytes) == 0) {
         struct worker *home = c->export->dev->home;
 
         nbd_server_through(c->server, c);

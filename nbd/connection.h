@@ -2,7 +2,8 @@
 /* connection.h - one client: what it sent and is not yet parsed, its requests in flight, the
  * replies that wait to be sent. Inside of nbd/; others use server.h.
  *
- *   connection.c  life, handshake, receiving, parsing
+ *   connection.c  life, receiving, parsing
+ *   greet.c       the handshake, from accept to the first request
  *   request.c     what a request may be, and running it
  *   reply.c       replies: put together, batched, sent
  *
@@ -43,6 +44,7 @@ must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_
 
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
 #define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
+#define NBD_FILE_READ  (32u << 10) /* from here on what is in the page cache goes out from there */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
@@ -54,6 +56,10 @@ struct nbd_request {
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
     size_t more_bytes;
+    /* A read's data that is sent from the page cache, behind the pieces: what is left of it. The
+     * export's device is held meanwhile. NULL: none. */
+    struct host_file *file;
+    uint64_t file_at, file_left;
 
     /* The reply, as it is sent; what was sent is taken off the front. */
     struct iovec *piece;
@@ -66,11 +72,13 @@ struct nbd_conn {
     struct nbd_conn *next, *prev; /* the server's list */
     struct nbd_server *server;
     struct host_stream *stream;
-    struct nbd_export *export; /* NULL until the handshake is through */
+    struct nbd_export *export; /* NULL until the handshake is through; held */
+    struct nbd_writer *writer; /* of the export */
     struct nbd_session session;
     struct timer deadline; /* of the handshake */
     bool half_open;        /* still in the handshake */
     bool told;             /* a message was posted to the export's home */
+    bool told_stop;        /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
@@ -90,7 +98,7 @@ struct nbd_conn {
     bool sending; /* the sender coroutine runs */
 
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
-    size_t memory;      /* bytes of their buffers */
+    size_t memory;      /* bytes of their buffers, and of what is sent from files */
     bool stopping;      /* answer what is in flight, take no more */
     bool broken;        /* the stream failed: replies are dropped */
     bool ending;        /* the receiver has ended and waits in @idle */
@@ -116,6 +124,16 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
 void nbd_request_put(struct nbd_request *r);
 /* A buffer for the request's data, counted. -ENOMEM. */
 must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+/* The answer's data is sent from @file. False: the device is being changed. */
+must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
+void nbd_request_drop_file(struct nbd_request *r);
+
+/* --- greet.c --- */
+
+#define NBD_GREET_IN (sizeof(struct nbd_option_head) + NBD_MAX_PAYLOAD)
+/* The handshake. On success c->export and c->session are set, and @left (NBD_GREET_IN bytes) holds
+ * the *bytes that the client sent behind it: requests already. */
+must_use int co_nbd_greet(struct nbd_conn *c, uint8_t *left, size_t *bytes);
 
 /* --- request.c --- */
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* export.c - the list of exports, and what a device looks like to an NBD client. */
+/* export.c - the list of exports, who holds them, and what a device looks like to an NBD client. */
 #include "nbd/export.h"
 
 #include "nbd/proto.h"
+#include "nbd/source.h"
 
 /* A minimal block size that does not divide the size would leave a tail nobody may touch. */
 static uint32_t min_block_of(const struct blk_device *dev)
@@ -42,12 +43,14 @@ static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_ev
 
 static void export_free(struct nbd_export *x)
 {
+    assert(!x->writers);
     mem_free(x->name);
     mem_free(x->description);
+    nbd_zone_drop(&x->zone);
     mem_free(x);
 }
 
-static int export_new(struct blk_device *dev, const char *name, const char *description,
+static int export_new(struct blk_device *dev, const struct nbd_export_options *o,
                       struct nbd_export **out)
 {
     struct nbd_export *x = mem_zalloc(sizeof(*x));
@@ -55,9 +58,12 @@ static int export_new(struct blk_device *dev, const char *name, const char *desc
     if (!x)
         return -ENOMEM;
     x->dev = dev;
-    x->name = mem_strdup(name);
-    x->description = description ? mem_strdup(description) : NULL;
-    if (!x->name || (description && !x->description)) {
+    x->max_writers = o->max_writers;
+    x->preset = o->preset;
+    x->name = mem_strdup(o->name);
+    x->description = o->description ? mem_strdup(o->description) : NULL;
+    if (!x->name || (o->description && !x->description) ||
+        (o->zone && nbd_zone_copy(o->zone, &x->zone) < 0)) {
         export_free(x);
         return -ENOMEM;
     }
@@ -66,28 +72,32 @@ static int export_new(struct blk_device *dev, const char *name, const char *desc
     return 0;
 }
 
-static int check_name(const struct nbd_exports *all, const char *name, struct blk_error *e)
+static int check_name(const struct nbd_exports *all, const struct nbd_export_options *o,
+                      struct blk_error *e)
 {
-    if (strlen(name) > NBD_MAX_NAME)
-        return err_set(e, -ENAMETOOLONG, "an export's name has at most %u bytes", NBD_MAX_NAME);
+    if (strlen(o->name) > NBD_MAX_NAME || (o->description && strlen(o->description) > NBD_MAX_NAME))
+        return err_set(e, -ENAMETOOLONG, "an export's name or description has at most %u bytes",
+                       NBD_MAX_NAME);
     for (struct nbd_export *x = all->first; x; x = x->next)
-        if (strcmp(x->name, name) == 0)
-            return err_set(e, -EEXIST, "there are two exports named '%s'", name);
+        if (strcmp(x->name, o->name) == 0)
+            return err_set(e, -EEXIST, "there are two exports named '%s'", o->name);
     return 0;
 }
 
-int co_nbd_export_add(struct nbd_exports *all, struct blk_device *dev, const char *name,
-                      const char *description, struct blk_error *e)
+int co_nbd_export_add(struct nbd_exports *all, struct blk_device *dev,
+                      const struct nbd_export_options *o, struct nbd_export **out,
+                      struct blk_error *e)
 {
     struct nbd_export *x = NULL;
-    int rc = check_name(all, name, e);
+    int rc = check_name(all, o, e);
 
-    if (rc == 0 && (rc = export_new(dev, name, description, &x)) < 0)
+    if (rc == 0 && (rc = export_new(dev, o, &x)) < 0)
         err_set(e, rc, "out of memory");
     if (rc < 0) {
         co_blk_close(dev, NULL);
         return rc;
     }
+    x->all = all;
     x->listener.on_event = on_event;
     blk_listen(dev, &x->listener);
     if (all->last)
@@ -96,36 +106,135 @@ int co_nbd_export_add(struct nbd_exports *all, struct blk_device *dev, const cha
         all->first = x;
     all->last = x;
     all->count++;
+    if (out)
+        *out = x;
     return 0;
+}
+
+static void unlink_export(struct nbd_export *x)
+{
+    struct nbd_exports *all = x->all;
+    struct nbd_export **at = &all->first, *before = NULL;
+
+    while (*at != x) {
+        before = *at;
+        at = &before->next;
+    }
+    *at = x->next;
+    if (all->last == x)
+        all->last = before;
+    all->count--;
+    x->gone = true;
+}
+
+int co_nbd_export_remove(struct nbd_export *x, struct blk_error *e)
+{
+    int rc;
+
+    if (!x->gone)
+        unlink_export(x);
+    timer_cancel(&x->idle);
+    while (x->holds)
+        co_queue_wait(&x->unheld);
+    blk_unlisten(x->dev, &x->listener);
+    rc = co_blk_close(x->dev, e);
+    if (x->source && x->source->ops->co_closed)
+        x->source->ops->co_closed(x->source, x->source_state);
+    export_free(x);
+    return rc;
 }
 
 int co_nbd_exports_close(struct nbd_exports *all, struct blk_error *e)
 {
     int rc = 0;
 
-    while (all->first) {
-        struct nbd_export *x = all->first;
+    while (all->first || all->busy.count || all->closers) {
         struct blk_error mine = {0};
         int closed;
 
-        all->first = x->next;
-        blk_unlisten(x->dev, &x->listener);
-        closed = co_blk_close(x->dev, &mine);
+        if (all->busy.count || all->closers) {
+            co_queue_wait(&all->settled);
+            continue;
+        }
+        assert(all->first->holds == 0);
+        closed = co_nbd_export_remove(all->first, &mine);
         if (closed < 0 && rc == 0) {
             rc = closed;
             if (e)
                 *e = mine;
         }
-        export_free(x);
     }
+    nbd_names_drop(&all->busy);
+    co_nbd_sources_end(all);
     *all = (struct nbd_exports){0};
     return rc;
 }
 
-struct nbd_export *nbd_export_find(const struct nbd_exports *all, const void *name, size_t bytes)
+struct nbd_export *nbd_export_find(const struct nbd_exports *all, const void *name, size_t bytes,
+                                   const struct nbd_peer *peer)
 {
-    for (struct nbd_export *x = all->first; x; x = x->next)
+    struct nbd_export *preset = NULL;
+
+    for (struct nbd_export *x = all->first; x; x = x->next) {
         if (strlen(x->name) == bytes && memcmp(x->name, name, bytes) == 0)
-            return x;
-    return bytes == 0 ? all->first : NULL;
+            return nbd_zone_admits(&x->zone, peer) ? x : NULL;
+        if (!x->source && (!preset || (x->preset && !preset->preset)))
+            preset = x;
+    }
+    return bytes == 0 && preset && nbd_zone_admits(&preset->zone, peer) ? preset : NULL;
+}
+
+/* --- holding --- */
+
+void nbd_export_hold(struct nbd_export *x)
+{
+    x->holds++;
+    timer_cancel(&x->idle);
+}
+
+void nbd_export_release(struct nbd_export *x)
+{
+    assert(x->holds > 0);
+    if (--x->holds)
+        return;
+    co_queue_wake_all(&x->unheld);
+    if (x->source && !x->gone)
+        nbd_source_idle(x);
+}
+
+int nbd_export_enter(struct nbd_export *x, const char *host, struct nbd_writer **out)
+{
+    unsigned hosts = 0;
+    struct nbd_writer *w;
+
+    *out = NULL;
+    if (!x->max_writers || x->facts.flags & NBD_FLAG_READ_ONLY)
+        return 0;
+    for (w = x->writers; w && strcmp(w->host, host) != 0; w = w->next)
+        hosts++;
+    if (!w && hosts >= x->max_writers)
+        return -EBUSY;
+    if (!w) {
+        w = mem_zalloc(sizeof(*w) + strlen(host) + 1);
+        if (!w)
+            return -ENOMEM;
+        strcpy(w->host, host);
+        w->next = x->writers;
+        x->writers = w;
+    }
+    w->clients++;
+    *out = w;
+    return 0;
+}
+
+void nbd_export_leave(struct nbd_export *x, struct nbd_writer *w)
+{
+    struct nbd_writer **at = &x->writers;
+
+    if (!w || --w->clients)
+        return;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    mem_free(w);
 }

@@ -6,8 +6,15 @@
  *   until GO or EXPORT_NAME succeeds (transmission), or ABORT, or a breach (hang up)
  *
  * Each option is a row of the table at the end. What a peer can make us hold is one message in and
- * the replies to it; it is given NBD_MAX_OPTIONS tries. */
+ * the replies to it; it is given NBD_MAX_OPTIONS tries.
+ *
+ * TLS. Where it is required, every option before it but STARTTLS and ABORT is answered TLS_REQD.
+ * Nothing but the client's flags (which are not said again) survives STARTTLS, and a client that
+ * sent anything behind STARTTLS before our answer is hung up: bytes that somebody on the way put
+ * there would be taken for the client's. An export that a client may not see is unknown to it. */
 #include "nbd/handshake.h"
+
+#include "nbd/source.h"
 
 /* --- what goes out --- */
 
@@ -52,7 +59,8 @@ static void acknowledge(struct nbd_handshake *h, uint32_t code)
     put_reply(h, code, NBD_REP_ACK, 0);
 }
 
-int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *exports)
+int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *exports,
+                        const struct nbd_peer *peer, enum nbd_tls_mode tls)
 {
     struct nbd_hello hello = {
         .magic = be64_of(NBD_MAGIC),
@@ -60,15 +68,60 @@ int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *expor
         .flags = be16_of(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES),
     };
 
-    *h = (struct nbd_handshake){.exports = exports};
+    *h = (struct nbd_handshake){.exports = exports, .peer = peer, .tls = tls};
     put(h, &hello, sizeof(hello));
     return h->phase == NBD_PHASE_CLOSE ? -ENOMEM : 0;
 }
 
+static void forget_wanted(struct nbd_handshake *h)
+{
+    if (h->held)
+        nbd_export_release(h->held);
+    mem_free(h->wanted);
+    h->held = NULL;
+    h->wanted = NULL;
+    h->listed = NULL;
+    h->want = NBD_WANT_NOTHING;
+    h->fetched = false;
+}
+
+static void forget_context(struct nbd_handshake *h)
+{
+    if (h->context)
+        nbd_export_release(h->context);
+    h->context = NULL;
+    h->allocation = false;
+}
+
 void nbd_handshake_drop(struct nbd_handshake *h)
 {
+    forget_wanted(h);
+    forget_context(h);
+    if (h->chosen) {
+        nbd_export_leave(h->chosen, h->writer);
+        nbd_export_release(h->chosen);
+        h->chosen = NULL;
+    }
     mem_free(h->out);
     h->out = NULL;
+}
+
+void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
+                           const struct nbd_names *names)
+{
+    assert(h->want != NBD_WANT_NOTHING && !h->fetched);
+    h->fetched = true;
+    h->held = x;
+    h->listed = names;
+}
+
+void nbd_handshake_secured(struct nbd_handshake *h)
+{
+    assert(h->phase == NBD_PHASE_SECURE && h->peer->secure);
+    forget_context(h);
+    h->structured = false;
+    h->asked_block_size = false;
+    h->phase = NBD_PHASE_OPTIONS;
 }
 
 void nbd_handshake_sent(struct nbd_handshake *h)
@@ -156,10 +209,25 @@ static uint16_t flags_of(const struct nbd_handshake *h, const struct nbd_export 
     return x->facts.flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
 }
 
-static void choose(struct nbd_handshake *h, struct nbd_export *x)
+static struct nbd_export *find(const struct nbd_handshake *h, const struct nbd_name *name)
 {
+    return nbd_export_find(h->exports, name->text, name->bytes, h->peer);
+}
+
+/* Before the answer: @x is ours from here on, or another host has it. */
+static bool enter(struct nbd_handshake *h, struct nbd_export *x)
+{
+    if (nbd_export_enter(x, h->peer->host, &h->writer) < 0)
+        return false;
+    nbd_export_hold(x);
     h->chosen = x;
-    h->allocation = h->allocation && h->context == x;
+    return true;
+}
+
+/* The answer is in @out. */
+static void choose(struct nbd_handshake *h)
+{
+    h->allocation = h->allocation && h->context == h->chosen;
     if (h->phase != NBD_PHASE_CLOSE)
         h->phase = NBD_PHASE_TRANSMIT;
 }
@@ -168,10 +236,11 @@ static void choose(struct nbd_handshake *h, struct nbd_export *x)
 static void opt_export_name(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
                             uint32_t bytes)
 {
-    struct nbd_export *x = bytes <= NBD_MAX_NAME ? nbd_export_find(h->exports, in, bytes) : NULL;
+    const struct nbd_name name = {in, bytes};
+    struct nbd_export *x = bytes <= NBD_MAX_NAME ? find(h, &name) : NULL;
     struct nbd_export_name_reply r = {.zeroes = {0}};
 
-    if (!x) {
+    if (!x || !enter(h, x)) {
         h->phase = NBD_PHASE_CLOSE;
         return;
     }
@@ -179,7 +248,7 @@ static void opt_export_name(struct nbd_handshake *h, uint32_t code, const uint8_
     r.flags = be16_of(flags_of(h, x));
     put(h, &r, h->no_zeroes ? offsetof(struct nbd_export_name_reply, zeroes) : sizeof(r));
     h->asked_block_size = false;
-    choose(h, x);
+    choose(h);
 }
 
 static void opt_abort(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
@@ -188,20 +257,49 @@ static void opt_abort(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
     h->phase = NBD_PHASE_CLOSE;
 }
 
+static void put_server(struct nbd_handshake *h, uint32_t code, const char *name, const char *text)
+{
+    uint32_t name_bytes = (uint32_t)strlen(name), text_bytes = text ? (uint32_t)strlen(text) : 0;
+    be32 length = be32_of(name_bytes);
+
+    put_reply(h, code, NBD_REP_SERVER, (uint32_t)sizeof(length) + name_bytes + text_bytes);
+    put(h, &length, sizeof(length));
+    put(h, name, name_bytes);
+    if (text)
+        put(h, text, text_bytes);
+}
+
+static bool hidden_by_static(const struct nbd_handshake *h, const char *name)
+{
+    for (const struct nbd_export *x = h->exports->first; x; x = x->next)
+        if (!x->source && strcmp(x->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* What sources have comes behind what is there anyway. */
 static void opt_list(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
 {
-    for (const struct nbd_export *x = h->exports->first; x; x = x->next) {
-        uint32_t name = (uint32_t)strlen(x->name);
-        uint32_t text = x->description ? (uint32_t)strlen(x->description) : 0;
-        be32 length = be32_of(name);
-
-        put_reply(h, code, NBD_REP_SERVER, (uint32_t)sizeof(length) + name + text);
-        put(h, &length, sizeof(length));
-        put(h, x->name, name);
-        if (text)
-            put(h, x->description, text);
-    }
+    for (const struct nbd_export *x = h->exports->first; x; x = x->next)
+        if (!x->source && nbd_zone_admits(&x->zone, h->peer))
+            put_server(h, code, x->name, x->description);
+    for (size_t i = 0; h->listed && i < h->listed->count; i++)
+        if (!hidden_by_static(h, h->listed->at[i]))
+            put_server(h, code, h->listed->at[i], NULL);
     acknowledge(h, code);
+}
+
+static void opt_starttls(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    if (h->tls == NBD_TLS_OFF) {
+        refuse(h, code, NBD_REP_ERR_UNSUP, "this server has no TLS");
+    } else if (h->peer->secure) {
+        refuse(h, code, NBD_REP_ERR_INVALID, "TLS is on already");
+    } else {
+        acknowledge(h, code);
+        if (h->phase != NBD_PHASE_CLOSE)
+            h->phase = NBD_PHASE_SECURE;
+    }
 }
 
 static void put_info_text(struct nbd_handshake *h, uint32_t code, uint16_t type, const char *text)
@@ -246,9 +344,13 @@ static void opt_go(struct nbd_handshake *h, uint32_t code, const uint8_t *in, ui
         refuse(h, code, NBD_REP_ERR_INVALID, "malformed request for information");
         return;
     }
-    x = nbd_export_find(h->exports, r.name.text, r.name.bytes);
+    x = find(h, &r.name);
     if (!x) {
         refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
+        return;
+    }
+    if (code == NBD_OPT_GO && !enter(h, x)) {
+        refuse(h, code, NBD_REP_ERR_POLICY, "another host writes to this export");
         return;
     }
     for (unsigned i = 0; i < r.count; i++) {
@@ -266,7 +368,7 @@ static void opt_go(struct nbd_handshake *h, uint32_t code, const uint8_t *in, ui
     acknowledge(h, code);
     h->asked_block_size = block_size;
     if (code == NBD_OPT_GO)
-        choose(h, x);
+        choose(h);
 }
 
 static void opt_structured(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
@@ -294,13 +396,13 @@ static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, 
     struct nbd_export *x;
 
     if (!listing) /* whatever comes of it, the last one counts */
-        h->allocation = false;
+        forget_context(h);
     if (!h->structured || nbd_parse_meta(in, bytes, &r) < 0) {
         refuse(h, code, NBD_REP_ERR_INVALID,
                h->structured ? "malformed query" : "structured replies must be agreed first");
         return;
     }
-    x = nbd_export_find(h->exports, r.name.text, r.name.bytes);
+    x = find(h, &r.name);
     if (!x) {
         refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
         return;
@@ -319,6 +421,7 @@ static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, 
     if (!listing) {
         h->allocation = found;
         h->context = x;
+        nbd_export_hold(x);
     }
 }
 
@@ -330,6 +433,7 @@ static const struct option {
     {NBD_OPT_EXPORT_NAME, false, opt_export_name},
     {NBD_OPT_ABORT, false, opt_abort},
     {NBD_OPT_LIST, true, opt_list},
+    {NBD_OPT_STARTTLS, true, opt_starttls},
     {NBD_OPT_INFO, false, opt_go},
     {NBD_OPT_GO, false, opt_go},
     {NBD_OPT_STRUCTURED_REPLY, true, opt_structured},
@@ -349,6 +453,54 @@ static void run_option(struct nbd_handshake *h, uint32_t code, const uint8_t *in
         return;
     }
     refuse(h, code, NBD_REP_ERR_UNSUP, "this option is not known here");
+}
+
+/* --- what has to be fetched first --- */
+
+static bool name_in(uint32_t code, const uint8_t *in, uint32_t bytes, struct nbd_name *out)
+{
+    struct nbd_info_request info;
+    struct nbd_meta_request meta;
+
+    if (code == NBD_OPT_EXPORT_NAME)
+        *out = (struct nbd_name){in, bytes};
+    else if ((code == NBD_OPT_INFO || code == NBD_OPT_GO) && nbd_parse_info(in, bytes, &info) == 0)
+        *out = info.name;
+    else if ((code == NBD_OPT_LIST_META_CONTEXT || code == NBD_OPT_SET_META_CONTEXT) &&
+             nbd_parse_meta(in, bytes, &meta) == 0)
+        *out = meta.name;
+    else
+        return false;
+    return out->bytes <= NBD_MAX_NAME && !memchr(out->text, 0, out->bytes);
+}
+
+/* True if the option has to wait for h->want. */
+static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    struct nbd_name name;
+
+    if (h->fetched || !h->exports->sources)
+        return false;
+    assert(h->want == NBD_WANT_NOTHING);
+    if (code == NBD_OPT_LIST) {
+        h->want = NBD_WANT_LIST;
+        return true;
+    }
+    if (!name_in(code, in, bytes, &name) || find(h, &name))
+        return false;
+    h->wanted = mem_alloc(name.bytes + 1);
+    if (!h->wanted) {
+        h->phase = NBD_PHASE_CLOSE;
+        return false;
+    }
+    memcpy(h->wanted, name.text, name.bytes);
+    h->wanted[name.bytes] = 0;
+    if (nbd_sources_know(h->exports, h->wanted, h->peer)) {
+        h->want = NBD_WANT_EXPORT;
+        return true;
+    }
+    forget_wanted(h);
+    return false;
 }
 
 /* --- the machine --- */
@@ -382,6 +534,18 @@ static size_t feed_oversized(struct nbd_handshake *h, uint32_t code, uint32_t by
     return sizeof(struct nbd_option_head);
 }
 
+/* Where TLS is required and not yet there: nothing is looked at. */
+static size_t feed_unprotected(struct nbd_handshake *h, uint32_t code, uint32_t bytes)
+{
+    if (bytes > NBD_MAX_SKIP || code == NBD_OPT_EXPORT_NAME) {
+        h->phase = NBD_PHASE_CLOSE;
+    } else {
+        h->skip = bytes;
+        refuse(h, code, NBD_REP_ERR_TLS_REQD, "this server wants TLS first");
+    }
+    return sizeof(struct nbd_option_head);
+}
+
 static size_t feed_option(struct nbd_handshake *h, const uint8_t *in, size_t bytes)
 {
     struct nbd_option_head head;
@@ -399,11 +563,20 @@ static size_t feed_option(struct nbd_handshake *h, const uint8_t *in, size_t byt
     }
     if (length > NBD_MAX_PAYLOAD)
         return feed_oversized(h, code, length);
-    if (bytes < sizeof(head) + length) {
+    if (h->tls == NBD_TLS_REQUIRE && !h->peer->secure && code != NBD_OPT_STARTTLS &&
+        code != NBD_OPT_ABORT)
+        return feed_unprotected(h, code, length);
+    if (bytes < sizeof(head) + length || has_to_wait(h, code, in + sizeof(head), length)) {
         h->options--; /* looked at again when it is complete */
         return 0;
     }
-    run_option(h, code, in + sizeof(head), length);
+    if (h->phase != NBD_PHASE_CLOSE)
+        run_option(h, code, in + sizeof(head), length);
+    forget_wanted(h);
+    if (h->phase == NBD_PHASE_SECURE && bytes > sizeof(head) + length) {
+        h->phase = NBD_PHASE_CLOSE; /* what follows was not protected, and would count as if */
+        h->out_bytes = 0;
+    }
     return sizeof(head) + length;
 }
 

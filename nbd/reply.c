@@ -3,13 +3,22 @@
  *
  * A small read's header lies in the bytes before its page-aligned data, so it is one piece. Long
  * reads are cut into chunks where they hold zeroes: a hole costs 32 bytes instead of its length.
- * Whatever is ready when a loop turn ends goes out by one sendmsg. */
+ * Whatever is ready when a loop turn ends goes out by one sendmsg.
+ *
+ * Long reads of what lies in the page cache are a header and a piece of a file, sent by sendfile:
+ * the socket then holds the pages themselves until the peer takes them. So only bytes that have
+ * their place for good are sent so (blk_resolve_steady): what the peer gets is what was there at
+ * some time between its question and its taking the answer. The device is held until all of it is
+ * in the socket; a client that takes nothing for a second has the rest copied, so that it does not
+ * hold up a change of the device. */
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
 #define BATCH_PIECES 512 /* per sendmsg; 8 KiB of a coroutine's stack */
 #define HOLE_BLOCK   (64u << 10)
 #define MAX_CHUNKS   64u
+#define FILE_STEP    (256u << 10) /* of what is sent from a file between two looks at the cache */
+#define PATIENCE_NS  1000000000ULL
 
 uint32_t nbd_errno_of(int rc)
 {
@@ -47,6 +56,8 @@ static void take_off(struct nbd_conn *c, size_t bytes)
 
         for (; r->pieces && bytes >= r->piece->iov_len; r->pieces--, r->piece++)
             bytes -= r->piece->iov_len;
+        if (!r->pieces && r->file_left)
+            return;
         if (r->pieces) {
             r->piece->iov_base = (uint8_t *)r->piece->iov_base + bytes;
             r->piece->iov_len -= bytes;
@@ -59,6 +70,22 @@ static void take_off(struct nbd_conn *c, size_t bytes)
     }
 }
 
+/* One sendfile; as send_batch(). */
+static int send_file(struct nbd_conn *c)
+{
+    struct nbd_request *r = c->out_first;
+    int64_t sent = host_stream_send_file(c->stream, r->file, r->file_at, r->file_left);
+
+    if (sent == -EAGAIN)
+        return 0;
+    if (sent <= 0)
+        return sent ? (int)sent : -EIO; /* shorter than a moment ago: the reply cannot be ended */
+    r->file_at += (uint64_t)sent;
+    r->file_left -= (uint64_t)sent;
+    take_off(c, 0);
+    return 1;
+}
+
 /* One sendmsg: 1 all of the batch went, 0 the socket is full, or a negative errno. */
 static int send_batch(struct nbd_conn *c)
 {
@@ -67,11 +94,16 @@ static int send_batch(struct nbd_conn *c)
     size_t bytes = 0;
     int64_t sent;
 
-    for (struct nbd_request *r = c->out_first; r && n < BATCH_PIECES; r = r->next)
+    if (c->out_first->pieces == 0)
+        return send_file(c);
+    for (struct nbd_request *r = c->out_first; r && n < BATCH_PIECES; r = r->next) {
         for (unsigned i = 0; i < r->pieces && n < BATCH_PIECES; i++) {
             iov[n++] = r->piece[i];
             bytes += r->piece[i].iov_len;
         }
+        if (r->file_left)
+            break;
+    }
     sent = host_stream_sendv(c->stream, iov, n);
     if (sent == -EAGAIN)
         return 0;
@@ -92,16 +124,79 @@ static void drop_all(struct nbd_conn *c)
     c->out_last = NULL;
 }
 
-/* Runs while the socket is full. A client that takes nothing for a whole time limit is dropped. */
+/* What is left to be sent from a file is sent from memory. */
+static int co_copy_rest(struct nbd_request *r)
+{
+    struct host_file *file = r->file;
+    uint64_t at = r->file_at, left = r->file_left;
+    struct vec to;
+    int64_t got;
+
+    TRY(nbd_request_buf(r, left));
+    to = (struct vec)VEC_BUF(r->data, left);
+    got = co_host_read(file, at, &to);
+    if (got != (int64_t)left)
+        return got < 0 ? (int)got : -EIO;
+    nbd_request_drop_file(r);
+    if (!r->pieces)
+        r->piece = r->own;
+    r->piece[r->pieces++] = (struct iovec){.iov_base = r->data, .iov_len = left};
+    return 0;
+}
+
+static int co_copy_rests(struct nbd_conn *c)
+{
+    for (struct nbd_request *r = c->out_first; r && !c->broken; r = r->next)
+        if (r->file_left)
+            TRY(co_copy_rest(r));
+    return 0;
+}
+
+/* Has what is sent next from a file read, if it left the page cache since it was asked for. */
+static int co_bring_in(struct nbd_conn *c)
+{
+    const struct nbd_request *r = c->out_first;
+    uint64_t bytes = MIN(r->file_left, FILE_STEP);
+    struct vec to;
+    uint8_t *buf;
+    int64_t got;
+
+    if (r->pieces || !bytes || host_resident(r->file, r->file_at, bytes))
+        return 1;
+    buf = buf_get(FILE_STEP);
+    if (!buf)
+        return -ENOMEM;
+    to = (struct vec)VEC_BUF(buf, bytes);
+    got = co_host_read(r->file, r->file_at, &to);
+    buf_put(buf, FILE_STEP);
+    return got < 0 ? (int)got : 1;
+}
+
+/* A client that takes nothing for a whole time limit is dropped. */
+static int co_wait_writable(struct nbd_conn *c)
+{
+    uint64_t limit = nbd_server_limits(c->server)->slow_ns, patience = MIN(limit, PATIENCE_NS);
+    int rc = co_host_stream_wait(c->stream, HOST_WRITABLE, patience);
+
+    if (rc != -ETIMEDOUT || limit == patience)
+        return rc;
+    TRY(co_copy_rests(c));
+    return co_host_stream_wait(c->stream, HOST_WRITABLE, limit - patience);
+}
+
+/* Runs while the socket is full. */
 static void co_sender(void *arg)
 {
     struct nbd_conn *c = arg;
     int rc = 0;
 
     while (c->out_first && !c->broken && rc >= 0) {
-        rc = co_host_stream_wait(c->stream, HOST_WRITABLE, nbd_server_limits(c->server)->slow_ns);
-        if (rc > 0 && c->out_first && !c->broken)
-            rc = send_batch(c);
+        rc = co_wait_writable(c);
+        while (rc > 0 && c->out_first && !c->broken) {
+            rc = co_bring_in(c);
+            if (rc > 0)
+                rc = send_batch(c);
+        }
         nbd_conn_settle(c);
     }
     c->sending = false;
@@ -193,7 +288,10 @@ static void begin(struct nbd_request *r)
 /* The header goes before the data where there is room for it. */
 static void put_before_data(struct nbd_request *r, const void *head, size_t bytes)
 {
-    if (r->data != r->buf) {
+    if (r->file) {
+        memcpy(r->head, head, bytes);
+        piece(r, r->head, bytes);
+    } else if (r->data != r->buf) {
         memcpy(r->data - bytes, head, bytes);
         piece(r, r->data - bytes, bytes + r->ask.length);
     } else {
@@ -276,7 +374,7 @@ static bool put_runs(struct nbd_request *r)
 
 static void put_read_structured(struct nbd_request *r)
 {
-    bool whole = r->ask.flags & NBD_CMD_FLAG_DF;
+    bool whole = r->ask.flags & NBD_CMD_FLAG_DF || r->file;
     struct nbd_chunk_hole hole;
     struct nbd_chunk_data data;
 

@@ -283,6 +283,17 @@ static bool write_now(struct nbd_request *r, const uint8_t *from)
     return true;
 }
 
+/* A long read of what lies in the page cache is not copied there: the socket takes the pages. */
+static bool send_from_file(struct nbd_request *r)
+{
+    struct blk_place place;
+
+    return r->ask.length >= NBD_FILE_READ && !r->conn->stream->sealed &&
+           blk_resolve_steady(dev_of(r), r->ask.offset, r->ask.length, &place) &&
+           place.bytes == r->ask.length && host_resident(place.file, place.offset, place.bytes) &&
+           nbd_request_hold_file(r, place.file, place.offset);
+}
+
 static int room_for_read(struct nbd_request *r)
 {
     if (r->ask.length > NBD_SMALL_READ)
@@ -296,7 +307,9 @@ void nbd_request_run(struct nbd_request *r, const uint8_t *payload)
 {
     count(r);
     if (r->ask.type == NBD_CMD_READ) {
-        if (room_for_read(r) < 0)
+        if (send_from_file(r))
+            nbd_reply(r, 0);
+        else if (room_for_read(r) < 0)
             nbd_reply(r, -ENOMEM);
         else if (read_now(r))
             nbd_reply(r, 0);

@@ -7,9 +7,18 @@
 
 #include "nbd/connection.h"
 
+struct listener {
+    struct listener *next;
+    struct nbd_server *server;
+    struct host_stream *stream;
+};
+
 struct nbd_server {
     struct host *host;
-    struct host_stream *listener;
+    struct listener *listeners; /* in the order they were made */
+    unsigned accepting;         /* coroutines */
+    struct nbd_tls *tls;
+    enum nbd_tls_mode tls_mode;
     unsigned max_clients;
     bool once, stopping;
     struct nbd_limits limits;
@@ -49,8 +58,12 @@ int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
 
     if (!s)
         return err_set(e, -ENOMEM, "out of memory");
-    *s = (struct nbd_server){
-        .host = o->host, .max_clients = o->max_clients, .once = o->once, .limits = o->limits};
+    *s = (struct nbd_server){.host = o->host,
+                             .max_clients = o->max_clients,
+                             .once = o->once,
+                             .tls = o->tls,
+                             .tls_mode = o->tls ? o->tls_mode : NBD_TLS_OFF,
+                             .limits = o->limits};
     fill_limits(&s->limits);
     *out = s;
     return 0;
@@ -74,13 +87,48 @@ bool co_nbd_remove_dead_socket(struct host *h, const char *address)
     return rc == -ECONNREFUSED && co_host_unlink(h, path) == 0;
 }
 
+/* Takes @stream, also on failure. */
+static int add_listener(struct nbd_server *s, struct host_stream *stream, struct blk_error *e)
+{
+    struct listener **at = &s->listeners, *l = mem_zalloc(sizeof(*l));
+
+    if (!l) {
+        host_stream_close(stream);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    *l = (struct listener){.server = s, .stream = stream};
+    while (*at)
+        at = &(*at)->next;
+    *at = l;
+    return 0;
+}
+
 int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_error *e)
 {
-    int rc = co_host_listen(s->host, address, &s->listener);
+    struct host_stream *stream;
+    int rc = co_host_listen(s->host, address, &stream);
 
     if ((rc == -EADDRINUSE || rc == -EEXIST) && co_nbd_remove_dead_socket(s->host, address))
-        rc = co_host_listen(s->host, address, &s->listener);
-    return rc < 0 ? err_errno(e, rc, "cannot listen on %s", address) : 0;
+        rc = co_host_listen(s->host, address, &stream);
+    return rc < 0 ? err_errno(e, rc, "cannot listen on %s", address) : add_listener(s, stream, e);
+}
+
+int nbd_server_listen_at(struct nbd_server *s, int fd, struct blk_error *e)
+{
+    struct host_stream *stream;
+    int rc = host_listen_at(s->host, fd, &stream);
+
+    return rc < 0 ? err_errno(e, rc, "descriptor %d is no listening socket", fd)
+                  : add_listener(s, stream, e);
+}
+
+unsigned nbd_server_share(struct nbd_server *s, int *fds, unsigned room)
+{
+    unsigned n = 0;
+
+    for (struct listener *l = s->listeners; l && n < room; l = l->next)
+        fds[n++] = host_listener_share(l->stream);
+    return n;
 }
 
 struct nbd_exports *nbd_server_exports(struct nbd_server *s)
@@ -90,12 +138,22 @@ struct nbd_exports *nbd_server_exports(struct nbd_server *s)
 
 const char *nbd_server_address(const struct nbd_server *s)
 {
-    return host_stream_address(s->listener);
+    return s->listeners ? host_stream_address(s->listeners->stream) : "";
 }
 
 const struct nbd_limits *nbd_server_limits(const struct nbd_server *s)
 {
     return &s->limits;
+}
+
+struct nbd_tls *nbd_server_tls(const struct nbd_server *s)
+{
+    return s->tls;
+}
+
+enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s)
+{
+    return s->tls_mode;
 }
 
 unsigned nbd_server_clients(const struct nbd_server *s)
@@ -158,10 +216,20 @@ void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
     s->clients--;
     if (c->export) {
         c->export->clients--;
+        nbd_export_leave(c->export, c->writer);
+        nbd_export_release(c->export);
         if (--s->through == 0 && s->once)
             nbd_server_stop(s);
     }
     co_queue_wake_all(&s->changed);
+}
+
+int co_nbd_server_remove(struct nbd_server *s, struct nbd_export *x, struct blk_error *e)
+{
+    for (struct nbd_conn *c = s->first; c; c = c->next)
+        if (c->export == x && !c->told_stop)
+            nbd_conn_tell_stop(c);
+    return co_nbd_export_remove(x, e);
 }
 
 /* --- serving --- */
@@ -179,19 +247,20 @@ void nbd_server_stop(struct nbd_server *s)
     if (s->stopping)
         return;
     s->stopping = true;
-    if (s->listener)
-        host_stream_shutdown(s->listener);
+    for (struct listener *l = s->listeners; l; l = l->next)
+        host_stream_shutdown(l->stream);
     timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);
     for (struct nbd_conn *c = s->first; c; c = c->next)
-        nbd_conn_tell_stop(c);
+        if (!c->told_stop)
+            nbd_conn_tell_stop(c);
     co_queue_wake_all(&s->changed);
 }
 
 /* Accepting fails for want of descriptors or memory: later there may be some. */
-static void co_let_in(struct nbd_server *s)
+static void co_let_in(struct nbd_server *s, struct host_stream *listener)
 {
     struct host_stream *stream;
-    int rc = co_host_accept(s->listener, &stream);
+    int rc = co_host_accept(listener, &stream);
 
     if (rc == 0 && s->stopping) {
         host_stream_close(stream);
@@ -205,15 +274,31 @@ static void co_let_in(struct nbd_server *s)
     }
 }
 
-void co_nbd_server_run(struct nbd_server *s)
+static void co_accept(void *arg)
 {
+    struct listener *l = arg;
+    struct nbd_server *s = l->server;
+
     while (!s->stopping) {
         if (s->max_clients && s->clients >= s->max_clients)
             co_queue_wait(&s->changed);
         else
-            co_let_in(s);
+            co_let_in(s, l->stream);
     }
-    while (s->clients)
+    s->accepting--;
+    co_queue_wake_all(&s->changed);
+}
+
+void co_nbd_server_run(struct nbd_server *s)
+{
+    for (struct listener *l = s->listeners; l; l = l->next) {
+        s->accepting++;
+        if (co_start(co_accept, l) < 0) {
+            s->accepting--;
+            nbd_server_stop(s); /* a server with one ear is none */
+        }
+    }
+    while (s->accepting || s->clients)
         co_queue_wait(&s->changed);
     timer_cancel(&s->stop_timer);
 }
@@ -222,9 +307,14 @@ int co_nbd_server_close(struct nbd_server *s, struct blk_error *e)
 {
     int rc;
 
-    assert(s->clients == 0);
-    if (s->listener)
-        host_stream_close(s->listener);
+    assert(s->clients == 0 && s->accepting == 0);
+    while (s->listeners) {
+        struct listener *l = s->listeners;
+
+        s->listeners = l->next;
+        host_stream_close(l->stream);
+        mem_free(l);
+    }
     rc = co_nbd_exports_close(&s->exports, e);
     mem_free(s);
     return rc;

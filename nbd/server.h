@@ -5,6 +5,8 @@
 #define NBD_SERVER_H
 
 #include "nbd/export.h"
+#include "nbd/handshake.h"
+#include "nbd/tls.h"
 
 struct nbd_server;
 struct nbd_conn;
@@ -21,21 +23,30 @@ struct nbd_limits {
 
 struct nbd_server_options {
     struct host *host;
-    const char *address;  /* "unix:PATH", "tcp:HOST:PORT" */
     unsigned max_clients; /* at once; more wait in the listen queue. 0: no limit */
     bool once;            /* ends when the last client that got through has gone */
+    struct nbd_tls *tls;  /* borrowed; NULL: none */
+    enum nbd_tls_mode tls_mode;
     struct nbd_limits limits;
 };
 
 must_use int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
                              struct blk_error *e);
-/* Exports are added before it runs. */
+/* Exports may be added at any time. */
 struct nbd_exports *nbd_server_exports(struct nbd_server *s);
-/* @address: "unix:PATH" or "tcp:HOST:PORT". A Unix socket that a dead server left behind is
- * replaced. No client is let in before co_nbd_server_run(). */
+/* Clients on @x are told to stop (what is in flight is answered), nobody else gets it, then its
+ * device is closed: its error. On the server's worker, like all of this. */
+int co_nbd_server_remove(struct nbd_server *s, struct nbd_export *x, struct blk_error *e);
+/* @address: as host.h writes them. A Unix socket that a dead server left behind is replaced. May be
+ * called several times before it runs. No client is let in before co_nbd_server_run(). */
 must_use int co_nbd_server_listen(struct nbd_server *s, const char *address, struct blk_error *e);
-/* Where it listens, as host.h writes addresses. */
+/* The same on a socket that somebody else made; takes @fd. */
+must_use int nbd_server_listen_at(struct nbd_server *s, int fd, struct blk_error *e);
+/* Where it listens first, as host.h writes addresses. */
 const char *nbd_server_address(const struct nbd_server *s);
+/* The listening sockets' descriptors, for handing them on: a path of theirs is left alone then.
+ * How many of at most @room. */
+unsigned nbd_server_share(struct nbd_server *s, int *fds, unsigned room);
 /* Removes the Unix socket at @address if nobody answers on it, as after a kill. True if it did. */
 bool co_nbd_remove_dead_socket(struct host *h, const char *address);
 /* Serves until nbd_server_stop(), or `once`: then every request in flight has been answered and no
@@ -50,6 +61,8 @@ unsigned nbd_server_clients(const struct nbd_server *s);
 /* --- for connections --- */
 
 const struct nbd_limits *nbd_server_limits(const struct nbd_server *s);
+struct nbd_tls *nbd_server_tls(const struct nbd_server *s);
+enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s);
 void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c);   /* begins the handshake */
 void nbd_server_through(struct nbd_server *s, struct nbd_conn *c); /* has an export now */
 void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c);

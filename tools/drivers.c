@@ -11,6 +11,7 @@
 #include "imgfmt/vhd.h"
 #include "imgfmt/vhdx.h"
 #include "imgfmt/vmdk.h"
+#include "nbd/client.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
@@ -46,5 +47,8 @@ const struct blk_driver *const blk_drivers[] = {
     &fault_driver,
     &log_driver,
     &throttle_driver,
+#ifdef HAVE_LIBNBD
+    &client_driver,
+#endif
     NULL,
 };

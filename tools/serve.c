@@ -185,7 +185,8 @@ static int co_open_exports(struct serving *s)
         int rc = co_on(home, co_open_at_home, &o);
 
         if (rc == 0)
-            rc = co_nbd_export_add(all, o.dev, p->names[i], NULL, &o.error);
+            rc = co_nbd_export_add(all, o.dev, &(struct nbd_export_options){.name = p->names[i]},
+                                   NULL, &o.error);
         if (rc < 0)
             return open_failed(s, p->specs[i], &o.error);
     }

@@ -85,34 +85,54 @@ fails "a stream is not changed" 1 "read only" "$LAMINA" convert -n -f raw -O vmd
 head -c -512 s-d.vmdk >s-cut.vmdk
 fails "a stream that ends early" 1 "footer" "$LAMINA" convert -f vmdk -O raw s-cut.vmdk out.raw
 
-# vmfsSparse, straight from the public description: tables made on demand, grains of a sector.
-cat >cowd.py <<'END'
-import random, struct
+# vmfsSparse and seSparse, straight from their public descriptions.
+make=$(cd "$(dirname "$0")/../lib" && pwd)/make_fixture.py
+python3 - <<'END'
+import random
 random.seed(5)
-raw = bytearray(5 << 20)
-out = bytearray(8 * 512)
-directory = [0] * 3
-tables = {}
-for sector in random.sample(range(10240), 700):
-    raw[sector * 512:sector * 512 + 512] = data = random.randbytes(512)
-    t = sector // 4096
-    if t not in tables:
-        directory[t] = len(out) // 512
-        tables[t] = len(out)
-        out += bytes(16384)
-    struct.pack_into('<I', out, tables[t] + sector % 4096 * 4, len(out) // 512)
-    out += data
-struct.pack_into('<8I', out, 0, 0x44574f43, 1, 3, 10240, 1, 4, 3, len(out) // 512)
-struct.pack_into('<3I', out, 4 * 512, *directory)
-open('x-delta.vmdk', 'wb').write(out)
+raw = bytearray(45 << 20)
+for i in random.sample(range(45 << 8), 5000):
+    raw[i * 4096 + i % 8 * 512:i * 4096 + i % 8 * 512 + 512] = random.randbytes(512)
 open('x.raw', 'wb').write(raw)
-open('x.vmdk', 'w').write('# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType="vmfsSparse"\n'
-                          'RW 10240 VMFSSPARSE "x-delta.vmdk"\n')
 END
-python3 cowd.py
-is "vmfsSparse" "$LAMINA" compare -q x.vmdk x.raw
-is "as QEMU reads it" qemu-img compare -q -f vmdk -F raw x.vmdk x.raw
-is "its check" "$LAMINA" check -q x.vmdk
+around() { printf '# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType="%s"\nRW 92160 %s "%s"\n' "$@"; }
+held() { jq -c '[.[] | select(.data) | [.start, .length]]'; }
+for kind in cowd cowd:65536 sesparse; do
+    f=x-${kind//:/-}
+    python3 "$make" "${kind%:*}" x.raw "$f-delta.vmdk" $(case $kind in *:*) echo "${kind#*:}" ;; esac)
+    case $kind in cowd*) word=vmfsSparse ;; *) word=seSparse ;; esac
+    around "$word" "${word^^}" "$f-delta.vmdk" >"$f.vmdk"
+    is "$f" "$LAMINA" compare -q "$f.vmdk" x.raw
+    is "$f: as QEMU reads it" qemu-img compare -q -f vmdk -F raw "$f.vmdk" x.raw
+    is "$f: its check" "$LAMINA" check -q "$f.vmdk"
+    equal "$f: its map" "$("$LAMINA" map --output json "$f.vmdk" | held | md5sum)" "$(qemu-img map --output json -f vmdk "$f.vmdk" | held | md5sum)"
+done
+fails "seSparse is read only" 1 "read only" "$LAMINA" convert -n -f raw -O vmdk x.raw x-sesparse.vmdk
+python3 "$make" sesparse x.raw x-sesparse-delta.vmdk 1
+fails "a journal that waits" 1 "journal" "$LAMINA" convert -f vmdk -O raw x-sesparse.vmdk out.raw
+
+# Ours: QEMU does not make vmfsSparse, but reads it, and writes where a table is (else over the header).
+is "vmfsSparse: written" "$LAMINA" convert -f raw -O vmdk -o subformat=vmfsSparse d.raw v.vmdk
+is "vmfsSparse: QEMU reads it" qemu-img compare -q -f vmdk -F raw v.vmdk d.raw
+is "vmfsSparse: check" "$LAMINA" check -q v.vmdk
+equal "vmfsSparse: QEMU says so" "$(qemu-img info --output json v.vmdk | jq -r '."format-specific".data | ."create-type", .extents[].format' | xargs)" "vmfsSparse VMFSSPARSE"
+cp d.raw v.raw
+for f in v.vmdk v.raw; do qemu-io -f "${f#v.}" -c 'write -P 7 3M 500k' "$f" >/dev/null; done
+is "vmfsSparse: what QEMU wrote" "$LAMINA" compare -q v.vmdk v.raw
+printf '\050\000\000\000' | dd of=v-delta.vmdk bs=1 seek=28 conv=notrunc status=none
+fails "vmfsSparse: the next free sector is too low" 3 "next free sector" "$LAMINA" check v.vmdk
+"$LAMINA" check -q -r all v.vmdk 2>/dev/null
+is "vmfsSparse: mended" "$LAMINA" check -q v.vmdk
+is "vmfsSparse over a parent: made" "$LAMINA" create -q -f vmdk -o subformat=vmfsSparse -b v.vmdk -F vmdk vo.vmdk
+qemu-io -f raw -c 'write -P 9 5M 1000k' -c 'write -P 9 20M 3M' -c 'write -z 3M 300k' v.raw >/dev/null
+is "vmfsSparse over a parent: written" "$LAMINA" convert -n -f raw -O vmdk v.raw vo.vmdk
+is "vmfsSparse over a parent: QEMU reads it" qemu-img compare -q -f vmdk -F raw vo.vmdk v.raw
+is "vmfsSparse: larger" "$LAMINA" resize -q vo.vmdk 5G
+is "vmfsSparse: smaller" "$LAMINA" resize -q --shrink vo.vmdk 50M
+is "vmfsSparse: compacted" "$LAMINA" compact -q vo.vmdk
+truncate -s 50M v.raw
+is "vmfsSparse: QEMU reads that" qemu-img compare -q -f vmdk -F raw vo.vmdk v.raw
+is "vmfsSparse: check then" "$LAMINA" check -q vo.vmdk
 
 # Several extents, and a write across where they meet: QEMU once had that wrong.
 truncate -s 5G big.raw
@@ -123,6 +143,30 @@ qemu-io -f raw -c 'write -P 9 2047M 2M' -c 'write -P 10 4095M 2M' big.raw >/dev/
 is "written by QEMU across them" "$LAMINA" compare -q parts.vmdk big.raw
 is "copied into ours" "$LAMINA" convert -n -f raw -O vmdk big.raw parts.vmdk
 is "QEMU reads that" qemu-img compare -q -f vmdk -F raw parts.vmdk big.raw
+# What check and compact do, they do to each of the parts.
+cp big.raw half.raw && qemu-io -f raw -c 'write -z 2047M 2M' half.raw >/dev/null
+is "its first half zero" "$LAMINA" convert -n -f raw -O vmdk half.raw parts.vmdk
+before=$(stat -c %s parts-s002.vmdk)
+is "compacted" "$LAMINA" compact -q parts.vmdk
+[ "$(stat -c %s parts-s002.vmdk)" -le $((before - 1048576)) ] && ok "the second part is smaller" || bad "the second part is smaller"
+is "and the same" "$LAMINA" compare -q parts.vmdk half.raw
+is "as it was" "$LAMINA" convert -n -f raw -O vmdk big.raw parts.vmdk
+cp parts-s002.vmdk whole.vmdk
+at=$(python3 -c 'import struct; h = struct.unpack("<4sIIQQQQIQQQ", open("parts-s002.vmdk", "rb").read(72)); print(h[9] * 512)')
+python3 - "$at" <<'END'
+import struct, sys
+f = open('parts-s002.vmdk', 'r+b')
+f.seek(int(sys.argv[1]))
+f.seek(struct.unpack('<I', f.read(4))[0] * 512)
+entries = list(struct.unpack('<512I', f.read(2048)))
+one = next(e for e in entries if e)
+f.seek(-2048, 1)
+f.write(struct.pack('<512I', *[one if i in (500, 501) else e for i, e in enumerate(entries)]))
+END
+fails "one place for three, in the second part" 2 "another one owns" "$LAMINA" check parts.vmdk
+"$LAMINA" check -q -r all parts.vmdk 2>/dev/null
+is "repaired" "$LAMINA" check -q parts.vmdk
+mv whole.vmdk parts-s002.vmdk
 is "resized" "$LAMINA" resize -q parts.vmdk 6G
 truncate -s 6G big.raw
 is "QEMU reads it resized" qemu-img compare -q -f vmdk -F raw parts.vmdk big.raw

@@ -26,6 +26,7 @@ static struct nbd_export first = {
               .preferred_block = 4096,
               .max_block = NBD_MAX_REQUEST},
 };
+static const struct nbd_peer nobody = {.uid = -1};
 static const struct nbd_exports exports = {.first = &first, .last = &second, .count = 2};
 
 struct outcome {
@@ -47,7 +48,7 @@ static struct outcome play(const uint8_t *data, size_t bytes, size_t step)
     struct outcome o = {0};
     size_t have = 0, used;
 
-    must(nbd_handshake_begin(&h, &exports) == 0);
+    must(nbd_handshake_begin(&h, &exports, &nobody, NBD_TLS_OFF) == 0);
     while (h.phase < NBD_PHASE_TRANSMIT && o.eaten + have < bytes) {
         have = MIN(have + step, bytes - o.eaten);
         while (h.phase < NBD_PHASE_TRANSMIT &&

@@ -4,6 +4,8 @@
     make_fixture.py dmg SOURCE TARGET [zlib|bzip2|xz|adc|raw|mixed|lzfse] [--fork] [--tail]
     make_fixture.py cloop SOURCE TARGET [BLOCK_BYTES]
     make_fixture.py bochs SOURCE TARGET [1|2] [EXTENT_BYTES]
+    make_fixture.py sesparse SOURCE TARGET [REPLAY]       (an extent; empty grains are holes, zero or unmapped in turn)
+    make_fixture.py cowd SOURCE TARGET [GRAIN_BYTES]      (a vmfsSparse extent)
     make_fixture.py ova TARGET [--sha=1|256|512] [--tar=ustar|gnu|pax] [--wrong=NAME] FILE[:gzip][:chunk=BYTES]...
     make_fixture.py zseek SOURCE TARGET [FRAME_BYTES]     (zstd with a seek table; needs the zstd program)
 """
@@ -158,6 +160,57 @@ def bochs(source, target, version=2, extent=32768):
         f.write(b''.join(extents))
 
 
+def sesparse(source, target, replay=0):
+    data = open(source, 'rb').read()
+    grains, per_table = [data[i:i + 4096].ljust(4096, b'\0') for i in range(0, len(data), 4096)], 4096
+    tables = (len(grains) + per_table - 1) // per_table
+    gd_at, tables_at = 2080, 2088
+    grains_at = tables_at + 64 * (tables + 1)
+    order = [i for i, g in enumerate(grains) if any(g)]
+    order.reverse()  # so that the grains lie in another order than the disk's
+    entries = [0] * (tables * per_table)
+    for i, g in enumerate(grains):
+        if not any(g):
+            entries[i] = [0, 2 << 60, 1 << 60][i % 3]
+    for n, i in enumerate(order):
+        entries[i] = 3 << 60 | (n & 0xfff) << 48 | n >> 12
+    used = [t for t in range(tables) if any(entries[t * per_table:(t + 1) * per_table])]
+    place = {t: len(used) - n for n, t in enumerate(used)}
+    directory = [1 << 60 | place[t] if t in place else 0 for t in range(tables)]
+    with open(target, 'wb') as f:
+        f.write(struct.pack('<26Q', 0xcafebabe, 2 << 32 | 1, len(data) // 512, 8, 64, 0, 0, 0, 0, 0, 1, 1, 2, 2, 32, 2048, gd_at, 8,
+                            tables_at, 64 * (tables + 1), 0, 0, 0, 0, grains_at, 8 * len(order)).ljust(512, b'\0'))
+        f.write(struct.pack('<4Q', 0xcafecafe, len(used) + 1, 1, int(replay)).ljust(512, b'\0'))
+        f.seek(gd_at * 512)
+        f.write(struct.pack('<%dQ' % tables, *directory))
+        for t in used:
+            f.seek((tables_at + 64 * place[t]) * 512)
+            f.write(struct.pack('<%dQ' % per_table, *entries[t * per_table:(t + 1) * per_table]))
+        f.seek(grains_at * 512)
+        f.write(b''.join(grains[i] for i in order))
+
+
+def cowd(source, target, grain=512):
+    grain, data = int(grain), open(source, 'rb').read()
+    count = (len(data) + grain - 1) // grain
+    out, directory, tables = bytearray(8 * 512), [0] * ((count + 4095) // 4096), {}
+    for i in reversed(range(count)):
+        part = data[i * grain:(i + 1) * grain].ljust(grain, b'\0')
+        if not any(part):
+            continue
+        t = i // 4096
+        if t not in tables:
+            directory[t] = len(out) // 512
+            tables[t] = len(out)
+            out += bytes(16384)
+        struct.pack_into('<I', out, tables[t] + i % 4096 * 4, len(out) // 512)
+        out += part
+    assert len(directory) <= 512
+    struct.pack_into('<8I', out, 0, 0x44574f43, 1, 3, len(data) // 512, grain // 512, 4, len(directory), len(out) // 512)
+    struct.pack_into('<%dI' % len(directory), out, 4 * 512, *directory)
+    open(target, 'wb').write(out)
+
+
 def zseek(source, target, frame=1 << 20):
     frame, entries = int(frame), []
     with open(source, 'rb') as s, open(target, 'wb') as f:
@@ -212,4 +265,5 @@ def ova(target, *words):
 
 
 if __name__ == '__main__':
-    {'dmg': dmg, 'cloop': cloop, 'bochs': bochs, 'ova': ova, 'zseek': zseek}[sys.argv[1]](*sys.argv[2:])
+    {'dmg': dmg, 'cloop': cloop, 'bochs': bochs, 'ova': ova, 'zseek': zseek,
+     'sesparse': sesparse, 'cowd': cowd}[sys.argv[1]](*sys.argv[2:])

@@ -34,12 +34,16 @@ void sweep_run_init(struct sweep_run *run, const struct sweep_subject *s, struct
 /* --- create -------------------------------------------------------------------------------------
  */
 
-/* The data file of an image that has one, whatever it calls it. */
+/* The data file of an image that has one, whatever it calls it; what belongs beside the image, by
+ * its name. */
 static int co_make_data(const struct blk_create *c, const char *name, struct blk_device **out,
                         struct blk_error *e)
 {
     struct sweep_run *run = c->arg;
-    return co_resolver_open_file(&run->resolver, SWEEP_DATA, BLK_OPEN_WRITE, HOST_CREATE, out, e);
+    char path[200];
+    snprintf(path, sizeof(path), "/sim/%s", name);
+    return co_resolver_open_file(&run->resolver, c->beside ? path : SWEEP_DATA, BLK_OPEN_WRITE,
+                                 HOST_CREATE, out, e);
 }
 
 static int co_format(const struct blk_driver *driver, const struct blk_create *what,

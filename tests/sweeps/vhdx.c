@@ -3,18 +3,6 @@
  * replayed, with all that was flushed. */
 #include "tests/sweep.h"
 
-static const struct sweep_profile resizing = {.write = 30,
-                                              .fua = 3,
-                                              .zeroes = 4,
-                                              .unmap = 4,
-                                              .discard = 4,
-                                              .read = 10,
-                                              .flush = 5,
-                                              .reopen = 1,
-                                              .kill = 1,
-                                              .resize = 3,
-                                              .compact = 1,
-                                              .hot = 2};
 static const struct sweep_backing base_raw = {.format = "raw", .size = 3 * MiB};
 static const struct sweep_backing base_vhdx = {
     .format = "vhdx", .create = "block_size=1M", .size = 6 * MiB};
@@ -38,7 +26,7 @@ static const struct sweep_subject rows[] = {
      .format = "vhdx",
      .create = "block_size=1M",
      .size = 6 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .flags = SWEEP_SHRINK},
     {.name = "vhdx-over-raw",
      .format = "vhdx",

@@ -350,6 +350,46 @@ START_TEST(whatever_changes_the_layers)
 }
 END_TEST
 
+/* --- other devices behind -------------------------------------------------------------------- */
+
+/* The image takes in all that shows through it, and stands on what is two below: what lay between
+ * is closed. */
+static void co_stand_lower(struct blk_device *dev)
+{
+    struct blk_device *old, *low = dev->backing->backing;
+    struct blk_error e = {0};
+    co_reopen(dev, true);
+    for (uint64_t at = 0; at < dev->size; at += sizeof(buf)) {
+        uint64_t n = MIN(sizeof(buf), dev->size - at);
+        ck_assert_int_eq(co_blk_read_buf(dev, at, buf, n), 0);
+        ck_assert_int_eq(co_blk_write_buf(dev, at, buf, n, 0), 0);
+    }
+    ck_assert_int_eq(co_blk_exchange_child(dev, "backing", blk_ref(low), &old, &e), 0);
+    co_close_ok(old);
+    co_reopen(dev, false);
+}
+
+static int co_exchange(void *arg)
+{
+    const struct chain *c = arg;
+    co_make_chain(c);
+    struct blk_device *top = co_open_chain(c, LAYERS - 1, BLK_OPEN_WRITE);
+    co_compare(c, top, "opening");
+    co_stand_lower(top->backing);
+    co_compare(c, top, "standing lower");
+    co_stand_lower(top->backing);
+    co_compare(c, top, "standing lower again");
+    co_close_ok(top);
+    return 0;
+}
+
+START_TEST(layers_that_go)
+{
+    random_state = (unsigned)_i;
+    on_host("threads", co_exchange, (void *)&chains[_i]);
+}
+END_TEST
+
 /* --- that it is used -------------------------------------------------------------------------- */
 
 static unsigned asked(struct blk_device *spy)
@@ -357,6 +397,19 @@ static unsigned asked(struct blk_device *spy)
     unsigned n = *(unsigned *)spy->state;
     *(unsigned *)spy->state = 0;
     return n;
+}
+
+/* An overlay in memory, put on top of what is open. */
+static struct blk_device *co_open_over(struct blk_device *top)
+{
+    struct chain c = {.options = {"cluster_size=64k", "cluster_size=64k"}};
+    struct blk_device *disk = co_open_text(&mem_driver, "", NULL), *over, *none;
+    struct blk_error e = {0};
+    co_make_qcow2(&c, 1, disk);
+    over = co_open_text(&qcow2_driver, "", disk);
+    ck_assert_int_eq(co_blk_exchange_child(over, "backing", blk_ref(top), &none, &e), 0);
+    ck_assert_ptr_null(none);
+    return over;
 }
 
 static int co_spied(void *arg)
@@ -374,7 +427,15 @@ static int co_spied(void *arg)
     co_read_all(top, judge, 4096);
     ck_assert_uint_eq(asked(spy), 0);
     ck_assert_mem_eq(seen, judge, SIZE);
-    co_reopen(spy->children[0].dev, true); /* and not while somebody may write */
+    struct blk_device *over = co_open_over(top); /* who keeps it then; and again */
+    co_read_all(over, judge, 4096);
+    ck_assert_ptr_nonnull(over->behind);
+    co_read_all(top, judge, 4096);
+    ck_assert_ptr_null(top->behind);
+    co_close_ok(over);
+    co_read_all(top, judge, 4096);
+    ck_assert_ptr_nonnull(top->behind);
+    co_reopen(spy->children[0].dev, true); /* not while somebody may write */
     co_reopen(spy->children[0].dev, false);
     co_read_all(top, judge, 4096);
     ck_assert_uint_ge(asked(spy), SIZE / (64 * KiB));
@@ -468,12 +529,12 @@ static int co_no_memory(void *arg)
     ck_assert_int_eq(co_blk_flush(top), 0);
     struct blk_device *fresh = co_open_chain(c, LAYERS - 1, BLK_OPEN_FORCE_SHARE);
     co_read_all(fresh, judge, 4096);
-    ck_assert(!top->behind_decided);
+    ck_assert_uint_eq(top->behind_at, 0);
     worker_self()->alloc_fault = (struct alloc_fault){.countdown = 1, .sticky = true};
-    for (uint64_t at = 0; at < SIZE && !top->behind_decided; at += 4096)
+    for (uint64_t at = 0; at < SIZE && !top->behind_at; at += 4096)
         (void)!co_blk_read_buf(top, at, seen, 4096);
     worker_self()->alloc_fault = (struct alloc_fault){0};
-    ck_assert(top->behind_decided);
+    ck_assert_uint_ne(top->behind_at, 0);
     ck_assert_ptr_null(top->behind);
     co_read_all(top, seen, 4096);
     ck_assert_mem_eq(seen, judge, SIZE);
@@ -510,6 +571,7 @@ int main(void)
     tcase_add_checked_fixture(t, begin, end);
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, whatever_changes_the_layers, 0, ARRAY_LEN(chains));
+    tcase_add_loop_test(t, layers_that_go, 0, ARRAY_LEN(chains));
     tcase_add_test(t, the_layers_are_asked_once);
     tcase_add_test(t, layers_without_tables_are_passed);
     tcase_add_test(t, more_blocks_than_are_kept);

@@ -77,7 +77,8 @@ static const struct {
     enum codec_kind kind;
     unsigned level;
 } codecs[] = {
-    {CODEC_DEFLATE_4K, 0}, {CODEC_DEFLATE_4K, 1}, {CODEC_DEFLATE_4K, 6}, {CODEC_DEFLATE_4K, 9},
+    {CODEC_DEFLATE_4K, 0}, {CODEC_DEFLATE_4K, 1}, {CODEC_DEFLATE_4K, 6},
+    {CODEC_DEFLATE_4K, 9}, {CODEC_DEFLATE, 0},    {CODEC_DEFLATE, 6},
 #ifdef HAVE_LIBZSTD
     {CODEC_ZSTD, 0},       {CODEC_ZSTD, 3},       {CODEC_ZSTD, 9},
 #endif

@@ -81,6 +81,7 @@ static struct nbd_export first = {
               .preferred_block = 4096,
               .max_block = NBD_MAX_REQUEST},
 };
+static const struct nbd_peer nobody = {.uid = -1};
 static const struct nbd_exports exports = {.first = &first, .last = &second, .count = 2};
 
 /* What the server said, after its hello. */
@@ -103,7 +104,7 @@ static void play(struct nbd_handshake *h, const struct script *s, struct heard *
     size_t have = 0, at = 0, used;
 
     memset(out, 0, sizeof(*out));
-    ck_assert_int_eq(nbd_handshake_begin(h, &exports), 0);
+    ck_assert_int_eq(nbd_handshake_begin(h, &exports, &nobody, NBD_TLS_OFF), 0);
     hear(out, h);
     ck_assert_uint_eq(out->length, sizeof(struct nbd_hello));
     out->at = out->length;

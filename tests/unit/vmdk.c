@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* vmdk.c - VMDK: the header's bounds, descriptors as they are found, and edited. */
+/* vmdk.c - VMDK: headers' bounds, entries, descriptors as they are found, and edited. */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +55,125 @@ START_TEST(header_bounds)
     REFUSED(r.descriptor_size[4] = 1, -EFBIG);
     raw.magic = le32_of(0);
     ck_assert_int_eq(vmdk_header_parse(&raw, true, &out, &e), 0);
+}
+END_TEST
+
+static struct vmdk_se_disk good_se(void)
+{
+    return (struct vmdk_se_disk){
+        .magic = le64_of(0xcafebabe),
+        .version = le64_of(0x200000001),
+        .capacity = le64_of(0x20000),
+        .grain = le64_of(8),
+        .table = le64_of(64),
+        .gd_at = le64_of(2080),
+        .gd_sectors = le64_of(8),
+        .tables_at = le64_of(2088),
+        .grains_at = le64_of(4096),
+    };
+}
+
+START_TEST(se_header_bounds)
+{
+    struct vmdk_header out;
+    struct blk_error e;
+    struct vmdk_se_disk raw = good_se();
+    ck_assert_int_eq(vmdk_se_parse(&raw, &out, &e), 0);
+    ck_assert_uint_eq(out.size, 64 * MiB);
+    ck_assert_uint_eq(out.tables, 4);
+    ck_assert_uint_eq(out.table_entries, 4096);
+    ck_assert_uint_eq(out.grains_at, 2 * MiB);
+#define SE_REFUSED(field, value, rc)                       \
+    do {                                                   \
+        struct vmdk_se_disk r = good_se();                 \
+        r.field = le64_of(value);                          \
+        ck_assert_int_eq(vmdk_se_parse(&r, &out, &e), rc); \
+        ck_assert_int_ne(e.text[0], 0);                    \
+    } while (0)
+    SE_REFUSED(magic, 0xcafecafe, -EINVAL);
+    SE_REFUSED(version, 0x100000001, -ENOTSUP);
+    SE_REFUSED(version, 1, -ENOTSUP);
+    SE_REFUSED(flags, 1, -ENOTSUP);
+    SE_REFUSED(grain, 0, -EINVAL);
+    SE_REFUSED(grain, 9, -EINVAL);
+    SE_REFUSED(grain, 1ULL << 40, -EINVAL);
+    SE_REFUSED(table, 0, -EINVAL);
+    SE_REFUSED(table, 1ULL << 40, -EINVAL);
+    SE_REFUSED(capacity, 1ULL << 60, -EFBIG);
+    SE_REFUSED(capacity, 1ULL << 50, -EFBIG);
+    SE_REFUSED(gd_at, 1ULL << 60, -EINVAL);
+    SE_REFUSED(gd_sectors, 0, -EINVAL);
+    SE_REFUSED(tables_at, 1ULL << 60, -EINVAL);
+    SE_REFUSED(grains_at, UINT64_MAX, -EINVAL);
+}
+END_TEST
+
+START_TEST(cowd_header_bounds)
+{
+    struct vmdk_header out;
+    struct blk_error e;
+    const struct vmdk_cowd_disk good = {
+        .magic = le32_of(VMDK_COWD_MAGIC),
+        .version = le32_of(1),
+        .capacity = le32_of(4097),
+        .grain = le32_of(1),
+        .gd_at = le32_of(4),
+        .tables = le32_of(2),
+        .next_free = le32_of(5),
+        .unclean = le32_of(1),
+    };
+    ck_assert_int_eq(vmdk_cowd_parse(&good, &out, &e), 0);
+    ck_assert_uint_eq(out.size, 4097 * 512);
+    ck_assert_uint_eq(out.tables, 2);
+    ck_assert_uint_eq(out.gd_at, 2048);
+    ck_assert_uint_eq(out.next_free, 5 * 512);
+    ck_assert(out.unclean);
+#define COWD_REFUSED(field, value)                                \
+    do {                                                          \
+        struct vmdk_cowd_disk r = good;                           \
+        r.field = le32_of(value);                                 \
+        ck_assert_int_eq(vmdk_cowd_parse(&r, &out, &e), -EINVAL); \
+        ck_assert_int_ne(e.text[0], 0);                           \
+    } while (0)
+    COWD_REFUSED(magic, 0);
+    COWD_REFUSED(version, 2);
+    COWD_REFUSED(grain, 0);
+    COWD_REFUSED(grain, 3);
+    COWD_REFUSED(grain, 1u << 31);
+    COWD_REFUSED(tables, 1);
+    COWD_REFUSED(gd_at, 3);
+}
+END_TEST
+
+START_TEST(se_entries)
+{
+    static const struct {
+        uint64_t raw;
+        enum map_state state;
+        uint64_t grain;
+    } good[] = {
+        {0, MAP_HOLE, 0},
+        {1ULL << 60, MAP_ZERO, 0},
+        {2ULL << 60 | 77, MAP_ZERO, 0},
+        {3ULL << 60, MAP_DATA, 0},
+        {3ULL << 60 | 0xabcULL << 48, MAP_DATA, 0xabc},
+        {3ULL << 60 | 0xabcULL << 48 | 5, MAP_DATA, 5 << 12 | 0xabc},
+    };
+    static const uint64_t bad[] = {1, 4ULL << 60, UINT64_MAX, 3ULL << 60 | 0xffffffffffffULL};
+    struct vmdk v = {.h.grains_at = 2 * MiB, .map.shape.cluster_bits = 12};
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        le64 raw = le64_of(good[i].raw);
+        struct map_cell cell = {0};
+        ck_assert_int_eq(vmdk_se_format.decode(&v.map, &raw, &cell), 0);
+        ck_assert_int_eq(cell.state, good[i].state);
+        if (cell.state == MAP_DATA)
+            ck_assert_uint_eq(cell.offset, 2 * MiB + good[i].grain * 4096);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        le64 raw = le64_of(bad[i]);
+        struct map_cell cell = {0};
+        ck_assert_int_eq(vmdk_se_format.decode(&v.map, &raw, &cell), -EIO);
+    }
 }
 END_TEST
 
@@ -121,6 +240,9 @@ int main(void)
     Suite *s = suite_create("vmdk");
     TCase *t = tcase_create("vmdk");
     tcase_add_test(t, header_bounds);
+    tcase_add_test(t, cowd_header_bounds);
+    tcase_add_test(t, se_header_bounds);
+    tcase_add_test(t, se_entries);
     tcase_add_test(t, descriptors);
     tcase_add_test(t, editing);
     suite_add_tcase(s, t);

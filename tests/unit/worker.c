@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "block/host.h"
+#include "block/worker_priv.h"
 
 static const char *const kinds[] = {"threads", "uring", "aio"};
 
@@ -226,6 +227,71 @@ START_TEST(work_goes_to_the_pool_and_comes_back)
 }
 END_TEST
 
+/* --- lanes: jobs of many workers, one at a time, in the order in which they came ----------------
+ */
+
+struct turn {
+    struct pool_lane *lane;
+    atomic_uint *now, *ran;
+    struct worker *home;
+    unsigned n, last; /* last: how many had run when this one last did */
+};
+
+static int turn_job(void *arg)
+{
+    struct turn *t = arg;
+
+    ck_assert_uint_eq(atomic_fetch_add(t->now, 1), 0);
+    unsigned ran = atomic_fetch_add(t->ran, 1) + 1;
+    ck_assert_uint_gt(ran, t->last);
+    t->last = ran;
+    if (ran % 16 == 0)
+        usleep(100);
+    ck_assert_uint_eq(atomic_fetch_sub(t->now, 1), 1);
+    return (int)t->n;
+}
+
+static int turns_there(void *arg)
+{
+    struct turn *t = arg;
+
+    for (int i = 0; i < 20; i++)
+        ck_assert_int_eq(co_blocking_in_turn(t->lane, turn_job, t), (int)t->n);
+    return 0;
+}
+
+static int turner(void *arg)
+{
+    return co_on(((struct turn *)arg)->home, turns_there, arg);
+}
+
+static int take_turns(void *arg)
+{
+    struct pool_lane *lanes = mem_zalloc(2 * sizeof(*lanes));
+    atomic_uint now[2] = {0}, ran[2] = {0};
+    struct turn turns[60];
+    struct co_group g;
+
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(turns); i++) {
+        turns[i] = (struct turn){&lanes[i % 2], &now[i % 2], &ran[i % 2], nth(i % 3), i, 0};
+        co_group_start(&g, turner, &turns[i]);
+    }
+    int rc = co_group_wait(&g);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_uint_eq(atomic_load(&ran[i]), ARRAY_LEN(turns) / 2 * 20);
+        ck_assert(!lanes[i].busy && !lanes[i].first && !lanes[i].last);
+    }
+    mem_free(lanes); /* who answers last must not look at it any more */
+    return rc;
+}
+
+START_TEST(jobs_of_a_lane_take_turns)
+{
+    with_workers(_i, 3, take_turns, NULL);
+}
+END_TEST
+
 /* --- timers ----------------------------------------------------------------------------------- */
 
 #define TIMERS 500
@@ -413,6 +479,7 @@ int main(void)
     tcase_add_loop_test(tc, coroutines_hop_between_workers, 0, n);
     tcase_add_loop_test(tc, messages_arrive_once_and_in_order, 0, n);
     tcase_add_loop_test(tc, work_goes_to_the_pool_and_comes_back, 0, n);
+    tcase_add_loop_test(tc, jobs_of_a_lane_take_turns, 0, n);
     tcase_add_loop_test(tc, timers_fire_in_order_and_not_early, 0, n);
     tcase_add_loop_test(tc, what_a_turn_collects_is_sent_at_its_end, 0, n);
     tcase_add_loop_test(tc, buffers_are_aligned_and_apart, 0, n);
