@@ -390,6 +390,32 @@ START_TEST(layers_that_go)
 }
 END_TEST
 
+/* An empty top shows what it stands on now. */
+static int co_stand_elsewhere(void *arg)
+{
+    struct blk_device *top, *low, *old;
+    struct blk_error e = {0};
+    (void)arg;
+    co_make_chain(&chains[0]);
+    top = co_open_chain(&chains[0], LAYERS - 1, BLK_OPEN_WRITE);
+    low = top->backing->backing;
+    co_do_empty(top);
+    co_compare(&chains[0], top, "letting go");
+    ck_assert_int_eq(co_blk_exchange_child(top, "backing", blk_ref(low), &old, &e), 0);
+    co_close_ok(old);
+    co_read_all(low, judge, SIZE);
+    co_read_all(top, seen, 4096);
+    ck_assert_mem_eq(seen, judge, SIZE);
+    co_close_ok(top);
+    return 0;
+}
+
+START_TEST(a_top_that_goes_elsewhere)
+{
+    on_host("threads", co_stand_elsewhere, NULL);
+}
+END_TEST
+
 /* --- that it is used -------------------------------------------------------------------------- */
 
 static unsigned asked(struct blk_device *spy)
@@ -572,6 +598,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, whatever_changes_the_layers, 0, ARRAY_LEN(chains));
     tcase_add_loop_test(t, layers_that_go, 0, ARRAY_LEN(chains));
+    tcase_add_test(t, a_top_that_goes_elsewhere);
     tcase_add_test(t, the_layers_are_asked_once);
     tcase_add_test(t, layers_without_tables_are_passed);
     tcase_add_test(t, more_blocks_than_are_kept);
