@@ -219,7 +219,7 @@ int co_blk_find_behind(struct blk_device *dev, struct blk_place *p)
         struct blk_extent ext;
         TRY(co_blk_map(d, p->offset, p->bytes, &ext));
         p->bytes = MIN(p->bytes, ext.bytes);
-        if (ext.flags & BLK_EXT_ALLOCATED)
+        if (ext.flags & (BLK_EXT_ALLOCATED | BLK_EXT_RECURSE)) /* its own, or its extents' */
             break;
         p->child = d->backing;
     }

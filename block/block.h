@@ -50,8 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
-    BLK_OPEN_PART = 128,  /* of a reference: it is a part of the image itself, which is opened with
-                             NO_BACKING too, unless only facts are asked for */
+    BLK_OPEN_PART = 128,   /* of a reference: it is a part of the image itself, which is opened with
+                              NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {
@@ -227,19 +227,22 @@ struct blk_create {
 /* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits
  * and children. */
 struct blk_driver {
-    const char *name;       /* "qcow2" */
-    const char *title;      /* one line for -o help and the README's table */
-    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
-    bool is_format;         /* an image format: probed, created, named with -f/-O */
-    bool is_filter;         /* what it leaves out goes to its children through resolve */
-    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
-    bool compresses;        /* co_write takes BLK_COMPRESSED */
+    const char *name;        /* "qcow2" */
+    const char *title;       /* one line for -o help and the README's table */
+    const char *bundle_file; /* an image is a folder that holds a file of this name, which says what
+                                the rest is: the folder's name means that file; NULL: none is */
+    const char *extensions;  /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;          /* an image format: probed, created, named with -f/-O */
+    bool is_filter;          /* what it leaves out goes to its children through resolve */
+    bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
-    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
-    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
-                            times), so it is opened for it */
-    bool stays_put; /* where resolve says that bytes lie, no others ever will, while it is open */
+    bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
+    bool check_is_bare;   /* QEMU's check of the format counts no clusters: the faces' neither */
+    bool knows_backing;   /* co_create writes down what identifies the backing image (a UUID, a CID,
+                             times), so it is opened for it */
+    bool stays_put;   /* where resolve says that bytes lie, no others ever will, while it is open */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;

@@ -247,8 +247,10 @@ json_t *job_to_json(const struct job *j)
                   job_state_name(j->state), "ready", j->ready && !has_ended(j), "done",
                   (json_int_t)j->done, "total", (json_int_t)j->total, "speed",
                   (json_int_t)j->bytes_per_second, "seconds", (double)ran / (double)SECOND_NS);
+    json_t *about = j->about ? json_from_text(j->about) : json_null();
     json_t *error = j->error.rc < 0 && has_ended(j) ? json_from_text(j->error.text) : json_null();
-    if (json_object_set_new_nocheck(o, "error", error) < 0) {
+    if (json_object_set_new_nocheck(o, "of", about) < 0 ||
+        json_object_set_new_nocheck(o, "error", error) < 0) {
         json_decref(o);
         return NULL;
     }

@@ -13,8 +13,9 @@
 enum job_state { JOB_CREATED, JOB_RUNNING, JOB_PAUSED, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 
 struct job {
-    char id[32];      /* "convert-1" */
-    const char *kind; /* "convert": static */
+    char id[32];       /* "convert-1" */
+    const char *kind;  /* "convert": static */
+    const char *about; /* what it works on; NULL: that is clear */
     enum job_state state;
     uint64_t done, total;      /* bytes, or what the kind counts */
     uint64_t bytes_per_second; /* limit; 0: none */
@@ -65,8 +66,7 @@ void job_resume(struct job *j);
 void job_cancel(struct job *j);
 void job_set_speed(struct job *j, uint64_t bytes_per_second);
 const char *job_state_name(enum job_state s);
-/* A new object: id kind state ready done total speed seconds
- * error; NULL: no memory. */
+/* A new object: id kind of state ready done total speed seconds error; NULL: no memory. */
 json_t *job_to_json(const struct job *j);
 
 #endif

@@ -230,6 +230,21 @@ static int choose_uuids(const struct blk_create *c, struct vdi_header_disk *raw,
     return co_vdi_name_parent(c->backing, raw, e);
 }
 
+static int co_vdi_measure(struct blk_measure *m, struct blk_error *e)
+{
+    bool is_static = opts_bool(m->opts, "static");
+    uint64_t blocks = div_up(m->size, VDI_BLOCK);
+    uint64_t data = align_up(MAP_AT + align_up(blocks * 4, 4096), VDI_BLOCK);
+    if (blocks > MOST_BLOCKS)
+        return err_set(e, -EFBIG, "a VDI image cannot be larger than 512 TiB");
+    struct map_units_measure u = {.size = m->size,
+                                  .empty_bytes = data + (is_static ? blocks * VDI_BLOCK : 0),
+                                  .cluster_bytes = VDI_BLOCK,
+                                  .unit_bytes = is_static ? 0 : VDI_BLOCK,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    return co_map_units_measure(m, &u, e);
+}
+
 static int co_vdi_create(const struct blk_create *c, struct blk_error *e)
 {
     bool is_static = opts_bool(c->opts, "static");
@@ -345,6 +360,8 @@ const struct blk_driver vdi_driver = {
     .create_options = vdi_create_options,
     .probe = vdi_probe,
     .co_create = co_vdi_create,
+    .co_measure = co_vdi_measure,
+    .measure_is_ours = true,
     .co_open = co_vdi_open,
     .co_opened = co_vdi_opened,
     .co_close = co_vdi_close,

@@ -128,6 +128,7 @@ int co_vhd_change_backing(struct blk_device *dev, const char *name, const char *
 /* vhd_create.c */
 extern const struct opt_desc vhd_create_options[];
 int co_vhd_create(const struct blk_create *c, struct blk_error *e);
+int co_vhd_measure(struct blk_measure *m, struct blk_error *e);
 
 extern const struct blk_driver vhd_driver;
 

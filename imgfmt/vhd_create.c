@@ -79,7 +79,9 @@ static struct vhd_geometry geometry_for(uint64_t sectors)
 }
 
 struct plan {
-    const struct blk_create *c;
+    const struct blk_create *c; /* NULL: it is only measured */
+    const struct opts *opts;
+    uint64_t wish; /* the size that is asked for */
     uint64_t size;
     uint32_t block_bytes;
     bool fixed;
@@ -92,9 +94,9 @@ struct plan {
 
 static int choose_size(struct plan *p, struct blk_error *e)
 {
-    const struct opts *o = p->c->opts;
+    const struct opts *o = p->opts;
     bool azure = opts_bool(o, "azure"), exact = azure || opts_bool(o, "force_size");
-    uint64_t sectors = div_up(p->c->size, 512);
+    uint64_t sectors = div_up(p->wish, 512);
     struct vhd_geometry g = geometry_for(sectors);
     p->fixed = azure || opts_number(o, "subformat") == SUB_FIXED;
     if (azure)
@@ -165,13 +167,19 @@ static void name_parent(struct plan *p)
     }
 }
 
+/* Behind the headers and what names a parent. */
+static uint64_t table_at(const struct plan *p)
+{
+    uint64_t names = p->parent ? sizeof(p->header) + 2 * VHD_NAME_ROOM : 0;
+    return 512 + sizeof(p->header) + names;
+}
+
 static void fill_header(struct plan *p)
 {
     struct vhd_header_disk *h = &p->header;
-    uint64_t names = p->parent ? sizeof(*h) + 2 * VHD_NAME_ROOM : 0;
     memcpy(h->cookie, "cxsparse", 8);
     h->next = be64_of(UINT64_MAX);
-    h->table_offset = be64_of(512 + sizeof(*h) + names);
+    h->table_offset = be64_of(table_at(p));
     h->version = be32_of(0x00010000);
     h->entries = be32_of(div_up(p->size, p->block_bytes));
     h->block_bytes = be32_of(p->block_bytes);
@@ -226,14 +234,12 @@ static int co_create_fixed(struct plan *p, struct blk_error *e)
     return co_map_units_create(p->c, &image, e);
 }
 
-int co_vhd_create(const struct blk_create *c, struct blk_error *e)
+static int choose(struct plan *p, const struct opts *opts, uint64_t size, struct blk_error *e)
 {
-    auto_free struct plan *p = mem_zalloc(sizeof(*p));
-    if (!p)
-        return err_set(e, -ENOMEM, "out of memory");
-    p->c = c;
-    p->block_bytes = opts_number(c->opts, "block_size");
-    p->parent = opts_text(c->opts, "backing_file");
+    p->opts = opts;
+    p->wish = size;
+    p->block_bytes = opts_number(opts, "block_size");
+    p->parent = opts_text(opts, "backing_file");
     if (p->parent && !*p->parent)
         p->parent = NULL;
     if (!is_pow2(p->block_bytes))
@@ -241,8 +247,37 @@ int co_vhd_create(const struct blk_create *c, struct blk_error *e)
     TRY(choose_size(p, e));
     if (p->fixed && p->parent)
         return err_set(e, -EINVAL, "a fixed VHD image has no parent");
+    return 0;
+}
+
+int co_vhd_create(const struct blk_create *c, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    p->c = c;
+    TRY(choose(p, c->opts, c->size, e));
     if (p->parent)
         TRY(windows_name(p, e));
     TRY(fill_footer(p, e));
     return p->fixed ? co_create_fixed(p, e) : co_create_dynamic(p, e);
+}
+
+int co_vhd_measure(struct blk_measure *m, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(choose(p, m->opts, m->size, e));
+    uint64_t table = align_up(div_up(p->size, p->block_bytes) * 4, 512);
+    uint64_t lead = align_up(div_up(p->block_bytes / 512, 8), 512);
+    struct map_units_measure u = {.size = p->size,
+                                  .empty_bytes = p->size + sizeof(p->footer),
+                                  .cluster_bytes = p->block_bytes,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    if (!p->fixed) {
+        u.empty_bytes = table_at(p) + table + sizeof(p->footer);
+        u.unit_bytes = lead + p->block_bytes;
+    }
+    return co_map_units_measure(m, &u, e);
 }

@@ -263,6 +263,11 @@ static int co_read_metadata(struct vhdx *v, struct blk_error *e)
     if (entries > v->regions.table.bytes / 8)
         return err_set(e, -EINVAL, "a table of %u bytes is too short for %" PRIu64 " entries",
                        v->regions.table.bytes, entries);
+    uint64_t there = MAX(v->map.file->size, v->replay.length);
+    if (!range_fits(v->regions.table.offset, entries * 8, there))
+        return err_set(e, -EINVAL,
+                       "the table of %" PRIu64 " entries at %" PRIu64 " ends past the file",
+                       entries, v->regions.table.offset);
     return v->d.has_parent ? co_vhdx_parent_name(v, e) : 0;
 }
 
@@ -407,6 +412,8 @@ const struct blk_driver vhdx_driver = {
     .create_options = vhdx_create_options,
     .probe = vhdx_probe,
     .co_create = co_vhdx_create,
+    .co_measure = co_vhdx_measure,
+    .measure_is_ours = true,
     .co_open = co_vhdx_open,
     .co_opened = co_vhdx_opened,
     .co_close = co_vhdx_close,

@@ -284,6 +284,7 @@ must_use int co_vhdx_apply(struct vhdx *v, const struct vhdx_edit *edit);
 /* vhdx_create.c */
 extern const struct opt_desc vhdx_create_options[];
 int co_vhdx_create(const struct blk_create *c, struct blk_error *e);
+int co_vhdx_measure(struct blk_measure *m, struct blk_error *e);
 
 /* vhdx_parent.c: the name of the parent, from the locator. */
 must_use int co_vhdx_parent_name(struct vhdx *v, struct blk_error *e);

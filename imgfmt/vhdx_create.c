@@ -51,7 +51,9 @@ const struct opt_desc vhdx_create_options[] = {
 };
 
 struct plan {
-    const struct blk_create *c;
+    const struct blk_create *c; /* NULL: it is only measured */
+    const struct opts *opts;
+    uint64_t size; /* that is asked for */
     struct vhdx_metadata d;
     uint64_t log_bytes, metadata_at, table_at, data_at, entries, end;
     const char *parent; /* NULL: none */
@@ -76,9 +78,9 @@ static uint64_t block_for(uint64_t size)
 
 static int choose(struct plan *p, struct blk_error *e)
 {
-    const struct opts *o = p->c->opts;
+    const struct opts *o = p->opts;
     uint64_t block = opts_number(o, "block_size");
-    p->d.block_bytes = block ? block : block_for(p->c->size);
+    p->d.block_bytes = block ? block : block_for(p->size);
     p->d.logical = opts_number(o, "logical_sector_size");
     p->d.physical = MAX(opts_number(o, "physical_sector_size"), p->d.logical);
     p->d.fixed = opts_number(o, "subformat") == SUB_FIXED;
@@ -94,12 +96,12 @@ static int choose(struct plan *p, struct blk_error *e)
     if ((p->d.logical != 512 && p->d.logical != 4096) ||
         (p->d.physical != 512 && p->d.physical != 4096))
         return err_set(e, -EINVAL, "sectors have 512 or 4096 bytes");
-    if (p->c->size > VHDX_SIZE_MOST)
+    if (p->size > VHDX_SIZE_MOST)
         return err_set(e, -EFBIG, "a VHDX image cannot be larger than 64 TiB");
     if (p->d.fixed && p->parent)
         return err_set(e, -EINVAL, "a fixed VHDX image has no parent");
-    p->d.size = align_up(p->c->size, p->d.logical);
-    return uuid_choose(p->c->file->host, opts_text(o, "uuid"), p->uuid, e);
+    p->d.size = align_up(p->size, p->d.logical);
+    return 0;
 }
 
 static void lay_out(struct plan *p)
@@ -248,7 +250,10 @@ int co_vhdx_create(const struct blk_create *c, struct blk_error *e)
     if (!p)
         return err_set(e, -ENOMEM, "out of memory");
     p->c = c;
+    p->opts = c->opts;
+    p->size = c->size;
     TRY(choose(p, e));
+    TRY(uuid_choose(c->file->host, opts_text(c->opts, "uuid"), p->uuid, e));
     lay_out(p);
     if (p->parent)
         TRY(name_parent(p, e));
@@ -256,4 +261,21 @@ int co_vhdx_create(const struct blk_create *c, struct blk_error *e)
     fill_regions(p);
     fill_metadata(p);
     return co_write(p, e);
+}
+
+int co_vhdx_measure(struct blk_measure *m, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    p->opts = m->opts;
+    p->size = m->size;
+    TRY(choose(p, e));
+    lay_out(p);
+    struct map_units_measure u = {.size = p->d.size,
+                                  .empty_bytes = p->end,
+                                  .cluster_bytes = p->d.block_bytes,
+                                  .unit_bytes = p->d.fixed ? 0 : p->d.block_bytes,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    return co_map_units_measure(m, &u, e);
 }

@@ -62,12 +62,21 @@ static int stream_root_decode(const struct map *m, const void *entry, uint64_t *
     return 0;
 }
 
+/* Bytes of the disk in the grain behind @marker: QEMU compresses no more of the last one. */
+static size_t bytes_on_disk(const struct map *m, const struct vmdk_marker_disk *marker)
+{
+    le64 sector;
+    memcpy(&sector, marker->sector, sizeof(sector));
+    uint64_t size = m->shape.size, at = MIN(le64_get(sector), size / 512) * 512;
+    return MIN(size - at, m->cluster_bytes);
+}
+
 static int stream_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
                          size_t packed_bytes, void *cluster)
 {
     struct vmdk *v = vmdk_of(m);
     const uint8_t *from = packed;
-    size_t bytes = packed_bytes;
+    size_t bytes = packed_bytes, plain = m->cluster_bytes, less = 0;
     if (v->h.flags & VMDK_MARKERS) {
         struct vmdk_marker_disk marker;
         if (packed_bytes < sizeof(marker))
@@ -77,16 +86,23 @@ static int stream_unpack(const struct map *m, const struct map_cell *cell, const
         bytes = le32_get(marker.bytes);
         if (bytes > packed_bytes - sizeof(marker))
             return -EIO;
+        less = bytes_on_disk(m, &marker);
     }
     /* RFC 1950: two bytes, the first two of which say deflate; no dictionary; Adler-32 behind. */
     if (bytes < 6 || (from[0] & 15) != 8 || (from[0] * 256 + from[1]) % 31 || from[1] & 32)
         return -EIO;
-    TRY(codec_unpack(&v->codec, from + 2, bytes - 2, cluster, m->cluster_bytes));
+    int rc = codec_unpack(&v->codec, from + 2, bytes - 2, cluster, plain);
+    if (rc == -EIO && less && less < plain) {
+        rc = codec_unpack(&v->codec, from + 2, bytes - 2, cluster, less);
+        memset((uint8_t *)cluster + less, 0, plain - less);
+        plain = less;
+    }
+    TRY(rc);
     if (!(v->h.flags & VMDK_MARKERS)) /* its end is not known */
         return 0;
     const uint8_t *sum = from + bytes - 4;
     uint32_t told = (uint32_t)sum[0] << 24 | sum[1] << 16 | sum[2] << 8 | sum[3];
-    return codec_adler32(cluster, m->cluster_bytes) == told ? 0 : -EIO;
+    return codec_adler32(cluster, plain) == told ? 0 : -EIO;
 }
 
 static const struct map_format stream_format = {

@@ -11,15 +11,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "block/ctl.h"
 #include "nbd/proto.h"
-#include "nbd/server.h"
+#include "tools/serve_ctl.h"
 
 struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
-    struct ctl *ctl;
-    struct job_list jobs;
+    struct serve_watch *watch;
+    struct serve_ctl ctl;
     bool signals_end; /* the coroutine that waits for signals has ended */
     struct co_queue ended;
 };
@@ -73,65 +72,6 @@ static void announce(const struct serving *s)
     fflush(stdout);
 }
 
-/* --- control socket --- */
-
-/* The counts belong to the export's home. */
-struct counts {
-    const struct nbd_export *export;
-    struct nbd_export_stats stats;
-};
-
-static int take_counts(void *arg)
-{
-    struct counts *c = arg;
-
-    c->stats = c->export->stats;
-    return 0;
-}
-
-static json_t *co_export_to_json(const struct nbd_export *x)
-{
-    struct counts counts = {.export = x};
-    const struct nbd_export_stats *t = &counts.stats;
-
-    co_on(x->dev->home, take_counts, &counts);
-    return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
-                     "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
-                     (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
-                     (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
-                     (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
-                     (json_int_t)t->others, "errors", (json_int_t)t->errors);
-}
-
-static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
-                           struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-    json_t *list = json_array();
-
-    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next)
-        if (json_array_append_new(list, co_export_to_json(x)) < 0) {
-            json_decref(list);
-            return err_set(e, -ENOMEM, "out of memory");
-        }
-    *result = json_pack("{s:s, s:o}", "address", nbd_server_address(s->server), "exports", list);
-    return *result ? 0 : err_set(e, -ENOMEM, "out of memory");
-}
-
-static int co_shutdown(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
-{
-    struct serving *s = ctl_arg(c);
-
-    nbd_server_stop(s->server);
-    return 0;
-}
-
-static const struct ctl_verb verbs[] = {
-    {"list", "the exports, their clients and counts", co_list_exports},
-    {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
-    {NULL, NULL, NULL},
-};
-
 /* --- running --- */
 
 /* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
@@ -163,9 +103,14 @@ struct opening {
 static int co_open_at_home(void *arg)
 {
     struct opening *o = arg;
+    struct blk_device *dev;
 
-    return co_resolver_open(o->resolver, o->spec, o->plan->format,
-                            o->plan->read_only ? 0 : BLK_OPEN_WRITE, &o->dev, &o->error);
+    TRY(co_resolver_open(o->resolver, o->spec, o->plan->format,
+                         o->plan->read_only ? 0 : BLK_OPEN_WRITE, &dev, &o->error));
+    if (o->plan->control) /* else nobody could ask for work on it */
+        return co_serve_seat(dev, &o->dev, &o->error);
+    o->dev = dev;
+    return 0;
 }
 
 /* Exports are dealt out to the workers: each is served where its device lives. */
@@ -223,21 +168,6 @@ static int co_write_pid_file(struct serving *s)
     return rc;
 }
 
-static int co_open_control(struct serving *s)
-{
-    struct ctl_options o = {.path = s->plan->control, .jobs = &s->jobs, .verbs = verbs, .arg = s};
-    struct blk_error e = {0};
-    struct host *h = s->plan->tool->host;
-    auto_free char *address = mem_printf("unix:%s", s->plan->control);
-    int rc = co_ctl_open(h, &o, &s->ctl, &e);
-
-    if (rc == -EADDRINUSE && address && co_nbd_remove_dead_socket(h, address))
-        rc = co_ctl_open(h, &o, &s->ctl, &e);
-    if (rc < 0)
-        tool_error(s->plan->tool, "%s", e.text);
-    return rc;
-}
-
 static int co_listen(struct serving *s)
 {
     struct blk_error e = {0};
@@ -252,9 +182,10 @@ static int co_listen(struct serving *s)
 static int co_begin(struct serving *s)
 {
     TRY(co_open_exports(s));
+    TRY(co_serve_watch_begin(s->watch, s->server));
     TRY(co_listen(s));
     if (s->plan->control)
-        TRY(co_open_control(s));
+        TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
     if (s->plan->pid_file)
         TRY(co_write_pid_file(s));
     return 0;
@@ -266,9 +197,10 @@ static int co_end(struct serving *s)
     struct blk_error e = {0};
     int rc;
 
-    if (s->ctl)
-        co_ctl_close(s->ctl);
+    co_serve_ctl_close(&s->ctl);
+    co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
+    co_serve_watch_free(s->watch);
     if (rc < 0)
         tool_error(s->plan->tool, "%s", e.text);
     if (s->plan->pid_file && co_host_unlink(h, s->plan->pid_file) < 0)
@@ -294,15 +226,26 @@ static int co_serve_until_told(struct serving *s)
 static int co_serve(void *arg)
 {
     struct serving s = {.plan = arg};
-    struct nbd_server_options o = {
-        .host = s.plan->tool->host, .max_clients = s.plan->max_clients, .once = s.plan->once};
+    struct nbd_server_options o = {.host = s.plan->tool->host,
+                                   .max_clients = s.plan->max_clients,
+                                   .once = s.plan->once,
+                                   .on_event = serve_watch_event};
     struct blk_error e = {0};
-    int rc = nbd_server_open(&o, &s.server, &e), closed;
+    int rc, closed;
 
+    TRY(serve_watch_new(s.plan->tool, &s.plan->watch, &s.watch));
+    o.event_arg = s.watch;
+    rc = nbd_server_open(&o, &s.server, &e);
     if (rc < 0) {
+        co_serve_watch_free(s.watch);
         tool_error(s.plan->tool, "%s", e.text);
         return rc;
     }
+    s.ctl = (struct serve_ctl){.tool = s.plan->tool,
+                               .server = s.server,
+                               .watch = s.watch,
+                               .cache = s.plan->cache,
+                               .dealt = (unsigned)s.plan->count};
     rc = co_begin(&s);
     if (rc == 0)
         rc = co_serve_until_told(&s);
@@ -360,6 +303,7 @@ static const struct arg_desc options[] = {
      false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
+    SERVE_WATCH_OPTIONS,
     ARG_FORCE_SHARE,
     ARG_QUIET,
     ARG_END,
@@ -381,7 +325,10 @@ static int option(void *verb, int id, const char *value)
 {
     struct words *w = verb;
     char *end;
+    int rc;
 
+    if (serve_watch_option(w->plan.tool, &w->plan.watch, id, value, &rc))
+        return rc;
     if (id == ARG_EXPORT && w->named < MAX_SPECS) {
         w->names[w->named++] = value;
         return 0;
@@ -512,12 +459,14 @@ const struct command serve_command = {
     .summary = "Offers disks over NBD until it is told to stop",
     .faces = FACE_LAMINA,
     .options = options,
-    .notes = "One SPEC is the export with the empty name unless --export names it; several are\n"
-             "named after their files, and the first is also the default. Clients connect to the\n"
-             "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
-             "stop it: everything is flushed and closed first.\n"
-             "\n"
-             "  lamina serve --read-only disk.qcow2\n"
-             "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
-             "  lamina serve --port 10809 a.img b.vdi",
+    .notes =
+        "One SPEC is the export with the empty name unless --export names it; several are\n"
+        "named after their files, and the first is also the default. Clients connect to the\n"
+        "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
+        "stop it: everything is flushed and closed first.\n"
+        "\n"
+        "  lamina serve --read-only disk.qcow2\n"
+        "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
+        "  lamina serve --port 10809 a.img b.vdi\n"
+        "  lamina serve --group disk,iops=5000 --share a,group=disk,weight=300 --export a a.img",
 };

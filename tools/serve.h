@@ -4,6 +4,7 @@
 #ifndef TOOLS_SERVE_H
 #define TOOLS_SERVE_H
 
+#include "tools/serve_watch.h"
 #include "tools/tool.h"
 
 struct serve_plan {
@@ -20,7 +21,8 @@ struct serve_plan {
     bool once;            /* end with the last client */
     bool announce;        /* print URIs and a QEMU line */
     unsigned max_clients; /* 0: no limit */
-    unsigned workers;     /* event loops: exports are spread over them; 0: one */
+    struct serve_watch_plan watch;
+    unsigned workers; /* event loops: exports are spread over them; 0: one */
 };
 
 /* Serves until a signal or the plan ends it. The exit status. */
