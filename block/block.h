@@ -50,8 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
-    BLK_OPEN_PART = 128,  /* of a reference: it is a part of the image itself, which is opened with
-                             NO_BACKING too, unless only facts are asked for */
+    BLK_OPEN_PART = 128,   /* of a reference: it is a part of the image itself, which is opened with
+                              NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {
@@ -77,6 +77,8 @@ struct blk_place {
     struct host_file *file;
     uint64_t offset; /* in child or file */
     uint64_t bytes;  /* that lie together there, from the asked offset on; at most what was asked */
+    bool redundant;  /* a layer on the way has them elsewhere too: who cannot read them there asks
+                        co_read */
 };
 
 enum blk_extent_flags {
@@ -227,13 +229,15 @@ struct blk_create {
 /* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits
  * and children. */
 struct blk_driver {
-    const char *name;       /* "qcow2" */
-    const char *title;      /* one line for -o help and the README's table */
-    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
-    bool is_format;         /* an image format: probed, created, named with -f/-O */
-    bool is_filter;         /* what it leaves out goes to its children through resolve */
-    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
-    bool compresses;        /* co_write takes BLK_COMPRESSED */
+    const char *name;        /* "qcow2" */
+    const char *title;       /* one line for -o help and the README's table */
+    const char *bundle_file; /* an image is a folder that holds a file of this name, which says what
+                                the rest is: the folder's name means that file; NULL: none is */
+    const char *extensions;  /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;          /* an image format: probed, created, named with -f/-O */
+    bool is_filter;          /* what it leaves out goes to its children through resolve */
+    bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
     bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
@@ -274,7 +278,8 @@ struct blk_driver {
     int (*co_discard)(struct blk_device *dev, uint64_t offset, uint64_t bytes);
     int (*co_flush)(struct blk_device *dev);
     /* Any worker, never suspends, no locks: true and *out, or false (a MISS). @write: an overwrite
-     * in place is meant. */
+     * in place is meant. What it answers while the device is not writable stays true as long as
+     * that is so: the waist remembers it (behind.c). A MISS may become an answer. */
     bool (*resolve)(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out);
     int (*co_map)(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out);
@@ -345,6 +350,10 @@ struct blk_device {
 
     struct blk_child *children; /* owned array; each holds a reference */
     size_t child_count;
+    struct blk_device *backing; /* the child of that role; NULL: none */
+    unsigned backs;             /* devices whose backing device this is */
+    struct blk_behind *behind;  /* behind.c: where the bytes behind it lie, kept; owned */
+    uint64_t behind_at;         /* the home's fixed_changes when it was made, or not; 0: never */
     unsigned refs;
     unsigned in_flight;
     struct co_queue idle;
@@ -433,6 +442,9 @@ must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
  * itself). QEMU's block status rules: docs/block.md. */
 must_use int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t offset,
                               uint64_t bytes, struct blk_extent *out, unsigned *depth);
+/* The layer behind @dev that determines the bytes at p->offset of p->child, the device behind it:
+ * *p is where they are to be read, at most p->bytes of them. p->child NULL: they are zeroes. */
+must_use int co_blk_find_behind(struct blk_device *dev, struct blk_place *p);
 /* Copies where both sides allow it without the bytes coming up; -ENOTSUP: nothing was done, read
  * and write instead. */
 must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
@@ -455,6 +467,10 @@ static inline must_use int co_blk_write_buf(struct blk_device *dev, uint64_t off
     struct vec v = VEC_BUF(from, bytes);
     return co_blk_write(dev, offset, &v, flags);
 }
+
+/* For drivers: what resolve answered of @dev while nobody could write to it is no longer so. At
+ * home. */
+void blk_forget_behind(struct blk_device *dev);
 
 /* --- control
  * -------------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ must_use int co_host_write(struct host_file *f, uint64_t offset, const struct ve
  * suspends: the fast lane. */
 must_use int64_t host_read_now(struct host_file *f, uint64_t offset, const struct vec *to);
 must_use int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *from);
-/* True if a read of all of it now is sure not to wait: it lies in the page cache. Never suspends. */
+/* True if a read of all of it now is sure not to wait: it lies in the page cache. Never suspends.
+ */
 bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes);
 must_use int co_host_fsync(struct host_file *f); /* fdatasync(); size changes included */
 must_use int co_host_truncate(struct host_file *f, uint64_t size);

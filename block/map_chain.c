@@ -100,7 +100,7 @@ static int walk_chain(struct walk *w, struct blk_device *base, struct blk_extent
         TRY(layer_status(w, out));
         if (out->flags & (BLK_EXT_DATA | BLK_EXT_ZERO))
             return 0;
-        struct blk_device *backing = blk_child(w->dev, "backing");
+        struct blk_device *backing = w->dev->backing;
         out->child = NULL;
         out->child_offset = 0;
         if (base && backing == base) {

@@ -271,16 +271,29 @@ static void set_simple(struct nbd_simple_reply *h, const struct nbd_request *r, 
         .magic = be32_of(NBD_SIMPLE_MAGIC), .error = be32_of(error), .cookie = r->ask.cookie};
 }
 
-static void set_chunk(struct nbd_chunk *h, const struct nbd_request *r, uint16_t type, bool last,
-                      uint32_t bytes)
+/* The header of a chunk with @bytes behind it; how long it is. */
+static size_t set_chunk(uint8_t *to, const struct nbd_request *r, uint16_t type, bool last,
+                        uint64_t bytes)
 {
-    *h = (struct nbd_chunk){
-        .magic = be32_of(NBD_STRUCTURED_MAGIC),
+    bool extended = r->conn->session.extended;
+    struct nbd_chunk_ext x = {
+        .magic = be32_of(NBD_EXT_REPLY_MAGIC),
         .flags = be16_of(last ? NBD_CHUNK_DONE : 0),
         .type = be16_of(type),
         .cookie = r->ask.cookie,
-        .bytes = be32_of(bytes),
+        .offset = be64_of(r->ask.offset),
+        .bytes = be64_of(bytes),
     };
+    struct nbd_chunk w = {
+        .magic = be32_of(NBD_STRUCTURED_MAGIC),
+        .flags = x.flags,
+        .type = x.type,
+        .cookie = x.cookie,
+        .bytes = be32_of((uint32_t)bytes),
+    };
+
+    memcpy(to, extended ? (void *)&x : (void *)&w, extended ? sizeof(x) : sizeof(w));
+    return extended ? sizeof(x) : sizeof(w);
 }
 
 static void begin(struct nbd_request *r)
@@ -305,19 +318,24 @@ static void put_before_data(struct nbd_request *r, const void *head, size_t byte
     }
 }
 
-static void set_hole(struct nbd_chunk_hole *h, const struct nbd_request *r, uint32_t at,
-                     uint32_t bytes, bool last)
+static size_t set_hole(uint8_t *to, const struct nbd_request *r, uint32_t at, uint32_t bytes,
+                       bool last)
 {
-    set_chunk(&h->head, r, NBD_CHUNK_HOLE, last, sizeof(*h) - sizeof(h->head));
-    h->offset = be64_of(r->ask.offset + at);
-    h->length = be32_of(bytes);
+    struct nbd_chunk_hole h = {be64_of(r->ask.offset + at), be32_of(bytes)};
+    size_t head = set_chunk(to, r, NBD_CHUNK_HOLE, last, sizeof(h));
+
+    memcpy(to + head, &h, sizeof(h));
+    return head + sizeof(h);
 }
 
-static void set_data(struct nbd_chunk_data *h, const struct nbd_request *r, uint32_t at,
-                     uint32_t bytes, bool last)
+static size_t set_data(uint8_t *to, const struct nbd_request *r, uint32_t at, uint32_t bytes,
+                       bool last)
 {
-    set_chunk(&h->head, r, NBD_CHUNK_DATA, last, (uint32_t)sizeof(h->offset) + bytes);
-    h->offset = be64_of(r->ask.offset + at);
+    struct nbd_chunk_data d = {be64_of(r->ask.offset + at)};
+    size_t head = set_chunk(to, r, NBD_CHUNK_DATA, last, sizeof(d) + bytes);
+
+    memcpy(to + head, &d, sizeof(d));
+    return head + sizeof(d);
 }
 
 /* Where the run that begins at @at ends: all zero blocks, or none. */
@@ -326,7 +344,7 @@ static uint32_t run_end(const struct nbd_request *r, uint32_t at, uint32_t block
     uint32_t end = at;
 
     do {
-        uint32_t n = MIN(block, r->ask.length - end);
+        uint32_t n = MIN(block, (uint32_t)r->ask.length - end);
         bool is_zero = mem_is_zero(r->data + end, n);
 
         if (end == at)
@@ -341,8 +359,20 @@ static uint32_t run_end(const struct nbd_request *r, uint32_t at, uint32_t block
 /* What a long reply of several chunks is made of; lies in r->more. */
 struct chunk_list {
     struct iovec piece[2 * MAX_CHUNKS];
-    struct nbd_chunk_hole head[MAX_CHUNKS]; /* the larger of the two kinds */
+    uint8_t head[MAX_CHUNKS][sizeof(struct nbd_chunk_ext) + sizeof(struct nbd_chunk_hole)];
 };
+
+static struct chunk_list *get_list(struct nbd_request *r)
+{
+    struct chunk_list *list;
+
+    r->more_bytes = sizeof(*list);
+    r->more = buf_get(r->more_bytes);
+    list = (struct chunk_list *)(void *)r->more;
+    if (list)
+        r->piece = list->piece;
+    return list;
+}
 
 /* Chunks of data and holes. False: it is one run of data, or there is no memory for the list. */
 static bool put_runs(struct nbd_request *r)
@@ -355,23 +385,17 @@ static bool put_runs(struct nbd_request *r)
         block *= 2;
     if (run_end(r, 0, block, &zero) == r->ask.length)
         return false;
-    r->more_bytes = sizeof(*list);
-    r->more = buf_get(r->more_bytes);
-    if (!r->more)
+    list = get_list(r);
+    if (!list)
         return false;
-    list = (struct chunk_list *)(void *)r->more;
-    r->piece = list->piece;
     for (unsigned i = 0; at < r->ask.length; i++, at = end) {
+        bool last;
+
         end = run_end(r, at, block, &zero);
-        if (zero) {
-            set_hole(&list->head[i], r, at, end - at, end == r->ask.length);
-            piece(r, &list->head[i], sizeof(struct nbd_chunk_hole));
-        } else {
-            set_data((struct nbd_chunk_data *)&list->head[i], r, at, end - at,
-                     end == r->ask.length);
-            piece(r, &list->head[i], sizeof(struct nbd_chunk_data));
+        last = end == r->ask.length;
+        piece(r, list->head[i], (zero ? set_hole : set_data)(list->head[i], r, at, end - at, last));
+        if (!zero)
             piece(r, r->data + at, end - at);
-        }
     }
     return true;
 }
@@ -379,20 +403,15 @@ static bool put_runs(struct nbd_request *r)
 static void put_read_structured(struct nbd_request *r)
 {
     bool whole = r->ask.flags & NBD_CMD_FLAG_DF || r->file;
-    struct nbd_chunk_hole hole;
-    struct nbd_chunk_data data;
+    uint32_t length = (uint32_t)r->ask.length;
+    uint8_t head[NBD_HEAD_BYTES];
 
-    if (r->ask.length == 0) {
-        set_chunk((struct nbd_chunk *)r->head, r, NBD_CHUNK_NONE, true, 0);
-        piece(r, r->head, sizeof(struct nbd_chunk));
-    } else if (!whole && mem_is_zero(r->data, r->ask.length)) {
-        set_hole(&hole, r, 0, r->ask.length, true);
-        memcpy(r->head, &hole, sizeof(hole));
-        piece(r, r->head, sizeof(hole));
-    } else if (whole || r->ask.length < 2 * HOLE_BLOCK || !put_runs(r)) {
-        set_data(&data, r, 0, r->ask.length, true);
-        put_before_data(r, &data, sizeof(data));
-    }
+    if (length == 0)
+        piece(r, r->head, set_chunk(r->head, r, NBD_CHUNK_NONE, true, 0));
+    else if (!whole && mem_is_zero(r->data, length))
+        piece(r, r->head, set_hole(r->head, r, 0, length, true));
+    else if (whole || length < 2 * HOLE_BLOCK || !put_runs(r))
+        put_before_data(r, head, set_data(head, r, 0, length, true));
 }
 
 static void put_read(struct nbd_request *r)
@@ -407,42 +426,62 @@ static void put_read(struct nbd_request *r)
     }
 }
 
-/* The extents lie in r->data, r->filled bytes of them. */
-static void put_status(struct nbd_request *r)
+static size_t set_status(uint8_t *to, const struct nbd_request *r, unsigned i, bool last)
 {
-    struct nbd_chunk_status s;
+    const struct nbd_found *found = (const struct nbd_found *)(const void *)r->data;
+    struct nbd_chunk_status_ext x = {be32_of(found->of[i].id), be32_of(found->of[i].extents)};
+    bool extended = r->conn->session.extended;
+    size_t own = extended ? sizeof(x) : sizeof(struct nbd_chunk_status), head;
 
-    set_chunk(&s.head, r, NBD_CHUNK_BLOCK_STATUS, true, (uint32_t)sizeof(s.context) + r->filled);
-    s.context = be32_of(1); /* NBD_CONTEXT_ALLOCATION */
-    memcpy(r->head, &s, sizeof(s));
-    piece(r, r->head, sizeof(s));
-    piece(r, r->data, r->filled);
+    head = set_chunk(to, r, extended ? NBD_CHUNK_BLOCK_STATUS_EXT : NBD_CHUNK_BLOCK_STATUS, last,
+                     own + found->of[i].bytes);
+    memcpy(to + head, &x, own); /* they begin alike */
+    return head + own;
 }
 
-static void drop_buf(struct nbd_request *r)
+/* One chunk for each context. False: no memory. */
+static bool put_status(struct nbd_request *r)
 {
-    if (r->buf) {
-        buf_put(r->buf, r->buf_bytes);
-        r->conn->memory -= r->buf_bytes;
-        r->buf = r->data = NULL;
+    struct nbd_found *found = (struct nbd_found *)(void *)r->data;
+    struct chunk_list *list = found->contexts > 1 ? get_list(r) : NULL;
+
+    if (found->contexts == 0)
+        piece(r, r->head, set_chunk(r->head, r, NBD_CHUNK_NONE, true, 0));
+    if (found->contexts > 1 && !list)
+        return false;
+    for (unsigned i = 0; i < found->contexts; i++) {
+        uint8_t *head = list ? list->head[i] : r->head;
+
+        piece(r, head, set_status(head, r, i, i + 1 == found->contexts));
+        piece(r, r->data + found->of[i].at, found->of[i].bytes);
+    }
+    return true;
+}
+
+static void put_done(struct nbd_request *r)
+{
+    nbd_request_drop_buf(r);
+    if (r->conn->session.extended) {
+        piece(r, r->head, set_chunk(r->head, r, NBD_CHUNK_NONE, true, 0));
+    } else { /* a simple reply is allowed here whatever was agreed, and the shorter one */
+        set_simple((struct nbd_simple_reply *)r->head, r, 0);
+        piece(r, r->head, sizeof(struct nbd_simple_reply));
     }
 }
 
 void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *why)
 {
-    drop_buf(r);
+    nbd_request_drop_buf(r);
     begin(r);
     r->conn->export->stats.errors++;
     if (r->conn->session.structured) {
-        struct nbd_chunk_error e;
-        size_t text = MIN(strlen(why), sizeof(r->head) - sizeof(e));
+        size_t text = MIN(strlen(why), (size_t)100), head;
+        struct nbd_chunk_error e = {be32_of(error), be16_of((uint16_t)text)};
 
-        set_chunk(&e.head, r, NBD_CHUNK_ERROR, true, (uint32_t)(sizeof(e) - sizeof(e.head) + text));
-        e.error = be32_of(error);
-        e.text_bytes = be16_of((uint16_t)text);
-        memcpy(r->head, &e, sizeof(e));
-        memcpy(r->head + sizeof(e), why, text);
-        piece(r, r->head, sizeof(e) + text);
+        head = set_chunk(r->head, r, NBD_CHUNK_ERROR, true, sizeof(e) + text);
+        memcpy(r->head + head, &e, sizeof(e));
+        memcpy(r->head + head + sizeof(e), why, text);
+        piece(r, r->head, head + sizeof(e) + text);
     } else {
         set_simple((struct nbd_simple_reply *)r->head, r, error);
         piece(r, r->head, sizeof(struct nbd_simple_reply));
@@ -457,15 +496,13 @@ void nbd_reply(struct nbd_request *r, int rc)
         return;
     }
     begin(r);
-    if (r->ask.type == NBD_CMD_READ) {
+    if (r->ask.type == NBD_CMD_READ)
         put_read(r);
-    } else if (r->ask.type == NBD_CMD_BLOCK_STATUS) {
-        put_status(r);
-    } else {
-        /* A simple reply is allowed here whatever was agreed, and the shorter one. */
-        drop_buf(r);
-        set_simple((struct nbd_simple_reply *)r->head, r, 0);
-        piece(r, r->head, sizeof(struct nbd_simple_reply));
+    else if (r->ask.type != NBD_CMD_BLOCK_STATUS)
+        put_done(r);
+    else if (!put_status(r)) {
+        nbd_reply_error(r, NBD_ENOMEM, strerror(ENOMEM));
+        return;
     }
     queue(r);
 }
