@@ -15,10 +15,10 @@ writer=
 start_writer() { # EXPORT...
     local x uris=()
     for x in "$@"; do uris+=("$(uri_of "$x")"); done
-    rm -f stop
+    rm -f stop log.begun
     $python "$live" write log stop "${uris[@]}" 2>writer.log &
     writer=$!
-    sleep 0.3
+    for _ in $(seq 500); do [ -e log.begun ] && break || sleep 0.02; done
 }
 stop_writer() {
     touch stop

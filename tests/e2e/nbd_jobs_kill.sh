@@ -9,13 +9,14 @@ writer=
 trap '[ -n "$writer" ] && kill -KILL "$writer" 2>/dev/null; [ -n "$server" ] && kill -KILL "$server" 2>/dev/null' EXIT
 
 round() { # WORDS...: of the job; the image that is newest then is $image
-    rm -f -- *.qcow2* log stop
+    rm -f -- *.qcow2* log log.begun stop
     qemu-img create -q -f qcow2 base.qcow2 16M && qemu-io -c 'write -q -P 0 0 4M' -c 'write -q -z 4M 4M' base.qcow2
     qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
     serve --control "$PWD/c" --export disk top.qcow2
     $python "$live" write log stop "nbd+unix:///disk?socket=$sock" 2>/dev/null &
     writer=$!
-    sleep 0.$((RANDOM % 4 + 1))
+    for _ in $(seq 500); do [ -e log.begun ] && break || sleep 0.02; done
+    sleep 0.$((RANDOM % 4))
     "$LAMINA" ctl "$PWD/c" "$@" >/dev/null 2>&1 &
     sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
     kill -KILL "$server"

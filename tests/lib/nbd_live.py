@@ -1,7 +1,8 @@
 """Writes to exports without end, and says of an image whether it is what they were at one instant.
 
   nbd_live.py write LOG STOP URI...     one write at a time, over all exports, each with its number all over it; until the file STOP
-                                        is there. LOG: what was written, in order; what is in it already was written before.
+                                        is there. LOG: what was written, in order; what is in it already was written before. LOG.begun
+                                        is there when something was flushed.
   nbd_live.py flushed LOG RAW      the server was killed: the raw image has every write that was flushed, or a later one in its place.
   nbd_live.py check LOG RAW...          the raw images are together what the first exports were after some write: prints its number, how
                                         many there were before the last writer began, and how many there are.
@@ -45,6 +46,7 @@ def write(log, stop, uris):
                 for h in handles:
                     h.flush()
                 flushed = len(done)
+                open(log + ".begun", "w").close()
         for h in handles:
             h.flush()
             h.shutdown()
