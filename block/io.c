@@ -70,6 +70,8 @@ bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
             return false;
         assert(next.bytes > 0 && next.bytes <= asked);
         at = next;
+        if (at.child && at.child == d->backing)
+            blk_find_behind(d, &at);
     } while (!at.file);
     *out = at;
     return true;
@@ -89,6 +91,10 @@ bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
             return false;
         steady &= d->driver->stays_put;
         at = next;
+        if (at.child && at.child == d->backing) {
+            blk_find_behind(d, &at);
+            steady = false; /* whatever it passes */
+        }
     } while (!at.file);
     *out = at;
     return steady || !(at.file->flags & HOST_WRITE);
