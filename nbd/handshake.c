@@ -477,6 +477,7 @@ static bool name_in(uint32_t code, const uint8_t *in, uint32_t bytes, struct nbd
 /* True if the option has to wait for h->want. */
 static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
 {
+    const struct nbd_export *open;
     struct nbd_name name;
 
     if (h->fetched || !h->exports->sources)
@@ -486,7 +487,10 @@ static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *i
         h->want = NBD_WANT_LIST;
         return true;
     }
-    if (!name_in(code, in, bytes, &name) || find(h, &name))
+    if (!name_in(code, in, bytes, &name))
+        return false;
+    open = find(h, &name);
+    if (open && !nbd_source_doubts(open))
         return false;
     h->wanted = mem_alloc(name.bytes + 1);
     if (!h->wanted) {
