@@ -50,6 +50,8 @@ enum blk_open_flags {
                           */
     BLK_OPEN_NO_DATA = 64, /* only facts are asked for: an encrypted image needs no key, and answers
                               -ENOKEY to reads and writes */
+    BLK_OPEN_PART = 128,   /* of a reference: it is a part of the image itself, which is opened with
+                              NO_BACKING too, unless only facts are asked for */
 };
 
 struct blk_limits {
@@ -225,18 +227,22 @@ struct blk_create {
 /* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits
  * and children. */
 struct blk_driver {
-    const char *name;       /* "qcow2" */
-    const char *title;      /* one line for -o help and the README's table */
-    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
-    bool is_format;         /* an image format: probed, created, named with -f/-O */
-    bool is_filter;         /* what it leaves out goes to its children through resolve */
-    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
-    bool compresses;        /* co_write takes BLK_COMPRESSED */
+    const char *name;        /* "qcow2" */
+    const char *title;       /* one line for -o help and the README's table */
+    const char *bundle_file; /* an image is a folder that holds a file of this name, which says what
+                                the rest is: the folder's name means that file; NULL: none is */
+    const char *extensions;  /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;          /* an image format: probed, created, named with -f/-O */
+    bool is_filter;          /* what it leaves out goes to its children through resolve */
+    bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
-    bool check_is_bare;  /* QEMU's check of the format counts no clusters: the faces' neither */
-    bool knows_backing;  /* co_create writes down what identifies the backing image (a UUID, a CID,
-                            times), so it is opened for it */
+    bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
+    bool check_is_bare;   /* QEMU's check of the format counts no clusters: the faces' neither */
+    bool knows_backing;   /* co_create writes down what identifies the backing image (a UUID, a CID,
+                             times), so it is opened for it */
+    bool stays_put;   /* where resolve says that bytes lie, no others ever will, while it is open */
     bool handles_fua; /* takes BLK_FUA itself; else the waist flushes this device after the write */
     const struct opt_desc *open_options; /* ends with NULL name; NULL: none but children */
     const struct opt_desc *create_options;
@@ -248,8 +254,9 @@ struct blk_driver {
                    struct blk_error *e);
     /* Fills required and fully_allocated; without a source it is pure: no I/O. */
     int (*co_measure)(struct blk_measure *m, struct blk_error *e);
-    /* Once, when everything that co_opener_reference() asked for is open and attached, children's
-     * before their parents': where a map format looks up its backing device. NULL: nothing. */
+    /* When everything that co_opener_reference() asked for is open and attached, children's before
+     * their parents', and again after co_blk_exchange_child(): where a map format looks up its
+     * backing device. NULL: nothing. */
     int (*co_opened)(struct blk_device *dev, struct blk_error *e);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
@@ -291,6 +298,11 @@ struct blk_driver {
      * it has. -ENOSPC: there is no room for the name. */
     int (*co_change_backing)(struct blk_device *dev, const char *name, const char *format,
                              struct blk_error *e);
+    /* With knows_backing: what the image says of who its backing image is (a UUID, a CID) is
+     * written anew, of @backing; NULL: nobody in particular, so that any passes. The name stays.
+     * Durable when it returns, the old words or the new ones after a crash. */
+    int (*co_identify_backing)(struct blk_device *dev, struct blk_device *backing,
+                               struct blk_error *e);
     /* Moves what the image holds to the front of its file and truncates that. Durable when it
      * returns; a crash leaves the same contents in a file of any length between. */
     int (*co_compact)(struct blk_device *dev, struct blk_error *e);
@@ -374,6 +386,17 @@ struct blk_device *blk_ref(struct blk_device *dev);
 int co_blk_close(struct blk_device *dev, struct blk_error *e);
 /* Waits until no request is in flight. */
 void co_blk_drain(struct blk_device *dev);
+/* Nothing is in flight in @dev from here on, and all that comes waits, whoever it is, until
+ * blk_go_on(). At home; the two may be called by different coroutines. */
+void co_blk_halt(struct blk_device *dev);
+void blk_go_on(struct blk_device *dev);
+/* The child under @role is another one now: @child (taken, also on failure; NULL: none any more).
+ * Gives *old, the one that was there (NULL: none). The caller sees to it that both show the same
+ * where it matters, and that nothing above is in flight. Runs the driver's co_opened() again;
+ * -ENOTSUP: it has none. At home. */
+must_use int co_blk_exchange_child(struct blk_device *dev, const char *role,
+                                   struct blk_device *child, struct blk_device **old,
+                                   struct blk_error *e);
 /* The grace period: returns when every request that was in flight at the call, and could have
  * resolved through @dev, has ended (later ones may go on). Not from inside a request (it would wait
  * for itself). */
@@ -395,6 +418,14 @@ must_use int co_blk_flush(struct blk_device *dev);
  * suspends. */
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                  struct blk_place *out);
+/* As blk_resolve() for reading, only of bytes whose place is theirs for good, so that even a late
+ * look at it shows no others: no layer on the way moves them, or nobody can write to the file. */
+bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                        struct blk_place *out);
+/* What was resolved through @dev (no driver may have been called since) stays good until
+ * blk_release(): a change of the device waits for that. At home. False: one is under way. */
+must_use bool blk_hold(struct blk_device *dev);
+void blk_release(struct blk_device *dev);
 /* One layer's answer for the extent at @offset, at most @bytes long; never empty. */
 must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
                         struct blk_extent *out);
@@ -440,6 +471,9 @@ must_use int co_blk_info(struct blk_device *dev, struct blk_info *out, struct bl
 must_use int co_blk_make_empty(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_change_backing(struct blk_device *dev, const char *name, const char *format,
                                    struct blk_error *e);
+/* 0 without doing anything where the format keeps no identities. */
+must_use int co_blk_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                                     struct blk_error *e);
 must_use int co_blk_compact(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_error *e);
 /* @driver, not a device: the image is still to be made. -ENOTSUP: the format cannot say. */
@@ -496,6 +530,10 @@ void blk_mark_corrupt(struct blk_device *dev);
  * Ends with NULL. */
 extern const struct blk_driver *const blk_drivers[];
 const struct blk_driver *blk_find_driver(const struct blk_driver *const *list, const char *name);
+
+/* The file that @dev stands on (through layers of role "file") has the name @path from now on: it
+ * is reopened by that, and called so. At home. -ENOMEM: it keeps the old one. */
+must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,

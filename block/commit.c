@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* commit.c - moves what overlays hold into an image below them.
  *
+ *   0 where top says by a UUID who base is, and base gets another one when it changes: top says
+ *     nothing of it until step 3 is done
  *   1 base grows to the size of top, if it is smaller
  *   2 every extent that a layer above base determines is copied into base, inside the kernel where
  *     both sides know its place in a file
@@ -76,12 +78,17 @@ int co_blk_commit(const struct blk_commit *w, struct blk_error *e)
     assert(w->base->writable && (w->keep || w->top->writable));
     if (w->job)
         w->job->total = w->top->size;
+    bool above = blk_child(w->top, "backing") == w->base && w->top->writable;
+    if (above) /* 0 */
+        TRY(co_blk_identify_backing(w->top, NULL, e));
     if (w->base->size < w->top->size) /* 1 */
         TRY(co_blk_resize(w->base, w->top->size, false, e));
     TRY(co_copy_down(w, e));        /* 2 */
     int rc = co_blk_flush(w->base); /* 3 */
     if (rc < 0)
         return err_errno(e, rc, "%s cannot be made durable", w->base->name);
+    if (above)
+        TRY(co_blk_identify_backing(w->top, w->base, e));
     if (w->keep)
         return 0;
     rc = co_blk_make_empty(w->top, e); /* 4 */

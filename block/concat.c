@@ -79,6 +79,7 @@ const struct blk_driver concat_driver = {
     .name = "concat",
     .title = "devices one behind the other",
     .is_filter = true,
+    .stays_put = true,
     .open_options = concat_options,
     .co_open = co_concat_open,
     .co_close = co_concat_close,

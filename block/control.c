@@ -17,6 +17,7 @@ struct control {
     size_t *count;
     const char *name, *format;
     const struct opts *opts;
+    struct blk_device *backing;
 };
 
 /* --- reopen, complete ------------------------------------------------------------------------- */
@@ -265,6 +266,22 @@ int co_blk_change_backing(struct blk_device *dev, const char *name, const char *
 {
     struct control c = {.dev = dev, .e = e, .name = name, .format = format};
     return co_on(dev->home, change_backing_at_home, &c);
+}
+
+static int identify_backing_at_home(void *arg)
+{
+    struct control *c = arg;
+    TRY(may_change(c->dev, c->e));
+    co_blk_gate_close(c->dev);
+    int rc = c->dev->driver->co_identify_backing(c->dev, c->backing, c->e);
+    blk_gate_open(c->dev);
+    return rc;
+}
+
+int co_blk_identify_backing(struct blk_device *dev, struct blk_device *backing, struct blk_error *e)
+{
+    struct control c = {.dev = dev, .e = e, .backing = backing};
+    return dev->driver->co_identify_backing ? co_on(dev->home, identify_backing_at_home, &c) : 0;
 }
 
 static int compact_at_home(void *arg)

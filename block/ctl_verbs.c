@@ -60,6 +60,16 @@ static int co_resume(struct ctl *c, const json_t *request, json_t **result, stru
     return 0;
 }
 
+static int co_complete(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct job *j;
+    TRY(need_running(c, request, &j, e));
+    if (!j->ready)
+        return err_set(e, -EBUSY, "the job %s is not ready", j->id);
+    job_complete(j);
+    return 0;
+}
+
 static int co_cancel(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
 {
     struct job *j;
@@ -93,6 +103,7 @@ static const struct ctl_verb built_in[] = {
     {"show", "one job: id", co_show},
     {"pause", "lets a job rest: id", co_pause},
     {"resume", "lets it go on: id", co_resume},
+    {"complete", "lets a job that is ready end: id", co_complete},
     {"cancel", "ends a job; what it has done stays: id", co_cancel},
     {"speed", "limits a job: id, bytes_per_second (0: no limit)", co_speed},
     {0},

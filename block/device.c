@@ -165,6 +165,49 @@ int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *c
     return 0;
 }
 
+/* Takes the child at @i out of the array. */
+static struct blk_device *child_out(struct blk_device *dev, size_t i)
+{
+    struct blk_device *old = dev->children[i].dev;
+    memmove(&dev->children[i], &dev->children[i + 1],
+            (--dev->child_count - i) * sizeof(*dev->children));
+    return old;
+}
+
+static int exchange_gated(struct blk_device *dev, const char *role, struct blk_device *child,
+                          struct blk_device **old, struct blk_error *e)
+{
+    size_t i = 0;
+    while (i < dev->child_count && strcmp(dev->children[i].role, role) != 0)
+        i++;
+    if (i < dev->child_count && child) {
+        *old = dev->children[i].dev;
+        dev->children[i].dev = child;
+    } else if (i < dev->child_count) {
+        *old = child_out(dev, i);
+    } else if (child && blk_add_child(dev, role, child) < 0) {
+        co_blk_close(child, NULL);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    return dev->driver->co_opened(dev, e);
+}
+
+int co_blk_exchange_child(struct blk_device *dev, const char *role, struct blk_device *child,
+                          struct blk_device **old, struct blk_error *e)
+{
+    assert(worker_self() == dev->home && (!child || child->home == dev->home));
+    *old = NULL;
+    if (!dev->driver->co_opened) {
+        co_blk_close(child, NULL);
+        return err_set(e, -ENOTSUP, "%s cannot be stood on another device while it is open",
+                       dev->name);
+    }
+    co_blk_gate_close(dev);
+    int rc = exchange_gated(dev, role, child, old, e);
+    blk_gate_open(dev);
+    return rc;
+}
+
 struct blk_device *blk_child(const struct blk_device *dev, const char *role)
 {
     for (size_t i = 0; i < dev->child_count; i++) {
@@ -243,6 +286,43 @@ void blk_gate_open(struct blk_device *dev)
 {
     dev->gate = NULL;
     co_queue_wake_all(&dev->gate_waiters);
+}
+
+/* A request of the device, but of no epoch: nothing that it stands on is ever reused. */
+bool blk_hold(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home);
+    if (dev->gate)
+        return false;
+    dev->in_flight++;
+    return true;
+}
+
+void blk_release(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home && dev->in_flight > 0);
+    if (--dev->in_flight == 0 && !co_queue_empty(&dev->idle))
+        co_queue_wake_all(&dev->idle);
+}
+
+/* Nobody is this coroutine, so nobody passes. */
+static struct co *nobody(struct blk_device *dev)
+{
+    return (struct co *)(void *)&dev->gate;
+}
+
+void co_blk_halt(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home);
+    co_blk_gate_wait(dev);
+    dev->gate = nobody(dev);
+    co_blk_drain(dev);
+}
+
+void blk_go_on(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home && dev->gate == nobody(dev));
+    blk_gate_open(dev);
 }
 
 void blk_epoch_ended(struct worker *w)

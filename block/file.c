@@ -220,9 +220,46 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
         (void)again; /* whoever came in between keeps it; we say why we failed */
         return rc;
     }
-    co_host_close(f->host);
-    f->host = dev->file = host;
+    struct host_file *before = f->host;
+    f->host = dev->file = host; /* who resolves while the other is closed gets this one */
     f->extent_end = 0;
+    co_host_close(before);
+    return 0;
+}
+
+/* One layer's name for it, where that was the file's. */
+static int take_name(struct blk_device *dev, const char *old, const char *path)
+{
+    if (strcmp(dev->name, old) != 0)
+        return 0;
+    char *name = mem_strdup(path);
+    if (!name)
+        return -ENOMEM;
+    mem_free(dev->name);
+    dev->name = name;
+    return 0;
+}
+
+int blk_file_renamed(struct blk_device *dev, const char *path)
+{
+    struct blk_device *bottom = dev;
+    while (bottom && bottom->driver != &file_driver)
+        bottom = blk_child(bottom, "file");
+    if (!bottom)
+        return 0;
+    struct file *f = bottom->state;
+    auto_free char *old = mem_strdup(bottom->name);
+    char *copy = mem_strdup(path);
+    int rc = old && copy ? 0 : -ENOMEM;
+    for (struct blk_device *at = dev; rc == 0 && at; at = blk_child(at, "file"))
+        rc = take_name(at, old, path);
+    if (rc < 0) {
+        mem_free(copy);
+        return rc;
+    }
+    mem_free(f->path);
+    f->path = copy;
+    mem_free(take(f->beneath));
     return 0;
 }
 
@@ -418,6 +455,7 @@ const struct blk_driver file_driver = {
     .name = "file",
     .title = "regular files and block devices of the host",
     .handles_fua = true,
+    .stays_put = true,
     .open_options = file_options,
     .co_open = co_file_open,
     .co_close = co_file_close,

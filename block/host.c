@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* host.c - the checked way to a host: each function asserts its part of the contract once and calls
  * the table. */
+#include <unistd.h>
+
 #include "block/host.h"
 
 #define MAX_OFFSET ((uint64_t)INT64_MAX)
@@ -86,6 +88,12 @@ int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *f
     if (unlikely(!offsets_sane(offset, from->bytes)))
         return -EFBIG;
     return f->host->ops->write_now(f, offset, from);
+}
+
+bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes)
+{
+    return offsets_sane(offset, bytes) && !(f->flags & HOST_DIRECT) &&
+           f->host->ops->resident(f, offset, bytes);
 }
 
 int co_host_fsync(struct host_file *f)
@@ -265,6 +273,15 @@ void host_stream_close(struct host_stream *s)
 {
     if (s)
         s->host->ops->stream_close(s);
+}
+
+int host_stream_watch(struct host *h, int fd, struct host_stream **out)
+{
+    *out = NULL;
+    if (h->ops->stream_watch)
+        return h->ops->stream_watch(h, fd, out);
+    close(fd);
+    return -ENOTSUP;
 }
 
 const char *host_stream_address(const struct host_stream *s)

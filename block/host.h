@@ -87,6 +87,9 @@ must_use int co_host_write(struct host_file *f, uint64_t offset, const struct ve
  * suspends: the fast lane. */
 must_use int64_t host_read_now(struct host_file *f, uint64_t offset, const struct vec *to);
 must_use int64_t host_write_now(struct host_file *f, uint64_t offset, const struct vec *from);
+/* True if a read of all of it now is sure not to wait: it lies in the page cache. Never suspends.
+ */
+bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes);
 must_use int co_host_fsync(struct host_file *f); /* fdatasync(); size changes included */
 must_use int co_host_truncate(struct host_file *f, uint64_t size);
 enum host_alloc_mode {
@@ -155,6 +158,9 @@ must_use int co_host_connect(struct host *h, const char *address, struct host_st
 /* Never blocks: bytes (0: the peer closed), -EAGAIN. */
 must_use int64_t host_stream_recv(struct host_stream *s, void *to, size_t bytes);
 must_use int64_t host_stream_sendv(struct host_stream *s, const struct iovec *iov, unsigned count);
+/* The file's pages go out as they are at the time the peer takes them, not as they are now: only
+ * for bytes that may change in place at any time. Fewer than asked where the socket is full; 0: the
+ * file ends there. What is not resident is waited for, in the call. */
 must_use int64_t host_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
                                        uint64_t bytes);
 /* Sleeps until one of @what (enum host_wait) holds or the stream was shut down; gives what holds,
@@ -164,6 +170,11 @@ must_use int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t 
 /* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. */
 void host_stream_shutdown(struct host_stream *s);
 void host_stream_close(struct host_stream *s); /* nobody may be waiting (asserted) */
+/* For libraries that do their own I/O on a socket: gives a stream on which only
+ * co_host_stream_wait() (which then asks the kernel each time), _shutdown and _close are used.
+ * Takes @fd, also on failure; a duplicate of the library's, closed after it. -ENOTSUP on host_sim.
+ */
+must_use int host_stream_watch(struct host *h, int fd, struct host_stream **out);
 /* Where it really listens ("tcp:127.0.0.1:10809"), or of an accepted one where its peer is:
  * borrowed, lives as long as the stream. */
 const char *host_stream_address(const struct host_stream *s);
@@ -217,6 +228,7 @@ struct host_ops {
     int (*co_write)(struct host_file *f, uint64_t offset, const struct vec *from);
     int64_t (*read_now)(struct host_file *f, uint64_t offset, const struct vec *to);
     int64_t (*write_now)(struct host_file *f, uint64_t offset, const struct vec *from);
+    bool (*resident)(struct host_file *f, uint64_t offset, uint64_t bytes);
     int (*co_fsync)(struct host_file *f);
     int (*co_truncate)(struct host_file *f, uint64_t size);
     int (*co_fallocate)(struct host_file *f, enum host_alloc_mode mode, uint64_t offset,
@@ -241,6 +253,7 @@ struct host_ops {
     int (*co_listen)(struct host *h, const char *address, struct host_stream **out);
     int (*co_accept)(struct host_stream *listener, struct host_stream **out);
     int (*co_connect)(struct host *h, const char *address, struct host_stream **out);
+    int (*stream_watch)(struct host *h, int fd, struct host_stream **out); /* NULL: cannot */
     int64_t (*stream_recv)(struct host_stream *s, void *to, size_t bytes);
     int64_t (*stream_sendv)(struct host_stream *s, const struct iovec *iov, unsigned count);
     int64_t (*stream_send_file)(struct host_stream *s, struct host_file *f, uint64_t offset,

@@ -44,6 +44,7 @@ struct os_stream {
     atomic_uint ready; /* enum host_wait as last seen by epoll, less what gave EAGAIN since */
     atomic_bool shut;
     bool shared; /* a listener that others hold too: never shut down for them */
+    bool foreign; /* a library transfers: edges alone do not say what holds */
     char *address, *unlink_path;
     uint64_t unlink_device, unlink_inode;
 
@@ -65,6 +66,7 @@ struct os_file {
     struct host_file pub;
     int fd;
     atomic_bool no_read_now, no_write_now; /* the kernel has no RWF_NOWAIT for it */
+    atomic_bool no_resident;               /* nor cachestat() */
     _Atomic(uint64_t) no_clone_to;         /* inode of the file that it could not be cloned to */
     atomic_int copies_by;       /* enum os_copy_way, found out by the first copy into it */
     struct pool_lane copy_lane; /* one copy writes at a time: more would only spin */
@@ -137,6 +139,7 @@ int os_read_try(struct os_file *f, uint64_t offset, const struct vec *to, uint64
 int os_write_try(struct os_file *f, uint64_t offset, const struct vec *from, uint64_t *done);
 int64_t os_read_now(struct host_file *f, uint64_t offset, const struct vec *to);
 int64_t os_write_now(struct host_file *f, uint64_t offset, const struct vec *from);
+bool os_resident(struct host_file *f, uint64_t offset, uint64_t bytes);
 /* Plain blocking calls, for other threads. */
 int64_t os_read_block(struct os_file *f, uint64_t offset, const struct vec *to);
 int os_write_block(struct os_file *f, uint64_t offset, const struct vec *from);
@@ -170,6 +173,7 @@ void os_stream_kick(struct os_stream *s);
 int co_os_listen(struct host *h, const char *address, struct host_stream **out);
 int co_os_accept(struct host_stream *listener, struct host_stream **out);
 int co_os_connect(struct host *h, const char *address, struct host_stream **out);
+int os_stream_watch(struct host *h, int fd, struct host_stream **out);
 int64_t os_stream_recv(struct host_stream *s, void *to, size_t bytes);
 int64_t os_stream_sendv(struct host_stream *s, const struct iovec *iov, unsigned count);
 int64_t os_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
@@ -188,18 +192,18 @@ void os_signal_cancel(struct host *h);
 #define OS_OPS                                                                                     \
     .close = os_close, .wake = os_wake, .now = os_now, .wall_clock = os_wall_clock,                \
     .random = os_random, .co_open = co_os_open, .co_close = co_os_close, .read_now = os_read_now,  \
-    .write_now = os_write_now, .co_truncate = co_os_truncate, .co_fallocate = co_os_fallocate,     \
-    .co_extent = co_os_extent, .co_copy = co_os_copy, .co_fstat = co_os_fstat,                     \
-    .co_advise = co_os_advise, .lock = os_lock, .lock_test = os_lock_test, .fd = os_fd,            \
-    .co_stat = co_os_stat, .co_rename = co_os_rename, .co_unlink = co_os_unlink,                   \
-    .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath, .co_list = co_os_list,           \
-    .co_listen = co_os_listen, .co_accept = co_os_accept, .co_connect = co_os_connect,             \
-    .stream_recv = os_stream_recv, .stream_sendv = os_stream_sendv,                                \
+    .write_now = os_write_now, .resident = os_resident, .co_truncate = co_os_truncate,             \
+    .co_fallocate = co_os_fallocate, .co_extent = co_os_extent, .co_copy = co_os_copy,             \
+    .co_fstat = co_os_fstat, .co_advise = co_os_advise, .lock = os_lock,                           \
+    .lock_test = os_lock_test, .fd = os_fd, .co_stat = co_os_stat, .co_rename = co_os_rename,      \
+    .co_unlink = co_os_unlink, .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath,       \
+    .co_list = co_os_list, .co_listen = co_os_listen, .co_accept = co_os_accept,                   \
+    .co_connect = co_os_connect, .stream_recv = os_stream_recv, .stream_sendv = os_stream_sendv,   \
     .stream_send_file = os_stream_send_file, .co_stream_wait = co_os_stream_wait,                  \
-    .stream_shutdown = os_stream_shutdown, .stream_close = os_stream_close,                        \
-    .stream_address = os_stream_address, .stream_peer = os_stream_peer, .listen_at = os_listen_at, \
-    .listener_share = os_listener_share, .co_signal = co_os_signal,                                \
-    .signal_cancel = os_signal_cancel
+    .stream_watch = os_stream_watch, .stream_shutdown = os_stream_shutdown,                        \
+    .stream_close = os_stream_close, .stream_address = os_stream_address,                          \
+    .stream_peer = os_stream_peer, .listen_at = os_listen_at, .listener_share = os_listener_share, \
+    .co_signal = co_os_signal, .signal_cancel = os_signal_cancel
 
 /* host_threads.c, host_uring.c, host_aio.c: gives a host, or -ENOTSUP. */
 must_use int host_threads_open(struct host **out);

@@ -10,6 +10,10 @@
 
 #include "block/host_os.h"
 
+#ifndef SYS_cachestat
+#define SYS_cachestat 451 /* one number on all machines; Linux 6.5 */
+#endif
+
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 8
 #endif
@@ -113,6 +117,31 @@ int64_t os_write_now(struct host_file *pub, uint64_t offset, const struct vec *f
     int rc = os_write_try(os_file(pub), offset, from, &done);
 
     return rc < 0 ? rc : (int64_t)done;
+}
+
+/* What the kernel's cachestat() takes and gives. */
+struct cache_range {
+    uint64_t offset, bytes;
+};
+struct cache_counts {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted; /* pages */
+};
+
+bool os_resident(struct host_file *pub, uint64_t offset, uint64_t bytes)
+{
+    struct os_file *f = os_file(pub);
+    uint64_t page = (uint64_t)getpagesize();
+    struct cache_range range = {align_down(offset, page), 0};
+    struct cache_counts counts;
+
+    range.bytes = offset + bytes - range.offset;
+    if (bytes == 0 || atomic_load(&f->no_resident))
+        return bytes == 0;
+    if (syscall(SYS_cachestat, f->fd, &range, &counts, 0) < 0) {
+        atomic_store(&f->no_resident, true);
+        return false;
+    }
+    return counts.cached >= div_up(range.bytes, page);
 }
 
 /* --- on other threads ------------------------------------------------------------------------- */

@@ -287,6 +287,7 @@ const struct host_ops sim_ops = {
     .co_write = sim_write,
     .read_now = sim_read_now,
     .write_now = sim_write_now,
+    .resident = sim_resident,
     .co_fsync = sim_fsync,
     .co_truncate = sim_truncate,
     .co_fallocate = sim_fallocate,

@@ -199,6 +199,13 @@ int64_t sim_write_now(struct host_file *file, uint64_t offset, const struct vec 
     return write_any(file, offset, from, false);
 }
 
+bool sim_resident(struct host_file *file, uint64_t offset, uint64_t bytes)
+{
+    struct sim_host *h = sim_of(file->host);
+    return range_fits(offset, bytes, sim_file_of(file)->inode->now.size) &&
+           (h->options.in_order || sim_rng_below(&h->rng, 4));
+}
+
 /* An fsync failed: some of what was not durable leaves the page cache, as on Linux, where the pages
  * of a failed write-back are clean afterwards and read again from the disk. Size changes stay. */
 static void lose(struct sim_host *h, struct sim_inode *i)

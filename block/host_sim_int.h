@@ -212,6 +212,7 @@ void sim_close_file(struct host_file *f);
 int64_t sim_read(struct host_file *f, uint64_t offset, const struct vec *to);
 int sim_write(struct host_file *f, uint64_t offset, const struct vec *from);
 int64_t sim_read_now(struct host_file *f, uint64_t offset, const struct vec *to);
+bool sim_resident(struct host_file *f, uint64_t offset, uint64_t bytes);
 int64_t sim_write_now(struct host_file *f, uint64_t offset, const struct vec *from);
 int sim_fsync(struct host_file *f);
 int sim_truncate(struct host_file *f, uint64_t size);

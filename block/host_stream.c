@@ -5,6 +5,7 @@
  * edge-triggered: each edge sets bits in s->ready, an EAGAIN or a short transfer clears its bit
  * (the next edge will set it again). Bits may be stale the harmless way: a wait that returns at
  * once, a call that gives EAGAIN. A hang-up is remembered for ever, as it comes but once. */
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
@@ -159,6 +160,22 @@ static int sleep_until(struct os_stream *s, unsigned what, uint64_t timeout_ns)
     return rc;
 }
 
+/* What holds now, of a stream whose transfers are not seen here. */
+static void look(struct os_stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN | POLLOUT};
+    unsigned bits = 0;
+
+    if (poll(&p, 1, 0) < 0)
+        return;
+    if (p.revents & (POLLIN | POLLHUP | POLLERR))
+        bits |= HOST_READABLE;
+    if (p.revents & (POLLOUT | POLLHUP | POLLERR))
+        bits |= HOST_WRITABLE;
+    not_ready(s, HOST_READABLE | HOST_WRITABLE);
+    atomic_fetch_or(&s->ready, bits);
+}
+
 int co_os_stream_wait(struct host_stream *pub, unsigned what, uint64_t timeout_ns)
 {
     struct os_stream *s = os_stream(pub);
@@ -168,6 +185,8 @@ int co_os_stream_wait(struct host_stream *pub, unsigned what, uint64_t timeout_n
         return -ECANCELED;
     if (s->owner != ow)
         TRY(stream_adopt(s, ow));
+    if (s->foreign)
+        look(s);
     unsigned holds = what_holds(s, what);
     return holds ? (int)holds : sleep_until(s, what, timeout_ns);
 }
@@ -267,6 +286,16 @@ int os_stream_make(struct host *h, int fd, const char *address, struct os_stream
     s->source.on_event = stream_event;
     pthread_mutex_init(&s->lock, NULL);
     *out = s;
+    return 0;
+}
+
+int os_stream_watch(struct host *h, int fd, struct host_stream **out)
+{
+    struct os_stream *s;
+
+    TRY(os_stream_make(h, fd, NULL, &s));
+    s->foreign = true;
+    *out = &s->pub;
     return 0;
 }
 

@@ -75,6 +75,25 @@ bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     return true;
 }
 
+bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                        struct blk_place *out)
+{
+    struct blk_place at = {.child = dev, .offset = offset, .bytes = bytes};
+    bool steady = true;
+    do {
+        struct blk_device *d = at.child;
+        if (!d->driver->resolve || unlikely(at.offset >= d->size))
+            return false;
+        struct blk_place next = {0};
+        if (!d->driver->resolve(d, at.offset, MIN(at.bytes, d->size - at.offset), false, &next))
+            return false;
+        steady &= d->driver->stays_put;
+        at = next;
+    } while (!at.file);
+    *out = at;
+    return steady || !(at.file->flags & HOST_WRITE);
+}
+
 /* O_DIRECT files take aligned requests only. */
 static inline bool file_takes(const struct blk_place *p, const struct vec *v)
 {

@@ -190,6 +190,19 @@ int co_job_step(struct job *j, uint64_t bytes)
     return 0;
 }
 
+int co_job_ready(struct job *j, uint64_t poll_ns)
+{
+    if (!j->ready) {
+        j->ready = true;
+        tell(j);
+    }
+    if (!j->cancel_asked && !j->complete_asked)
+        co_sleep_until(j, worker_now() + poll_ns);
+    if (j->cancel_asked)
+        return err_set(&j->error, -ECANCELED, "%s was cancelled", j->kind);
+    return j->complete_asked;
+}
+
 /* --- steering
  * ------------------------------------------------------------------------------------- */
 
@@ -202,6 +215,12 @@ void job_pause(struct job *j)
 void job_resume(struct job *j)
 {
     j->pause_asked = false;
+    co_queue_wake_all(&j->wakers);
+}
+
+void job_complete(struct job *j)
+{
+    j->complete_asked = true;
     co_queue_wake_all(&j->wakers);
 }
 
@@ -223,12 +242,15 @@ json_t *job_to_json(const struct job *j)
 {
     uint64_t end = has_ended(j) ? j->ended_ns : worker_now();
     uint64_t ran = j->started_ns ? end - j->started_ns : 0;
-    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:f}", "id", j->id, "kind", j->kind,
-                          "state", job_state_name(j->state), "done", (json_int_t)j->done, "total",
-                          (json_int_t)j->total, "speed", (json_int_t)j->bytes_per_second, "seconds",
-                          (double)ran / (double)SECOND_NS);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:f}", "id", j->id, "kind", j->kind, "state",
+                  job_state_name(j->state), "ready", j->ready && !has_ended(j), "done",
+                  (json_int_t)j->done, "total", (json_int_t)j->total, "speed",
+                  (json_int_t)j->bytes_per_second, "seconds", (double)ran / (double)SECOND_NS);
+    json_t *about = j->about ? json_from_text(j->about) : json_null();
     json_t *error = j->error.rc < 0 && has_ended(j) ? json_from_text(j->error.text) : json_null();
-    if (json_object_set_new_nocheck(o, "error", error) < 0) {
+    if (json_object_set_new_nocheck(o, "of", about) < 0 ||
+        json_object_set_new_nocheck(o, "error", error) < 0) {
         json_decref(o);
         return NULL;
     }

@@ -13,13 +13,15 @@
 enum job_state { JOB_CREATED, JOB_RUNNING, JOB_PAUSED, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 
 struct job {
-    char id[32];      /* "convert-1" */
-    const char *kind; /* "convert": static */
+    char id[32];       /* "convert-1" */
+    const char *kind;  /* "convert": static */
+    const char *about; /* what it works on; NULL: that is clear */
     enum job_state state;
     uint64_t done, total;      /* bytes, or what the kind counts */
     uint64_t bytes_per_second; /* limit; 0: none */
     uint64_t started_ns, ended_ns;
     bool pause_asked, cancel_asked;
+    bool ready, complete_asked; /* it keeps in step and waits to be told that it may end */
     struct blk_error error;
 
     int (*co_run)(struct job *j, struct blk_error *e);
@@ -55,12 +57,16 @@ struct job *job_find(struct job_list *l, const char *id);
  * paused, writes the checkpoint when one is due. -ECANCELED once cancelled; the checkpoint's error.
  */
 must_use int co_job_step(struct job *j, uint64_t bytes);
+/* For kinds that do not end by themselves: ready from here on, until somebody asks it to complete,
+ * or for @poll_ns. -ECANCELED once cancelled; 1: complete; 0: the time is over. */
+must_use int co_job_ready(struct job *j, uint64_t poll_ns);
+void job_complete(struct job *j);
 void job_pause(struct job *j);
 void job_resume(struct job *j);
 void job_cancel(struct job *j);
 void job_set_speed(struct job *j, uint64_t bytes_per_second);
 const char *job_state_name(enum job_state s);
-/* A new object: id kind state done total speed seconds error; NULL: no memory. */
+/* A new object: id kind of state ready done total speed seconds error; NULL: no memory. */
 json_t *job_to_json(const struct job *j);
 
 #endif

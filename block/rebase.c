@@ -4,7 +4,8 @@
  *   1 where the image itself holds nothing, what it stands on now is compared with what it will
  *     stand on; what differs is written into the image
  *   2 the image is flushed: it shows the same bytes on either of the two
- *   3 its header names the other one (co_change_backing: old or new, nothing between)
+ *   3 its header names the other one (co_change_backing: old or new, nothing between). Where it
+ *     says by a UUID who that is, it says of nobody in between, so that it opens after a crash
  * Past the end of a backing image there are zeroes, also in comparing. */
 #include "block/chain.h"
 #include "block/pieces.h"
@@ -160,6 +161,14 @@ static int co_write_all(const struct blk_rebase *w)
     return rc < 0 ? rc : done;
 }
 
+static int co_name_next(const struct blk_rebase *w, struct blk_error *e)
+{
+    if (w->name && w->image->driver->co_change_backing)
+        TRY(co_blk_identify_backing(w->image, NULL, e));
+    TRY(co_blk_change_backing(w->image, w->name, w->format, e));
+    return w->name && w->next ? co_blk_identify_backing(w->image, w->next, e) : 0;
+}
+
 int co_blk_rebase(const struct blk_rebase *w, struct blk_error *e)
 {
     assert(w->image->writable);
@@ -173,7 +182,7 @@ int co_blk_rebase(const struct blk_rebase *w, struct blk_error *e)
     }
     if (rc < 0)
         return err_errno(e, rc, "cannot write what differs into %s", w->image->name);
-    rc = co_blk_change_backing(w->image, w->name, w->format, e); /* 3 */
+    rc = co_name_next(w, e); /* 3 */
     if (rc < 0 && e)
         err_prefix(e, "Could not change the backing file to '%s'", w->name ? w->name : "");
     return rc;

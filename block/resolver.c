@@ -76,15 +76,62 @@ int put_format(struct resolver *r, const char *format, json_t **tree, struct blk
     return 0;
 }
 
+/* What stands below the formats of @tree. Borrowed. */
+static json_t *bottom_of(struct resolver *r, json_t *tree)
+{
+    for (;;) {
+        const char *name = json_string_value(json_object_get(tree, "driver"));
+        const struct blk_driver *d = name ? blk_find_driver(r->drivers, name) : NULL;
+        json_t *file = json_object_get(tree, "file");
+        if (!file || (name && !(d && d->is_format)))
+            return tree;
+        tree = file;
+    }
+}
+
+/* What has no file's name is called in messages as it was written, if that was a URL. */
+static int name_bottom(struct resolver *r, json_t *tree, const char *text, struct blk_error *e)
+{
+    json_t *url = NULL, *bottom = bottom_of(r, tree);
+    int rc = 0;
+    bool is_url = spec_url(text, &url, &rc, NULL);
+    json_decref(url);
+    if (is_url && json_is_object(bottom) &&
+        json_object_set_new(bottom, "x-lamina-name", json_from_text(text)) < 0)
+        return err_set(e, -ENOMEM, "no memory for a spec");
+    return 0;
+}
+
+/* Of a folder that is an image: the name of the file in it that says so. NULL: it is none. */
+static char *co_bundle(struct resolver *r, const char *text)
+{
+    struct host_stat st;
+    if (trust_rule(r)->face || co_host_stat(r->host, text, &st) < 0 ||
+        st.type != HOST_FILE_DIRECTORY)
+        return NULL;
+    for (const struct blk_driver *const *d = r->drivers; *d; d++) {
+        char *path = (*d)->bundle_file ? mem_printf("%s/%s", text, (*d)->bundle_file) : NULL;
+        if (path && co_resolver_is_file(r, path))
+            return path;
+        mem_free(path);
+    }
+    return NULL;
+}
+
 int co_resolver_parse(struct resolver *r, const char *text, const char *format, bool image_opts,
                       json_t **out, struct blk_error *e)
 {
     json_t *tree = NULL;
+    auto_free char *bundle = image_opts ? NULL : co_bundle(r, text);
     *out = NULL;
+    if (bundle)
+        text = bundle;
     if (format)
         TRY(check_format(r, format, e));
     TRY(co_parse_spec(r, text, image_opts, &tree, e));
-    int rc = format ? put_format(r, format, &tree, e) : 0;
+    int rc = name_bottom(r, tree, text, e);
+    if (rc == 0 && format)
+        rc = put_format(r, format, &tree, e);
     if (rc < 0) {
         json_decref(tree);
         return rc;
@@ -190,26 +237,13 @@ int co_resolver_open_opts(struct resolver *r, const char *text, unsigned open_fl
     return co_open_text(r, text, NULL, true, open_flags, out, clean(e, &own));
 }
 
-/* What stands below the formats of @tree. Borrowed. */
-static const json_t *bottom_of(struct resolver *r, const json_t *tree)
-{
-    for (;;) {
-        const char *name = json_string_value(json_object_get(tree, "driver"));
-        const struct blk_driver *d = name ? blk_find_driver(r->drivers, name) : NULL;
-        const json_t *file = json_object_get(tree, "file");
-        if (!file || (name && !(d && d->is_format)))
-            return tree;
-        tree = file;
-    }
-}
-
 int co_resolver_open_file(struct resolver *r, const char *text, unsigned open_flags,
                           unsigned create, struct blk_device **out, struct blk_error *e)
 {
     struct blk_error own;
     json_t *tree = NULL;
     e = clean(e, &own);
-    int rc = co_parse_spec(r, text, false, &tree, e);
+    int rc = co_resolver_parse(r, text, NULL, false, &tree, e);
     if (with_words(rc, e) < 0)
         return trust_rule(r)->face ? rc : err_prefix(e, "%.200s", text);
     struct node n = {

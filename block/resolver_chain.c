@@ -139,7 +139,7 @@ int co_opener_reference(struct blk_opener *o, struct blk_device *dev, const char
     struct reference ref = {
         .role = role,
         .from = o->node.link,
-        .flags = reference_flags(o, role, open_flags),
+        .flags = reference_flags(o, role, open_flags & ~(unsigned)BLK_OPEN_PART),
         .cache = o->node.cache,
     };
     if (opener_has(o, role)) {
@@ -148,7 +148,9 @@ int co_opener_reference(struct blk_opener *o, struct blk_device *dev, const char
         ref.tree = json_object_get(o->node.tree, role);
         return json_is_null(ref.tree) ? 0 : ask(o, ref, NULL, NULL, e);
     }
-    if (o->run->rule->refs == REFS_NONE || ((open_flags | o->node.flags) & BLK_OPEN_NO_BACKING))
+    bool part = open_flags & BLK_OPEN_PART && !(o->node.flags & BLK_OPEN_NO_DATA);
+    bool other = (open_flags | o->node.flags) & BLK_OPEN_NO_BACKING && !part;
+    if (o->run->rule->refs == REFS_NONE || other)
         return refuse_all(role, reference, e);
     if (o->node.link->depth >= LINKS_MAX)
         return err_set(e, -ELOOP, "the chain of images is longer than %d", LINKS_MAX);

@@ -58,6 +58,7 @@ const struct blk_driver slice_driver = {
     .name = "slice",
     .title = "a part of another device",
     .is_filter = true,
+    .stays_put = true,
     .open_options = slice_options,
     .co_open = co_slice_open,
     .co_close = co_slice_close,

@@ -77,6 +77,9 @@ int co_on(struct worker *w, int (*fn)(void *arg), void *arg);
 /* Runs @fn(@arg) on a pool thread; the coroutine sleeps; gives its value. @fn must not touch the
  * device graph or call co_*. Under host_sim: inline, completing at a later virtual time. */
 int co_offload(int (*fn)(void *arg), void *arg);
+/* The same on a thread that may block for long: for system calls, and for libraries that do their
+ * own I/O. */
+int co_blocking(int (*fn)(void *arg), void *arg);
 
 void timer_arm(struct timer *t, uint64_t at_ns,
                void (*fn)(struct timer *t)); /* on the current worker; re-arms */

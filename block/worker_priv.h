@@ -95,9 +95,6 @@ must_use int pool_open(unsigned max_threads, size_t stack_bytes, struct pool **o
 void pool_close(struct pool *p); /* nothing may be queued */
 /* Runs @fn(@arg) on a thread of @p; the coroutine sleeps; gives its value. */
 int co_pool(struct pool *p, int (*fn)(void *arg), void *arg);
-/* Runs @fn(@arg) on a thread that may block for long (never on the one that burns CPU). */
-int co_blocking(int (*fn)(void *arg), void *arg);
-
 /* Jobs of a lane run one after the other, on one thread while there are any: for work that would
  * wait for its like inside the kernel. Zeroed is idle; it may be freed when nothing is in it. */
 struct pool_lane {

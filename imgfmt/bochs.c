@@ -165,6 +165,9 @@ static int co_open_parts(struct bochs *b, struct blk_device *dev, const struct o
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
     TRY(bochs_header_parse(&raw, &b->h, e));
+    if (b->h.data_offset > b->map.file->size)
+        return err_set(e, -EINVAL, "a catalog of %" PRIu64 " entries ends past the file",
+                       (uint64_t)b->h.catalog);
     return make_map(b, dev, opts_number(opts, "cache-size"), e);
 }
 

@@ -501,6 +501,23 @@ uint64_t map_clusters_in_table(const struct map *m)
     return low;
 }
 
+/* A table that lies past the file's end and that nobody is making reads as holes: *clusters of it
+ * can be left out. Else 0. */
+static int co_past_the_file(struct map *m, uint64_t cluster, uint64_t *clusters)
+{
+    uint64_t offset;
+    *clusters = 0;
+    if (m->shape.levels == 1 || m->format->slot || cluster % m->shape.table_entries)
+        return 0;
+    TRY(co_map_table(m, cluster / m->shape.table_entries, &offset));
+    struct meta_page *page = offset < m->file->size ? NULL : meta_peek(m->meta, offset);
+    if (offset >= m->file->size && !page)
+        *clusters = m->shape.table_entries;
+    if (page)
+        meta_put(m->meta, page);
+    return 0;
+}
+
 int co_map_walk(struct map *m,
                 int (*fn)(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg),
                 void *arg)
@@ -511,6 +528,9 @@ int co_map_walk(struct map *m,
         end = map_clusters_in_table(m); /* also those behind the end of the disk */
     for (uint64_t c = 0; c < end; c += count) {
         struct meta_page *page;
+        TRY(co_past_the_file(m, c, &count));
+        if (count)
+            continue;
         TRY(co_map_page(m, c, &page, &count));
         count = MIN(count, end - c);
         int rc = 0;

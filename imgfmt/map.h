@@ -210,6 +210,9 @@ must_use int co_map_walk(struct map *m,
                          int (*fn)(struct map *m, uint64_t cluster, const struct map_cell *cell,
                                    void *arg),
                          void *arg);
+/* For formats that let go of their parent: clusters that are partly here become whole, with what
+ * they show. -ENOTSUP: there are some, and what is behind was not opened. */
+must_use int co_map_make_whole(struct map *m);
 /* Lets go of every cell in [from, to) clusters (for shrinking): holes afterwards, space released
  * after write-back. */
 must_use int co_map_drop(struct map *m, uint64_t from, uint64_t to);

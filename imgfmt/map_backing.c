@@ -30,6 +30,32 @@ int co_map_opened(struct blk_device *dev, struct blk_error *e)
     return 0;
 }
 
+/* --- without it --- */
+
+/* Writing any of it places all of the cluster anew. */
+static int co_make_one_whole(struct map *m, uint64_t cluster)
+{
+    uint8_t sector[512];
+    struct vec v = VEC_BUF(sector, sizeof(sector));
+    uint64_t at = cluster << m->shape.cluster_bits;
+    if (m->backing_missing)
+        return -ENOTSUP;
+    TRY(co_map_read(m->dev, at, &v));
+    return co_map_write(m->dev, at, &v, 0);
+}
+
+int co_map_make_whole(struct map *m)
+{
+    uint64_t clusters = div_up(m->shape.size, m->cluster_bytes);
+    for (uint64_t i = 0; i < clusters; i++) {
+        struct map_cell cell;
+        TRY(co_map_cell(m, i, &cell));
+        if (cell.state == MAP_PARTIAL)
+            TRY(co_make_one_whole(m, i));
+    }
+    return 0;
+}
+
 /* --- its name --- */
 
 int co_map_backing_want(struct map *m, struct map_backing *b, struct blk_opener *opener,

@@ -195,6 +195,9 @@ int co_map_units_begin(struct map *m)
     u->prepared = !u->ops->co_extend && !u->ahead_bytes ? UINT64_MAX : 0;
     if (u->ahead_bytes)
         u->prepared = m->file->size;
+    uint64_t end = units_offset(m, u->space.next);
+    if (u->ahead_bytes && m->file->limits.growable && end > m->file->size)
+        TRY(co_grow_file(m, end)); /* the last cluster was as short as the disk */
     if (u->ops->co_begin)
         TRY(u->ops->co_begin(m));
     u->begun = true;

@@ -211,6 +211,17 @@ struct map_units_image {
     size_t piece_count;
     struct map_units_piece last; /* what makes it an image: after a flush, then flushed */
 };
+/* For co_measure: how large the file of a new image gets. */
+struct map_units_measure {
+    uint64_t size;          /* virtual bytes, as the format rounds them */
+    uint64_t empty_bytes;   /* of the file with no cluster in it */
+    uint64_t cluster_bytes; /* a power of two */
+    uint64_t unit_bytes;    /* that a cluster takes in the file; 0: all of them are there already */
+    uint64_t table_bytes, table_covers; /* levels 2: of one table, and of what it is for */
+    bool overlay;                       /* how much of the source the parent shows is not known */
+};
+must_use int co_map_units_measure(struct blk_measure *m, const struct map_units_measure *u,
+                                  struct blk_error *e);
 /* Writes it; @c->fresh: without flushes (then @last has no signature yet). */
 must_use int co_map_units_create(const struct blk_create *c, const struct map_units_image *i,
                                  struct blk_error *e);

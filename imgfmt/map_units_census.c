@@ -48,12 +48,14 @@ static bool any_owned(const struct map_space *s, uint64_t unit, uint64_t end)
     return unit < end;
 }
 
-static int own(struct map *m, const struct walk *w, const struct map_units_place *p)
+/* Of the place, what counts for the limit ends @short_by bytes before its end. */
+static int own(struct map *m, const struct walk *w, const struct map_units_place *p,
+               uint64_t short_by)
 {
     struct map_space *s = &m->units->space;
     uint64_t unit = units_on_boundary(m, p->at) ? units_below(m, p->at) : 0;
     uint64_t end = units_below(m, p->end);
-    if (p->at < m->units->base || p->end < p->at || end > w->limit) {
+    if (p->at < m->units->base || p->end < p->at || units_below(m, p->end - short_by) > w->limit) {
         note(w->found, p->owner, UNITS_OUT_OF_RANGE);
         return 0;
     }
@@ -73,7 +75,14 @@ int map_units_reserve(struct map *m, uint64_t offset, uint64_t bytes)
     if (p.end <= u->base || bytes == 0)
         return 0;
     struct walk w = {.found = u->census, .limit = UINT64_MAX};
-    return own(m, &w, &p);
+    return own(m, &w, &p, 0);
+}
+
+/* Bytes of the last cluster that are no part of the disk: QEMU ends a fixed VHDX before them. */
+static uint64_t behind_disk(const struct map *m, uint64_t cluster)
+{
+    uint64_t at = cluster << m->shape.cluster_bits, left = m->shape.size - MIN(at, m->shape.size);
+    return left && left < m->cluster_bytes ? m->cluster_bytes - left : 0;
 }
 
 static int own_cluster(struct map *m, uint64_t cluster, const struct map_cell *cell, void *arg)
@@ -92,7 +101,7 @@ static int own_cluster(struct map *m, uint64_t cluster, const struct map_cell *c
     }
     w->found->last_end = p.end;
     p.at = cell->offset - m->shape.lead_bytes;
-    return own(m, w, &p);
+    return own(m, w, &p, cell->state == MAP_PACKED ? 0 : behind_disk(m, cluster));
 }
 
 static int co_own_tables(struct map *m, const struct walk *w)
@@ -106,7 +115,7 @@ static int co_own_tables(struct map *m, const struct walk *w)
         if (!add_u64(p.at, bytes, &p.end))
             note(w->found, p.owner, UNITS_OUT_OF_RANGE);
         else
-            TRY(own(m, w, &p));
+            TRY(own(m, w, &p, 0));
     }
     return 0;
 }

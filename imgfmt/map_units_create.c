@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map_units_create.c - a new image: the file as long as it is to be, its table piece by piece, and
- * last the bytes that make it an image. */
+ * last the bytes that make it an image. And how long it will be. */
 #include "imgfmt/map_units.h"
 
 #define PIECE (64 * KiB)
@@ -64,4 +64,34 @@ int co_map_units_create(const struct blk_create *c, const struct map_units_image
     if (rc == 0)
         rc = co_write_last(c->file, &i->last, c->fresh);
     return rc < 0 ? err_errno(e, rc, "the image cannot be written") : 0;
+}
+
+/* --- measuring --- */
+
+/* Bytes of the file for what of the source lies in pieces of @covers, @takes each. */
+static int co_for_data(struct blk_measure *m, uint64_t covers, uint64_t takes, uint64_t *sum)
+{
+    uint64_t data;
+    TRY(co_blk_data_bytes(m->source, covers, &data));
+    *sum += div_up(data, covers) * takes;
+    return 0;
+}
+
+int co_map_units_measure(struct blk_measure *m, const struct map_units_measure *u,
+                         struct blk_error *e)
+{
+    uint64_t tables = u->table_bytes ? div_up(u->size, u->table_covers) * u->table_bytes : 0;
+    uint64_t all = u->empty_bytes + div_up(u->size, u->cluster_bytes) * u->unit_bytes + tables;
+    m->required = u->empty_bytes;
+    m->fully_allocated = all;
+    if (m->source && u->overlay) {
+        m->required = all;
+    } else if (m->source && u->unit_bytes) {
+        int rc = co_for_data(m, u->cluster_bytes, u->unit_bytes, &m->required);
+        if (rc == 0 && u->table_bytes)
+            rc = co_for_data(m, u->table_covers, u->table_bytes, &m->required);
+        if (rc < 0)
+            return err_errno(e, rc, "Unable to get block status");
+    }
+    return 0;
 }

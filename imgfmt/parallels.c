@@ -214,16 +214,34 @@ static void new_header(struct parallels_header_disk *raw, uint64_t size, uint64_
     raw->data_sector = le32_of(data / 512);
 }
 
-static int co_parallels_create(const struct blk_create *c, struct blk_error *e)
+static int choose(const struct opts *opts, uint64_t size, struct parallels_header_disk *raw,
+                  struct blk_error *e)
 {
-    uint64_t cluster = opts_number(c->opts, "cluster_size"), size = align_up(c->size, 512);
+    uint64_t cluster = opts_number(opts, "cluster_size");
     if (!is_pow2(cluster))
         return err_set(e, -EINVAL, "cluster_size is a power of two");
     if (div_up(size, cluster) > MOST_ENTRIES)
         return err_set(e, -EFBIG, "a disk of %" PRIu64 " bytes needs larger clusters than %" PRIu64,
                        size, cluster);
+    new_header(raw, align_up(size, 512), cluster);
+    return 0;
+}
+
+static int co_parallels_measure(struct blk_measure *m, struct blk_error *e)
+{
     struct parallels_header_disk raw;
-    new_header(&raw, size, cluster);
+    TRY(choose(m->opts, m->size, &raw, e));
+    struct map_units_measure u = {.size = m->size,
+                                  .empty_bytes = le32_get(raw.data_sector) * 512ULL,
+                                  .cluster_bytes = le32_get(raw.cluster_sectors) * 512ULL,
+                                  .unit_bytes = le32_get(raw.cluster_sectors) * 512ULL};
+    return co_map_units_measure(m, &u, e);
+}
+
+static int co_parallels_create(const struct blk_create *c, struct blk_error *e)
+{
+    struct parallels_header_disk raw;
+    TRY(choose(c->opts, c->size, &raw, e));
     if (c->fresh)
         memset(raw.magic, 0, sizeof(raw.magic));
     struct map_units_image image = {
@@ -336,6 +354,8 @@ const struct blk_driver parallels_driver = {
     .create_options = parallels_create_options,
     .probe = parallels_probe,
     .co_create = co_parallels_create,
+    .co_measure = co_parallels_measure,
+    .measure_is_ours = true,
     .co_open = co_parallels_open,
     .co_close = co_parallels_close,
     .co_reopen = co_map_units_reopen,

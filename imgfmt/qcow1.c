@@ -4,11 +4,12 @@
  *   | header 48 | name of the backing file | L1: be64 per L2 table | L2 tables, clusters |
  *
  * An L1 entry is the place of an L2 table, an L2 entry that of a cluster; 0: not here. With bit 63
- * the cluster is raw deflate, and the bits above the place say how many bytes. Reading is map.c's.
- */
+ * the cluster is raw deflate, and the bits above the place say how many bytes. Reading is map.c's,
+ * of an encrypted image through old_aes.c. */
 #include "imgfmt/qcow1.h"
 #include "imgfmt/codec.h"
 #include "imgfmt/map_backing.h"
+#include "imgfmt/old_aes.h"
 
 #define PACKED (1ULL << 63)
 
@@ -16,6 +17,7 @@ struct qcow1 {
     struct map map; /* first: the engine's operations find it there */
     struct qcow1_header h;
     struct codec codec;
+    struct crypt *crypt; /* of encrypted images; NULL: no key */
     struct map_backing backing;
 };
 
@@ -55,9 +57,7 @@ int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header 
     if (be32_get(raw->version) != 1)
         return err_set(e, -ENOTSUP, "qcow version %u; 1 is called qcow, later ones qcow2",
                        be32_get(raw->version));
-    if (be32_get(raw->crypt) == 1)
-        return err_set(e, -ENOTSUP, "encrypted with qcow's AES, which is not read here");
-    if (be32_get(raw->crypt) != 0)
+    if (be32_get(raw->crypt) > 1)
         return err_set(e, -EINVAL, "encryption method %u is unknown", be32_get(raw->crypt));
     *out = (struct qcow1_header){
         .size = be64_get(raw->size),
@@ -66,6 +66,7 @@ int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header 
         .backing_bytes = be32_get(raw->backing_bytes),
         .cluster_bits = raw->cluster_bits,
         .l2_bits = raw->l2_bits,
+        .encrypted = be32_get(raw->crypt) == 1,
     };
     return parse_sizes(out, e);
 }
@@ -166,6 +167,7 @@ static void co_free(struct qcow1 *q)
 {
     co_map_detach(&q->map);
     codec_drop(&q->codec);
+    crypt_drop(q->crypt);
     map_backing_drop(&q->backing);
     mem_free(q);
 }
@@ -182,6 +184,8 @@ static int co_open_parts(struct qcow1 *q, struct blk_device *dev, const struct o
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
     TRY(qcow1_header_parse(&raw, &q->h, e));
+    if (q->h.encrypted && !(dev->open_flags & (BLK_OPEN_NO_DATA | BLK_OPEN_FACTS)))
+        TRY(co_old_aes_open(opts, opener, &q->crypt, e));
     TRY(co_read_name(q, e));
     TRY(make_map(q, dev, opts_number(opts, "cache-size"), e));
     return co_map_backing_want(&q->map, &q->backing, opener, e);
@@ -202,6 +206,7 @@ static int co_qcow1_open(struct blk_device *dev, const struct opts *opts, struct
     dev->state = q;
     dev->size = q->h.size;
     dev->limits.cluster_size = 1U << q->h.cluster_bits;
+    dev->limits.request_align = q->h.encrypted ? 512 : 1;
     return 0;
 }
 
@@ -213,9 +218,36 @@ static int co_qcow1_close(struct blk_device *dev, struct blk_error *e)
 
 /* --- the driver ------------------------------------------------------------------------------- */
 
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static int co_qcow1_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
+{
+    const struct qcow1 *q = dev->state;
+    return q->h.encrypted ? co_old_aes_read(dev, q->crypt, offset, to)
+                          : co_map_read(dev, offset, to);
+}
+
+static int co_qcow1_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                        struct blk_extent *out)
+{
+    const struct qcow1 *q = dev->state;
+    TRY(co_map_map(dev, offset, bytes, out));
+    if (q->h.encrypted) /* what lies there is not what is shown */
+        out->flags &= ~(unsigned)(BLK_EXT_PLACED | BLK_EXT_RECURSE);
+    return 0;
+}
+
+static bool qcow1_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                          struct blk_place *out)
+{
+    const struct qcow1 *q = dev->state;
+    return !q->h.encrypted && map_resolve(dev, offset, bytes, write, out);
+}
+
 static int co_qcow1_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     const struct qcow1 *q = dev->state;
+    out->encrypted = q->h.encrypted;
     return map_backing_info(&q->backing, out, e);
 }
 
@@ -227,6 +259,7 @@ static const struct opt_desc qcow1_options[] = {
      .help = "bytes of tables kept in memory",
      .preset = "8M",
      .min = 64 * KiB},
+    OLD_AES_SECRET,
     {0},
 };
 
@@ -241,10 +274,10 @@ const struct blk_driver qcow1_driver = {
     .co_opened = co_map_opened,
     .co_close = co_qcow1_close,
     .co_reopen = co_readonly_reopen,
-    .co_read = co_map_read,
+    .co_read = co_qcow1_read,
     .co_write = co_readonly_write,
     .co_flush = co_readonly_flush,
-    .resolve = map_resolve,
-    .co_map = co_map_map,
+    .resolve = qcow1_resolve,
+    .co_map = co_qcow1_map,
     .co_info = co_qcow1_info,
 };

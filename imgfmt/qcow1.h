@@ -28,6 +28,7 @@ struct qcow1_header {
     uint64_t size, l1_offset, l1_entries, backing_offset;
     uint32_t backing_bytes;
     uint8_t cluster_bits, l2_bits;
+    bool encrypted; /* old_aes.h */
 };
 
 must_use int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header *out,

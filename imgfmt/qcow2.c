@@ -27,6 +27,7 @@
  *   Q8  snapshots: S1 to S3 of qcow2_snapshot.c. Bitmaps: B1 to B3 of qcow2_bitmap.c.
  * So after a crash a count may be too high (a leak), never too low. */
 #include "block/resolver.h"
+#include "imgfmt/old_aes.h"
 #include "imgfmt/qcow2_bitmap.h"
 
 /* --- the header on disk --------------------------------------------------- */
@@ -705,9 +706,7 @@ static const struct opt_desc open_options[] = {
      .preset = "off",
      .help = "what is discarded keeps its space in the image"},
     {.name = "encrypt.format", .type = OPT_STRING, .help = "luks; the image says it itself"},
-    {.name = "encrypt.key-secret",
-     .type = OPT_SECRET,
-     .help = "id of the secret that opens a key slot"},
+    OLD_AES_SECRET,
     {.name = "cache-size", .type = OPT_SIZE, .help = "bytes for all cached tables"},
     {.name = "l2-cache-size",
      .type = OPT_SIZE,

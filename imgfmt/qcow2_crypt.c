@@ -12,6 +12,7 @@
 
 #include "block/resolver.h"
 #include "imgfmt/luks.h"
+#include "imgfmt/old_aes.h"
 #include "imgfmt/qcow2.h"
 
 #define LAYER_BYTES align_down(QCOW2_MAX_OFFSET, LUKS_SECTOR)
@@ -116,13 +117,6 @@ static const struct blk_driver layer_driver = {
 
 /* --- open ----------------------------------------------------------------- */
 
-/* QEMU's words, with our prefix. */
-static void name_option(int rc, struct blk_error *e)
-{
-    if (rc == -ENOKEY && e && strstr(e->text, "'key-secret'"))
-        err_set(e, rc, "Parameter 'encrypt.key-secret' is required for cipher");
-}
-
 static int co_unlock(struct qcow2_crypt *c, const struct opts *opts, struct blk_opener *opener,
                      struct blk_error *e)
 {
@@ -132,7 +126,7 @@ static int co_unlock(struct qcow2_crypt *c, const struct opts *opts, struct blk_
     int rc = opener_secret(opener, opts ? opts_text(opts, "encrypt.key-secret") : NULL, &secret,
                            &bytes, e);
 
-    name_option(rc, e);
+    old_aes_name_option(rc, e);
     TRY(rc);
     rc = co_luks_unlock(&c->where, &c->l, (struct kdf_bytes){secret, bytes}, &c->key, &slot, e);
     key_wipe(secret, bytes);
@@ -142,50 +136,9 @@ static int co_unlock(struct qcow2_crypt *c, const struct opts *opts, struct blk_
     return rc < 0 ? err_errno(e, rc, "the key of the data cannot be used") : 0;
 }
 
-/* --- the old AES ---------------------------------------------------------- */
-
-/* The pass phrase itself is the key, cut or filled to 16 bytes; a sector's number is the guest's.
- */
-static int co_unlock_aes(struct qcow2_crypt *c, const struct opts *opts, struct blk_opener *opener,
-                         struct blk_error *e)
-{
-    struct crypt_spec spec;
-    uint8_t *secret, key[16] = {0};
-    size_t bytes;
-    int rc = opener_secret(opener, opts ? opts_text(opts, "encrypt.key-secret") : NULL, &secret,
-                           &bytes, e);
-
-    name_option(rc, e);
-    TRY(rc);
-    memcpy(key, secret, MIN(bytes, sizeof(key)));
-    key_wipe(secret, bytes);
-    mem_free(secret);
-    rc = crypt_spec_words("aes-128", "cbc", "plain64", NULL, &spec, e);
-    if (rc == 0)
-        rc = crypt_new(&spec, key, &c->crypt);
-    key_wipe(key, sizeof(key));
-    return rc < 0 ? err_errno(e, rc, "the key cannot be used") : 0;
-}
-
 int co_qcow2_aes_read(struct qcow2 *q, uint64_t offset, const struct vec *to)
 {
-    const struct crypt *crypt = q->crypt->crypt;
-
-    if (!crypt)
-        return -ENOKEY;
-    TRY(co_map_read(q->map.dev, offset, to));
-    for (uint64_t at = 0, n; at < to->bytes; at += n) {
-        struct blk_extent ext;
-        unsigned here = BLK_EXT_DATA | BLK_EXT_ALLOCATED;
-        TRY(co_map_map(q->map.dev, offset + at, to->bytes - at, &ext));
-        n = MIN(ext.bytes, to->bytes - at);
-        if (n == 0 || n % LUKS_SECTOR)
-            return -EIO;
-        struct vec part = vec_slice(to, at, n);
-        if ((ext.flags & here) == here && !(ext.flags & BLK_EXT_COMPRESSED))
-            TRY(co_crypt_in_place(crypt, (offset + at) / LUKS_SECTOR, &part));
-    }
-    return 0;
+    return co_old_aes_read(q->map.dev, q->crypt->crypt, offset, to);
 }
 
 static int co_add_layer(struct qcow2 *q, struct blk_error *e)
@@ -228,7 +181,7 @@ int co_qcow2_open_crypt(struct qcow2 *q, const struct opts *opts, struct blk_ope
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
     if (h->crypt_method == QCOW2_CRYPT_AES)
-        return facts ? 0 : may_lack(q, co_unlock_aes(c, opts, opener, e));
+        return facts ? 0 : may_lack(q, co_old_aes_open(opts, opener, &c->crypt, e));
     c->where =
         (struct luks_where){.file = q->map.file, .at = h->crypto_offset, .bytes = h->crypto_bytes};
     TRY(co_luks_read(&c->where, &c->l, e));
@@ -311,7 +264,7 @@ int co_qcow2_make_crypt(const struct blk_create *c, const struct qcow2_header *h
         return 0;
     int rc =
         l ? luks_wish_take(c->opts, "encrypt.", &wish, e) : err_set(e, -ENOMEM, "out of memory");
-    name_option(rc, e);
+    old_aes_name_option(rc, e);
     if (rc == 0)
         rc = co_luks1_make(&w, &wish, true, l, e);
     luks_wish_drop(&wish);

@@ -204,15 +204,15 @@ static const struct map_format qed_format = {
 
 /* --- creating --- */
 
-static int take_options(const struct blk_create *c, struct qed_header *h, struct blk_error *e)
+static int take_options(const struct opts *opts, uint64_t size, struct qed_header *h,
+                        struct blk_error *e)
 {
-    const char *name = opts_text(c->opts, "backing_file"),
-               *format = opts_text(c->opts, "backing_fmt");
+    const char *name = opts_text(opts, "backing_file"), *format = opts_text(opts, "backing_fmt");
     *h = (struct qed_header){
-        .cluster_bytes = opts_number(c->opts, "cluster_size"),
-        .table_clusters = opts_number(c->opts, "table_size"),
+        .cluster_bytes = opts_number(opts, "cluster_size"),
+        .table_clusters = opts_number(opts, "table_size"),
         .header_clusters = 1,
-        .size = align_up(c->size, 512),
+        .size = align_up(size, 512),
     };
     h->l1_offset = h->cluster_bytes;
     if (name && *name) {
@@ -244,7 +244,7 @@ static int co_qed_create(const struct blk_create *c, struct blk_error *e)
 {
     struct qed_header h, checked;
     struct qed_header_disk raw;
-    TRY(take_options(c, &h, e));
+    TRY(take_options(c->opts, c->size, &h, e));
     new_header(&raw, &h, c->fresh);
     uint64_t end = h.l1_offset + table_entries(&h) * 8;
     TRY(qed_header_parse(&raw, end, c->fresh, &checked, e));
@@ -260,6 +260,24 @@ static int co_qed_create(const struct blk_create *c, struct blk_error *e)
         .last = {0, &raw, sizeof(raw)},
     };
     return co_map_units_create(c, &image, e);
+}
+
+static int co_qed_measure(struct blk_measure *m, struct blk_error *e)
+{
+    struct qed_header h, checked;
+    struct qed_header_disk raw;
+    TRY(take_options(m->opts, m->size, &h, e));
+    new_header(&raw, &h, false);
+    uint64_t n = table_entries(&h);
+    TRY(qed_header_parse(&raw, h.l1_offset + n * 8, false, &checked, e));
+    struct map_units_measure u = {.size = h.size,
+                                  .empty_bytes = h.l1_offset + n * 8,
+                                  .cluster_bytes = h.cluster_bytes,
+                                  .unit_bytes = h.cluster_bytes,
+                                  .table_bytes = n * 8,
+                                  .table_covers = n * h.cluster_bytes,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    return co_map_units_measure(m, &u, e);
 }
 
 /* --- another backing file --- */
@@ -444,6 +462,8 @@ const struct blk_driver qed_driver = {
     .create_options = qed_create_options,
     .probe = qed_probe,
     .co_create = co_qed_create,
+    .co_measure = co_qed_measure,
+    .measure_is_ours = true,
     .co_open = co_qed_open,
     .co_opened = co_map_opened,
     .co_close = co_qed_close,

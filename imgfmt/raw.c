@@ -183,6 +183,7 @@ const struct blk_driver raw_driver = {
     .extensions = "raw img",
     .is_format = true,
     .is_filter = true,
+    .stays_put = true,
     .open_options = raw_options,
     .create_options = raw_create_options,
     .probe = raw_probe,

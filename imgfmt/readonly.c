@@ -44,6 +44,7 @@ static const struct blk_driver inside_driver = {
     .name = "inside",
     .title = "a file inside another, read-only",
     .is_filter = true,
+    .stays_put = true,
     .co_write = co_readonly_write,
     .co_flush = co_readonly_flush,
     .co_reopen = co_readonly_reopen,

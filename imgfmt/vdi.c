@@ -19,8 +19,6 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vbox.h"
 
-enum { RANK_HEADER, RANK_MAP };
-
 #define MAP_AT      (4 * KiB)  /* where we put the map of a new image */
 #define MOST_BLOCKS 0x1fffff7f /* VirtualBox's bound; the map of so many ends well below 4 GiB */
 
@@ -144,10 +142,11 @@ static int co_vdi_begin(struct map *m)
 {
     struct vdi *v = vdi_of(m);
     if (!v->header)
-        TRY(co_meta_get(m->meta, 0, RANK_HEADER, &v->header));
+        TRY(co_meta_get(m->meta, 0, VDI_RANK_HEADER, &v->header));
     TRY(meta_touch(m->meta, v->header));
     if (!m->fresh) /* children see that their parent changed */
-        host_uuid(m->dev->host, ((struct vdi_header_disk *)v->header->data)->ids.modify);
+        host_uuid(m->dev->host, v->h.ids.modify);
+    memcpy(((struct vdi_header_disk *)v->header->data)->ids.modify, v->h.ids.modify, 16);
     return set_allocated(v, v->units.space.next);
 }
 
@@ -172,7 +171,7 @@ static int co_vdi_publish(struct map *m)
 {
     if (m->units->base > UINT32_MAX)
         return -EFBIG;
-    return co_map_units_rewrite(m, 0, RANK_HEADER, fill_header);
+    return co_map_units_rewrite(m, 0, VDI_RANK_HEADER, fill_header);
 }
 
 static int co_vdi_check(struct map *m, struct blk_check *c)
@@ -199,7 +198,7 @@ static const struct map_format vdi_format = {
     .encode = vdi_encode,
     MAP_UNITS_HOOKS,
     .commit = vdi_commit,
-    .table_rank = RANK_MAP,
+    .table_rank = VDI_RANK_MAP,
 };
 
 /* --- creating --- */
@@ -229,6 +228,21 @@ static int choose_uuids(const struct blk_create *c, struct vdi_header_disk *raw,
     uuid_swap(uuid, raw->ids.image);
     uuid_swap(modify, raw->ids.modify);
     return co_vdi_name_parent(c->backing, raw, e);
+}
+
+static int co_vdi_measure(struct blk_measure *m, struct blk_error *e)
+{
+    bool is_static = opts_bool(m->opts, "static");
+    uint64_t blocks = div_up(m->size, VDI_BLOCK);
+    uint64_t data = align_up(MAP_AT + align_up(blocks * 4, 4096), VDI_BLOCK);
+    if (blocks > MOST_BLOCKS)
+        return err_set(e, -EFBIG, "a VDI image cannot be larger than 512 TiB");
+    struct map_units_measure u = {.size = m->size,
+                                  .empty_bytes = data + (is_static ? blocks * VDI_BLOCK : 0),
+                                  .cluster_bytes = VDI_BLOCK,
+                                  .unit_bytes = is_static ? 0 : VDI_BLOCK,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    return co_map_units_measure(m, &u, e);
 }
 
 static int co_vdi_create(const struct blk_create *c, struct blk_error *e)
@@ -346,8 +360,12 @@ const struct blk_driver vdi_driver = {
     .create_options = vdi_create_options,
     .probe = vdi_probe,
     .co_create = co_vdi_create,
+    .co_measure = co_vdi_measure,
+    .measure_is_ours = true,
     .co_open = co_vdi_open,
     .co_opened = co_vdi_opened,
     .co_close = co_vdi_close,
+    .co_identify_backing = co_vdi_identify_backing,
+    .co_change_backing = co_vdi_change_backing,
     .co_info = co_vdi_info,
 };

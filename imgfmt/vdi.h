@@ -65,11 +65,18 @@ struct vdi {
     bool parent_told;         /* by the caller: it need not be the one */
 };
 
+enum { VDI_RANK_HEADER, VDI_RANK_MAP };
+
 /* vdi_parent.c. In create(): @parent (NULL: none) becomes the new image's. */
 must_use int co_vdi_name_parent(struct blk_device *parent, struct vdi_header_disk *raw,
                                 struct blk_error *e);
 /* In open(): finds the parent and asks for it. */
 must_use int co_vdi_want_parent(struct vdi *v, struct blk_opener *opener, struct blk_error *e);
+/* Driver operations. */
+int co_vdi_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                            struct blk_error *e);
+int co_vdi_change_backing(struct blk_device *dev, const char *name, const char *format,
+                          struct blk_error *e);
 int co_vdi_opened(struct blk_device *dev, struct blk_error *e);
 int co_vdi_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 

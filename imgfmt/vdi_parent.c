@@ -20,6 +20,63 @@ int co_vdi_name_parent(struct blk_device *parent, struct vdi_header_disk *raw, s
     return uuid_is_nil(raw->ids.parent) ? err_set(e, -EINVAL, "the parent has no UUID") : 0;
 }
 
+/* --- another parent --- */
+
+static void fill_parent(struct map *m, void *at)
+{
+    const struct vdi_header *h = &container_of(m, struct vdi, map)->h;
+    struct vdi_header_disk *raw = at;
+    raw->type = le32_of(h->type);
+    memcpy(raw->ids.parent, h->ids.parent, 16);
+    memcpy(raw->ids.parent_modify, h->ids.parent_modify, 16);
+}
+
+/* One sector: type and UUIDs change together. No session begins, so that children of this image
+ * still know it. */
+static int co_put_parent(struct vdi *v, const struct vdi_header *now, struct blk_error *e)
+{
+    struct vdi_header before = v->h;
+    v->h.type = now->type;
+    v->h.ids = now->ids;
+    int rc = co_map_units_rewrite(&v->map, 0, VDI_RANK_HEADER, fill_parent);
+    if (rc < 0) {
+        v->h.type = before.type;
+        v->h.ids = before.ids;
+        return err_errno(e, rc, "the header cannot be written");
+    }
+    return 0;
+}
+
+int co_vdi_identify_backing(struct blk_device *dev, struct blk_device *backing, struct blk_error *e)
+{
+    struct vdi *v = dev->state;
+    struct vdi_header now = v->h;
+    struct vdi_header_disk raw = {.type = le32_of(now.type), .ids = now.ids};
+    memset(raw.ids.parent_modify, 0, 16);
+    TRY(co_vdi_name_parent(backing, &raw, e));
+    if (now.type == VDI_STATIC && backing)
+        return err_set(e, -EINVAL, "a static VDI image has no parent");
+    now.type = le32_get(raw.type);
+    now.ids = raw.ids;
+    return co_put_parent(v, &now, e);
+}
+
+/* The header has no room for a name: the UUID, which follows, is the name. */
+int co_vdi_change_backing(struct blk_device *dev, const char *name, const char *format,
+                          struct blk_error *e)
+{
+    struct vdi *v = dev->state;
+    struct vdi_header now = v->h;
+    if (name || now.type != VDI_DIFFERENCING)
+        return 0;
+    now.type = VDI_DYNAMIC;
+    memset(now.ids.parent, 0, 16);
+    memset(now.ids.parent_modify, 0, 16);
+    return co_put_parent(v, &now, e);
+}
+
+/* --- finding it --- */
+
 static int look_at_image(void *arg, const char *name, const void *head, size_t bytes, char **found)
 {
     const struct vdi *v = arg;

@@ -2,7 +2,8 @@
 /* vhd.c - Virtual PC and Hyper-V disks: fixed, dynamic, differencing.
  *
  *   fixed    | the disk | footer |
- *   else     | footer's copy | header 1024 | names of parents | table: be32 per block | blocks |
+ *   else     | footer's copy | header 1024 | spare | names of parents | table: be32 per block |
+ *            | blocks |
  *            | footer |; a block: a bitmap, bit per sector, and its data
  *
  * An entry is the sector where a block's bitmap lies. The bitmap counts in differencing images: bit
@@ -212,7 +213,7 @@ static int note_bitmap(struct map *m, uint64_t cluster, const struct map_cell *c
 
 /* --- size and table --- */
 
-static int co_put_header(struct map *m)
+int co_vhd_put_header(struct map *m)
 {
     struct vhd *v = vhd_of(m);
     v->header.table_offset = be64_of(m->shape.root_offset);
@@ -239,7 +240,7 @@ static void say_size(struct vhd *v, uint64_t size)
     vhd_seal_footer(&v->footer);
 }
 
-static int co_put_footer(struct map *m)
+int co_vhd_put_footer(struct map *m)
 {
     TRY(co_write_footer(m, 0));
     TRY(co_sync(m));
@@ -250,9 +251,9 @@ static int co_put_footer(struct map *m)
 static int co_put_both(struct map *m, bool header_first)
 {
     if (header_first)
-        TRY(co_put_header(m));
-    TRY(co_put_footer(m));
-    return header_first ? 0 : co_put_header(m);
+        TRY(co_vhd_put_header(m));
+    TRY(co_vhd_put_footer(m));
+    return header_first ? 0 : co_vhd_put_header(m);
 }
 
 /* The old header and footers, after a publication that failed half way. */
@@ -260,7 +261,8 @@ static int co_take_back(struct map *m)
 {
     struct vhd *v = vhd_of(m);
     TRY(co_blk_write_buf(m->file, v->h.header_offset, &v->header, sizeof(v->header), 0));
-    TRY(co_put_footer(m));
+    TRY(co_vhd_put_footer(m));
+    TRY(co_vhd_drop_spare(v));
     v->unsure = false;
     return 0;
 }
@@ -457,7 +459,9 @@ static int co_open_dynamic(struct vhd *v, struct blk_device *dev, const struct o
         rc = co_blk_read_buf(v->map.file, v->h.header_offset, &v->header, sizeof(v->header));
     if (rc < 0)
         return err_errno(e, rc, "the dynamic disk header cannot be read");
-    TRY(vhd_header_parse(&v->header, v->map.file->size, &v->h, e));
+    rc = vhd_header_parse(&v->header, v->map.file->size, &v->h, e);
+    if (rc < 0 && co_vhd_take_spare(v) < 0)
+        return rc;
     v->differs = v->h.type == VHD_DIFFERENCING;
     fill_map(v, dev);
     if (v->differs)
@@ -692,6 +696,12 @@ static int co_vhd_compact(struct blk_device *dev, struct blk_error *e)
     return fixed(dev) ? 0 : co_map_units_compact(dev, e);
 }
 
+static int co_vhd_make_empty(struct blk_device *dev, struct blk_error *e)
+{
+    return fixed(dev) ? err_set(e, -ENOTSUP, "a fixed VHD image holds all of its disk")
+                      : co_map_units_make_empty(dev, e);
+}
+
 static int co_vhd_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     struct vhd *v = vhd_of(dev->state);
@@ -727,6 +737,8 @@ const struct blk_driver vhd_driver = {
     .create_options = vhd_create_options,
     .probe = vhd_probe,
     .co_create = co_vhd_create,
+    .co_measure = co_vhd_measure,
+    .measure_is_ours = true,
     .co_open = co_vhd_open,
     .co_opened = co_vhd_opened,
     .co_close = co_vhd_close,
@@ -743,5 +755,8 @@ const struct blk_driver vhd_driver = {
     .co_resize = co_vhd_resize,
     .co_check = co_vhd_check,
     .co_compact = co_vhd_compact,
+    .co_make_empty = co_vhd_make_empty,
+    .co_identify_backing = co_vhd_identify_backing,
+    .co_change_backing = co_vhd_change_backing,
     .co_info = co_vhd_info,
 };

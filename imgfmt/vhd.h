@@ -12,6 +12,7 @@
 #define VHD_BLOCK        (2 * MiB)   /* of the images that we make */
 #define VHD_EPOCH        946684800u  /* time stamps count from 2000 */
 #define VHD_LOCATORS     8
+#define VHD_NAME_ROOM    2048          /* for each of the parent's names in images that we make */
 #define VHD_SECTORS_MOST 0xff000000ULL /* of a disk: 2040 GiB */
 
 /* Above this product a geometry says nothing, and the size alone counts. */
@@ -108,13 +109,26 @@ struct vhd {
     bool unsure;      /* the file may say another size or table than we use */
 };
 
+/* vhd.c: durable when they return (but in fresh mode). */
+must_use int co_vhd_put_header(struct map *m);
+must_use int co_vhd_put_footer(struct map *m); /* both of them */
+
 /* vhd_parent.c: the name of the parent, from the header and its locators. */
 must_use int co_vhd_parent_name(struct vhd *v, struct blk_error *e);
+/* The spare header becomes ours. -EINVAL: there is none. */
+must_use int co_vhd_take_spare(struct vhd *v);
+must_use int co_vhd_drop_spare(struct vhd *v);
+/* Driver operations. */
 int co_vhd_opened(struct blk_device *dev, struct blk_error *e); /* it is the one that was meant */
+int co_vhd_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                            struct blk_error *e);
+int co_vhd_change_backing(struct blk_device *dev, const char *name, const char *format,
+                          struct blk_error *e);
 
 /* vhd_create.c */
 extern const struct opt_desc vhd_create_options[];
 int co_vhd_create(const struct blk_create *c, struct blk_error *e);
+int co_vhd_measure(struct blk_measure *m, struct blk_error *e);
 
 extern const struct blk_driver vhd_driver;
 

@@ -10,8 +10,6 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhd.h"
 
-#define NAME_ROOM 2048
-
 enum { SUB_DYNAMIC, SUB_FIXED };
 static const char *const subformats[] = {"dynamic", "fixed", NULL};
 
@@ -81,12 +79,14 @@ static struct vhd_geometry geometry_for(uint64_t sectors)
 }
 
 struct plan {
-    const struct blk_create *c;
+    const struct blk_create *c; /* NULL: it is only measured */
+    const struct opts *opts;
+    uint64_t wish; /* the size that is asked for */
     uint64_t size;
     uint32_t block_bytes;
     bool fixed;
     const char *parent; /* NULL: none */
-    uint8_t name[2][NAME_ROOM];
+    uint8_t name[2][VHD_NAME_ROOM];
     size_t name_bytes;
     struct vhd_footer_disk footer;
     struct vhd_header_disk header;
@@ -94,9 +94,9 @@ struct plan {
 
 static int choose_size(struct plan *p, struct blk_error *e)
 {
-    const struct opts *o = p->c->opts;
+    const struct opts *o = p->opts;
     bool azure = opts_bool(o, "azure"), exact = azure || opts_bool(o, "force_size");
-    uint64_t sectors = div_up(p->c->size, 512);
+    uint64_t sectors = div_up(p->wish, 512);
     struct vhd_geometry g = geometry_for(sectors);
     p->fixed = azure || opts_number(o, "subformat") == SUB_FIXED;
     if (azure)
@@ -139,10 +139,10 @@ static int fill_footer(struct plan *p, struct blk_error *e)
 /* A path as Windows writes it: relative ones begin with ".\\". */
 static int windows_name(struct plan *p, struct blk_error *e)
 {
-    p->name_bytes = utf16_from_path(p->parent, p->name[0], NAME_ROOM);
+    p->name_bytes = utf16_from_path(p->parent, p->name[0], VHD_NAME_ROOM);
     if (p->name_bytes == 0)
         return err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
-    memcpy(p->name[1], p->name[0], NAME_ROOM);
+    memcpy(p->name[1], p->name[0], VHD_NAME_ROOM);
     return 0;
 }
 
@@ -150,13 +150,13 @@ static void name_parent(struct plan *p)
 {
     static const char platforms[2][5] = {"W2ru", "W2ku"};
     const char *slash = strrchr(p->parent, '/');
-    uint64_t at = 512 + sizeof(p->header), space = align_up(p->name_bytes, 512);
+    uint64_t at = 512 + 2 * sizeof(p->header); /* behind the spare header's place */
     (void)!utf16_from_text(slash ? slash + 1 : p->parent, true, p->header.parent_name,
                            sizeof(p->header.parent_name) - 2);
-    for (unsigned i = 0; i < 2; i++, at += space) {
+    for (unsigned i = 0; i < 2; i++, at += VHD_NAME_ROOM) {
         struct vhd_locator_disk *l = &p->header.locators[i];
         memcpy(l->platform, platforms[i], 4);
-        l->space = be32_of(space);
+        l->space = be32_of(VHD_NAME_ROOM);
         l->bytes = be32_of(p->name_bytes);
         l->offset = be64_of(at);
     }
@@ -167,13 +167,19 @@ static void name_parent(struct plan *p)
     }
 }
 
+/* Behind the headers and what names a parent. */
+static uint64_t table_at(const struct plan *p)
+{
+    uint64_t names = p->parent ? sizeof(p->header) + 2 * VHD_NAME_ROOM : 0;
+    return 512 + sizeof(p->header) + names;
+}
+
 static void fill_header(struct plan *p)
 {
     struct vhd_header_disk *h = &p->header;
-    uint64_t names = p->parent ? 2 * align_up(p->name_bytes, 512) : 0;
     memcpy(h->cookie, "cxsparse", 8);
     h->next = be64_of(UINT64_MAX);
-    h->table_offset = be64_of(512 + sizeof(*h) + names);
+    h->table_offset = be64_of(table_at(p));
     h->version = be32_of(0x00010000);
     h->entries = be32_of(div_up(p->size, p->block_bytes));
     h->block_bytes = be32_of(p->block_bytes);
@@ -228,14 +234,12 @@ static int co_create_fixed(struct plan *p, struct blk_error *e)
     return co_map_units_create(p->c, &image, e);
 }
 
-int co_vhd_create(const struct blk_create *c, struct blk_error *e)
+static int choose(struct plan *p, const struct opts *opts, uint64_t size, struct blk_error *e)
 {
-    auto_free struct plan *p = mem_zalloc(sizeof(*p));
-    if (!p)
-        return err_set(e, -ENOMEM, "out of memory");
-    p->c = c;
-    p->block_bytes = opts_number(c->opts, "block_size");
-    p->parent = opts_text(c->opts, "backing_file");
+    p->opts = opts;
+    p->wish = size;
+    p->block_bytes = opts_number(opts, "block_size");
+    p->parent = opts_text(opts, "backing_file");
     if (p->parent && !*p->parent)
         p->parent = NULL;
     if (!is_pow2(p->block_bytes))
@@ -243,8 +247,37 @@ int co_vhd_create(const struct blk_create *c, struct blk_error *e)
     TRY(choose_size(p, e));
     if (p->fixed && p->parent)
         return err_set(e, -EINVAL, "a fixed VHD image has no parent");
+    return 0;
+}
+
+int co_vhd_create(const struct blk_create *c, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    p->c = c;
+    TRY(choose(p, c->opts, c->size, e));
     if (p->parent)
         TRY(windows_name(p, e));
     TRY(fill_footer(p, e));
     return p->fixed ? co_create_fixed(p, e) : co_create_dynamic(p, e);
+}
+
+int co_vhd_measure(struct blk_measure *m, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(choose(p, m->opts, m->size, e));
+    uint64_t table = align_up(div_up(p->size, p->block_bytes) * 4, 512);
+    uint64_t lead = align_up(div_up(p->block_bytes / 512, 8), 512);
+    struct map_units_measure u = {.size = p->size,
+                                  .empty_bytes = p->size + sizeof(p->footer),
+                                  .cluster_bytes = p->block_bytes,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    if (!p->fixed) {
+        u.empty_bytes = table_at(p) + table + sizeof(p->footer);
+        u.unit_bytes = lead + p->block_bytes;
+    }
+    return co_map_units_measure(m, &u, e);
 }

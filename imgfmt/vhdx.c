@@ -84,6 +84,19 @@ int co_vhdx_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset)
     return *offset > INT64_MAX ? -EIO : 0;
 }
 
+int co_vhdx_bitmap_drop(struct map *m, uint64_t chunk)
+{
+    struct vhdx *v = vhdx_of(m);
+    uint64_t at = m->shape.root_offset + (chunk * (v->chunk_ratio + 1) + v->chunk_ratio) * 8;
+    struct meta_page *page;
+    TRY(co_meta_get(m->meta, align_down(at, VHDX_PAGE), RANK_TABLE, &page));
+    int rc = meta_touch(m->meta, page);
+    if (rc == 0)
+        memset(page->data + at % VHDX_PAGE, 0, 8);
+    meta_put(m->meta, page);
+    return rc;
+}
+
 /* From bit @bit of the bitmap at @at: its value, and how many of @most are alike. */
 static int co_bits_alike(struct map *m, uint64_t at, uint64_t bit, uint64_t most, uint64_t *alike,
                          bool *value)
@@ -250,6 +263,11 @@ static int co_read_metadata(struct vhdx *v, struct blk_error *e)
     if (entries > v->regions.table.bytes / 8)
         return err_set(e, -EINVAL, "a table of %u bytes is too short for %" PRIu64 " entries",
                        v->regions.table.bytes, entries);
+    uint64_t there = MAX(v->map.file->size, v->replay.length);
+    if (!range_fits(v->regions.table.offset, entries * 8, there))
+        return err_set(e, -EINVAL,
+                       "the table of %" PRIu64 " entries at %" PRIu64 " ends past the file",
+                       entries, v->regions.table.offset);
     return v->d.has_parent ? co_vhdx_parent_name(v, e) : 0;
 }
 
@@ -394,6 +412,8 @@ const struct blk_driver vhdx_driver = {
     .create_options = vhdx_create_options,
     .probe = vhdx_probe,
     .co_create = co_vhdx_create,
+    .co_measure = co_vhdx_measure,
+    .measure_is_ours = true,
     .co_open = co_vhdx_open,
     .co_opened = co_vhdx_opened,
     .co_close = co_vhdx_close,
@@ -402,5 +422,7 @@ const struct blk_driver vhdx_driver = {
     .co_check = co_vhdx_check,
     .co_compact = co_vhdx_compact,
     .co_make_empty = co_map_units_make_empty,
+    .co_identify_backing = co_vhdx_identify_backing,
+    .co_change_backing = co_vhdx_change_backing,
     .co_info = co_vhdx_info,
 };

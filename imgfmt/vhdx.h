@@ -237,6 +237,8 @@ struct vhdx {
     struct vhdx_ring log;
     bool direct; /* entries are written in place, in the engine's order; the log is empty */
     bool unsure; /* the file may say another size or table than we use */
+    bool broken; /* what the log says may be half in place: nothing is written any more, who opens
+                    the image again replays it */
     struct map_backing backing;
     uint64_t chunk_ratio; /* a power of two */
     unsigned chunk_bits;
@@ -254,6 +256,9 @@ must_use int co_vhdx_read_meta(struct vhdx *v, uint64_t offset, void *to, uint64
 /* Where chunk @chunk's sector bitmap lies; 0: it has none. */
 must_use int co_vhdx_bitmap_place(struct map *m, uint64_t chunk, uint64_t *offset);
 
+/* It has none any more, once the table is written back. */
+must_use int co_vhdx_bitmap_drop(struct map *m, uint64_t chunk);
+
 /* vhdx_write.c: hooks of map_units.h, and: */
 int co_vhdx_begin(struct map *m);
 int co_vhdx_end(struct map *m);
@@ -263,15 +268,39 @@ int co_vhdx_publish(struct map *m);
 must_use int co_vhdx_replay(struct vhdx *v, struct blk_error *e);
 void vhdx_hook(struct vhdx *v); /* the cache asks us before it writes, and after it reads */
 must_use int co_vhdx_direct(struct vhdx *v, bool direct);
+/* Bytes of the metadata that change together, by the log. */
+#define VHDX_EDIT_PAGES 5
+struct vhdx_edit {
+    unsigned count;
+    struct vhdx_page pages[VHDX_EDIT_PAGES];
+    uint8_t bytes[VHDX_EDIT_PAGES][VHDX_PAGE];
+};
+must_use int co_vhdx_edit(struct vhdx *v, struct vhdx_edit *edit, uint64_t offset,
+                          const void *bytes, size_t count);
+/* Durable when it returns, all of it or nothing after a crash. No session begins: children of this
+ * image still know it. */
+must_use int co_vhdx_apply(struct vhdx *v, const struct vhdx_edit *edit);
 
 /* vhdx_create.c */
 extern const struct opt_desc vhdx_create_options[];
 int co_vhdx_create(const struct blk_create *c, struct blk_error *e);
+int co_vhdx_measure(struct blk_measure *m, struct blk_error *e);
 
 /* vhdx_parent.c: the name of the parent, from the locator. */
 must_use int co_vhdx_parent_name(struct vhdx *v, struct blk_error *e);
 must_use int vhdx_locator_parse(const uint8_t *raw, size_t bytes, char **name, uint8_t linkage[16],
                                 struct blk_error *e);
+#define VHDX_LOCATOR_ROOM 4096
+/* A locator at @to, of VHDX_LOCATOR_ROOM bytes, for a parent of that name and data_write (NULL: not
+ * known). Gives the bytes it takes; 0: the name is too long, or no UTF-8. */
+size_t vhdx_locator_make(const char *name, const uint8_t *linkage, uint8_t *to);
+/* data_write of an open VHDX image; NULL of anything else. */
+const uint8_t *vhdx_identity(const struct blk_device *dev);
+/* Driver operations. */
+int co_vhdx_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                             struct blk_error *e);
+int co_vhdx_change_backing(struct blk_device *dev, const char *name, const char *format,
+                           struct blk_error *e);
 int co_vhdx_opened(struct blk_device *dev, struct blk_error *e); /* it is the one that was meant */
 
 extern const struct blk_driver vhdx_driver;

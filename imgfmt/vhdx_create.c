@@ -9,10 +9,8 @@
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhdx.h"
 
-#define ITEMS_AT     (64 * KiB) /* in the metadata region */
-#define LOCATOR_ROOM (4 * KiB)
-#define LOCATOR_AT   (ITEMS_AT + 4 * KiB)
-#define NAME_ROOM    2048
+#define ITEMS_AT   (64 * KiB) /* in the metadata region */
+#define LOCATOR_AT (ITEMS_AT + 4 * KiB)
 
 enum { SUB_DYNAMIC, SUB_FIXED };
 static const char *const subformats[] = {"dynamic", "fixed", NULL};
@@ -53,7 +51,9 @@ const struct opt_desc vhdx_create_options[] = {
 };
 
 struct plan {
-    const struct blk_create *c;
+    const struct blk_create *c; /* NULL: it is only measured */
+    const struct opts *opts;
+    uint64_t size; /* that is asked for */
     struct vhdx_metadata d;
     uint64_t log_bytes, metadata_at, table_at, data_at, entries, end;
     const char *parent; /* NULL: none */
@@ -64,7 +64,7 @@ struct plan {
     struct vhdx_regions_disk regions;
     struct vhdx_metadata_disk table;
     uint8_t items[512];
-    uint8_t locator[LOCATOR_ROOM];
+    uint8_t locator[VHDX_LOCATOR_ROOM];
     size_t locator_bytes;
 };
 
@@ -78,9 +78,9 @@ static uint64_t block_for(uint64_t size)
 
 static int choose(struct plan *p, struct blk_error *e)
 {
-    const struct opts *o = p->c->opts;
+    const struct opts *o = p->opts;
     uint64_t block = opts_number(o, "block_size");
-    p->d.block_bytes = block ? block : block_for(p->c->size);
+    p->d.block_bytes = block ? block : block_for(p->size);
     p->d.logical = opts_number(o, "logical_sector_size");
     p->d.physical = MAX(opts_number(o, "physical_sector_size"), p->d.logical);
     p->d.fixed = opts_number(o, "subformat") == SUB_FIXED;
@@ -96,12 +96,12 @@ static int choose(struct plan *p, struct blk_error *e)
     if ((p->d.logical != 512 && p->d.logical != 4096) ||
         (p->d.physical != 512 && p->d.physical != 4096))
         return err_set(e, -EINVAL, "sectors have 512 or 4096 bytes");
-    if (p->c->size > VHDX_SIZE_MOST)
+    if (p->size > VHDX_SIZE_MOST)
         return err_set(e, -EFBIG, "a VHDX image cannot be larger than 64 TiB");
     if (p->d.fixed && p->parent)
         return err_set(e, -EINVAL, "a fixed VHDX image has no parent");
-    p->d.size = align_up(p->c->size, p->d.logical);
-    return uuid_choose(p->c->file->host, opts_text(o, "uuid"), p->uuid, e);
+    p->d.size = align_up(p->size, p->d.logical);
+    return 0;
 }
 
 static void lay_out(struct plan *p)
@@ -191,41 +191,12 @@ static void fill_metadata(struct plan *p)
 
 /* --- the parent --- */
 
-static bool put_text(struct plan *p, const char *text, bool path, le32 *offset, le16 *bytes)
-{
-    uint8_t *to = p->locator + p->locator_bytes;
-    size_t room = MIN(sizeof(p->locator) - p->locator_bytes, NAME_ROOM);
-    size_t n = path ? utf16_from_path(text, to, room) : utf16_from_text(text, false, to, room);
-    *offset = le32_of(p->locator_bytes);
-    *bytes = le16_of(n);
-    p->locator_bytes += n;
-    return n > 0;
-}
-
 static int name_parent(struct plan *p, struct blk_error *e)
 {
-    struct vhdx_locator_disk head = {.count = le16_of(2)};
-    struct vhdx_locator_entry_disk n[2];
-    const struct blk_device *parent = p->c->backing;
-    char text[UUID_TEXT], linkage[UUID_TEXT + 2];
-    uint8_t guid[16] = {0};
-    if (parent && parent->driver == &vhdx_driver)
-        uuid_swap(vhdx_of(parent->state)->h.data_write, guid);
-    uuid_text(guid, text);
-    linkage[0] = '{';
-    memcpy(linkage + 1, text, UUID_TEXT - 1);
-    memcpy(linkage + UUID_TEXT, "}", 2);
-    bool relative = p->parent[0] != '/';
-    memcpy(head.type, vhdx_guid_locator, 16);
-    p->locator_bytes = sizeof(head) + sizeof(n);
-    bool ok = put_text(p, "parent_linkage", false, &n[0].key_offset, &n[0].key_bytes) &&
-              put_text(p, linkage, false, &n[0].value_offset, &n[0].value_bytes) &&
-              put_text(p, relative ? "relative_path" : "absolute_win32_path", false,
-                       &n[1].key_offset, &n[1].key_bytes) &&
-              put_text(p, p->parent, true, &n[1].value_offset, &n[1].value_bytes);
-    memcpy(p->locator, &head, sizeof(head));
-    memcpy(p->locator + sizeof(head), n, sizeof(n));
-    return ok ? 0 : err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
+    p->locator_bytes = vhdx_locator_make(p->parent, vhdx_identity(p->c->backing), p->locator);
+    return p->locator_bytes
+               ? 0
+               : err_set(e, -EINVAL, "the name of the parent is too long, or no UTF-8");
 }
 
 /* --- writing --- */
@@ -279,7 +250,10 @@ int co_vhdx_create(const struct blk_create *c, struct blk_error *e)
     if (!p)
         return err_set(e, -ENOMEM, "out of memory");
     p->c = c;
+    p->opts = c->opts;
+    p->size = c->size;
     TRY(choose(p, e));
+    TRY(uuid_choose(c->file->host, opts_text(c->opts, "uuid"), p->uuid, e));
     lay_out(p);
     if (p->parent)
         TRY(name_parent(p, e));
@@ -287,4 +261,21 @@ int co_vhdx_create(const struct blk_create *c, struct blk_error *e)
     fill_regions(p);
     fill_metadata(p);
     return co_write(p, e);
+}
+
+int co_vhdx_measure(struct blk_measure *m, struct blk_error *e)
+{
+    auto_free struct plan *p = mem_zalloc(sizeof(*p));
+    if (!p)
+        return err_set(e, -ENOMEM, "out of memory");
+    p->opts = m->opts;
+    p->size = m->size;
+    TRY(choose(p, e));
+    lay_out(p);
+    struct map_units_measure u = {.size = p->d.size,
+                                  .empty_bytes = p->end,
+                                  .cluster_bytes = p->d.block_bytes,
+                                  .unit_bytes = p->d.fixed ? 0 : p->d.block_bytes,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    return co_map_units_measure(m, &u, e);
 }

@@ -9,7 +9,9 @@
  *     session) headers that name the log -> the pages in place
  *   4 pages in place -> an entry whose tail leaves theirs behind, and what overwrites it
  *   5 all in place -> headers with an empty log
- *   6 resizing, moving, repairing: the log is empty all the while, the engine orders single
+ *   6 a change of the parent: one log entry; should it fail half way, nothing is written any more,
+ *     and the next opening replays what the log says
+ *   7 resizing, moving, repairing: the log is empty all the while, the engine orders single
  *     entries; the new size and the table's place are one log entry (region tables, metadata)
  * A header is written over the older of both, so one of them is always whole. */
 #include "imgfmt/uuid.h"
@@ -169,6 +171,8 @@ static int co_log_pages(void *arg, const struct meta_page *list, bool settled)
     struct vhdx *v = arg;
     struct vhdx_page pages[PAGES_AT_ONCE];
     uint32_t count = 0;
+    if (v->broken)
+        return -EIO;
     if (v->direct)
         return 0;
     for (const struct meta_page *p = list; p; p = p->batch_next) {
@@ -221,6 +225,8 @@ int co_vhdx_begin(struct map *m)
     struct vhdx_header before = v->h;
     if (m->fresh)
         return 0;
+    if (v->broken)
+        return -EIO;
     host_uuid(m->dev->host, v->h.file_write);
     host_uuid(m->dev->host, v->h.data_write);
     int rc = co_put_headers(v);
@@ -234,7 +240,8 @@ int co_vhdx_begin(struct map *m)
 
 int co_vhdx_end(struct map *m)
 {
-    return m->fresh ? 0 : co_empty_log(vhdx_of(m));
+    struct vhdx *v = vhdx_of(m);
+    return m->fresh ? 0 : v->broken ? -EIO : co_empty_log(v);
 }
 
 static int co_own_bitmaps(struct map *m)
@@ -315,6 +322,47 @@ static int co_publish_pages(struct vhdx *v, const struct vhdx_page *pages, uint3
         TRY(co_blk_write_buf(v->map.file, pages[i].offset, pages[i].bytes, VHDX_PAGE, 0));
     TRY(co_sync(v));
     return co_empty_log(v);
+}
+
+/* --- metadata --- */
+
+int co_vhdx_edit(struct vhdx *v, struct vhdx_edit *edit, uint64_t offset, const void *bytes,
+                 size_t count)
+{
+    const uint8_t *from = bytes;
+    while (count) {
+        uint64_t at = align_down(offset, VHDX_PAGE), skip = offset - at;
+        size_t n = MIN(count, VHDX_PAGE - skip);
+        unsigned i = 0;
+        while (i < edit->count && edit->pages[i].offset != at)
+            i++;
+        if (i == VHDX_EDIT_PAGES)
+            return -EFBIG;
+        if (i == edit->count) {
+            TRY(co_vhdx_read_meta(v, at, edit->bytes[i], VHDX_PAGE));
+            edit->pages[edit->count++] = (struct vhdx_page){at, edit->bytes[i]};
+        }
+        memcpy(edit->bytes[i] + skip, from, n);
+        from += n;
+        offset += n;
+        count -= n;
+    }
+    return 0;
+}
+
+int co_vhdx_apply(struct vhdx *v, const struct vhdx_edit *edit)
+{
+    if (v->broken)
+        return -EIO;
+    if (v->unsure)
+        TRY(co_map_will_write(&v->map));
+    if (!v->units.begun)
+        host_uuid(v->map.dev->host, v->h.file_write);
+    TRY(co_empty_log(v));
+    v->broken = true;
+    TRY(co_publish_pages(v, edit->pages, edit->count));
+    v->broken = false;
+    return 0;
 }
 
 static int co_complete(struct vhdx *v)

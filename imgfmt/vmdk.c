@@ -46,14 +46,6 @@ static int vmdk_probe(const struct blk_probe *p, const char **reason)
 
 /* --- parents --- */
 
-uint32_t vmdk_new_cid(const struct vmdk *v, struct host *host)
-{
-    uint32_t cid = v->d.cid;
-    while (cid == v->d.cid || cid == VMDK_NO_PARENT)
-        host_random(host, &cid, sizeof(cid));
-    return cid;
-}
-
 int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, struct blk_error *e)
 {
     v->parent_told = !opener || opener_has(opener, "backing");
@@ -74,7 +66,7 @@ int vmdk_check_parent(const struct vmdk *v, struct blk_error *e)
     if (!b || v->parent_told || strcmp(b->driver->name, vmdk_driver.name) != 0)
         return 0;
     const struct vmdk *parent = b->state;
-    if (parent->d.cid == v->d.parent_cid)
+    if (parent->d.cid == v->d.parent_cid || v->d.parent_cid == VMDK_ANY_PARENT)
         return 0;
     return err_set(e, -EINVAL,
                    "its parent %.200s was written to since (its CID is %08" PRIx32
@@ -151,15 +143,6 @@ static int co_open_inside(struct vmdk *v, struct blk_device *dev,
     return rc;
 }
 
-static int co_open_cowd(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *head,
-                        const struct opts *opts, struct blk_error *e)
-{
-    struct vmdk_cowd_disk raw;
-    memcpy(&raw, head, sizeof(raw));
-    TRY(vmdk_cowd_parse(&raw, &v->h, e));
-    return co_vmdk_open_readonly(v, dev, opts, e);
-}
-
 static int co_open_se(struct vmdk *v, struct blk_device *dev, const struct vmdk_header_disk *head,
                       const struct opts *opts, struct blk_error *e)
 {
@@ -185,7 +168,7 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
     if (le32_get(raw.magic) == VMDK_COWD_MAGIC)
-        return co_open_cowd(v, dev, &raw, opts, e);
+        return co_vmdk_open_cowd(v, dev, opts, e);
     if (memcmp(&raw, "\xbe\xba\xfe\xca\0\0\0\0", 8) == 0)
         return co_open_se(v, dev, &raw, opts, e);
     bool fresh = dev->open_flags & BLK_OPEN_FRESH;
@@ -210,6 +193,7 @@ void vmdk_drop(struct vmdk *v)
     vmdk_descriptor_drop(&v->d);
     json_decref(v->shown);
     mem_free(v->parts);
+    mem_free(v->cowd);
     mem_free(v->text);
     mem_free(v);
 }
@@ -251,5 +235,7 @@ const struct blk_driver vmdk_driver = {
     .co_open = co_vmdk_open,
     .co_opened = co_vmdk_opened,
     .co_close = co_vmdk_close,
+    .co_change_backing = co_vmdk_change_backing,
+    .co_identify_backing = co_vmdk_identify_backing,
     .co_info = co_vmdk_info,
 };

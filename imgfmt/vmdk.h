@@ -3,8 +3,10 @@
  * 5.0"). For the vmdk files and their tests:
  *
  *   vmdk_descriptor.c  the text that says what a disk consists of; pure
+ *   vmdk_text.c        the same, written anew: CID, size, parent
  *   vmdk_sparse.c      one sparse extent as a map
- *   vmdk_stream.c      what is only read: streamOptimized, vmfsSparse, scattered tables, seSparse
+ *   vmdk_cowd.c        vmfsSparse: one such extent as a map
+ *   vmdk_stream.c      what is only read: streamOptimized, scattered tables, seSparse
  *   vmdk_se.c          seSparse: headers and entries
  *   vmdk_out.c         streamOptimized, written
  *   vmdk_create.c      new images
@@ -22,6 +24,7 @@
 #define VMDK_TABLE        512u        /* entries of a grain table */
 #define VMDK_TABLE_BYTES  (VMDK_TABLE * 4u)
 #define VMDK_NO_PARENT    UINT32_MAX
+#define VMDK_ANY_PARENT   0u
 #define VMDK_TEXT_MOST    (1 * MiB) /* of a descriptor */
 #define VMDK_EXTENTS_MOST 8192
 #define VMDK_AT_END       UINT64_MAX /* gd_sector: a footer at the end of the file says it */
@@ -60,6 +63,7 @@ struct vmdk_header {
     bool unclean;
     uint32_t table_entries, entry_bytes; /* of a grain table, and of a directory's */
     uint64_t tables_at, grains_at;       /* seSparse: entries count from there */
+    uint64_t next_free;                  /* vmfsSparse: bytes */
 };
 
 struct vmdk_marker_disk { /* before each compressed grain */
@@ -84,7 +88,11 @@ static_assert(sizeof(struct vmdk_metadata_disk) == 512, "VMDK marker");
 
 struct vmdk_cowd_disk { /* at 0: vmfsSparse, little endian; places and sizes in sectors */
     le32 magic, version, flags, capacity, grain, gd_at, tables, next_free;
+    uint8_t kept[1616]; /* names, generations */
+    le32 unclean;
+    uint8_t pad[396];
 };
+static_assert(sizeof(struct vmdk_cowd_disk) == 2048, "vmfsSparse header");
 
 struct vmdk_se_disk { /* at 0: seSparse, little endian; places and sizes in sectors */
     le64 magic, version;
@@ -129,9 +137,14 @@ struct vmdk_descriptor {
 must_use int vmdk_descriptor_parse(const char *text, struct vmdk_descriptor *out,
                                    struct blk_error *e);
 void vmdk_descriptor_drop(struct vmdk_descriptor *d);
-/* @text with another CID, change tracking that is no more, and, where @bytes is not 0, another size
- * of extent @number; NULL: no memory. */
-char *vmdk_descriptor_edit(const char *text, uint32_t cid, size_t number, uint64_t bytes);
+struct vmdk_edit {
+    uint32_t cid, parent_cid;
+    const char *parent; /* NULL: as it is; "": none */
+    size_t number;      /* of the extent */
+    uint64_t bytes;     /* that it has; 0: as before */
+};
+/* @text with that, and without change tracking; NULL: no memory. */
+char *vmdk_descriptor_edit(const char *text, const struct vmdk_edit *edit);
 const char *vmdk_extent_word(enum vmdk_extent_kind kind);
 
 /* Pure. @fresh: the magic may still be missing. */
@@ -150,13 +163,17 @@ struct vmdk {
     struct map_units units;
     struct codec codec; /* VMDK_COMPRESSED */
     bool codec_made;
-    struct vmdk_out *out; /* a stream on its way: vmdk_out.c's */
+    struct vmdk_cowd_disk *cowd; /* vmfsSparse: its header */
+    struct vmdk_out *out;        /* a stream on its way: vmdk_out.c's */
     struct vmdk_header h;
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
     bool tables_differ;     /* the twins, or may */
     char *text;             /* the descriptor; NULL: an extent that has none */
     bool text_unsure;       /* the file may have another one */
+    /* Before the first change; and v->text edited, durably (vmdk_text.c). */
+    int (*co_will_write)(struct vmdk *v);
+    int (*co_tell)(struct vmdk *v, const struct vmdk_edit *edit);
     struct vmdk_descriptor d;
     struct map_backing backing;
     bool parent_told; /* by the caller, not by the image */
@@ -176,8 +193,15 @@ static inline struct vmdk *vmdk_of(const struct map *m)
 must_use int co_vmdk_open_sparse(struct vmdk *v, struct blk_device *dev,
                                  const struct vmdk_header_disk *raw, const struct opts *opts,
                                  struct blk_error *e);
-/* Another CID than @v's. */
+/* vmdk_text.c. Another CID than @v's. */
 uint32_t vmdk_new_cid(const struct vmdk *v, struct host *host);
+struct vmdk_edit vmdk_as_it_is(const struct vmdk *v);
+/* Not durable yet. -EMSGSIZE: it has no room, and nothing was done. */
+must_use int co_vmdk_tell(struct vmdk *v, const struct vmdk_edit *edit);
+int co_vmdk_change_backing(struct blk_device *dev, const char *name, const char *format,
+                           struct blk_error *e);
+int co_vmdk_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                             struct blk_error *e);
 /* vmdk_extents.c: @v->text is there. Turns @dev into what the descriptor describes. */
 must_use int co_vmdk_open_extents(struct vmdk *v, struct blk_device *dev, struct blk_opener *opener,
                                   struct blk_error *e);
@@ -186,9 +210,13 @@ must_use int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, stru
 must_use int vmdk_check_parent(const struct vmdk *v, struct blk_error *e);
 int co_vmdk_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e);
 void vmdk_drop(struct vmdk *v);
+/* vmdk_cowd.c: the same for vmfsSparse; and a new extent. */
 must_use int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out,
                              struct blk_error *e);
-/* vmdk_stream.c: the same for what is only read: streams, tables that are made on demand. Sets the
+must_use int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
+                               struct blk_error *e);
+must_use int co_vmdk_create_cowd(const struct blk_create *c, uint64_t size, struct blk_error *e);
+/* vmdk_stream.c: the same for what is only read: streams, seSparse, scattered tables. Sets the
  * driver. v->map.format: NULL where entries are 32 bits of sectors. */
 must_use int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct opts *opts,
                                    struct blk_error *e);

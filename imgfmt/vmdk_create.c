@@ -9,10 +9,23 @@
 #define TEXT_ROOM  (20 * 512u)
 #define EXTENT_MAX (2ULL * GiB)
 
-enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT, SUB_STREAM };
-static const char *const subformats[] = {"monolithicSparse",     "monolithicFlat",
-                                         "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
-                                         "streamOptimized",      NULL};
+enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT, SUB_STREAM, SUB_VMFS };
+static const char *const subformats[] = {"monolithicSparse",
+                                         "monolithicFlat",
+                                         "twoGbMaxExtentSparse",
+                                         "twoGbMaxExtentFlat",
+                                         "streamOptimized",
+                                         "vmfsSparse",
+                                         NULL};
+/* The kinds of extents, and what the names of their files are made of, with a number where there
+ * may be several. */
+static const struct {
+    enum vmdk_extent_kind kind;
+    const char *word;
+    bool numbered;
+} extents[] = {{VMDK_SPARSE, NULL, false}, {VMDK_FLAT, "flat", false},
+               {VMDK_SPARSE, "s", true},   {VMDK_FLAT, "f", true},
+               {VMDK_SPARSE, NULL, false}, {VMDK_VMFS_SPARSE, "delta", false}};
 
 const struct opt_desc vmdk_create_options[] = {
     {.name = "adapter_type",
@@ -254,11 +267,16 @@ static int take_ids(struct plan *p, struct blk_error *e)
 
 /* --- extents --- */
 
-static int add_line(struct plan *p, uint64_t bytes, const char *kind, const char *name,
-                    struct blk_error *e)
+static enum vmdk_extent_kind kind_of(const struct plan *p)
 {
-    char *more = mem_printf("%sRW %" PRIu64 " %s \"%s\"%s\n", p->extents ? p->extents : "",
-                            bytes / 512, kind, name, strcmp(kind, "FLAT") == 0 ? " 0" : "");
+    return extents[p->sub].kind;
+}
+
+static int add_line(struct plan *p, uint64_t bytes, const char *name, struct blk_error *e)
+{
+    char *more =
+        mem_printf("%sRW %" PRIu64 " %s \"%s\"%s\n", p->extents ? p->extents : "", bytes / 512,
+                   vmdk_extent_word(kind_of(p)), name, kind_of(p) == VMDK_FLAT ? " 0" : "");
     if (!more)
         return err_set(e, -ENOMEM, "out of memory");
     mem_free(p->extents);
@@ -266,14 +284,16 @@ static int add_line(struct plan *p, uint64_t bytes, const char *kind, const char
     return 0;
 }
 
-static int co_fill_extent(const struct plan *p, struct blk_device *file, uint64_t bytes, bool flat,
+static int co_fill_extent(const struct plan *p, struct blk_device *file, uint64_t bytes,
                           struct blk_error *e)
 {
     struct blk_create c = *p->c;
     c.file = file;
     c.fresh = false; /* it counts when the descriptor does */
-    if (!flat)
+    if (kind_of(p) == VMDK_SPARSE)
         return co_create_sparse(&c, bytes, NULL, e);
+    if (kind_of(p) == VMDK_VMFS_SPARSE)
+        return co_vmdk_create_cowd(&c, bytes, e);
     TRY(co_blk_resize(file, bytes, false, e));
     int rc = co_blk_flush(file);
     return rc < 0 ? err_errno(e, rc, "the extent cannot be written") : 0;
@@ -283,29 +303,29 @@ static int co_make_extent(struct plan *p, unsigned number, uint64_t bytes, struc
 {
     struct blk_create c = *p->c;
     struct blk_device *file;
-    bool flat = p->sub == SUB_FLAT || p->sub == SUB_SPLIT_FLAT;
+    const char *word = extents[p->sub].word;
     auto_free char *name =
-        p->sub == SUB_FLAT
-            ? mem_printf("%.*s-flat%s", p->stem, p->base, p->ending)
-            : mem_printf("%.*s-%c%03u%s", p->stem, p->base, flat ? 'f' : 's', number, p->ending);
+        extents[p->sub].numbered
+            ? mem_printf("%.*s-%s%03u%s", p->stem, p->base, word, number, p->ending)
+            : mem_printf("%.*s-%s%s", p->stem, p->base, word, p->ending);
     if (!name)
         return err_set(e, -ENOMEM, "out of memory");
     if (!c.co_make_file)
         return err_set(e, -ENOTSUP, "a VMDK of several files cannot be made here");
     c.beside = true;
     TRY(c.co_make_file(&c, name, &file, e));
-    int rc = co_fill_extent(p, file, bytes, flat, e);
+    int rc = co_fill_extent(p, file, bytes, e);
     int closed = co_blk_close(file, rc == 0 ? e : NULL);
     TRY(rc < 0 ? rc : closed);
-    return add_line(p, bytes, flat ? "FLAT" : "SPARSE", name, e);
+    return add_line(p, bytes, name, e);
 }
 
 static int co_make_extents(struct plan *p, struct blk_error *e)
 {
-    uint64_t most = p->sub == SUB_FLAT ? UINT64_MAX : EXTENT_MAX;
+    uint64_t most = extents[p->sub].numbered ? EXTENT_MAX : UINT64_MAX;
     unsigned number = 1;
-    if (p->sub == SUB_SPARSE || p->sub == SUB_STREAM)
-        return add_line(p, p->size, "SPARSE", p->base, e);
+    if (!extents[p->sub].word)
+        return add_line(p, p->size, p->base, e);
     if (p->size == 0)
         return err_set(e, -EINVAL, "a VMDK of several files cannot be empty");
     if (p->size / most >= VMDK_EXTENTS_MOST)
@@ -333,11 +353,13 @@ static int co_create_planned(struct plan *p, struct blk_error *e)
 {
     TRY(take_names(p, e));
     TRY(take_ids(p, e));
-    bool flat = p->sub == SUB_FLAT || p->sub == SUB_SPLIT_FLAT;
+    bool flat = kind_of(p) == VMDK_FLAT;
     if (flat && p->parent)
         return err_set(e, -ENOTSUP, "Flat image can't have backing file");
     if (flat && opts_bool(p->c->opts, "zeroed_grain"))
         return err_set(e, -ENOTSUP, "Flat image can't enable zeroed grain");
+    if (p->sub == SUB_VMFS && opts_bool(p->c->opts, "zeroed_grain"))
+        return err_set(e, -ENOTSUP, "vmfsSparse has no zeroed grains");
     if (p->sub == SUB_STREAM && p->parent)
         return err_set(e, -ENOTSUP, "a stream can't have a backing file");
     TRY(co_make_extents(p, e));

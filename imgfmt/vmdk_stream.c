@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, vmfsSparse ("COWD"), and sparse
- * ones whose tables lie scattered.
+/* vmdk_stream.c - VMDK extents that are only read: streamOptimized, seSparse (vmdk_se.c), and
+ * sparse ones whose tables lie scattered.
  *
  *   stream | header | descriptor | marker, deflated grain | ... | GD | footer | end of stream |
  *
@@ -9,29 +9,7 @@
  * last sector but one, is the header that counts. Reading is map.c's. */
 #include "imgfmt/vmdk.h"
 
-/* --- headers --- */
-
-int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, struct blk_error *e)
-{
-    uint64_t capacity = le32_get(raw->capacity), grain = le32_get(raw->grain);
-    uint64_t tables = le32_get(raw->tables);
-    if (le32_get(raw->magic) != VMDK_COWD_MAGIC || le32_get(raw->version) != 1)
-        return err_set(e, -EINVAL, "not a vmfsSparse extent of version 1");
-    if (!is_pow2(grain) || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL, "grains of %" PRIu64 " sectors", grain);
-    *out = (struct vmdk_header){
-        .version = 1,
-        .size = capacity * 512,
-        .grain_bytes = grain * 512,
-        .gd_at = le32_get(raw->gd_at) * 512ULL,
-        .tables = div_up(capacity, grain * VMDK_COWD_TABLE),
-        .table_entries = VMDK_COWD_TABLE,
-        .entry_bytes = 4,
-    };
-    if (tables < out->tables)
-        return err_set(e, -EINVAL, "the directory is too short for the disk");
-    return 0;
-}
+/* --- the footer --- */
 
 static int co_read_footer(struct vmdk *v, struct blk_error *e)
 {
@@ -84,12 +62,21 @@ static int stream_root_decode(const struct map *m, const void *entry, uint64_t *
     return 0;
 }
 
+/* Bytes of the disk in the grain behind @marker: QEMU compresses no more of the last one. */
+static size_t bytes_on_disk(const struct map *m, const struct vmdk_marker_disk *marker)
+{
+    le64 sector;
+    memcpy(&sector, marker->sector, sizeof(sector));
+    uint64_t size = m->shape.size, at = MIN(le64_get(sector), size / 512) * 512;
+    return MIN(size - at, m->cluster_bytes);
+}
+
 static int stream_unpack(const struct map *m, const struct map_cell *cell, const void *packed,
                          size_t packed_bytes, void *cluster)
 {
     struct vmdk *v = vmdk_of(m);
     const uint8_t *from = packed;
-    size_t bytes = packed_bytes;
+    size_t bytes = packed_bytes, plain = m->cluster_bytes, less = 0;
     if (v->h.flags & VMDK_MARKERS) {
         struct vmdk_marker_disk marker;
         if (packed_bytes < sizeof(marker))
@@ -99,16 +86,23 @@ static int stream_unpack(const struct map *m, const struct map_cell *cell, const
         bytes = le32_get(marker.bytes);
         if (bytes > packed_bytes - sizeof(marker))
             return -EIO;
+        less = bytes_on_disk(m, &marker);
     }
     /* RFC 1950: two bytes, the first two of which say deflate; no dictionary; Adler-32 behind. */
     if (bytes < 6 || (from[0] & 15) != 8 || (from[0] * 256 + from[1]) % 31 || from[1] & 32)
         return -EIO;
-    TRY(codec_unpack(&v->codec, from + 2, bytes - 2, cluster, m->cluster_bytes));
+    int rc = codec_unpack(&v->codec, from + 2, bytes - 2, cluster, plain);
+    if (rc == -EIO && less && less < plain) {
+        rc = codec_unpack(&v->codec, from + 2, bytes - 2, cluster, less);
+        memset((uint8_t *)cluster + less, 0, plain - less);
+        plain = less;
+    }
+    TRY(rc);
     if (!(v->h.flags & VMDK_MARKERS)) /* its end is not known */
         return 0;
     const uint8_t *sum = from + bytes - 4;
     uint32_t told = (uint32_t)sum[0] << 24 | sum[1] << 16 | sum[2] << 8 | sum[3];
-    return codec_adler32(cluster, m->cluster_bytes) == told ? 0 : -EIO;
+    return codec_adler32(cluster, plain) == told ? 0 : -EIO;
 }
 
 static const struct map_format stream_format = {
@@ -206,10 +200,9 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
     if (v->h.flags & VMDK_COMPRESSED && dev->open_flags & BLK_OPEN_FRESH)
         return co_vmdk_open_out(v, dev, e);
     if (dev->open_flags & BLK_OPEN_WRITE)
-        return err_set(
-            e, -EROFS,
-            "this kind of VMDK (streamOptimized, vmfsSparse, seSparse, or with scattered "
-            "tables) is read only here");
+        return err_set(e, -EROFS,
+                       "this kind of VMDK (streamOptimized, seSparse, or with scattered "
+                       "tables) is read only here");
     if (v->h.gd_at == VMDK_AT_END)
         TRY(co_read_footer(v, e));
     if (v->h.gd_at == 0 ||

@@ -9,9 +9,10 @@
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
-#define IN_BYTES (256u << 10)
-#define BURST    256u /* requests taken before others get their turn */
-#define SPARES   256u /* request structs kept by a connection */
+#define IN_BYTES     (256u << 10)
+#define BURST        256u /* requests taken before others get their turn */
+#define SHARED_BURST 16u  /* the same where exports share: order is not made here */
+#define SPARES       256u /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -29,6 +30,8 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c)
         r->conn = c;
     }
     r->buf = r->data = r->more = NULL;
+    r->file = NULL;
+    r->file_left = 0;
     r->filled = 0;
     c->in_flight++;
     return r;
@@ -38,12 +41,10 @@ void nbd_request_put(struct nbd_request *r)
 {
     struct nbd_conn *c = r->conn;
 
-    if (r->buf) {
-        buf_put(r->buf, r->buf_bytes);
-        c->memory -= r->buf_bytes;
-    }
+    nbd_request_drop_buf(r);
     if (r->more)
         buf_put(r->more, r->more_bytes);
+    nbd_request_drop_file(r);
     c->in_flight--;
     if (c->spares == SPARES) {
         mem_free(r);
@@ -63,6 +64,36 @@ int nbd_request_buf(struct nbd_request *r, size_t bytes)
         return -ENOMEM;
     r->conn->memory += r->buf_bytes;
     return 0;
+}
+
+void nbd_request_drop_buf(struct nbd_request *r)
+{
+    if (!r->buf)
+        return;
+    buf_put(r->buf, r->buf_bytes);
+    r->conn->memory -= r->buf_bytes;
+    r->buf = r->data = NULL;
+}
+
+bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at)
+{
+    if (!blk_hold(r->conn->export->dev))
+        return false;
+    r->file = file;
+    r->file_at = at;
+    r->file_left = r->ask.length;
+    r->conn->memory += r->ask.length;
+    return true;
+}
+
+void nbd_request_drop_file(struct nbd_request *r)
+{
+    if (!r->file)
+        return;
+    blk_release(r->conn->export->dev);
+    r->conn->memory -= r->ask.length;
+    r->file = NULL;
+    r->file_left = 0;
 }
 
 /* --- stopping --- */
@@ -181,7 +212,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
     int64_t n;
 
     if (w) {
-        *room = w->ask.length - w->filled;
+        *room = w->ask.payload - w->filled;
         n = host_stream_recv(c->stream, w->data + w->filled, *room);
         if (n > 0)
             w->filled += (uint32_t)n;
@@ -193,6 +224,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
     n = host_stream_recv(c->stream, c->in + c->in_end, *room);
     if (n > 0)
         c->in_end += (size_t)n;
+    c->received_at = worker_now();
     return n;
 }
 
@@ -205,13 +237,13 @@ enum parsed {
     PARSED_END,   /* the client said goodbye */
 };
 
-/* A write whose payload is not all there: what is, is copied; the rest comes by receive(). */
+/* A request whose payload is not all there: what is, is copied; the rest comes by receive(). */
 static int begin_filling(struct nbd_conn *c, struct nbd_request *r)
 {
     size_t have = c->in_end - c->in_start;
 
-    if (nbd_request_buf(r, r->ask.length) < 0) {
-        c->skip = r->ask.length;
+    if (nbd_request_buf(r, r->ask.payload) < 0) {
+        c->skip = r->ask.payload;
         nbd_reply(r, -ENOMEM);
         return 0;
     }
@@ -222,44 +254,43 @@ static int begin_filling(struct nbd_conn *c, struct nbd_request *r)
     return 0;
 }
 
-static int take_write(struct nbd_conn *c, struct nbd_request *r)
+static int take_payload(struct nbd_conn *c, struct nbd_request *r)
 {
-    if (c->in_end - c->in_start < r->ask.length)
+    if (c->in_end - c->in_start < r->ask.payload)
         return begin_filling(c, r);
-    nbd_request_run(r, c->in + c->in_start);
-    c->in_start += r->ask.length;
+    c->in_start += r->ask.payload;
+    nbd_request_run(r, c->in + c->in_start - r->ask.payload);
     return 0;
 }
 
 /* The request at in_start, which lies there whole. */
 static int take_request(struct nbd_conn *c)
 {
-    struct nbd_request_wire raw;
     struct nbd_request *r;
     uint32_t error;
     const char *why;
 
-    memcpy(&raw, c->in + c->in_start, sizeof(raw));
     r = nbd_request_get(c);
     if (!r)
         return -ENOMEM;
-    if (nbd_ask_parse(&raw, &c->session, &c->export->facts, &r->ask, &error, &why) < 0) {
+    r->began = c->received_at;
+    if (nbd_ask_parse(c->in + c->in_start, &c->session, &c->export->facts, &r->ask, &error, &why) <
+        0) {
         nbd_request_put(r);
         return -EPROTO;
     }
-    c->in_start += sizeof(raw);
+    c->in_start += nbd_head_bytes(&c->session);
     if (r->ask.type == NBD_CMD_DISC) {
         nbd_request_put(r);
         return PARSED_END;
     }
     if (error) {
-        if (r->ask.type == NBD_CMD_WRITE)
-            c->skip = r->ask.length;
+        c->skip = r->ask.payload;
         nbd_reply_error(r, error, why);
         return 0;
     }
-    if (r->ask.type == NBD_CMD_WRITE)
-        return take_write(c, r);
+    if (r->ask.payload)
+        return take_payload(c, r);
     nbd_request_run(r, NULL);
     return 0;
 }
@@ -278,7 +309,7 @@ static int parse(struct nbd_conn *c)
     struct nbd_request *w = c->filling;
 
     if (w) {
-        if (w->filled < w->ask.length)
+        if (w->filled < w->ask.payload)
             return PARSED_ALL;
         c->filling = NULL;
         nbd_request_run(w, NULL);
@@ -287,11 +318,11 @@ static int parse(struct nbd_conn *c)
         int rc;
 
         take_skipped(c);
-        if (c->filling || c->in_end - c->in_start < sizeof(struct nbd_request_wire))
+        if (c->filling || c->in_end - c->in_start < nbd_head_bytes(&c->session))
             return PARSED_ALL;
         if (c->stopping || full(c))
             return PARSED_FULL;
-        if (taken == BURST)
+        if (taken == (c->export->share ? SHARED_BURST : BURST))
             return PARSED_BURST;
         rc = take_request(c);
         if (rc != 0)
@@ -366,6 +397,7 @@ static void conn_free(struct nbd_conn *c)
         mem_free(r);
     }
     host_stream_close(c->stream);
+    nbd_contexts_drop(c->contexts);
     mem_free(c);
 }
 
@@ -383,6 +415,7 @@ static int co_transmit(void *arg)
     int rc = c->stopping ? -ECANCELED : take_in(c);
 
     if (rc == 0) {
+        c->received_at = worker_now();
         memcpy(c->in, t->left, t->left_bytes);
         c->in_end = t->left_bytes;
         rc = co_parse(c);

@@ -15,6 +15,7 @@
 #ifndef NBD_CONNECTION_H
 #define NBD_CONNECTION_H
 
+#include "nbd/context.h"
 #include "nbd/export.h"
 #include "nbd/proto.h"
 
@@ -24,43 +25,62 @@ struct nbd_conn;
 /* What both sides agreed on. */
 struct nbd_session {
     bool structured; /* replies */
-    bool allocation; /* base:allocation may be asked */
+    bool extended;   /* headers; structured is true then */
+    uint32_t agreed; /* contexts that BLOCK_STATUS tells of; 0: it may not be asked */
     uint32_t align;  /* what offsets and lengths keep to; 1: the client was told nothing */
 };
 
 /* A request, parsed. */
 struct nbd_ask {
     uint16_t type, flags;
-    uint32_t length;
-    uint64_t offset;
+    uint32_t payload; /* bytes that follow the header */
+    uint32_t asked;   /* BLOCK_STATUS: contexts */
+    uint64_t offset, length;
     be64 cookie;
 };
 
-/* Pure. -EPROTO: not a request at all, the connection is lost. Else *error is 0 or the enum
- * nbd_errno to answer, *why the sentence that goes with it. */
-must_use int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_session *s,
-                           const struct nbd_facts *f, struct nbd_ask *out, uint32_t *error,
-                           const char **why);
+/* How long a request's header is. */
+static inline size_t nbd_head_bytes(const struct nbd_session *s)
+{
+    return s->extended ? sizeof(struct nbd_request_ext) : sizeof(struct nbd_request_wire);
+}
 
+/* Pure. @raw: a whole header. -EPROTO: not a request at all, the connection is lost. Else *error is
+ * 0 or the enum nbd_errno to answer, *why the sentence that goes with it. */
+must_use int nbd_ask_parse(const void *raw, const struct nbd_session *s, const struct nbd_facts *f,
+                           struct nbd_ask *out, uint32_t *error, const char **why);
+/* Pure. The payload of a BLOCK_STATUS that has one: sets length and asked. 0 or the error. */
+must_use uint32_t nbd_ask_narrow(struct nbd_ask *a, const void *payload,
+                                 const struct nbd_session *s, const struct nbd_facts *f,
+                                 const char **why);
+
+/* The longest of a reply's heads, a text of 100 bytes included. */
+#define NBD_HEAD_BYTES (sizeof(struct nbd_chunk_ext) + sizeof(struct nbd_chunk_error) + 100)
 #define NBD_HEAD_ROOM  4096u       /* before small data: its last bytes hold the header */
 #define NBD_SMALL_READ (28u << 10) /* up to here header and data are one piece */
+#define NBD_FILE_READ  (32u << 10) /* from here on what is in the page cache goes out from there */
 
 struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
     struct nbd_conn *conn;
     struct nbd_ask ask;
+    uint64_t began;  /* when it was received */
     uint32_t filled; /* bytes of a write's payload that have come */
     uint8_t *buf;    /* from buf_get(), or NULL */
     size_t buf_bytes;
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
     size_t more_bytes;
+    /* A read's data that is sent from the page cache, behind the pieces: what is left of it. The
+     * export's device is held meanwhile. NULL: none. */
+    struct host_file *file;
+    uint64_t file_at, file_left;
 
     /* The reply, as it is sent; what was sent is taken off the front. */
     struct iovec *piece;
     unsigned pieces;
     struct iovec own[2];
-    uint8_t head[sizeof(struct nbd_chunk_error) + 102];
+    uint8_t head[NBD_HEAD_BYTES];
 };
 
 struct nbd_conn {
@@ -70,17 +90,20 @@ struct nbd_conn {
     struct nbd_export *export; /* NULL until the handshake is through; held */
     struct nbd_writer *writer; /* of the export */
     struct nbd_session session;
-    struct timer deadline; /* of the handshake */
-    bool half_open;        /* still in the handshake */
-    bool told;             /* a message was posted to the export's home */
-    bool told_stop;        /* nbd_conn_tell_stop() was called */
+    struct nbd_contexts *contexts; /* of the session; a reference */
+    struct timer deadline;         /* of the handshake */
+    uint64_t entered_at;
+    bool half_open; /* still in the handshake */
+    bool told;      /* a message was posted to the export's home */
+    bool told_stop; /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
     /* Receiving. @in is only held while it has bytes; a connection that waits has none but a part
      * of a header in @stash. */
+    uint64_t received_at; /* the last time */
     uint8_t *in;
     size_t in_start, in_end;
-    uint8_t stash[sizeof(struct nbd_request_wire)];
+    uint8_t stash[sizeof(struct nbd_request_ext)];
     size_t stashed;
     uint64_t skip;               /* bytes of a refused write's payload still to come */
     struct nbd_request *filling; /* a write whose payload is coming */
@@ -93,7 +116,7 @@ struct nbd_conn {
     bool sending; /* the sender coroutine runs */
 
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
-    size_t memory;      /* bytes of their buffers */
+    size_t memory;      /* bytes of their buffers, and of what is sent from files */
     bool stopping;      /* answer what is in flight, take no more */
     bool broken;        /* the stream failed: replies are dropped */
     bool ending;        /* the receiver has ended and waits in @idle */
@@ -119,6 +142,10 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c); /* NULL: no memory */
 void nbd_request_put(struct nbd_request *r);
 /* A buffer for the request's data, counted. -ENOMEM. */
 must_use int nbd_request_buf(struct nbd_request *r, size_t bytes);
+void nbd_request_drop_buf(struct nbd_request *r);
+/* The answer's data is sent from @file. False: the device is being changed. */
+must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
+void nbd_request_drop_file(struct nbd_request *r);
 
 /* --- greet.c --- */
 
@@ -133,6 +160,14 @@ must_use int co_nbd_greet(struct nbd_conn *c, uint8_t *left, size_t *bytes);
  * May go on after it returned. */
 void nbd_request_run(struct nbd_request *r, const uint8_t *payload);
 
+static inline enum nbd_kind nbd_kind_of(uint16_t command)
+{
+    return command == NBD_CMD_READ    ? NBD_KIND_READ
+           : command == NBD_CMD_WRITE ? NBD_KIND_WRITE
+           : command == NBD_CMD_FLUSH ? NBD_KIND_FLUSH
+                                      : NBD_KIND_OTHER;
+}
+
 /* --- reply.c --- */
 
 /* Answers @r: @rc is 0 or a negative errno. */
@@ -143,7 +178,17 @@ void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *why);
 void nbd_send(struct nbd_conn *c);
 uint32_t nbd_errno_of(int rc);
 
-/* Most extents in one answer to BLOCK_STATUS. */
+/* What BLOCK_STATUS has found, at the beginning of r->data: extents of each context that was asked
+ * for lie behind it, as they travel. */
+struct nbd_found {
+    unsigned contexts;
+    struct {
+        uint32_t id, extents;
+        size_t at, bytes; /* in r->data */
+    } of[NBD_MAX_CONTEXTS];
+};
+
+/* Most extents in one answer to BLOCK_STATUS, of all contexts together. */
 #define NBD_MAX_EXTENTS 4096u
 
 #endif

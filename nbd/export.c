@@ -44,6 +44,7 @@ static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_ev
 static void export_free(struct nbd_export *x)
 {
     assert(!x->writers);
+    share_leave(x->share);
     mem_free(x->name);
     mem_free(x->description);
     nbd_zone_drop(&x->zone);

@@ -7,7 +7,11 @@
 #ifndef NBD_EXPORT_H
 #define NBD_EXPORT_H
 
+#include <stdatomic.h>
+
 #include "block/block.h"
+#include "block/share.h"
+#include "nbd/stats.h"
 #include "nbd/zone.h"
 
 struct nbd_source;
@@ -17,12 +21,6 @@ struct nbd_facts {
     uint64_t size;
     uint16_t flags; /* enum nbd_export_flags; SEND_DF is the connection's */
     uint32_t min_block, preferred_block, max_block;
-};
-
-struct nbd_export_stats {
-    uint64_t reads, read_bytes;
-    uint64_t writes, written_bytes;
-    uint64_t flushes, others, errors;
 };
 
 /* One of the hosts that may write to an export at the same time. */
@@ -39,7 +37,8 @@ struct nbd_export {
     struct blk_device *dev; /* a reference; NULL only where nothing is transmitted (tests) */
     struct nbd_facts facts;
     struct nbd_export_stats stats;
-    unsigned clients; /* that are through the handshake */
+    _Atomic(struct share *) share; /* of a group (sharing.h); NULL: requests wait for nobody */
+    unsigned clients;              /* that are through the handshake */
     struct blk_listener listener;
 
     struct nbd_zone zone; /* who sees it */

@@ -74,21 +74,34 @@ static void co_fetch_export(struct nbd_handshake *h, struct nbd_exports *all)
     nbd_handshake_fetched(h, x, NULL);
 }
 
+static void co_fetch_contexts(struct nbd_handshake *h)
+{
+    struct nbd_contexts *list;
+
+    if (co_nbd_contexts_of(h->about->dev, &list) < 0)
+        list = NULL;
+    nbd_handshake_knows(h, list);
+}
+
+static void co_fetch(struct nbd_handshake *h, struct nbd_exports *all, struct nbd_names *names)
+{
+    if (h->want == NBD_WANT_EXPORT)
+        co_fetch_export(h, all);
+    else if (h->want == NBD_WANT_CONTEXTS)
+        co_fetch_contexts(h);
+    else
+        nbd_handshake_fetched(h, NULL, co_nbd_sources_list(all, h->peer, names) < 0 ? NULL : names);
+}
+
 /* Eats the message that is there, if it is whole. */
 static size_t co_feed(struct nbd_conn *c, struct nbd_handshake *h, const uint8_t *in, size_t have)
 {
     struct nbd_exports *all = nbd_server_exports(c->server);
     struct nbd_names names = {0};
-    size_t used = nbd_handshake_feed(h, in, have);
+    size_t used;
 
-    if (h->want == NBD_WANT_NOTHING)
-        return used;
-    if (h->want == NBD_WANT_EXPORT)
-        co_fetch_export(h, all);
-    else
-        nbd_handshake_fetched(h, NULL,
-                              co_nbd_sources_list(all, h->peer, &names) < 0 ? NULL : &names);
-    used = nbd_handshake_feed(h, in, have);
+    while (used = nbd_handshake_feed(h, in, have), h->want != NBD_WANT_NOTHING)
+        co_fetch(h, all, &names);
     nbd_names_drop(&names);
     return used;
 }
@@ -129,9 +142,11 @@ static void take_over(struct nbd_conn *c, struct nbd_handshake *h)
     c->writer = h->writer;
     h->chosen = NULL;
     h->writer = NULL;
+    c->contexts = nbd_contexts_ref(h->agreed_of);
     c->session = (struct nbd_session){
         .structured = h->structured,
-        .allocation = h->allocation,
+        .extended = h->extended,
+        .agreed = h->agreed,
         .align = h->asked_block_size ? c->export->facts.min_block : 1,
     };
 }

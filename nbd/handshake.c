@@ -75,6 +75,12 @@ int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *expor
 
 static void forget_wanted(struct nbd_handshake *h)
 {
+    if (h->about)
+        nbd_export_release(h->about);
+    nbd_contexts_drop(h->contexts);
+    h->about = NULL;
+    h->contexts = NULL;
+    h->known = false;
     if (h->held)
         nbd_export_release(h->held);
     mem_free(h->wanted);
@@ -89,8 +95,10 @@ static void forget_context(struct nbd_handshake *h)
 {
     if (h->context)
         nbd_export_release(h->context);
+    nbd_contexts_drop(h->agreed_of);
     h->context = NULL;
-    h->allocation = false;
+    h->agreed_of = NULL;
+    h->agreed = 0;
 }
 
 void nbd_handshake_drop(struct nbd_handshake *h)
@@ -115,11 +123,18 @@ void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
     h->listed = names;
 }
 
+void nbd_handshake_knows(struct nbd_handshake *h, struct nbd_contexts *contexts)
+{
+    assert(h->want == NBD_WANT_CONTEXTS && !h->known);
+    h->known = true;
+    h->contexts = contexts;
+}
+
 void nbd_handshake_secured(struct nbd_handshake *h)
 {
     assert(h->phase == NBD_PHASE_SECURE && h->peer->secure);
     forget_context(h);
-    h->structured = false;
+    h->structured = h->extended = false;
     h->asked_block_size = false;
     h->phase = NBD_PHASE_OPTIONS;
 }
@@ -197,16 +212,15 @@ bool nbd_meta_next(struct nbd_meta_request *m, struct nbd_name *query)
            take_bytes(&m->at, &inside, query->bytes, &query->text);
 }
 
-static bool name_is(const struct nbd_name *n, const char *text)
-{
-    return n->bytes == strlen(text) && memcmp(n->text, text, n->bytes) == 0;
-}
-
 /* --- options --- */
 
 static uint16_t flags_of(const struct nbd_handshake *h, const struct nbd_export *x)
 {
-    return x->facts.flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
+    unsigned flags = x->facts.flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
+
+    if (h->extended && h->agreed && h->context == x)
+        flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
+    return (uint16_t)flags;
 }
 
 static struct nbd_export *find(const struct nbd_handshake *h, const struct nbd_name *name)
@@ -227,7 +241,8 @@ static bool enter(struct nbd_handshake *h, struct nbd_export *x)
 /* The answer is in @out. */
 static void choose(struct nbd_handshake *h)
 {
-    h->allocation = h->allocation && h->context == h->chosen;
+    if (h->context != h->chosen)
+        forget_context(h);
     if (h->phase != NBD_PHASE_CLOSE)
         h->phase = NBD_PHASE_TRANSMIT;
 }
@@ -374,26 +389,59 @@ static void opt_go(struct nbd_handshake *h, uint32_t code, const uint8_t *in, ui
 static void opt_structured(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
                            uint32_t bytes)
 {
-    if (h->structured) {
+    if (h->extended) {
+        refuse(h, code, NBD_REP_ERR_EXT_REQD, "extended headers are already agreed");
+    } else if (h->structured) {
         refuse(h, code, NBD_REP_ERR_INVALID, "structured replies are already agreed");
-        return;
+    } else {
+        h->structured = true;
+        acknowledge(h, code);
     }
-    h->structured = true;
-    acknowledge(h, code);
 }
 
-static bool query_matches(const struct nbd_name *query, bool listing)
+static void opt_extended(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
 {
-    return name_is(query, "base:allocation") || (listing && name_is(query, "base:"));
+    if (h->extended) {
+        refuse(h, code, NBD_REP_ERR_INVALID, "extended headers are already agreed");
+    } else {
+        h->structured = h->extended = true;
+        acknowledge(h, code);
+    }
+}
+
+/* The contexts that the queries mean, as a set. */
+static uint32_t meant(const struct nbd_handshake *h, struct nbd_meta_request *r, bool listing)
+{
+    unsigned count = nbd_contexts_count(h->contexts);
+    uint32_t set = 0;
+    struct nbd_name query;
+
+    if (listing && r->left == 0)
+        return count == 32 ? UINT32_MAX : (1u << count) - 1;
+    while (nbd_meta_next(r, &query))
+        for (unsigned i = 0; i < count; i++)
+            if (nbd_context_meant(h->contexts, i, query.text, query.bytes, listing))
+                set |= 1u << i;
+    return set;
+}
+
+static void put_context(struct nbd_handshake *h, uint32_t code, unsigned index, uint32_t id)
+{
+    const char *kind = nbd_context_kind(index), *rest = nbd_context_rest(h->contexts, index);
+    be32 raw = be32_of(id);
+
+    put_reply(h, code, NBD_REP_META_CONTEXT, (uint32_t)(sizeof(raw) + strlen(kind) + strlen(rest)));
+    put(h, &raw, sizeof(raw));
+    put(h, kind, strlen(kind));
+    put(h, rest, strlen(rest));
 }
 
 static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
 {
-    static const char context[] = "base:allocation";
-    bool listing = code == NBD_OPT_LIST_META_CONTEXT, found = false;
+    bool listing = code == NBD_OPT_LIST_META_CONTEXT;
     struct nbd_meta_request r;
-    struct nbd_name query;
     struct nbd_export *x;
+    uint32_t set;
 
     if (!listing) /* whatever comes of it, the last one counts */
         forget_context(h);
@@ -407,19 +455,14 @@ static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, 
         refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
         return;
     }
-    found = listing && r.left == 0;
-    while (nbd_meta_next(&r, &query))
-        found |= query_matches(&query, listing);
-    if (found) {
-        be32 id = be32_of(listing ? 0 : NBD_CONTEXT_ALLOCATION);
-
-        put_reply(h, code, NBD_REP_META_CONTEXT, sizeof(id) + sizeof(context) - 1);
-        put(h, &id, sizeof(id));
-        put(h, context, sizeof(context) - 1);
-    }
+    set = meant(h, &r, listing);
+    for (unsigned i = 0; i < NBD_MAX_CONTEXTS; i++)
+        if (set >> i & 1)
+            put_context(h, code, i, listing ? 0 : i + 1);
     acknowledge(h, code);
     if (!listing) {
-        h->allocation = found;
+        h->agreed = set;
+        h->agreed_of = nbd_contexts_ref(h->contexts);
         h->context = x;
         nbd_export_hold(x);
     }
@@ -439,6 +482,7 @@ static const struct option {
     {NBD_OPT_STRUCTURED_REPLY, true, opt_structured},
     {NBD_OPT_LIST_META_CONTEXT, false, opt_meta},
     {NBD_OPT_SET_META_CONTEXT, false, opt_meta},
+    {NBD_OPT_EXTENDED_HEADERS, true, opt_extended},
 };
 
 static void run_option(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
@@ -474,8 +518,8 @@ static bool name_in(uint32_t code, const uint8_t *in, uint32_t bytes, struct nbd
     return out->bytes <= NBD_MAX_NAME && !memchr(out->text, 0, out->bytes);
 }
 
-/* True if the option has to wait for h->want. */
-static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+static bool waits_for_source(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
+                             uint32_t bytes)
 {
     const struct nbd_export *open;
     struct nbd_name name;
@@ -505,6 +549,31 @@ static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *i
     }
     forget_wanted(h);
     return false;
+}
+
+static bool waits_for_contexts(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
+                               uint32_t bytes)
+{
+    struct nbd_meta_request r;
+    struct nbd_export *x;
+
+    if (h->known || !h->structured ||
+        (code != NBD_OPT_LIST_META_CONTEXT && code != NBD_OPT_SET_META_CONTEXT) ||
+        nbd_parse_meta(in, bytes, &r) < 0)
+        return false;
+    x = find(h, &r.name);
+    if (!x || !x->dev)
+        return false;
+    nbd_export_hold(x);
+    h->about = x;
+    h->want = NBD_WANT_CONTEXTS;
+    return true;
+}
+
+/* True if the option has to wait for h->want. */
+static bool has_to_wait(struct nbd_handshake *h, uint32_t code, const uint8_t *in, uint32_t bytes)
+{
+    return waits_for_source(h, code, in, bytes) || waits_for_contexts(h, code, in, bytes);
 }
 
 /* --- the machine --- */

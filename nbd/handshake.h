@@ -5,6 +5,7 @@
 #ifndef NBD_HANDSHAKE_H
 #define NBD_HANDSHAKE_H
 
+#include "nbd/context.h"
 #include "nbd/export.h"
 #include "nbd/proto.h"
 
@@ -19,7 +20,7 @@ enum nbd_phase {
 enum nbd_tls_mode { NBD_TLS_OFF, NBD_TLS_ALLOW, NBD_TLS_REQUIRE };
 
 /* What the option that is next in line needs first; it is left uneaten until then. */
-enum nbd_want { NBD_WANT_NOTHING, NBD_WANT_EXPORT, NBD_WANT_LIST };
+enum nbd_want { NBD_WANT_NOTHING, NBD_WANT_EXPORT, NBD_WANT_LIST, NBD_WANT_CONTEXTS };
 
 struct nbd_handshake {
     const struct nbd_exports *exports; /* borrowed */
@@ -31,22 +32,24 @@ struct nbd_handshake {
     bool fetched;                   /* what was wanted has been looked for */
     struct nbd_export *held;        /* what was found, until the option is done */
     const struct nbd_names *listed; /* borrowed */
+    struct nbd_export *about;       /* of NBD_WANT_CONTEXTS: the export; held */
+    bool known;                     /* its contexts are... */
+    struct nbd_contexts *contexts;  /* ...these; a reference */
     bool fixed, no_zeroes;
-    bool structured;            /* structured replies agreed */
-    bool asked_block_size;      /* by the INFO or GO that counts */
-    bool allocation;            /* base:allocation agreed, for... */
-    struct nbd_export *context; /* ...this export only */
-    struct nbd_export *chosen;  /* in NBD_PHASE_TRANSMIT; held, and... */
-    struct nbd_writer *writer;  /* ...entered: the caller may take both over */
+    bool structured;                /* structured replies agreed */
+    bool asked_block_size;          /* by the INFO or GO that counts */
+    bool extended;                  /* extended headers too */
+    uint32_t agreed;                /* contexts, of this list... */
+    struct nbd_contexts *agreed_of; /* (a reference) */
+    struct nbd_export *context;     /* ...for this export only; held */
+    struct nbd_export *chosen;      /* in NBD_PHASE_TRANSMIT; held, and... */
+    struct nbd_writer *writer;      /* ...entered: the caller may take both over */
     unsigned options;
     uint64_t skip; /* bytes of an oversized payload still to be thrown away */
 
     uint8_t *out; /* to be sent; the caller takes bytes off by nbd_handshake_sent() */
     size_t out_bytes, out_room;
 };
-
-/* The number under which a connection knows base:allocation. */
-#define NBD_CONTEXT_ALLOCATION 1u
 
 /* Ready, with our hello in @out. -ENOMEM. nbd_handshake_drop() it also then. */
 must_use int nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_exports *exports,
@@ -60,6 +63,8 @@ size_t nbd_handshake_feed(struct nbd_handshake *h, const uint8_t *in, size_t byt
  * names of @names (borrowed until the option is done) or NULL. */
 void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
                            const struct nbd_names *names);
+/* The contexts of h->about; takes the reference. */
+void nbd_handshake_knows(struct nbd_handshake *h, struct nbd_contexts *contexts);
 /* The TLS handshake is through and @peer (as given at the beginning) says who it is. All that was
  * agreed before it is forgotten. */
 void nbd_handshake_secured(struct nbd_handshake *h);

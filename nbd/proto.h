@@ -49,6 +49,7 @@ enum nbd_option_code {
     NBD_OPT_STRUCTURED_REPLY = 8,
     NBD_OPT_LIST_META_CONTEXT = 9,
     NBD_OPT_SET_META_CONTEXT = 10,
+    NBD_OPT_EXTENDED_HEADERS = 11,
 };
 
 enum nbd_reply_type {
@@ -64,6 +65,7 @@ enum nbd_reply_type {
 #define NBD_REP_ERR_TLS_REQD NBD_REP_ERROR(5)
 #define NBD_REP_ERR_UNKNOWN  NBD_REP_ERROR(6)
 #define NBD_REP_ERR_TOO_BIG  NBD_REP_ERROR(9)
+#define NBD_REP_ERR_EXT_REQD NBD_REP_ERROR(10)
 
 enum nbd_info_type {
     NBD_INFO_EXPORT = 0,
@@ -103,6 +105,7 @@ enum nbd_export_flags {
     NBD_FLAG_CAN_MULTI_CONN = 1 << 8,
     NBD_FLAG_SEND_CACHE = 1 << 10,
     NBD_FLAG_SEND_FAST_ZERO = 1 << 11,
+    NBD_FLAG_BLOCK_STATUS_PAYLOAD = 1 << 12,
 };
 
 /* --- transmission --- */
@@ -120,6 +123,26 @@ struct nbd_request_wire {
     be32 length;
 };
 static_assert(sizeof(struct nbd_request_wire) == 28, "request");
+
+/* Where extended headers were agreed, the only two headers there are: this, and struct
+ * nbd_chunk_ext. */
+#define NBD_EXT_REQUEST_MAGIC 0x21e41c71u
+#define NBD_EXT_REPLY_MAGIC   0x6e8a278cu
+
+struct nbd_request_ext {
+    be32 magic;
+    be16 flags;
+    be16 type;
+    be64 cookie;
+    be64 offset;
+    be64 length; /* of the payload if NBD_CMD_FLAG_PAYLOAD_LEN is set, else of the effect */
+};
+static_assert(sizeof(struct nbd_request_ext) == 32, "extended request");
+
+/* The payload of BLOCK_STATUS: of which contexts; be32 ids follow. */
+struct nbd_status_filter {
+    be64 length;
+};
 
 enum nbd_command {
     NBD_CMD_READ = 0,
@@ -139,6 +162,7 @@ enum nbd_command_flags {
     NBD_CMD_FLAG_DF = 4,
     NBD_CMD_FLAG_REQ_ONE = 8,
     NBD_CMD_FLAG_FAST_ZERO = 16,
+    NBD_CMD_FLAG_PAYLOAD_LEN = 32,
 };
 
 struct nbd_simple_reply {
@@ -162,35 +186,51 @@ enum nbd_chunk_type {
     NBD_CHUNK_DATA = 1,
     NBD_CHUNK_HOLE = 2,
     NBD_CHUNK_BLOCK_STATUS = 5,
+    NBD_CHUNK_BLOCK_STATUS_EXT = 6,
     NBD_CHUNK_ERROR = 0x8001,
 };
 
+struct nbd_chunk_ext {
+    be32 magic; /* NBD_EXT_REPLY_MAGIC */
+    be16 flags;
+    be16 type;
+    be64 cookie;
+    be64 offset; /* the request's */
+    be64 bytes;  /* that follow */
+};
+static_assert(sizeof(struct nbd_chunk_ext) == 32, "extended chunk");
+
+/* What follows a chunk's header. */
 struct nbd_chunk_data { /* the data follows */
-    struct nbd_chunk head;
     be64 offset;
 };
 struct nbd_chunk_hole {
-    struct nbd_chunk head;
     be64 offset;
     be32 length;
 };
-struct nbd_chunk_status { /* extents follow */
-    struct nbd_chunk head;
+struct nbd_chunk_status { /* struct nbd_extent follow */
     be32 context;
 };
+struct nbd_chunk_status_ext { /* struct nbd_extent_ext follow */
+    be32 context, count;
+};
 struct nbd_chunk_error { /* the text follows */
-    struct nbd_chunk head;
     be32 error;
     be16 text_bytes;
 };
-static_assert(sizeof(struct nbd_chunk_data) == 28, "data chunk");
-static_assert(sizeof(struct nbd_chunk_hole) == 32, "hole chunk");
-static_assert(sizeof(struct nbd_chunk_status) == 24, "status chunk");
-static_assert(sizeof(struct nbd_chunk_error) == 26, "error chunk");
+static_assert(sizeof(struct nbd_chunk_data) == 8, "data chunk");
+static_assert(sizeof(struct nbd_chunk_hole) == 12, "hole chunk");
+static_assert(sizeof(struct nbd_chunk_status) == 4, "status chunk");
+static_assert(sizeof(struct nbd_chunk_status_ext) == 8, "extended status chunk");
+static_assert(sizeof(struct nbd_chunk_error) == 6, "error chunk");
 
 struct nbd_extent {
     be32 length, flags;
 };
+struct nbd_extent_ext {
+    be64 length, flags;
+};
+static_assert(sizeof(struct nbd_extent_ext) == 16, "extended extent");
 enum nbd_extent_flags { NBD_EXTENT_HOLE = 1, NBD_EXTENT_ZERO = 2 };
 
 enum nbd_errno {

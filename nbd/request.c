@@ -9,6 +9,8 @@
 
 #define CACHE_STEP  (256u << 10) /* of reading ahead through a buffer */
 #define ADVISE_STEP (16u << 20)  /* of telling the host */
+#define CACHE_MOST  (1ULL << 30) /* of one request: it is a hint */
+#define LONG_STEP   (1ULL << 32) /* of trims and zeroes that are longer */
 #define MAP_STEPS   2048u        /* look-ups for one BLOCK_STATUS: a shorter answer is allowed */
 #define MAP_BURST   128u         /* look-ups before others get their turn */
 
@@ -21,20 +23,10 @@ static const struct command {
     int (*co_run)(struct nbd_request *r);
 } commands[NBD_COMMANDS];
 
-static bool beyond(uint64_t offset, uint32_t bytes, uint64_t size)
+static uint32_t check_range(const struct nbd_ask *a, const struct nbd_session *s,
+                            const struct nbd_facts *f, const char **why)
 {
-    return !range_fits(offset, bytes, size);
-}
-
-static uint32_t check_range(const struct nbd_ask *a, const struct command *c,
-                            const struct nbd_session *s, const struct nbd_facts *f,
-                            const char **why)
-{
-    if (c->has_data && a->length > f->max_block) {
-        *why = "longer than the advertised maximum";
-        return a->type == NBD_CMD_READ ? NBD_EOVERFLOW : NBD_EINVAL;
-    }
-    if (beyond(a->offset, a->length, f->size)) {
+    if (!range_fits(a->offset, a->length, f->size)) {
         *why = "the range ends past the end of the export";
         return a->type == NBD_CMD_WRITE || a->type == NBD_CMD_WRITE_ZEROES ? NBD_ENOSPC
                                                                            : NBD_EINVAL;
@@ -46,21 +38,44 @@ static uint32_t check_range(const struct nbd_ask *a, const struct command *c,
     return 0;
 }
 
+static uint32_t check_status(const struct nbd_ask *a, const struct nbd_session *s,
+                             const struct nbd_facts *f, const char **why)
+{
+    if (!s->agreed) {
+        *why = "no meta context was agreed";
+        return NBD_EINVAL;
+    }
+    if (a->flags & NBD_CMD_FLAG_PAYLOAD_LEN) /* what is asked comes with the payload */
+        return 0;
+    if (a->length == 0) {
+        *why = "block status of no bytes";
+        return NBD_EINVAL;
+    }
+    return check_range(a, s, f, why);
+}
+
+static uint16_t valid_flags(const struct command *c, const struct nbd_session *s)
+{
+    unsigned valid = c->flags | NBD_CMD_FLAG_FUA;
+
+    if (!s->structured)
+        valid &= ~(unsigned)NBD_CMD_FLAG_DF;
+    if (!s->extended)
+        valid &= ~(unsigned)NBD_CMD_FLAG_PAYLOAD_LEN;
+    return (uint16_t)valid;
+}
+
 static uint32_t check(const struct nbd_ask *a, const struct nbd_session *s,
                       const struct nbd_facts *f, const char **why)
 {
     const struct command *c;
-    uint16_t valid;
 
     if (a->type >= NBD_COMMANDS) {
         *why = "this command is not known here";
         return NBD_EINVAL;
     }
     c = &commands[a->type];
-    valid = c->flags | NBD_CMD_FLAG_FUA;
-    if (!s->structured)
-        valid &= (uint16_t)~NBD_CMD_FLAG_DF;
-    if (a->flags & ~valid) {
+    if (a->flags & ~valid_flags(c, s)) {
         *why = "a flag that this command does not know";
         return NBD_EINVAL;
     }
@@ -68,28 +83,88 @@ static uint32_t check(const struct nbd_ask *a, const struct nbd_session *s,
         *why = "the export is read-only";
         return NBD_EPERM;
     }
-    if (a->type == NBD_CMD_BLOCK_STATUS && (!s->allocation || a->length == 0)) {
-        *why = s->allocation ? "block status of no bytes" : "no meta context was agreed";
-        return NBD_EINVAL;
+    if (a->type == NBD_CMD_BLOCK_STATUS)
+        return check_status(a, s, f, why);
+    if (c->has_data && a->length > f->max_block) {
+        *why = "longer than the advertised maximum";
+        return a->type == NBD_CMD_READ ? NBD_EOVERFLOW : NBD_EINVAL;
     }
-    return c->has_range ? check_range(a, c, s, f, why) : 0;
+    return c->has_range ? check_range(a, s, f, why) : 0;
 }
 
-int nbd_ask_parse(const struct nbd_request_wire *raw, const struct nbd_session *s,
-                  const struct nbd_facts *f, struct nbd_ask *out, uint32_t *error, const char **why)
+/* Which of the two headers it is was agreed; a payload too long to be passed over is a breach. */
+static int take_head(const void *raw, bool extended, struct nbd_ask *out)
 {
-    if (be32_get(raw->magic) != NBD_REQUEST_MAGIC)
+    struct nbd_request_ext x;
+    struct nbd_request_wire w;
+
+    memcpy(&w, raw, sizeof(w)); /* they begin alike */
+    if (be32_get(w.magic) != (extended ? NBD_EXT_REQUEST_MAGIC : NBD_REQUEST_MAGIC))
         return -EPROTO;
     *out = (struct nbd_ask){
-        .type = be16_get(raw->type),
-        .flags = be16_get(raw->flags),
-        .length = be32_get(raw->length),
-        .offset = be64_get(raw->offset),
-        .cookie = raw->cookie,
+        .type = be16_get(w.type),
+        .flags = be16_get(w.flags),
+        .length = be32_get(w.length),
+        .offset = be64_get(w.offset),
+        .cookie = w.cookie,
     };
+    if (extended) {
+        memcpy(&x, raw, sizeof(x));
+        out->length = be64_get(x.length);
+    }
+    if (out->type == NBD_CMD_WRITE || (extended && out->flags & NBD_CMD_FLAG_PAYLOAD_LEN)) {
+        if (out->length > UINT32_MAX)
+            return -EPROTO;
+        out->payload = (uint32_t)out->length;
+    }
+    return 0;
+}
+
+static bool is_filter(uint32_t bytes)
+{
+    return bytes >= sizeof(struct nbd_status_filter) && bytes % sizeof(be32) == 0 &&
+           bytes <= sizeof(struct nbd_status_filter) + NBD_MAX_CONTEXTS * sizeof(be32);
+}
+
+int nbd_ask_parse(const void *raw, const struct nbd_session *s, const struct nbd_facts *f,
+                  struct nbd_ask *out, uint32_t *error, const char **why)
+{
+    TRY(take_head(raw, s->extended, out));
+    out->asked = s->agreed;
     *why = "";
     *error = check(out, s, f, why);
+    if (*error == 0 && out->type == NBD_CMD_BLOCK_STATUS && out->payload &&
+        !is_filter(out->payload)) {
+        *why = "not a list of contexts";
+        *error = NBD_EINVAL;
+    }
     return 0;
+}
+
+uint32_t nbd_ask_narrow(struct nbd_ask *a, const void *payload, const struct nbd_session *s,
+                        const struct nbd_facts *f, const char **why)
+{
+    struct nbd_status_filter head;
+    const uint8_t *at = payload;
+
+    memcpy(&head, at, sizeof(head));
+    a->length = be64_get(head.length);
+    a->flags &= (uint16_t)~NBD_CMD_FLAG_PAYLOAD_LEN;
+    a->asked = 0;
+    for (size_t left = a->payload - sizeof(head); left; left -= sizeof(be32)) {
+        be32 raw;
+        uint32_t id;
+
+        memcpy(&raw, at + a->payload - left, sizeof(raw));
+        id = be32_get(raw);
+        if (id - 1 >= NBD_MAX_CONTEXTS || !(s->agreed >> (id - 1) & 1) ||
+            a->asked >> (id - 1) & 1) {
+            *why = "a context that was not agreed, or one twice";
+            return NBD_EINVAL;
+        }
+        a->asked |= 1u << (id - 1);
+    }
+    return check_status(a, s, f, why);
 }
 
 /* --- running --- */
@@ -116,10 +191,34 @@ static int co_flush(struct nbd_request *r)
     return co_blk_flush(dev_of(r));
 }
 
+/* What is longer than any 32-bit request goes in steps: others get their turn, and a client that
+ * has gone is noticed. */
+static int co_in_steps(struct nbd_request *r, unsigned flags,
+                       int (*co_step)(struct blk_device *dev, uint64_t at, uint64_t bytes,
+                                      unsigned flags))
+{
+    uint64_t at = r->ask.offset, left = r->ask.length;
+
+    while (left > LONG_STEP) {
+        TRY(co_step(dev_of(r), at, LONG_STEP, flags & ~(unsigned)BLK_FUA));
+        at += LONG_STEP;
+        left -= LONG_STEP;
+        co_yield ();
+        if (r->conn->broken)
+            return -ECANCELED;
+    }
+    TRY(co_step(dev_of(r), at, left, flags & ~(unsigned)BLK_FUA));
+    return flags & BLK_FUA ? co_blk_flush(dev_of(r)) : 0;
+}
+
+static int co_trim_step(struct blk_device *dev, uint64_t at, uint64_t bytes, unsigned flags)
+{
+    return co_blk_discard(dev, at, bytes);
+}
+
 static int co_trim(struct nbd_request *r)
 {
-    TRY(co_blk_discard(dev_of(r), r->ask.offset, r->ask.length));
-    return r->ask.flags & NBD_CMD_FLAG_FUA ? co_blk_flush(dev_of(r)) : 0;
+    return co_in_steps(r, r->ask.flags & NBD_CMD_FLAG_FUA ? BLK_FUA : 0, co_trim_step);
 }
 
 static int co_write_zeroes(struct nbd_request *r)
@@ -132,7 +231,9 @@ static int co_write_zeroes(struct nbd_request *r)
         flags |= BLK_MAY_UNMAP;
     if (r->ask.flags & NBD_CMD_FLAG_FAST_ZERO)
         flags |= BLK_NO_FALLBACK;
-    return co_blk_write_zeroes(dev_of(r), r->ask.offset, r->ask.length, flags);
+    if (r->ask.length <= LONG_STEP)
+        return co_blk_write_zeroes(dev_of(r), r->ask.offset, r->ask.length, flags);
+    return co_in_steps(r, flags, co_blk_write_zeroes);
 }
 
 /* Reads through a small buffer what no host file can be told about. */
@@ -152,11 +253,14 @@ static int co_cache_by_reading(struct nbd_request *r, uint64_t at, uint64_t byte
 
 static int co_cache(struct nbd_request *r)
 {
-    uint64_t at = r->ask.offset, end = at + r->ask.length;
+    uint64_t at = r->ask.offset, end = at + MIN(r->ask.length, CACHE_MOST);
 
     while (at < end) {
         struct blk_place place;
         uint64_t n = MIN(end - at, CACHE_STEP);
+
+        if (r->conn->broken)
+            return -ECANCELED;
 
         if (blk_resolve(dev_of(r), at, MIN(end - at, ADVISE_STEP), false, &place)) {
             n = place.bytes;
@@ -169,48 +273,110 @@ static int co_cache(struct nbd_request *r)
     return 0;
 }
 
-static uint32_t extent_flags(const struct blk_extent *x)
+/* --- block status --- */
+
+/* A run of one kind, in some context. */
+struct run {
+    uint64_t bytes;
+    uint32_t value;
+};
+
+static int co_allocation_run(struct nbd_request *r, unsigned index, uint64_t at, uint64_t bytes,
+                             struct run *out)
 {
-    return (x->flags & BLK_EXT_DATA ? 0 : NBD_EXTENT_HOLE) |
-           (x->flags & BLK_EXT_ZERO ? NBD_EXTENT_ZERO : 0);
+    struct blk_extent x;
+    unsigned depth;
+
+    TRY(co_blk_map_chain(dev_of(r), NULL, at, bytes, &x, &depth));
+    out->bytes = x.bytes;
+    if (index == NBD_DEPTH)
+        out->value = x.flags & BLK_EXT_ALLOCATED ? depth + 1 : 0;
+    else
+        out->value = (x.flags & BLK_EXT_DATA ? 0 : NBD_EXTENT_HOLE) |
+                     (x.flags & BLK_EXT_ZERO ? NBD_EXTENT_ZERO : 0);
+    return 0;
 }
 
-/* Collects extents, merged where neighbours agree, into r->data. */
-static int co_block_status(struct nbd_request *r)
+static int co_dirty_run(struct nbd_request *r, unsigned index, uint64_t at, uint64_t bytes,
+                        struct run *out)
 {
-    bool one = r->ask.flags & NBD_CMD_FLAG_REQ_ONE;
+    struct blk_error e = {0};
+    struct blk_bitmap_extent x;
+
+    TRY(co_blk_bitmap_read(dev_of(r), nbd_context_rest(r->conn->contexts, index), at, bytes, &x,
+                           &e));
+    *out = (struct run){x.bytes, x.dirty};
+    return 0;
+}
+
+static size_t put_extent(uint8_t *to, bool extended, struct run run)
+{
+    struct nbd_extent_ext x = {be64_of(run.bytes), be64_of(run.value)};
+    struct nbd_extent w = {be32_of((uint32_t)run.bytes), be32_of(run.value)};
+
+    memcpy(to, extended ? (void *)&x : (void *)&w, extended ? sizeof(x) : sizeof(w));
+    return extended ? sizeof(x) : sizeof(w);
+}
+
+/* One context's extents, neighbours that agree as one, to @to; at most @most of them. */
+static int co_find_runs(struct nbd_request *r, unsigned index, uint8_t *to, uint32_t most,
+                        uint32_t *count)
+{
     uint64_t at = r->ask.offset, end = at + r->ask.length;
-    unsigned count = 0, most = one ? 1 : NBD_MAX_EXTENTS;
-    struct nbd_extent *list;
-    uint32_t run = 0, flags = 0;
+    struct run all = {0}, one;
 
-    TRY(nbd_request_buf(r, most * sizeof(*list)));
-    list = (struct nbd_extent *)(void *)r->data;
+    *count = 0;
     for (unsigned step = 1; at < end && step <= MAP_STEPS; step++) {
-        struct blk_extent x;
-        unsigned depth;
-
-        TRY(co_blk_map_chain(dev_of(r), NULL, at, end - at, &x, &depth));
-        x.bytes = MIN(x.bytes, end - at);
-        if (x.bytes == 0)
+        TRY((index < NBD_FIRST_BITMAP ? co_allocation_run : co_dirty_run)(r, index, at, end - at,
+                                                                          &one));
+        one.bytes = MIN(one.bytes, end - at);
+        if (one.bytes == 0)
             return -EIO;
-        if (run && extent_flags(&x) != flags) {
-            list[count++] = (struct nbd_extent){be32_of(run), be32_of(flags)};
-            run = 0;
-            if (count == most)
-                break;
+        if (all.bytes && one.value != all.value) {
+            to += put_extent(to, r->conn->session.extended, all);
+            all.bytes = 0;
+            if (++*count == most)
+                return 0;
         }
-        flags = extent_flags(&x);
-        run += (uint32_t)x.bytes;
-        at += x.bytes;
+        all.value = one.value;
+        all.bytes += one.bytes;
+        at += one.bytes;
         if (step % MAP_BURST == 0)
             co_yield ();
     }
-    if (run)
-        list[count++] = (struct nbd_extent){be32_of(run), be32_of(flags)};
-    r->filled = (uint32_t)(count * sizeof(*list));
+    put_extent(to, r->conn->session.extended, all);
+    ++*count;
     return 0;
 }
+
+static int co_block_status(struct nbd_request *r)
+{
+    bool one = r->ask.flags & NBD_CMD_FLAG_REQ_ONE, extended = r->conn->session.extended;
+    size_t each = extended ? sizeof(struct nbd_extent_ext) : sizeof(struct nbd_extent);
+    unsigned contexts = (unsigned)__builtin_popcount(r->ask.asked);
+    uint32_t most = one || !contexts ? 1 : NBD_MAX_EXTENTS / contexts;
+    size_t at = sizeof(struct nbd_found);
+    struct nbd_found *found;
+
+    TRY(nbd_request_buf(r, at + MAX(contexts, 1u) * most * each));
+    found = (struct nbd_found *)(void *)r->data;
+    found->contexts = 0;
+    for (unsigned i = 0; i < NBD_MAX_CONTEXTS; i++) {
+        uint32_t count;
+
+        if (!(r->ask.asked >> i & 1))
+            continue;
+        TRY(co_find_runs(r, i, r->data + at, most, &count));
+        found->of[found->contexts].id = i + 1;
+        found->of[found->contexts].extents = count;
+        found->of[found->contexts].at = at;
+        found->of[found->contexts++].bytes = count * each;
+        at += count * each;
+    }
+    return 0;
+}
+
+/* --- now or later --- */
 
 static void count(struct nbd_request *r)
 {
@@ -233,11 +399,27 @@ static void count(struct nbd_request *r)
     }
 }
 
+/* In its turn where exports share (sharing.h); flushes wait for nobody. */
+static int co_run_in_turn(struct nbd_request *r, struct share *share)
+{
+    const struct command *c = &commands[r->ask.type];
+    struct share_ticket t;
+    int rc;
+
+    if (!c->has_range)
+        return c->co_run(r);
+    co_share_begin(share, c->has_data ? r->ask.length : 0, &t);
+    rc = c->co_run(r);
+    co_share_end(share, &t);
+    return rc;
+}
+
 static void co_run(void *arg)
 {
     struct nbd_request *r = arg;
+    struct share *share = r->conn->export->share;
 
-    nbd_reply(r, commands[r->ask.type].co_run(r));
+    nbd_reply(r, share ? co_run_in_turn(r, share) : commands[r->ask.type].co_run(r));
 }
 
 static void run_later(struct nbd_request *r)
@@ -249,7 +431,7 @@ static void run_later(struct nbd_request *r)
 static bool read_now(struct nbd_request *r)
 {
     struct blk_device *dev = dev_of(r);
-    uint32_t done = 0;
+    uint64_t done = 0;
 
     while (done < r->ask.length) {
         struct blk_place place;
@@ -259,7 +441,7 @@ static bool read_now(struct nbd_request *r)
         struct vec to = VEC_BUF(r->data + done, place.bytes);
         if (host_read_now(place.file, place.offset, &to) != (int64_t)place.bytes)
             return false;
-        done += (uint32_t)place.bytes;
+        done += place.bytes;
     }
     return true;
 }
@@ -268,7 +450,7 @@ static bool read_now(struct nbd_request *r)
 static bool write_now(struct nbd_request *r, const uint8_t *from)
 {
     struct blk_device *dev = dev_of(r);
-    uint32_t done = 0;
+    uint64_t done = 0;
 
     while (done < r->ask.length) {
         struct blk_place place;
@@ -278,9 +460,20 @@ static bool write_now(struct nbd_request *r, const uint8_t *from)
         struct vec part = VEC_BUF(from + done, place.bytes);
         if (host_write_now(place.file, place.offset, &part) != (int64_t)place.bytes)
             return false;
-        done += (uint32_t)place.bytes;
+        done += place.bytes;
     }
     return true;
+}
+
+/* A long read of what lies in the page cache is not copied there: the socket takes the pages. */
+static bool send_from_file(struct nbd_request *r)
+{
+    struct blk_place place;
+
+    return r->ask.length >= NBD_FILE_READ && !r->conn->stream->sealed &&
+           blk_resolve_steady(dev_of(r), r->ask.offset, r->ask.length, &place) &&
+           place.bytes == r->ask.length && host_resident(place.file, place.offset, place.bytes) &&
+           nbd_request_hold_file(r, place.file, place.offset);
 }
 
 static int room_for_read(struct nbd_request *r)
@@ -292,45 +485,72 @@ static int room_for_read(struct nbd_request *r)
     return 0;
 }
 
-void nbd_request_run(struct nbd_request *r, const uint8_t *payload)
+static void run_read(struct nbd_request *r)
 {
-    count(r);
-    if (r->ask.type == NBD_CMD_READ) {
-        if (room_for_read(r) < 0)
-            nbd_reply(r, -ENOMEM);
-        else if (read_now(r))
-            nbd_reply(r, 0);
-        else
-            run_later(r);
+    if (!r->conn->export->share && send_from_file(r))
+        nbd_reply(r, 0);
+    else if (room_for_read(r) < 0)
+        nbd_reply(r, -ENOMEM);
+    else if (!r->conn->export->share && read_now(r))
+        nbd_reply(r, 0);
+    else
+        run_later(r);
+}
+
+static void run_write(struct nbd_request *r, const uint8_t *payload)
+{
+    if (!(r->ask.flags & NBD_CMD_FLAG_FUA) && !r->conn->export->share &&
+        write_now(r, payload ? payload : r->data)) {
+        nbd_reply(r, 0);
         return;
     }
-    if (r->ask.type == NBD_CMD_WRITE) {
-        const uint8_t *from = payload ? payload : r->data;
-
-        if (!(r->ask.flags & NBD_CMD_FLAG_FUA) && write_now(r, from)) {
-            nbd_reply(r, 0);
+    if (payload) { /* lies in the receive buffer, which goes on to the next requests */
+        if (nbd_request_buf(r, r->ask.length) < 0) {
+            nbd_reply(r, -ENOMEM);
             return;
         }
-        if (payload) { /* lies in the receive buffer, which goes on to the next requests */
-            if (nbd_request_buf(r, r->ask.length) < 0) {
-                nbd_reply(r, -ENOMEM);
-                return;
-            }
-            memcpy(r->data, payload, r->ask.length);
-        }
+        memcpy(r->data, payload, r->ask.length);
     }
     run_later(r);
 }
 
+static void run_status(struct nbd_request *r, const uint8_t *payload)
+{
+    const char *why = "";
+    uint32_t error = 0;
+
+    if (r->ask.payload)
+        error = nbd_ask_narrow(&r->ask, payload ? payload : r->data, &r->conn->session,
+                               &r->conn->export->facts, &why);
+    nbd_request_drop_buf(r);
+    if (error)
+        nbd_reply_error(r, error, why);
+    else
+        run_later(r);
+}
+
+void nbd_request_run(struct nbd_request *r, const uint8_t *payload)
+{
+    count(r);
+    if (r->ask.type == NBD_CMD_READ)
+        run_read(r);
+    else if (r->ask.type == NBD_CMD_WRITE)
+        run_write(r, payload);
+    else if (r->ask.type == NBD_CMD_BLOCK_STATUS)
+        run_status(r, payload);
+    else
+        run_later(r);
+}
+
 static const struct command commands[NBD_COMMANDS] = {
     [NBD_CMD_READ] = {"read", NBD_CMD_FLAG_DF, false, true, true, co_read},
-    [NBD_CMD_WRITE] = {"write", 0, true, true, true, co_write},
+    [NBD_CMD_WRITE] = {"write", NBD_CMD_FLAG_PAYLOAD_LEN, true, true, true, co_write},
     [NBD_CMD_DISC] = {"disconnect", 0, false, false, false, NULL},
     [NBD_CMD_FLUSH] = {"flush", 0, false, false, false, co_flush},
     [NBD_CMD_TRIM] = {"trim", 0, true, true, false, co_trim},
     [NBD_CMD_CACHE] = {"cache", 0, false, true, false, co_cache},
     [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true,
                               true, false, co_write_zeroes},
-    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE, false, true, false,
-                              co_block_status},
+    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE | NBD_CMD_FLAG_PAYLOAD_LEN,
+                              false, true, false, co_block_status},
 };

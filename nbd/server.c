@@ -23,6 +23,8 @@ struct nbd_server {
     bool once, stopping;
     struct nbd_limits limits;
     struct nbd_exports exports;
+    void (*on_event)(void *arg, const struct nbd_event *ev);
+    void *event_arg;
 
     struct nbd_conn *first, *last; /* oldest first */
     unsigned clients, half_open, through;
@@ -63,7 +65,9 @@ int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
                              .once = o->once,
                              .tls = o->tls,
                              .tls_mode = o->tls ? o->tls_mode : NBD_TLS_OFF,
-                             .limits = o->limits};
+                             .limits = o->limits,
+                             .on_event = o->on_event,
+                             .event_arg = o->event_arg};
     fill_limits(&s->limits);
     *out = s;
     return 0;
@@ -175,6 +179,20 @@ unsigned nbd_server_clients(const struct nbd_server *s)
 
 /* --- clients --- */
 
+static void tell(const struct nbd_server *s, const char *what, const struct nbd_conn *c)
+{
+    struct nbd_event ev = {.what = what, .clients = s->through};
+
+    if (!s->on_event)
+        return;
+    if (c) {
+        ev.export = c->export ? c->export->name : NULL;
+        ev.peer = host_stream_address(c->stream);
+        ev.ns = worker_now() - c->entered_at;
+    }
+    s->on_event(s->event_arg, &ev);
+}
+
 static void on_deadline(struct timer *t)
 {
     nbd_conn_abort(container_of(t, struct nbd_conn, deadline));
@@ -198,6 +216,7 @@ void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c)
         s->first = c;
     s->last = c;
     s->clients++;
+    c->entered_at = worker_now();
     c->half_open = true;
     if (++s->half_open > s->limits.half_open)
         evict_oldest(s);
@@ -218,6 +237,7 @@ void nbd_server_through(struct nbd_server *s, struct nbd_conn *c)
     handshake_over(s, c);
     s->through++;
     c->export->clients++;
+    tell(s, "client-in", c);
 }
 
 void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
@@ -226,11 +246,15 @@ void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
     *(c->prev ? &c->prev->next : &s->first) = c->next;
     *(c->next ? &c->next->prev : &s->last) = c->prev;
     s->clients--;
-    if (c->export) {
+    if (!c->export) {
+        tell(s, "handshake-failed", c);
+    } else {
         c->export->clients--;
         nbd_export_leave(c->export, c->writer);
+        s->through--;
+        tell(s, "client-out", c);
         nbd_export_release(c->export);
-        if (--s->through == 0 && s->once)
+        if (s->through == 0 && s->once)
             nbd_server_stop(s);
     }
     co_queue_wake_all(&s->changed);
@@ -259,6 +283,7 @@ void nbd_server_stop(struct nbd_server *s)
     if (s->stopping)
         return;
     s->stopping = true;
+    tell(s, "stopping", NULL);
     for (struct listener *l = s->listeners; l; l = l->next)
         host_stream_shutdown(l->stream);
     timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);

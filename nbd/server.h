@@ -21,6 +21,14 @@ struct nbd_limits {
     size_t memory;         /* bytes of requests in flight per client; 64 MiB */
 };
 
+/* Something happened that a log may tell. Texts are borrowed; NULL: none. */
+struct nbd_event {
+    const char *what; /* "client-in", "client-out", "handshake-failed", "stopping" */
+    const char *export, *peer;
+    unsigned clients; /* past the handshake, afterwards */
+    uint64_t ns;      /* how long it was there */
+};
+
 struct nbd_server_options {
     struct host *host;
     unsigned max_clients; /* at once; more wait in the listen queue. 0: no limit */
@@ -28,6 +36,8 @@ struct nbd_server_options {
     struct nbd_tls *tls;  /* borrowed; NULL: none */
     enum nbd_tls_mode tls_mode;
     struct nbd_limits limits;
+    void (*on_event)(void *arg, const struct nbd_event *ev); /* NULL: nobody asks */
+    void *event_arg;
 };
 
 must_use int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,

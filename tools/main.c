@@ -8,23 +8,12 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command,
-    &convert_command,
-    &create_command,
-    &check_command,
-    &compare_command,
-    &map_command,
-    &resize_command,
-    &measure_command,
-    &commit_command,
-    &rebase_command,
-    &amend_command,
-    &snapshot_command,
-    &bitmap_command,
-    &compact_command,
-    &serve_command,
-    &ctl_command,
-    NULL,
+    &info_command,   &convert_command, &create_command,
+    &check_command,  &compare_command, &map_command,
+    &resize_command, &measure_command, &commit_command,
+    &rebase_command, &amend_command,   &snapshot_command,
+    &bitmap_command, &compact_command, &serve_command,
+    &ctl_command,    &top_command,     NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -160,13 +149,16 @@ static int lamina_main(struct tool *t, int argc, char **argv)
     t->command = command_find(t, argv[verb]);
     if (!t->command)
         return unknown_verb(t, argv[verb]);
-    return t->command->run(t, argc - verb, argv + verb);
+    argc -= verb;
+    rc = tool_start_servers(t, &argc, argv + verb);
+    return rc ? rc : t->command->run(t, argc, argv + verb);
 }
 
 /* Nothing printed may be lost without a word: a full disk under stdout is an error. */
 static int end(struct tool *t, int rc)
 {
     tool_drop_objects(t);
+    tool_end_servers(t);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         tool_error(t, "cannot write the output: %s", strerror(errno));
         return rc ? rc : 1;

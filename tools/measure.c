@@ -37,10 +37,14 @@ static int co_measure(struct measure *m, struct blk_device *dev, const struct bl
         m->m.size =
             m->task.tool->face == FACE_LAMINA ? dev->size : align_up(info->virtual_size, 512);
     }
+    const struct blk_driver *driver = m->make.driver;
+    if (driver->measure_is_ours && m->task.tool->face != FACE_LAMINA)
+        return err_set(&m->task.error, -ENOTSUP,
+                       "Block driver '%s' does not support size measurement", driver->name);
     json_t *none = json_array();
     const json_t *held = json_object_get(info->specific, "bitmaps");
     m->m.bitmaps = info->has_bitmaps ? (held ? held : none) : NULL;
-    int rc = co_blk_measure(m->make.driver, &m->m, &m->task.error);
+    int rc = co_blk_measure(driver, &m->m, &m->task.error);
     json_decref(none);
     return rc;
 }

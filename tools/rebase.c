@@ -66,7 +66,8 @@ static int co_rebase(struct rebase *r, struct blk_device *image)
                               .name = named ? r->backing : NULL,
                               .unsafe = r->unsafe,
                               .job = &t->job};
-    if (named && !r->unsafe && image->driver->co_change_backing)
+    bool identify = image->driver->co_identify_backing;
+    if (named && image->driver->co_change_backing && (!r->unsafe || identify))
         TRY(co_open_next(r, &work.next));
     int rc = take_format(r, work.next);
     work.format = named ? r->format : NULL;

@@ -82,6 +82,7 @@ static const struct arg_desc options[] = {
      false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
+    SERVE_WATCH_OPTIONS,
     ARG_SECRET,
     ARG_FORCE_SHARE,
     ARG_QUIET,
@@ -167,7 +168,10 @@ static int option(void *verb, int id, const char *value)
     struct words *w = verb;
     const struct place *p = place_of(id);
     struct blk_error e = {0};
+    int rc;
 
+    if (serve_watch_option(w->plan.tool, &w->plan.watch, id, value, &rc))
+        return rc;
     if (p && p->is_flag) {
         *flag_at(w, p) = true;
     } else if (p) {
@@ -193,10 +197,14 @@ static int from_file(void *arg, const char *key, const char *value, struct blk_e
     const char *names[ARRAY_LEN(options)], *near;
     size_t count = 0;
     bool yes;
+    int rc;
 
     for (const struct arg_desc *d = options; d->id; d++) {
         const struct place *p = place_of(d->id);
 
+        if (strcmp(d->name, key) == 0 &&
+            serve_watch_option(w->plan.tool, &w->plan.watch, d->id, value, &rc))
+            return rc < 0 ? err_set(e, -EINVAL, "%s: '%.60s' will not do", key, value) : 0;
         if (!p || d->id == ARG_CONFIG || d->id == ARG_CHECK_CONFIG || d->id == ARG_CLONES)
             continue;
         names[count++] = d->name;
@@ -447,6 +455,7 @@ const struct command serve_command = {
         "  lamina serve --read-only disk.qcow2\n"
         "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
         "  lamina serve --port 10809 a.img b.vdi\n"
+        "  lamina serve --group disk,iops=5000 --share a,group=disk,weight=300 --export a a.img\n"
         "  lamina serve --run 'nbdcopy \"$uri\" out.img' disk.vmdk\n"
         "\n"
         "Keys of --export and --dir: format, read-only, allow, writers; of an export also\n"

@@ -7,7 +7,8 @@
  *   serve_run.c       from the plan to a server and to its end
  *   serve_open.c      exports, folders, clones are opened
  *   serve_say.c       URIs
- *   serve_ctl.c       verbs of the control socket
+ *   serve_ctl.h       what it answers while it runs
+ *   serve_watch.h     how it is seen from outside
  *   serve_around.c    what started us, and what we start: sockets handed over, notifications,
  *                     a parent that ends, a command to run, going to the background */
 #ifndef TOOLS_SERVE_H
@@ -15,9 +16,10 @@
 
 #include <sys/types.h>
 
-#include "block/ctl.h"
 #include "nbd/ini.h"
 #include "nbd/server.h"
+#include "tools/serve_ctl.h"
+#include "tools/serve_watch.h"
 #include "tools/tool.h"
 
 enum serve_kind { SERVE_EXPORT, SERVE_FOLDER, SERVE_CLONES };
@@ -63,7 +65,8 @@ struct serve_plan {
     bool background;       /* be a daemon when clients can connect */
     bool keep_sockets;     /* give the listening sockets to the service manager */
     unsigned max_clients;  /* 0: no limit */
-    unsigned workers;      /* event loops: exports are spread over them; 0: one */
+    struct serve_watch_plan watch;
+    unsigned workers; /* event loops: exports are spread over them; 0: one */
 };
 
 /* Serves until a signal or the plan ends it. The exit status. */
@@ -102,8 +105,8 @@ struct serving {
     struct serve_plan *plan;
     struct nbd_server *server;
     struct nbd_tls *tls;
-    struct ctl *ctl;
-    struct job_list jobs;
+    struct serve_watch *watch;
+    struct serve_ctl ctl;
     struct serve_around *around;
     struct resolver resolver[2]; /* of sources: to read, to write */
     bool pid_written;
@@ -111,12 +114,8 @@ struct serving {
     struct co_queue ended;
 };
 
-/* serve_run.c: lets nobody in any more, and ends. */
-void serve_stop(struct serving *s);
 /* serve_open.c: all offers. */
 must_use int co_serve_open(struct serving *s);
-/* serve_ctl.c */
-must_use int co_serve_ctl_open(struct serving *s);
 /* serve_say.c */
 void serve_announce(const struct serving *s);
 /* The URI of an export; gives it (mem_free). */

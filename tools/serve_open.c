@@ -48,9 +48,15 @@ static int co_open_at_home(void *arg)
                       .flags = reads ? 0 : BLK_OPEN_WRITE,
                       .trust = reads ? TRUST_READ : TRUST_WRITE};
 
+    struct blk_device *dev;
+
     if (p->check_only)
         i.flags |= BLK_OPEN_FORCE_SHARE;
-    return co_image_open(p->tool, &i, &o->dev, &o->error);
+    TRY(co_image_open(p->tool, &i, &dev, &o->error));
+    if (p->control) /* else nobody could ask for work on it */
+        return co_serve_seat(dev, &o->dev, &o->error);
+    o->dev = dev;
+    return 0;
 }
 
 static int co_add_export(struct serving *s, const struct serve_offer *o, struct opening *opened)

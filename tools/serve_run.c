@@ -19,10 +19,14 @@ static int say(const struct serving *s, const struct blk_error *e)
     return e->rc;
 }
 
-void serve_stop(struct serving *s)
+/* Somebody has asked it to stop, or it stops by itself. */
+static void on_event(void *arg, const struct nbd_event *ev)
 {
-    serve_around_notify(s->around, "STOPPING=1", NULL, 0);
-    nbd_server_stop(s->server);
+    struct serving *s = arg;
+
+    if (strcmp(ev->what, "stopping") == 0)
+        serve_around_notify(s->around, "STOPPING=1", NULL, 0);
+    serve_watch_event(s->watch, ev);
 }
 
 static void co_wait_for_signal(void *arg)
@@ -34,7 +38,7 @@ static void co_wait_for_signal(void *arg)
         signal = co_host_signal(s->plan->tool->host, stop_signals);
     while (signal == SIGCHLD && !serve_around_ended(s->around));
     if (signal > 0)
-        serve_stop(s);
+        nbd_server_stop(s->server);
     s->signals_end = true;
     co_queue_wake_all(&s->ended);
 }
@@ -95,9 +99,10 @@ static int co_begin(struct serving *s)
     TRY(co_serve_open(s));
     if (s->plan->check_only)
         return 0;
+    TRY(co_serve_watch_begin(s->watch, s->server));
     TRY(co_listen(s));
     if (s->plan->control)
-        TRY(co_serve_ctl_open(s));
+        TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
     if (s->plan->pid_file)
         TRY(co_write_pid_file(s));
     return 0;
@@ -109,9 +114,10 @@ static int co_end(struct serving *s)
     struct blk_error e = {0};
     int rc;
 
-    if (s->ctl)
-        co_ctl_close(s->ctl);
+    co_serve_ctl_close(&s->ctl);
+    co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
+    co_serve_watch_free(s->watch);
     if (rc < 0)
         tool_error(p->tool, "%s", e.text);
     if (s->pid_written && co_host_unlink(p->tool->host, p->pid_file) < 0)
@@ -153,12 +159,23 @@ static int co_serve(void *arg)
                                    .max_clients = p->max_clients,
                                    .once = p->once,
                                    .tls = s->tls,
-                                   .tls_mode = p->tls_mode};
+                                   .tls_mode = p->tls_mode,
+                                   .on_event = on_event,
+                                   .event_arg = s};
     struct blk_error e = {0};
-    int rc = nbd_server_open(&o, &s->server, &e), closed;
+    int rc, closed;
 
-    if (rc < 0)
+    TRY(serve_watch_new(p->tool, &p->watch, &s->watch));
+    rc = nbd_server_open(&o, &s->server, &e);
+    if (rc < 0) {
+        co_serve_watch_free(s->watch);
         return say(s, &e);
+    }
+    s->ctl = (struct serve_ctl){.tool = p->tool,
+                                .server = s->server,
+                                .watch = s->watch,
+                                .cache = p->cache,
+                                .dealt = (unsigned)p->count};
     rc = co_begin(s);
     if (rc == 0 && !p->check_only)
         rc = co_serve_until_told(s);

@@ -44,6 +44,8 @@ struct tool {
     char *told_objects[TOOL_OBJECTS];  /* those that came from a descriptor; owned */
     unsigned object_count;
 
+    struct tool_server *servers; /* started for this run (bracket.c) */
+
     /* While tool_run() runs. */
     struct host *host;
     struct runtime *runtime;
@@ -59,6 +61,15 @@ struct command {
     const struct arg_desc *options; /* ends with a zero id */
     const char *notes; /* what --help says below the options: prose and examples; may be NULL */
 };
+
+/* --- servers on the command line (bracket.c)
+ * ----------------------------------------------------------------------------------------- */
+
+/* Starts what stands between words [ and ] in @argv (argv[0] is the verb), and puts the URLs in
+ * their places. 0, or the exit status after a message. */
+must_use int tool_start_servers(struct tool *t, int *argc, char **argv);
+/* Ends them. */
+void tool_end_servers(struct tool *t);
 
 /* --- options
  * ----------------------------------------------------------------------------------------- */
@@ -189,7 +200,7 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command;
-extern const struct command serve_command, ctl_command;
+extern const struct command serve_command, ctl_command, top_command;
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;
 

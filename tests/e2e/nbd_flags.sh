@@ -204,7 +204,7 @@ def options_by_hand():
     assert h.get_size() == SIZE
     got = []
     h.opt_list_meta_context(lambda c: got.append(c))
-    assert got == ["base:allocation"], got
+    assert got == ["base:allocation", "qemu:allocation-depth"], got
     h.set_export_name("nobody")
     refused(errno.ENOENT, h.opt_info)
     h.set_export_name("a.img")

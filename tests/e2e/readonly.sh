@@ -41,6 +41,25 @@ fails "qcow: a backing file is not opened for --untrusted" 1 "is not opened" "$L
 mkdir -p far && cp over.qcow far/
 fails "qcow: a backing file outside of the folder" 1 "s.raw" "$LAMINA" convert far/over.qcow x.raw
 
+
+# --- its AES, which QEMU still makes: whole clusters, parts of them, over a backing file, compressed ones (which are plain)
+printf sixteen-bytes-or-more >key
+K="--object secret,id=k,file=key" E="encrypt.format=aes,encrypt.key-secret=k"
+encrypted() { echo "driver=qcow,encrypt.key-secret=k,file.filename=$1"; }
+qemu-img create -q $K -f qcow -o $E aes.qcow 8M
+qemu-img convert -n $K --image-opts --target-image-opts driver=raw,file.filename=s.raw "$(encrypted aes.qcow)"
+rm -f o.raw; "$LAMINA" convert $K --image-opts "$(encrypted aes.qcow)" o.raw
+equal "qcow with AES" "$(hash_of o.raw)" "$want"
+printf short >key
+qemu-img create -q $K -f qcow -b s.raw -F raw -o $E aes.qcow
+qemu-io $K -c 'write -P 5 70000 1M' -c 'write -z 3M 70000' -c 'write -P 6 7M 512' --image-opts "$(encrypted aes.qcow)" >/dev/null
+qemu-img convert $K --image-opts "$(encrypted aes.qcow)" -O raw q.raw
+rm -f o.raw; "$LAMINA" convert $K --image-opts "$(encrypted aes.qcow)" o.raw
+equal "... over a backing file, with a short key" "$(hash_of o.raw)" "$(hash_of q.raw)"
+is "... compared at odd offsets" "$LAMINA" compare -q $K --image-opts "$(encrypted aes.qcow)" driver=raw,file.filename=q.raw
+equal "... info as qemu-img prints it" "$("$face" info --output=json aes.qcow | json_shape)" "$(qemu-img info --output=json aes.qcow | json_shape)"
+fails "... without a key" 1 "the image is encrypted" "$LAMINA" convert aes.qcow x.raw
+
 # --- Bochs
 if command -v bximage >/dev/null; then
     bximage -q -func=convert -imgmode=growing s.raw s.bochs >/dev/null 2>&1

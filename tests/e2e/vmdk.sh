@@ -33,6 +33,9 @@ for s in monolithicSparse twoGbMaxExtentSparse; do
         qemu-io -f vmdk -c 'write -P 7 3M 500k' -c 'write -P 8 39M 1M' "$f" >/dev/null
         is "$f: what QEMU wrote" "$LAMINA" compare -q "$f" w.raw
     done
+    "$LAMINA" create -q -f qcow2 -b "o-$s.vmdk" -F vmdk over.qcow2
+    is "$s over itself, below a qcow2" "$LAMINA" compare -q over.qcow2 w.raw
+    rm over.qcow2
     cp "$s.vmdk" kept.vmdk
     is "$s: committed" "$LAMINA" commit -q -d "o-$s.vmdk"
     is "$s: QEMU reads the parent then" qemu-img compare -q -f vmdk -F raw "$s.vmdk" w.raw
@@ -111,6 +114,29 @@ fails "seSparse is read only" 1 "read only" "$LAMINA" convert -n -f raw -O vmdk 
 python3 "$make" sesparse x.raw x-sesparse-delta.vmdk 1
 fails "a journal that waits" 1 "journal" "$LAMINA" convert -f vmdk -O raw x-sesparse.vmdk out.raw
 
+# Ours: QEMU does not make vmfsSparse, but reads it, and writes where a table is (else over the header).
+is "vmfsSparse: written" "$LAMINA" convert -f raw -O vmdk -o subformat=vmfsSparse d.raw v.vmdk
+is "vmfsSparse: QEMU reads it" qemu-img compare -q -f vmdk -F raw v.vmdk d.raw
+is "vmfsSparse: check" "$LAMINA" check -q v.vmdk
+equal "vmfsSparse: QEMU says so" "$(qemu-img info --output json v.vmdk | jq -r '."format-specific".data | ."create-type", .extents[].format' | xargs)" "vmfsSparse VMFSSPARSE"
+cp d.raw v.raw
+for f in v.vmdk v.raw; do qemu-io -f "${f#v.}" -c 'write -P 7 3M 500k' "$f" >/dev/null; done
+is "vmfsSparse: what QEMU wrote" "$LAMINA" compare -q v.vmdk v.raw
+printf '\050\000\000\000' | dd of=v-delta.vmdk bs=1 seek=28 conv=notrunc status=none
+fails "vmfsSparse: the next free sector is too low" 3 "next free sector" "$LAMINA" check v.vmdk
+"$LAMINA" check -q -r all v.vmdk 2>/dev/null
+is "vmfsSparse: mended" "$LAMINA" check -q v.vmdk
+is "vmfsSparse over a parent: made" "$LAMINA" create -q -f vmdk -o subformat=vmfsSparse -b v.vmdk -F vmdk vo.vmdk
+qemu-io -f raw -c 'write -P 9 5M 1000k' -c 'write -P 9 20M 3M' -c 'write -z 3M 300k' v.raw >/dev/null
+is "vmfsSparse over a parent: written" "$LAMINA" convert -n -f raw -O vmdk v.raw vo.vmdk
+is "vmfsSparse over a parent: QEMU reads it" qemu-img compare -q -f vmdk -F raw vo.vmdk v.raw
+is "vmfsSparse: larger" "$LAMINA" resize -q vo.vmdk 5G
+is "vmfsSparse: smaller" "$LAMINA" resize -q --shrink vo.vmdk 50M
+is "vmfsSparse: compacted" "$LAMINA" compact -q vo.vmdk
+truncate -s 50M v.raw
+is "vmfsSparse: QEMU reads that" qemu-img compare -q -f vmdk -F raw vo.vmdk v.raw
+is "vmfsSparse: check then" "$LAMINA" check -q vo.vmdk
+
 # Several extents, and a write across where they meet: QEMU once had that wrong.
 truncate -s 5G big.raw
 is "5 GiB in parts" "$LAMINA" convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse big.raw parts.vmdk
@@ -120,6 +146,30 @@ qemu-io -f raw -c 'write -P 9 2047M 2M' -c 'write -P 10 4095M 2M' big.raw >/dev/
 is "written by QEMU across them" "$LAMINA" compare -q parts.vmdk big.raw
 is "copied into ours" "$LAMINA" convert -n -f raw -O vmdk big.raw parts.vmdk
 is "QEMU reads that" qemu-img compare -q -f vmdk -F raw parts.vmdk big.raw
+# What check and compact do, they do to each of the parts.
+cp big.raw half.raw && qemu-io -f raw -c 'write -z 2047M 2M' half.raw >/dev/null
+is "its first half zero" "$LAMINA" convert -n -f raw -O vmdk half.raw parts.vmdk
+before=$(stat -c %s parts-s002.vmdk)
+is "compacted" "$LAMINA" compact -q parts.vmdk
+[ "$(stat -c %s parts-s002.vmdk)" -le $((before - 1048576)) ] && ok "the second part is smaller" || bad "the second part is smaller"
+is "and the same" "$LAMINA" compare -q parts.vmdk half.raw
+is "as it was" "$LAMINA" convert -n -f raw -O vmdk big.raw parts.vmdk
+cp parts-s002.vmdk whole.vmdk
+at=$(python3 -c 'import struct; h = struct.unpack("<4sIIQQQQIQQQ", open("parts-s002.vmdk", "rb").read(72)); print(h[9] * 512)')
+python3 - "$at" <<'END'
+import struct, sys
+f = open('parts-s002.vmdk', 'r+b')
+f.seek(int(sys.argv[1]))
+f.seek(struct.unpack('<I', f.read(4))[0] * 512)
+entries = list(struct.unpack('<512I', f.read(2048)))
+one = next(e for e in entries if e)
+f.seek(-2048, 1)
+f.write(struct.pack('<512I', *[one if i in (500, 501) else e for i, e in enumerate(entries)]))
+END
+fails "one place for three, in the second part" 2 "another one owns" "$LAMINA" check parts.vmdk
+"$LAMINA" check -q -r all parts.vmdk 2>/dev/null
+is "repaired" "$LAMINA" check -q parts.vmdk
+mv whole.vmdk parts-s002.vmdk
 is "resized" "$LAMINA" resize -q parts.vmdk 6G
 truncate -s 6G big.raw
 is "QEMU reads it resized" qemu-img compare -q -f vmdk -F raw parts.vmdk big.raw

@@ -33,7 +33,8 @@ struct outcome {
     enum nbd_phase phase;
     size_t eaten, answered;
     const struct nbd_export *chosen;
-    bool structured, allocation;
+    bool structured, extended;
+    uint32_t agreed;
 };
 
 static void must(bool true_here)
@@ -66,7 +67,8 @@ static struct outcome play(const uint8_t *data, size_t bytes, size_t step)
     o.phase = h.phase;
     o.chosen = h.chosen;
     o.structured = h.structured;
-    o.allocation = h.allocation;
+    o.extended = h.extended;
+    o.agreed = h.agreed;
     must((o.phase == NBD_PHASE_TRANSMIT) == (o.chosen != NULL));
     nbd_handshake_drop(&h);
     return o;
@@ -83,6 +85,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     pieces = play(data + 1, bytes - 1, 1 + data[0] % 64);
     must(whole.phase == pieces.phase && whole.chosen == pieces.chosen &&
          whole.answered == pieces.answered && whole.structured == pieces.structured &&
-         whole.allocation == pieces.allocation);
+         whole.extended == pieces.extended && whole.agreed == pieces.agreed);
     return 0;
 }

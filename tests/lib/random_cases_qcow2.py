@@ -5,32 +5,17 @@ Each operation is done by one of the two programs, lamina in its qemu-img face o
 clean and what it reads equals a model kept here, byte by byte; so do the snapshots, the bitmaps and the size. At the end both look.
 
 A case is its seed: `random_cases_qcow2.py SEED` runs one again and tells every command."""
-import collections
 import json
 import os
-import random
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from random_cases import Failed, KIB, LAMINA, MIB, option_words, read_all, run as plain_run  # noqa: E402
+import cases  # noqa: E402
+from cases import FACE, KIB, MIB, THEIRS, Failed, name_of, option_words, read_all, run, tell, works  # noqa: E402
 
-FACE = os.path.join(os.path.dirname(LAMINA), "compat", "qemu-img")
-OURS, THEIRS = FACE, "qemu-img"
-NAMES = {OURS: "lamina", THEIRS: "qemu-img"}
-telling = False
-
-
-def run(*argv, ok=(0,)):
-    if telling:
-        print("  $", *argv)
-    return plain_run(*argv, ok=ok)
-
-
-def works(*argv):
-    return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+OURS = FACE
 
 
 class Features:
@@ -42,19 +27,14 @@ class Features:
         self.bitmaps = works(OURS, "create", "-q", "-f", "qcow2", "probe3", "1M") and works(OURS, "bitmap", "--add", "probe3", "b")
 
 
-class Layer:
-    """An image and what it is to show. `loose`: discarded ranges, whose bytes are the old ones, zeroes or the backing image's."""
+class Layer(cases.Layer):
+    """With snapshots, bitmaps, and what was never written."""
 
-    def __init__(self, name, fmt, opts, data, backing=None):
-        self.name, self.fmt, self.opts, self.data, self.backing = name, fmt, opts, bytearray(data), backing
-        self.loose = {}  # unit of 512 bytes -> True
+    def __init__(self, *args):
+        super().__init__(*args)
         self.touched = set()  # clusters that may be allocated: no compressed write goes there
         self.snapshots = {}  # name -> bytes, or how many if they are not known any more
         self.bitmaps = {}  # name -> dict(bits=, enabled=, dirty=set of units)
-
-    @property
-    def size(self):
-        return len(self.data)
 
     @property
     def v3(self):
@@ -76,35 +56,6 @@ class Layer:
         for b in self.bitmaps.values():
             b["more"] |= b["enabled"]
 
-    def write(self, at, length, byte):
-        self.data[at : at + length] = bytes([byte]) * length
-        for unit in range(at // 512, -(-(at + length) // 512)):
-            self.loose.pop(unit, None)
-        self.note(at, length)
-
-    def discard(self, at, length):
-        for unit in range(at // 512, -(-(at + length) // 512)):
-            self.loose[unit] = True
-        self.note(at, length, "maybe")
-
-    def take(self, got, who):
-        """Compares what a program read; loose bytes are what they were found to be from then on."""
-        if len(got) != self.size:
-            raise Failed(f"{who}: {len(got)} bytes instead of {self.size}")
-        below = self.backing.data if self.backing else b""
-        for unit in self.loose:
-            a, b = unit * 512, min(unit * 512 + 512, self.size)
-            allowed = (bytes(self.data[a:b]), bytes(b - a), bytes(below[a:b]).ljust(b - a, b"\0"))
-            if got[a:b] not in allowed:
-                raise Failed(f"{who}: what was discarded at {a} is neither old nor zero nor the backing image's")
-            if got[a:b] != self.data[a:b]:
-                self.note(a, b - a)
-            self.data[a:b] = got[a:b]
-        self.loose = {}
-        if got != self.data:
-            at = next(i for i in range(self.size) if got[i] != self.data[i])
-            raise Failed(f"{who}: byte {at} is {got[at]:#x}, should be {self.data[at]:#x}")
-
 
 def joined(extents):
     """A map without the places that QEMU 7.2 tells of what extended L2 entries leave to the backing image; neighbours joined."""
@@ -121,19 +72,12 @@ def joined(extents):
     return out
 
 
-class Case:
+class Case(cases.Case):
+    ours = OURS
+
     def __init__(self, seed, have):
-        self.rng, self.have, self.serial, self.steps = random.Random(seed), have, 0, []
-        self.seen = set()  # what the top image was in this case
-
-    # --- small things ---------------------------------------------------------------------------
-
-    def either(self):
-        return self.rng.choice([OURS, THEIRS])
-
-    def fresh(self, what):
-        self.serial += 1
-        return f"{what}{self.serial}"
+        super().__init__(seed)
+        self.have = have
 
     def random_size(self):
         r = self.rng
@@ -168,100 +112,46 @@ class Case:
         below = bytes(backing.data[:size]) if backing else b""
         return Layer(name, fmt, opts, below.ljust(size, b"\0"), backing)
 
-    # --- input and output -----------------------------------------------------------------------
-
-    def random_io(self, layer, who, count, discards=True):
-        """qemu-io commands; the model follows. QEMU compresses into clusters that were never written only."""
-        r, commands, size = self.rng, [], layer.size
+    def first_commands(self, layer, who):
+        """QEMU compresses into clusters that were never written only."""
+        r, commands = self.rng, []
         if who == THEIRS and not layer.opts.get("data_file") and layer.opts.get("preallocation", "off") == "off" and layer.fmt == "qcow2":
-            free = [c for c in range(size // layer.cluster) if c not in layer.touched]
+            free = [c for c in range(layer.size // layer.cluster) if c not in layer.touched]
             for c in r.sample(free, min(len(free), r.randrange(5))):
                 byte = r.randrange(1, 256)
                 commands.append(f"write -q -c -P {byte} {c * layer.cluster} {layer.cluster}")
                 layer.write(c * layer.cluster, layer.cluster, byte)
-        for _ in range(count):
-            unit = r.choice([512, 512, 4 * KIB, 64 * KIB])
-            at = r.randrange(0, max(1, size // unit)) * unit
-            length = min(size - at, r.choice([1, 1, 2, 8, 33]) * unit)
-            kind = r.choice(["write"] * 5 + ["zero", "zero-unmap", "flush"] + (["discard"] if discards else []))
-            byte = r.randrange(1, 256)
-            if kind == "write":
-                commands.append(f"write -q -P {byte} {at} {length}")
-                layer.write(at, length, byte)
-            elif kind.startswith("zero"):
-                commands.append(f"write -q -z {'-u ' if kind == 'zero-unmap' else ''}{at} {length}")
-                layer.write(at, length, 0)
-            elif kind == "discard":
-                commands.append(f"discard -q {at} {length}")
-                layer.discard(at, length)
-            else:
-                commands.append("flush")
         return commands
 
-    def qemu_io(self, target, fmt, commands):
-        argv = ["qemu-io", "-d", "unmap", "-f", fmt, target]
-        for c in commands:
-            argv += ["-c", c]
-        out = run(*argv)
-        if "failed" in out or "rror" in out:
-            raise Failed(f"{' '.join(argv)}: {out.strip()}")
-
-    def do_io(self, layer, who, count=None, discards=True):
-        commands = self.random_io(layer, who, count or self.rng.randrange(3, 14), discards)
-        if who == THEIRS:
-            return self.qemu_io(layer.name, layer.fmt, commands)
-        if os.path.exists("nbd.sock"):
-            os.unlink("nbd.sock")
-        argv = [LAMINA, "serve", "--once", "--socket", "nbd.sock", "-f", layer.fmt, layer.name]
-        if telling:
-            print("  $", *argv)
-        with open("serve.log", "wb") as log:
-            child = subprocess.Popen(argv, stdout=log, stderr=log)
-        try:
-            while not os.path.exists("nbd.sock") and child.poll() is None:
-                time.sleep(0.003)
-            self.qemu_io(f"nbd+unix:///?socket={os.getcwd()}/nbd.sock", "raw", commands)
-            rc = child.wait(timeout=60)
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        if rc:
-            raise Failed(f"{' '.join(argv)}: ended with {rc}: {read_all('serve.log').decode(errors='replace')}")
-
     # --- looking at it --------------------------------------------------------------------------
-
-    def read(self, who, layer, *words):
-        run(who, "convert", "-f", layer.fmt, *words, "-O", "raw", layer.name, "got.raw")
-        return read_all("got.raw")
 
     def look(self, layer, who):
         if layer.fmt != "raw":
             run(who, "check", "-q", "-f", layer.fmt, layer.name)
-        layer.take(self.read(who, layer), f"{NAMES[who]} reads {layer.name}")
+        layer.take(self.read(who, layer), f"{name_of(who)} reads {layer.name}")
 
     def look_inside(self, layer, who):
         """Snapshots and bitmaps, as @who tells them."""
         info = json.loads(run(who, "info", "--output=json", layer.name))
         if info["virtual-size"] != layer.size:
-            raise Failed(f"{NAMES[who]}: the size of {layer.name} is {info['virtual-size']}, should be {layer.size}")
+            raise Failed(f"{name_of(who)}: the size of {layer.name} is {info['virtual-size']}, should be {layer.size}")
         names = [s["name"] for s in info.get("snapshots", [])]
         if names != list(layer.snapshots):
-            raise Failed(f"{NAMES[who]}: snapshots are {names}, should be {list(layer.snapshots)}")
+            raise Failed(f"{name_of(who)}: snapshots are {names}, should be {list(layer.snapshots)}")
         for name, want in layer.snapshots.items():
             got = self.read(who, layer, "-l", f"snapshot.name={name}")
             if len(got) != layer.size:
-                raise Failed(f"{NAMES[who]} shows snapshot {name} of {layer.name} with {len(got)} bytes, not the present {layer.size}")
+                raise Failed(f"{name_of(who)} shows snapshot {name} of {layer.name} with {len(got)} bytes, not the present {layer.size}")
             if isinstance(want, int):
                 layer.snapshots[name] = want = got[:want]
             n = min(len(got), len(want))
             if got[:n] != want[:n]:
-                raise Failed(f"{NAMES[who]} reads snapshot {name} of {layer.name} wrong")
+                raise Failed(f"{name_of(who)} reads snapshot {name} of {layer.name} wrong")
         told = info["format-specific"]["data"].get("bitmaps", [])
         told = {b["name"]: (b["granularity"], "auto" in b["flags"], "in-use" in b["flags"]) for b in told}
         want = {name: (1 << b["bits"], b["enabled"], False) for name, b in layer.bitmaps.items()}
         if told != want:
-            raise Failed(f"{NAMES[who]}: bitmaps are {told}, should be {want}")
+            raise Failed(f"{name_of(who)}: bitmaps are {told}, should be {want}")
 
     def look_at_bitmap(self, layer, name):
         """Its contents, by QEMU's server."""
@@ -347,8 +237,7 @@ class Case:
         cannot = who == THEIRS and not top.v3 and top.backing
         if run(who, "resize", "-q", "-f", "qcow2", *shrink, top.name, str(size), ok=(0, 1) if cannot else (0,)):
             return True
-        del top.data[size:]
-        top.data.extend(bytes(max(0, size - old)))
+        top.resize(size)
         for b in top.bitmaps.values():
             b["dirty"] = {u for u in b["dirty"] if u << b["bits"] < size}
         if size > old and top.backing:
@@ -526,15 +415,14 @@ class Case:
         ops += [self.op_convert, self.op_overwrite] + [self.op_bitmap] * 4
         who = self.either()
         op = self.rng.choice(ops)
-        self.steps.append(f"{NAMES[who]}:{op.__name__[3:]}")
-        if telling:
-            print(f"# step {number}: {self.steps[-1]}")
+        self.steps.append(f"{name_of(who)}:{op.__name__[3:]}")
+        tell(f"# step {number}: {self.steps[-1]}")
         if op(top, who) is False:
             self.steps.pop()
             return False
         self.watch(top)
         self.seen.add(op.__name__[3:])
-        self.look(top, THEIRS if who == OURS else OURS)
+        self.look(top, self.other(who))
         return True
 
     def run(self):
@@ -546,7 +434,7 @@ class Case:
         who = self.either()
         self.watch(top)
         self.op_io(top, who)
-        self.look(top, THEIRS if who == OURS else OURS)
+        self.look(top, self.other(who))
         for number in range(r.randrange(4, 9)):
             self.step(top, number)
         for who in (OURS, THEIRS):
@@ -562,39 +450,9 @@ class Case:
             raise Failed("the raw data file does not hold what the image shows")
 
 
-def run_case(seed, have, seen):
-    with tempfile.TemporaryDirectory(prefix="case", dir=".") as folder:
-        here = os.getcwd()
-        os.chdir(folder)
-        case = Case(seed, have)
-        try:
-            case.run()
-        except (Failed, subprocess.TimeoutExpired) as e:
-            return f"{e}\n  steps: {'; '.join(case.steps)}"
-        finally:
-            seen.update(case.seen)
-            os.chdir(here)
-    return None
-
-
 def main():
-    global telling
-    telling = len(sys.argv) > 1
     have = Features()
-    first, count = 1, 200 if os.environ.get("LAMINA_LONG") else 40
-    seeds = [int(s) for s in sys.argv[1:]] or range(first, first + count)
-    bad, seen = 0, collections.Counter()
-    for seed in seeds:
-        wrong = run_case(seed, have, seen)
-        if wrong:
-            bad += 1
-            print(f"FAIL - qcow2 case {seed}: {wrong}\n  again: LAMINA={LAMINA} python3 {sys.argv[0]} {seed}")
-            if bad > 5 and not os.environ.get("ALL_CASES"):
-                break
-    print(f"# {len(seeds)} cases, {bad} failed; of these with " + ", ".join(f"{name} {n}" for name, n in sorted(seen.items())))
-    if not bad:
-        print(f"ok - {len(seeds)} random cases of qcow2, lamina and QEMU by turns")
-    return 1 if bad else 0
+    return cases.run_cases("qcow2", lambda seed: Case(seed, have), 200 if os.environ.get("LAMINA_LONG") else 40)
 
 
 if __name__ == "__main__":

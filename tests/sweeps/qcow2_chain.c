@@ -3,8 +3,7 @@
  * committed into its base; or moved onto its base, to the base's other name, and off it again; or
  * turned to version 2 and back; or given counts of another width. What it shows never changes,
  * wherever the power goes or a call fails. */
-#include "block/chain.h"
-#include "tests/sweep.h"
+#include "tests/lib/sweep_chain.h"
 
 #define ANY                                                                              \
     .write = 24, .fua = 2, .zeroes = 5, .unmap = 5, .discard = 4, .read = 6, .flush = 3, \
@@ -31,88 +30,6 @@ static const struct sweep_backing middle_over_qcow2 = {
     .create = "backing_file=root.img,backing_fmt=qcow2",
     .size = 1 * MiB,
     .below = &root_qcow2};
-
-static int co_open(struct sweep_run *run, const char *path, const char *format, unsigned flags,
-                   struct blk_device **out, struct blk_error *e)
-{
-    json_t *tree = json_pack("{s:s, s:{s:s, s:s}}", "driver", format, "file", "driver", "file",
-                             "filename", path);
-    int rc = co_resolver_open_tree(&run->resolver, tree, flags, out, e);
-    json_decref(tree);
-    return rc;
-}
-
-static int co_commit(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
-{
-    struct blk_commit work = {.top = top, .base = blk_child(top, "backing")};
-    (void)run;
-    TRY(co_blk_reopen(work.base, true, e));
-    return co_blk_commit(&work, e);
-}
-
-/* What the image names next: its base, the base by another name (the header changes where it is in
- * use beyond its first sector), nothing, and so on. */
-static int co_next_name(struct blk_device *top, const char **name, struct blk_error *e)
-{
-    struct blk_info info;
-    TRY(co_blk_info(top, &info, e));
-    *name = !info.backing_name                           ? "base.img"
-            : strcmp(info.backing_name, "base.img") == 0 ? "./././base.img"
-                                                         : NULL;
-    blk_info_drop(&info);
-    return 0;
-}
-
-/* What top shows goes into its base; top keeps its copy. */
-static int co_commit_and_keep(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
-{
-    struct blk_commit work = {.top = top, .base = blk_child(top, "backing"), .keep = true};
-    (void)run;
-    TRY(co_blk_reopen(work.base, true, e));
-    return co_blk_commit(&work, e);
-}
-
-/* By turns into the middle of three (top is empty then), and past it into the lowest (top keeps
- * what the middle would hide). */
-static int co_commit_deep(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
-{
-    struct blk_device *mid = blk_child(top, "backing");
-    struct blk_commit work = {.top = top, .base = mid};
-    if (host_sim_count(run->host, SIM_WRITE) % 2) {
-        work.base = blk_child(mid, "backing");
-        work.keep = true;
-    }
-    TRY(co_blk_reopen(work.base, true, e));
-    return co_blk_commit(&work, e);
-}
-
-/* Only the name: the same file by another one. */
-static int co_rename_base(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
-{
-    struct blk_rebase work = {.image = top,
-                              .now = blk_child(top, "backing"),
-                              .format = run->subject->backing->format,
-                              .unsafe = true};
-    struct blk_info info;
-    TRY(co_blk_info(top, &info, e));
-    work.name = strcmp(info.backing_name, "base.img") == 0 ? "./././././base.img" : "base.img";
-    blk_info_drop(&info);
-    return co_blk_rebase(&work, e);
-}
-
-static int co_rebase(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
-{
-    struct blk_rebase work = {.image = top, .now = blk_child(top, "backing")};
-    const struct sweep_backing *base = run->subject->backing;
-    TRY(co_next_name(top, &work.name, e));
-    if (work.name) {
-        work.format = base->format;
-        TRY(co_open(run, SWEEP_BASE, base->format, 0, &work.next, e));
-    }
-    int rc = co_blk_rebase(&work, e);
-    int closed = work.next ? co_blk_close(work.next, rc == 0 ? e : NULL) : 0;
-    return rc < 0 ? rc : closed;
-}
 
 static int co_amend_one(struct blk_device *top, const char *key, const char *value,
                         struct blk_error *e)
@@ -152,35 +69,12 @@ static int co_amend_counts(struct sweep_run *run, struct blk_device *top, struct
     return co_amend_one(top, "refcount_bits", next[log2_floor((uint64_t)bits)], e);
 }
 
-/* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
- */
-static bool works(const struct sweep_run *run)
-{
-    return run->seed < 1000 || run->seed % 2 == 0;
-}
+static struct sweep_chain_work commits = {co_sweep_commit}, keeps = {co_sweep_commit_and_keep},
+                               deeps = {co_sweep_commit_deep}, renames = {co_sweep_rename_base},
+                               rebases = {co_sweep_rebase}, amends = {co_amend},
+                               counts = {co_amend_counts};
 
-struct work {
-    int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
-};
-static struct work keeps = {co_commit_and_keep}, deeps = {co_commit_deep},
-                   renames = {co_rename_base};
-static struct work commits = {co_commit}, rebases = {co_rebase}, amends = {co_amend},
-                   counts = {co_amend_counts};
-
-static int co_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
-{
-    const struct work *work = run->subject->arg;
-    if (works(run)) {
-        struct blk_device *top;
-        TRY(co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, &top, e));
-        int rc = work->co_do(run, top, e);
-        int closed = co_blk_close(top, rc == 0 ? e : NULL);
-        TRY(rc < 0 ? rc : closed);
-    }
-    return co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e);
-}
-
-#define ROW        .format = "qcow2", .foreign = "qcow2", .co_open = co_work_and_open
+#define ROW        .format = "qcow2", .foreign = "qcow2", .co_open = co_sweep_work_and_open
 #define OVER_RAW   "backing_file=base.img,backing_fmt=raw,"
 #define OVER_QCOW2 "backing_file=base.img,backing_fmt=qcow2,"
 

@@ -7,18 +7,6 @@
 #include "imgfmt/vmdk.h"
 #include "tests/sweep.h"
 
-static const struct sweep_profile resizing = {.write = 30,
-                                              .fua = 3,
-                                              .zeroes = 4,
-                                              .unmap = 4,
-                                              .discard = 4,
-                                              .read = 10,
-                                              .flush = 5,
-                                              .reopen = 1,
-                                              .kill = 1,
-                                              .resize = 3,
-                                              .compact = 1,
-                                              .hot = 2};
 static const struct sweep_backing base = {.format = "vmdk", .size = 3 * MiB};
 static const struct sweep_backing short_base = {.format = "vmdk", .size = 1536 * KiB};
 
@@ -85,9 +73,21 @@ static const struct sweep_subject rows[] = {
     {.name = "vmdk-resize",
      .format = "vmdk",
      .size = 6 * MiB,
-     .profile = &resizing,
+     .profile = &sweep_resizing,
      .flags = SWEEP_SHRINK,
      .foreign = "vmdk"},
+    {.name = "vmdk-vmfs",
+     .format = "vmdk",
+     .create = "subformat=vmfsSparse",
+     .size = 3 * MiB,
+     .profile = &sweep_resizing,
+     .flags = SWEEP_SHRINK},
+    {.name = "vmdk-vmfs-delta",
+     .format = "vmdk",
+     .create = "subformat=vmfsSparse,backing_file=base.img,backing_fmt=vmdk",
+     .backing = &short_base,
+     .size = 3 * MiB,
+     .flags = SWEEP_DISCARD_ANY},
     {.name = "vmdk-two-extents", .format = "vmdk", .size = 2560 * KiB, .co_create = co_make_two},
     {.name = "vmdk-on-a-device", .format = "vmdk", .size = 2 * MiB, .flags = SWEEP_BLOCK_DEVICE},
     {0},

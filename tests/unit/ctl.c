@@ -132,6 +132,7 @@ static const struct {
     {"{\"do\":\"speed\",\"id\":\"scrub-1\"}", -EINVAL, "how fast"},
     {"{\"do\":\"speed\",\"id\":\"scrub-1\",\"bytes_per_second\":-1}", -EINVAL, "how fast"},
     {"{\"do\":\"speed\",\"id\":\"scrub-1\",\"bytes_per_second\":\"x\"}", -EINVAL, "not a size"},
+    {"{\"do\":\"complete\",\"id\":\"scrub-1\"}", -EBUSY, "not ready"},
     {"{\"do\":\"fail\"}", -EBUSY, "the disk ? is busy"},
 };
 
@@ -152,7 +153,7 @@ static int co_verbs(void *arg)
                       refused[i].request, rc, e.text);
     }
     ck_assert_int_eq(call("{\"do\":\"help\"}", &result, &e), 0);
-    ck_assert_uint_eq(json_array_size(result), 11);
+    ck_assert_uint_eq(json_array_size(result), 12);
     json_decref(result);
     ck_assert_int_eq(call("{\"do\":\"big\"}", &result, &e), 0);
     ck_assert_uint_eq(json_string_length(result), 3000000);

@@ -164,7 +164,7 @@ START_TEST(go_by_name_in_pieces_of_any_size)
     play(&h, &s, &out, steps[_i]);
     ck_assert_int_eq(h.phase, NBD_PHASE_TRANSMIT);
     ck_assert_ptr_eq(h.chosen, &second);
-    ck_assert(h.structured && h.allocation && h.asked_block_size);
+    ck_assert(h.structured && h.agreed == 1 && h.asked_block_size);
     expect(&out, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK);
     expect(&out, NBD_OPT_SET_META_CONTEXT, NBD_REP_META_CONTEXT);
     expect(&out, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK);
@@ -267,17 +267,23 @@ START_TEST(meta_contexts)
     static const struct {
         uint32_t code;
         const char *query;
-        bool found;
+        unsigned found; /* contexts */
+        uint32_t agreed;
     } cases[] = {
-        {NBD_OPT_LIST_META_CONTEXT, NULL, true},
-        {NBD_OPT_LIST_META_CONTEXT, "base:", true},
-        {NBD_OPT_LIST_META_CONTEXT, "base:allocation", true},
-        {NBD_OPT_LIST_META_CONTEXT, "base:alloc", false},
-        {NBD_OPT_LIST_META_CONTEXT, "qemu:", false},
-        {NBD_OPT_SET_META_CONTEXT, NULL, false},
-        {NBD_OPT_SET_META_CONTEXT, "base:", false},
-        {NBD_OPT_SET_META_CONTEXT, "base:allocation", true},
-        {NBD_OPT_SET_META_CONTEXT, "", false},
+        {NBD_OPT_LIST_META_CONTEXT, NULL, 2, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "base:", 1, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "base:allocation", 1, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "base:alloc", 0, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "qemu:", 1, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "qemu:allocation-depth", 1, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "qemu:dirty-bitmap:", 0, 0},
+        {NBD_OPT_LIST_META_CONTEXT, "q", 0, 0},
+        {NBD_OPT_SET_META_CONTEXT, NULL, 0, 0},
+        {NBD_OPT_SET_META_CONTEXT, "base:", 0, 0},
+        {NBD_OPT_SET_META_CONTEXT, "qemu:", 0, 0},
+        {NBD_OPT_SET_META_CONTEXT, "base:allocation", 1, 1},
+        {NBD_OPT_SET_META_CONTEXT, "qemu:allocation-depth", 1, 2},
+        {NBD_OPT_SET_META_CONTEXT, "", 0, 0},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -290,11 +296,11 @@ START_TEST(meta_contexts)
         say_meta(&s, cases[i].code, "disk", cases[i].query);
         play(&h, &s, &out, 1);
         expect(&out, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK);
-        if (cases[i].found)
+        for (unsigned n = 0; n < cases[i].found; n++)
             expect(&out, cases[i].code, NBD_REP_META_CONTEXT);
         expect(&out, cases[i].code, NBD_REP_ACK);
         expect_end(&out);
-        ck_assert_int_eq(h.allocation, cases[i].found && cases[i].code == NBD_OPT_SET_META_CONTEXT);
+        ck_assert_uint_eq(h.agreed, cases[i].agreed);
         nbd_handshake_drop(&h);
     }
 }
@@ -312,7 +318,7 @@ START_TEST(a_context_holds_for_its_export_and_until_set_again)
     say_go(&s, NBD_OPT_GO, "first", -1);
     play(&h, &s, &out, 9);
     ck_assert_int_eq(h.phase, NBD_PHASE_TRANSMIT);
-    ck_assert(!h.allocation);
+    ck_assert(!h.agreed);
     nbd_handshake_drop(&h);
 
     s.length = 0;
@@ -323,7 +329,7 @@ START_TEST(a_context_holds_for_its_export_and_until_set_again)
     say_go(&s, NBD_OPT_GO, "disk", -1);
     play(&h, &s, &out, 9);
     ck_assert_int_eq(h.phase, NBD_PHASE_TRANSMIT);
-    ck_assert(!h.allocation);
+    ck_assert(!h.agreed);
     nbd_handshake_drop(&h);
 }
 END_TEST
@@ -478,7 +484,148 @@ START_TEST(abort_is_acknowledged)
 }
 END_TEST
 
+START_TEST(extended_headers)
+{
+    struct nbd_handshake h;
+    struct script s = {.length = 0};
+    static struct heard out;
+
+    say_u32(&s, 3);
+    say_option(&s, NBD_OPT_EXTENDED_HEADERS, 0);
+    say_option(&s, NBD_OPT_EXTENDED_HEADERS, 0);
+    say_option(&s, NBD_OPT_STRUCTURED_REPLY, 0);
+    say_meta(&s, NBD_OPT_SET_META_CONTEXT, "disk", "base:allocation");
+    play(&h, &s, &out, 1);
+    expect(&out, NBD_OPT_EXTENDED_HEADERS, NBD_REP_ACK);
+    expect(&out, NBD_OPT_EXTENDED_HEADERS, NBD_REP_ERR_INVALID);
+    expect(&out, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_EXT_REQD);
+    expect(&out, NBD_OPT_SET_META_CONTEXT, NBD_REP_META_CONTEXT);
+    expect(&out, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK);
+    expect_end(&out);
+    ck_assert(h.extended && h.structured && h.agreed == 1);
+    nbd_handshake_drop(&h);
+}
+END_TEST
+
+/* --- contexts --- */
+
+START_TEST(contexts_are_named)
+{
+    struct nbd_contexts list = {.refs = 1, .bitmaps = 2, .bitmap = {"one", "a:b"}};
+    static const struct {
+        const char *query;
+        bool listing;
+        uint32_t meant; /* by index */
+    } cases[] = {
+        {"qemu:dirty-bitmap:one", false, 4},
+        {"qemu:dirty-bitmap:a:b", false, 8},
+        {"qemu:dirty-bitmap:a:", true, 0},
+        {"qemu:dirty-bitmap:on", true, 0},
+        {"qemu:dirty-bitmap:onex", true, 0},
+        {"qemu:dirty-bitmap:", true, 12},
+        {"qemu:dirty-bitmap:", false, 0},
+        {"qemu:", true, 14},
+        {"base:", true, 1},
+        {"", true, 0},
+    };
+
+    ck_assert_uint_eq(nbd_contexts_count(&list), 4);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint32_t got = 0;
+
+        for (unsigned n = 0; n < 4; n++)
+            if (nbd_context_meant(&list, n, cases[i].query, strlen(cases[i].query),
+                                  cases[i].listing))
+                got |= 1u << n;
+        ck_assert_msg(got == cases[i].meant, "%s: %x, not %x", cases[i].query, got, cases[i].meant);
+    }
+}
+END_TEST
+
 /* --- requests --- */
+
+START_TEST(extended_requests)
+{
+    enum { LEN = NBD_CMD_FLAG_PAYLOAD_LEN };
+    static const struct nbd_facts f = {
+        .size = 1ULL << 40, .flags = 1, .min_block = 1, .max_block = NBD_MAX_REQUEST};
+    static const struct nbd_session x = {true, true, 5, 1}, none = {true, true, 0, 1};
+    static const struct {
+        const struct nbd_session *s;
+        uint16_t type, flags;
+        uint64_t offset, length;
+        uint32_t error, payload;
+    } cases[] = {
+        {&x, NBD_CMD_WRITE, LEN, 0, 512, 0, 512},
+        {&x, NBD_CMD_WRITE, 0, 0, 512, 0, 512},
+        {&x, NBD_CMD_WRITE, LEN, 0, UINT32_MAX, NBD_EINVAL, UINT32_MAX},
+        {&x, NBD_CMD_READ, 0, 0, 1ULL << 32, NBD_EOVERFLOW, 0},
+        {&x, NBD_CMD_READ, LEN, 0, 512, NBD_EINVAL, 512},
+        {&x, NBD_CMD_TRIM, 0, 0, 1ULL << 40, 0, 0},
+        {&x, NBD_CMD_WRITE_ZEROES, 0, 1, 1ULL << 40, NBD_ENOSPC, 0},
+        {&x, NBD_CMD_CACHE, 0, 0, 1ULL << 40, 0, 0},
+        {&x, NBD_CMD_CACHE, 0, 0, UINT64_MAX, NBD_EINVAL, 0},
+        {&x, NBD_CMD_BLOCK_STATUS, 0, 0, 1ULL << 40, 0, 0},
+        {&x, NBD_CMD_BLOCK_STATUS, LEN, 0, 12, 0, 12},
+        {&x, NBD_CMD_BLOCK_STATUS, LEN, UINT64_MAX, 8, 0, 8}, /* the payload says more */
+        {&x, NBD_CMD_BLOCK_STATUS, LEN, 0, 10, NBD_EINVAL, 10},
+        {&x, NBD_CMD_BLOCK_STATUS, LEN, 0, 4, NBD_EINVAL, 4},
+        {&x, NBD_CMD_BLOCK_STATUS, LEN, 0, 8 + 4 * 33, NBD_EINVAL, 8 + 4 * 33},
+        {&none, NBD_CMD_BLOCK_STATUS, LEN, 0, 12, NBD_EINVAL, 12},
+    };
+    static const struct {
+        uint64_t length;
+        uint32_t ids[3], count, error, asked;
+    } filters[] = {
+        {1 * MiB, {1}, 1, 0, 1},
+        {1ULL << 40, {3, 1}, 2, 0, 5},
+        {1 * MiB, {2}, 1, NBD_EINVAL, 0},
+        {1 * MiB, {3, 3}, 2, NBD_EINVAL, 0},
+        {1 * MiB, {0}, 1, NBD_EINVAL, 0},
+        {1 * MiB, {33}, 1, NBD_EINVAL, 0},
+        {0, {1}, 1, NBD_EINVAL, 0},
+        {(1ULL << 40) + 1, {1}, 1, NBD_EINVAL, 0},
+        {512, {0}, 0, 0, 0},
+    };
+    struct nbd_ask ask;
+    const char *why;
+    uint32_t error;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct nbd_request_ext raw = {be32_of(NBD_EXT_REQUEST_MAGIC), be16_of(cases[i].flags),
+                                      be16_of(cases[i].type),         be64_of(77),
+                                      be64_of(cases[i].offset),       be64_of(cases[i].length)};
+
+        ck_assert_int_eq(nbd_ask_parse(&raw, cases[i].s, &f, &ask, &error, &why), 0);
+        ck_assert_msg(error == cases[i].error && ask.payload == cases[i].payload,
+                      "case %zu: error %u, payload %u (%s)", i, error, ask.payload, why);
+        raw.magic = be32_of(NBD_REQUEST_MAGIC);
+        ck_assert_int_eq(nbd_ask_parse(&raw, cases[i].s, &f, &ask, &error, &why), -EPROTO);
+        raw.magic = be32_of(NBD_EXT_REQUEST_MAGIC);
+        raw.length = be64_of(1ULL << 32);
+        raw.flags = be16_of(LEN);
+        ck_assert_int_eq(nbd_ask_parse(&raw, cases[i].s, &f, &ask, &error, &why), -EPROTO);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
+        uint8_t raw[20];
+        be64 length = be64_of(filters[i].length);
+
+        memcpy(raw, &length, sizeof(length));
+        for (unsigned n = 0; n < filters[i].count; n++) {
+            be32 id = be32_of(filters[i].ids[n]);
+
+            memcpy(raw + 8 + 4 * n, &id, sizeof(id));
+        }
+        ask = (struct nbd_ask){.type = NBD_CMD_BLOCK_STATUS,
+                               .flags = LEN,
+                               .payload = 8 + 4 * filters[i].count,
+                               .asked = 5};
+        error = nbd_ask_narrow(&ask, raw, &x, &f, &why);
+        ck_assert_msg(error == filters[i].error && (error || ask.asked == filters[i].asked),
+                      "filter %zu: error %u, asked %x (%s)", i, error, ask.asked, why);
+    }
+}
+END_TEST
 
 START_TEST(requests_are_checked_against_the_facts)
 {
@@ -489,8 +636,8 @@ START_TEST(requests_are_checked_against_the_facts)
                                         .flags = 1 | NBD_FLAG_READ_ONLY,
                                         .min_block = 1,
                                         .max_block = NBD_MAX_REQUEST};
-    static const struct nbd_session all = {true, true, 1}, none = {false, false, 1},
-                                    strict = {true, true, 512};
+    static const struct nbd_session all = {true, false, 3, 1}, none = {false, false, 0, 1},
+                                    strict = {true, false, 1, 512};
     static const struct {
         const struct nbd_session *s;
         const struct nbd_facts *f;
@@ -573,6 +720,9 @@ int main(void)
     tcase_add_test(tc, an_oversized_option_is_thrown_away_or_hung_up_on);
     tcase_add_test(tc, breaches_hang_up);
     tcase_add_test(tc, abort_is_acknowledged);
+    tcase_add_test(tc, extended_headers);
+    tcase_add_test(tc, contexts_are_named);
+    tcase_add_test(tc, extended_requests);
     tcase_add_test(tc, requests_are_checked_against_the_facts);
     srunner_run_all(sr, CK_NORMAL);
     failed = srunner_ntests_failed(sr);

@@ -108,6 +108,43 @@ START_TEST(se_header_bounds)
 }
 END_TEST
 
+START_TEST(cowd_header_bounds)
+{
+    struct vmdk_header out;
+    struct blk_error e;
+    const struct vmdk_cowd_disk good = {
+        .magic = le32_of(VMDK_COWD_MAGIC),
+        .version = le32_of(1),
+        .capacity = le32_of(4097),
+        .grain = le32_of(1),
+        .gd_at = le32_of(4),
+        .tables = le32_of(2),
+        .next_free = le32_of(5),
+        .unclean = le32_of(1),
+    };
+    ck_assert_int_eq(vmdk_cowd_parse(&good, &out, &e), 0);
+    ck_assert_uint_eq(out.size, 4097 * 512);
+    ck_assert_uint_eq(out.tables, 2);
+    ck_assert_uint_eq(out.gd_at, 2048);
+    ck_assert_uint_eq(out.next_free, 5 * 512);
+    ck_assert(out.unclean);
+#define COWD_REFUSED(field, value)                                \
+    do {                                                          \
+        struct vmdk_cowd_disk r = good;                           \
+        r.field = le32_of(value);                                 \
+        ck_assert_int_eq(vmdk_cowd_parse(&r, &out, &e), -EINVAL); \
+        ck_assert_int_ne(e.text[0], 0);                           \
+    } while (0)
+    COWD_REFUSED(magic, 0);
+    COWD_REFUSED(version, 2);
+    COWD_REFUSED(grain, 0);
+    COWD_REFUSED(grain, 3);
+    COWD_REFUSED(grain, 1u << 31);
+    COWD_REFUSED(tables, 1);
+    COWD_REFUSED(gd_at, 3);
+}
+END_TEST
+
 START_TEST(se_entries)
 {
     static const struct {
@@ -187,14 +224,29 @@ START_TEST(descriptors)
 }
 END_TEST
 
+static void edited(const char *text, struct vmdk_edit edit, const char *want)
+{
+    char *out = vmdk_descriptor_edit(text, &edit);
+    ck_assert_str_eq(out, want);
+    mem_free(out);
+}
+
 START_TEST(editing)
 {
-    char *out = vmdk_descriptor_edit("CID=1\nparentCID=00000002\nchangeTrackPath=\"x\"\n"
-                                     "RW 5 FLAT \"a\" 0\nRW  5 FLAT \"b\" 0\n",
-                                     0xbeef, 1, 20 * 512);
-    ck_assert_str_eq(out, "CID=0000beef\nparentCID=00000002\n#hangeTrackPath=\"x\"\n"
-                          "RW 5 FLAT \"a\" 0\nRW  20 FLAT \"b\" 0\n");
-    mem_free(out);
+    edited("CID=1\nparentCID=00000002\nchangeTrackPath=\"x\"\n"
+           "RW 5 FLAT \"a\" 0\nRW  5 FLAT \"b\" 0\n",
+           (struct vmdk_edit){.cid = 0xbeef, .parent_cid = 2, .number = 1, .bytes = 20 * 512},
+           "CID=0000beef\nparentCID=00000002\n#hangeTrackPath=\"x\"\n"
+           "RW 5 FLAT \"a\" 0\nRW  20 FLAT \"b\" 0\n");
+    edited("#\r\n cid = 1\r\nparentFileNameHint=\"a\"\r\nRW 5 ZERO\r\nparentCID=3",
+           (struct vmdk_edit){.cid = 1, .parent_cid = 4, .bytes = 512},
+           "#\r\nCID=00000001\r\nparentCID=00000004\r\nparentFileNameHint=\"a\"\r\nRW 1 ZERO\r\n");
+    edited("CID=1\nparentFileNameHint=\"a\"\nddb.x = \"cid=\"\n",
+           (struct vmdk_edit){.cid = 1, .parent_cid = 5, .parent = "b/c", .number = SIZE_MAX},
+           "CID=00000001\nparentCID=00000005\nparentFileNameHint=\"b/c\"\nddb.x = \"cid=\"\n");
+    edited("CID=1\nparentFileNameHint=\"a\"",
+           (struct vmdk_edit){.cid = 1, .parent_cid = VMDK_NO_PARENT, .parent = ""},
+           "CID=00000001\nparentCID=ffffffff\n");
 }
 END_TEST
 
@@ -203,6 +255,7 @@ int main(void)
     Suite *s = suite_create("vmdk");
     TCase *t = tcase_create("vmdk");
     tcase_add_test(t, header_bounds);
+    tcase_add_test(t, cowd_header_bounds);
     tcase_add_test(t, se_header_bounds);
     tcase_add_test(t, se_entries);
     tcase_add_test(t, descriptors);

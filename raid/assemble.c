@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* assemble.c - the plan of an array, in this order:
+ *
+ *  1. which array: that of the freshest superblock; others stay out;
+ *  2. the freshest member that is no spare; its table of roles counts for all;
+ *  3. each candidate's place by that table and by its own events;
+ *  4. one candidate for each role, the best one;
+ *  5. the shape, and whether that many are enough. */
+#include <stdio.h>
+
+#include "raid/assemble.h"
+
+#define NOBODY SIZE_MAX
+
+static void leave_out(struct raid_candidate *c, enum raid_place_in place, const char *why)
+{
+    c->place = place;
+    c->role = RAID_NO_DISK;
+    snprintf(c->why, sizeof(c->why), "%s", why);
+}
+
+static bool is_spare(const struct md_super *s)
+{
+    unsigned role = md_super_role(s, s->number);
+    return role >= MD_ROLE_MOST && role != MD_ROLE_JOURNAL;
+}
+
+/* --- whose table counts ------------------------------------------------------------------------
+ */
+
+/* Spares count only where nothing else is there. */
+static size_t freshest_of(const struct raid_candidate *c, size_t count)
+{
+    size_t best = NOBODY;
+    for (size_t i = 0; i < count; i++) {
+        if (!c[i].super)
+            continue;
+        const struct md_super *b = best == NOBODY ? NULL : c[best].super;
+        bool more_active = b && is_spare(b) && !is_spare(c[i].super);
+        bool less_active = b && !is_spare(b) && is_spare(c[i].super);
+        if (!b || more_active || (!less_active && c[i].super->events > b->events))
+            best = i;
+    }
+    return best;
+}
+
+/* True if a member with the events of @s was there in the last but one update, or the last. */
+static bool is_fresh(const struct md_super *s, const struct md_super *freshest)
+{
+    return s->events + 1 >= freshest->events;
+}
+
+/* --- places ------------------------------------------------------------------------------------
+ */
+
+static void place_stray(struct raid_candidate *c, const struct md_super *freshest)
+{
+    if (is_spare(c->super))
+        leave_out(c, PLACE_SPARE, "");
+    else
+        leave_out(c, PLACE_STALE, "it left the array before the others went on without it");
+    c->role = c->place == PLACE_STALE ? md_super_role(c->super, c->super->number) : c->role;
+    if (c->role >= freshest->disks)
+        c->role = RAID_NO_DISK;
+}
+
+/* A member that is as fresh as the freshest: each must believe that the other is there. */
+static void place_fresh(struct raid_candidate *c, const struct md_super *freshest)
+{
+    const struct md_super *s = c->super;
+    unsigned said = md_super_role(freshest, s->number), own = md_super_role(s, s->number);
+    unsigned other = md_super_role(s, freshest->number);
+    if (s->events == freshest->events && other == MD_ROLE_FAULTY && own < MD_ROLE_MOST) {
+        leave_out(c, PLACE_SPLIT, "it says that the others failed: the array was split");
+    } else if (said == MD_ROLE_FAULTY) {
+        bool as_fresh = s->events == freshest->events && own < MD_ROLE_MOST;
+        leave_out(c, as_fresh ? PLACE_SPLIT : PLACE_FAULTY,
+                  as_fresh
+                      ? "the others say that it failed, and it was written to since: the array "
+                        "was split"
+                      : "the others say that it failed");
+    } else if (said == MD_ROLE_JOURNAL) {
+        leave_out(c, PLACE_JOURNAL, "");
+    } else if (said >= freshest->disks) {
+        leave_out(c, PLACE_SPARE, "");
+    } else {
+        c->place = s->features & MD_REPLACEMENT ? PLACE_REPLACEMENT : PLACE_MEMBER;
+        c->role = said;
+    }
+}
+
+static void place_one(struct raid_candidate *c, const struct md_super *freshest)
+{
+    c->why[0] = 0;
+    c->role = RAID_NO_DISK;
+    if (!c->super)
+        leave_out(c, PLACE_OTHER, "it has no superblock of md");
+    else if (!md_super_same_array(c->super, freshest))
+        leave_out(c, PLACE_OTHER,
+                  memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
+                      ? "its superblock says another level, layout or chunk"
+                      : "it belongs to another array");
+    else if (c->super->events > freshest->events) /* a spare that was written alone */
+        leave_out(c, PLACE_STALE, "it was written to without the others");
+    else if (!is_fresh(c->super, freshest))
+        place_stray(c, freshest);
+    else
+        place_fresh(c, freshest);
+}
+
+/* --- one for each role -------------------------------------------------------------------------
+ */
+
+static bool in_sync(const struct raid_candidate *c)
+{
+    return !(c->super->features & MD_RECOVERY);
+}
+
+/* True if @a serves better than @b in the same role. */
+static bool better(const struct raid_candidate *a, const struct raid_candidate *b)
+{
+    if (in_sync(a) != in_sync(b))
+        return in_sync(a);
+    return a->super->events > b->super->events;
+}
+
+static void drop_duplicates(struct raid_candidate *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < i; k++) {
+            if (c[i].place != c[k].place || c[i].role != c[k].role ||
+                (c[i].place != PLACE_MEMBER && c[i].place != PLACE_REPLACEMENT))
+                continue;
+            struct raid_candidate *worse = better(&c[i], &c[k]) ? &c[k] : &c[i];
+            leave_out(worse, PLACE_DUPLICATE, "another one has the same place in the array");
+        }
+}
+
+/* --force: of the stale ones that fill a gap, the freshest. */
+static void take_stale(struct raid_candidate *c, size_t count, unsigned disks)
+{
+    for (unsigned role = 0; role < disks; role++) {
+        struct raid_candidate *best = NULL;
+        bool filled = false;
+        for (size_t i = 0; i < count; i++) {
+            filled |= c[i].place == PLACE_MEMBER && c[i].role == role;
+            if (c[i].place == PLACE_STALE && c[i].role == role && (!best || better(&c[i], best)))
+                best = &c[i];
+        }
+        if (best && !filled)
+            best->place = PLACE_MEMBER;
+    }
+}
+
+/* --- the plan ----------------------------------------------------------------------------------
+ */
+
+/* Bytes of data by role; zoned levels need all of them. */
+static int make_shape(const struct raid_candidate *c, size_t count, struct raid_plan *p,
+                      struct blk_error *e)
+{
+    const struct md_super *s = p->freshest;
+    int old = (int)s->disks - (s->reshaping ? s->delta_disks : 0);
+    auto_free uint64_t *sizes = mem_array(MAX(s->disks, 1), sizeof(*sizes));
+    if (!sizes)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER)
+            sizes[c[i].role] = c[i].super->data_size;
+    struct raid_wanted w = {.level = s->level,
+                            .layout = s->layout,
+                            .disks = (unsigned)old,
+                            .chunk = s->level == 1 ? 0 : s->chunk,
+                            .used = s->size};
+    const struct raid_level *l = raid_level_by_number(s->level);
+    if (l && l->is_zoned) {
+        for (unsigned d = 0; d < s->disks; d++)
+            if (sizes[d] == 0)
+                return err_set(e, -EINVAL, "member %u of %u is missing, and %s has no redundancy",
+                               d, s->disks, l->name);
+        w.members = sizes;
+    }
+    return raid_shape_init(&p->shape, &w, e);
+}
+
+/* Dirty, and a member that holds data is not there: what was being written when the array went down
+ * may have taken other data with it. */
+static bool has_write_hole(const struct raid_plan *p, const bool *there)
+{
+    if (!p->shape.level->parities || !p->dirty || p->missing == 0)
+        return false;
+    if (p->freshest->features & (MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS))
+        return false;
+    unsigned lost_data = 0;
+    for (unsigned d = 0; d < p->shape.disks; d++) {
+        bool only_parity = true; /* of all rows: P or Q never move in this layout */
+        for (uint64_t row = 0; row < p->shape.disks && only_parity; row++) {
+            struct raid_row r = raid_row(&p->shape, row);
+            only_parity = d == r.p || d == r.q;
+        }
+        lost_data += !there[d] && !only_parity;
+    }
+    return lost_data > 0;
+}
+
+static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan *p,
+                       struct blk_error *e)
+{
+    auto_free bool *there = mem_array(p->shape.disks, sizeof(*there));
+    if (!there)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].role < p->shape.disks && in_sync(&c[i]))
+            there[c[i].role] = true;
+    for (unsigned d = 0; d < p->shape.disks; d++)
+        p->there += there[d];
+    p->missing = p->shape.disks - p->there;
+    p->enough = raid_enough(&p->shape, there);
+    p->dirty = p->freshest->resync_offset != UINT64_MAX && !p->shape.level->is_zoned;
+    p->write_hole = has_write_hole(p, there);
+    return 0;
+}
+
+static unsigned count_place(const struct raid_candidate *c, size_t count, enum raid_place_in place)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < count; i++)
+        n += c[i].place == place;
+    return n;
+}
+
+static int judge(const struct raid_candidate *c, size_t count, bool force, struct raid_plan *p,
+                 struct blk_error *e)
+{
+    unsigned split = count_place(c, count, PLACE_SPLIT);
+    unsigned stale = count_place(c, count, PLACE_STALE);
+    p->needs_force = !p->enough && stale > 0;
+    if (split && !force)
+        return err_set(e, -EBUSY,
+                       "the array was split: %u of its members were written to apart from the "
+                       "others; leave out those that are to be forgotten",
+                       split);
+    if (!p->enough)
+        return err_set(e, -ENODEV, "%u of %u members are there, which is not enough for %s%s",
+                       p->there, p->shape.disks, p->shape.level->name,
+                       p->needs_force ? "; with force the stale ones are taken too: what was "
+                                        "written since they left may be lost"
+                                      : "");
+    if (p->write_hole && !force)
+        return err_set(e, -EUCLEAN,
+                       "%s was being written to when it went down, and %u of its members are "
+                       "missing: with force it starts, and single blocks may be wrong",
+                       p->shape.level->name, p->missing);
+    return 0;
+}
+
+int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_plan *out,
+              struct blk_error *e)
+{
+    size_t best = freshest_of(c, count);
+    *out = (struct raid_plan){0};
+    if (best == NOBODY)
+        return err_set(e, -ENODATA, "none of these has a superblock of md");
+    out->freshest = c[best].super;
+    for (size_t i = 0; i < count; i++)
+        place_one(&c[i], out->freshest);
+    drop_duplicates(c, count);
+    if (force)
+        take_stale(c, count, out->freshest->disks);
+    int rc = make_shape(c, count, out, e);
+    if (rc == 0)
+        rc = count_roles(c, count, out, e);
+    if (rc == 0)
+        rc = judge(c, count, force, out, e);
+    if (rc < 0)
+        raid_shape_drop(&out->shape);
+    return rc;
+}
+
+void raid_plan_drop(struct raid_plan *p)
+{
+    raid_shape_drop(&p->shape);
+}
