@@ -118,6 +118,7 @@ void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
                            const struct nbd_names *names)
 {
     assert(h->want != NBD_WANT_NOTHING && !h->fetched);
+    h->want = NBD_WANT_NOTHING;
     h->fetched = true;
     h->held = x;
     h->listed = names;
@@ -126,6 +127,7 @@ void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
 void nbd_handshake_knows(struct nbd_handshake *h, struct nbd_contexts *contexts)
 {
     assert(h->want == NBD_WANT_CONTEXTS && !h->known);
+    h->want = NBD_WANT_NOTHING;
     h->known = true;
     h->contexts = contexts;
 }
@@ -453,6 +455,10 @@ static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, 
     x = find(h, &r.name);
     if (!x) {
         refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
+        return;
+    }
+    if (h->about && h->about != x) { /* it was exchanged for another one meanwhile */
+        refuse(h, code, NBD_REP_ERR_UNKNOWN, "this export is just changing");
         return;
     }
     set = meant(h, &r, listing);
