@@ -49,6 +49,7 @@ struct worker {
         struct co_queue ended;
         struct co_mutex one_waiter;
     } requests;
+    uint64_t fixed_changes; /* block/behind.c's: devices here became writable */
 };
 
 struct runtime_options {
