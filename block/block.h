@@ -77,6 +77,8 @@ struct blk_place {
     struct host_file *file;
     uint64_t offset; /* in child or file */
     uint64_t bytes;  /* that lie together there, from the asked offset on; at most what was asked */
+    bool redundant;  /* a layer on the way has them elsewhere too: who cannot read them there asks
+                        co_read */
 };
 
 enum blk_extent_flags {
