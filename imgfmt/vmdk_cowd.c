@@ -53,30 +53,25 @@ int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, s
 
 static int cowd_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    out->offset = le32_get(raw) * 512ULL;
+    out->offset = vmdk_entry_get(entry);
     out->state = out->offset ? MAP_DATA : MAP_HOLE;
     return 0;
 }
 
 static void cowd_root_encode(const struct map *m, uint64_t offset, void *to)
 {
-    le32 raw = le32_of((uint32_t)(offset / 512));
-    memcpy(to, &raw, sizeof(raw));
+    vmdk_entry_put(to, offset);
 }
 
 static void cowd_encode(const struct map *m, const struct map_cell *cell, void *entry)
 {
-    cowd_root_encode(m, cell->state == MAP_DATA ? cell->offset : 0, entry);
+    vmdk_entry_put(entry, cell->state == MAP_DATA ? cell->offset : 0);
 }
 
 static int cowd_root_decode(const struct map *m, const void *entry, uint64_t *offset, bool *shared)
 {
-    struct map_cell cell;
     *shared = false;
-    TRY(cowd_decode(m, entry, &cell));
-    *offset = cell.offset;
+    *offset = vmdk_entry_get(entry);
     return 0;
 }
 
@@ -234,10 +229,15 @@ int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts 
 
 /* --- creating --- */
 
+uint64_t vmdk_cowd_empty_bytes(uint64_t size)
+{
+    return HEADER + align_up(div_up(size, 512ULL * VMDK_COWD_TABLE) * 4, UNIT);
+}
+
 int co_vmdk_create_cowd(const struct blk_create *c, uint64_t size, struct blk_error *e)
 {
     uint64_t tables = div_up(size, 512ULL * VMDK_COWD_TABLE);
-    uint64_t end = HEADER + align_up(tables * 4, UNIT);
+    uint64_t end = vmdk_cowd_empty_bytes(size);
     if (size > PLACE_MOST)
         return err_set(e, -EFBIG, "a vmfsSparse extent is smaller than 2 TiB");
     struct vmdk_cowd_disk raw = {

@@ -91,6 +91,9 @@ struct nbd_export *nbd_export_find(const struct nbd_exports *all, const void *na
 void nbd_facts_of(const struct blk_device *dev, struct nbd_facts *out);
 
 void nbd_export_hold(struct nbd_export *x);
+/* For who only looks: it stays in memory, and a source closes it no later for that. */
+void nbd_export_pin(struct nbd_export *x);
+/* Of either. */
 void nbd_export_release(struct nbd_export *x);
 /* A client on @host begins, or ends. *out: to be given back; NULL where nobody counts. -EBUSY:
  * other hosts write to it, as many as may. */

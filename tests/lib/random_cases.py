@@ -278,7 +278,8 @@ class Images(cases.Case):
         self.by(OURS, True)
         before = os.stat(top.name).st_size
         run(OURS, "compact", "-q", *top.opened())
-        if os.stat(top.name).st_size > before and top.fmt != "vmdk":
+        # A fixed VHDX of QEMU's may end in the middle of its last block.
+        if os.stat(top.name).st_size > before and top.fmt != "vmdk" and top.opts.get("subformat") != "fixed":
             raise Failed(f"compact made {top.name} longer")
         self.tidy = top.fmt != "qed"  # whose tables may not fit where single clusters are free
         return top
