@@ -70,39 +70,26 @@ static void announce(const struct serving *s)
         printf("for QEMU: -drive file=");
         print_uri(address, x->name);
         printf(",format=raw,if=virtio%s\n",
-               x->facts.flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
+               nbd_facts_now(&x->facts).flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
     }
     fflush(stdout);
 }
 
 /* --- control socket --- */
 
-/* The counts belong to the export's home. */
-struct counts {
-    const struct nbd_export *export;
-    struct nbd_export_stats stats;
-};
-
-static int take_counts(void *arg)
-{
-    struct counts *c = arg;
-
-    c->stats = c->export->stats;
-    return 0;
-}
-
 static json_t *co_export_to_json(const struct nbd_export *x)
 {
-    struct counts counts = {.export = x};
-    const struct nbd_export_stats *t = &counts.stats;
+    auto_free struct nbd_export_stats *t = mem_alloc(sizeof(*t));
 
-    co_on(x->dev->home, take_counts, &counts);
-    return json_pack("{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
-                     "size", (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
-                     (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
-                     (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
-                     (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
-                     (json_int_t)t->others, "errors", (json_int_t)t->errors);
+    if (!t)
+        return NULL;
+    co_nbd_export_stats(x, t);
+    return json_pack(
+        "{s:s, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name, "size",
+        (json_int_t)nbd_facts_now(&x->facts).size, "read-only", !x->dev->writable, "clients",
+        (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes", (json_int_t)t->read_bytes,
+        "writes", (json_int_t)t->writes, "written-bytes", (json_int_t)t->written_bytes, "flushes",
+        (json_int_t)t->flushes, "others", (json_int_t)t->others, "errors", (json_int_t)t->errors);
 }
 
 static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
