@@ -67,7 +67,7 @@ static void announce(const struct serving *s)
         printf("for QEMU: -drive file=");
         print_uri(address, x->name);
         printf(",format=raw,if=virtio%s\n",
-               x->facts.flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
+               nbd_facts_now(&x->facts).flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
     }
     fflush(stdout);
 }
