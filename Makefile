@@ -109,6 +109,7 @@ check: deps
 	$(Q)$(MAKE) --no-print-directory tests fuzzers
 	$(Q)BUILD=$(BUILD) scripts/check
 
+check-long: export LAMINA_LONG := 1
 check-long: deps
 	$(Q)$(MAKE) --no-print-directory tests fuzzers
 	$(Q)BUILD=$(BUILD) scripts/check --long

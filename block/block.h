@@ -227,13 +227,15 @@ struct blk_create {
 /* What open() finds in its device: name, flags, size 0, one reference; it fills state, size, limits
  * and children. */
 struct blk_driver {
-    const char *name;       /* "qcow2" */
-    const char *title;      /* one line for -o help and the README's table */
-    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
-    bool is_format;         /* an image format: probed, created, named with -f/-O */
-    bool is_filter;         /* what it leaves out goes to its children through resolve */
-    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
-    bool compresses;        /* co_write takes BLK_COMPRESSED */
+    const char *name;        /* "qcow2" */
+    const char *title;       /* one line for -o help and the README's table */
+    const char *bundle_file; /* an image is a folder that holds a file of this name, which says what
+                                the rest is: the folder's name means that file; NULL: none is */
+    const char *extensions;  /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;          /* an image format: probed, created, named with -f/-O */
+    bool is_filter;          /* what it leaves out goes to its children through resolve */
+    bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
     bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */

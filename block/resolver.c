@@ -102,11 +102,30 @@ static int name_bottom(struct resolver *r, json_t *tree, const char *text, struc
     return 0;
 }
 
+/* Of a folder that is an image: the name of the file in it that says so. NULL: it is none. */
+static char *co_bundle(struct resolver *r, const char *text)
+{
+    struct host_stat st;
+    if (trust_rule(r)->face || co_host_stat(r->host, text, &st) < 0 ||
+        st.type != HOST_FILE_DIRECTORY)
+        return NULL;
+    for (const struct blk_driver *const *d = r->drivers; *d; d++) {
+        char *path = (*d)->bundle_file ? mem_printf("%s/%s", text, (*d)->bundle_file) : NULL;
+        if (path && co_resolver_is_file(r, path))
+            return path;
+        mem_free(path);
+    }
+    return NULL;
+}
+
 int co_resolver_parse(struct resolver *r, const char *text, const char *format, bool image_opts,
                       json_t **out, struct blk_error *e)
 {
     json_t *tree = NULL;
+    auto_free char *bundle = image_opts ? NULL : co_bundle(r, text);
     *out = NULL;
+    if (bundle)
+        text = bundle;
     if (format)
         TRY(check_format(r, format, e));
     TRY(co_parse_spec(r, text, image_opts, &tree, e));

@@ -30,13 +30,15 @@ struct resolver {
      * faces QEMU's warning about a probed raw disk that is written); may be NULL. */
     void (*say)(struct resolver *r, const char *sentence);
     void *arg;
+    struct resolver_object *objects; /* of --object too: what is no secret */
     struct resolver_secret *secrets; /* of --object; resolver_drop() wipes them */
     const char *key_secret; /* id of the secret of the image that a person names, where its options
                                do not say; NULL: none */
 };
 
 /* --object: `secret,id=X,file=F[,format=raw|base64]`; in the faces `data=` too. The file is read
- * now. x-lamina-bytes=BASE64 is the program's own word for what it has read already. */
+ * now. `tls-creds-x509,id=X,dir=D` and `tls-creds-psk,id=X,dir=D` are kept as they are.
+ * x-lamina-bytes=BASE64 is the program's own word for what it has read already. */
 must_use int co_resolver_add_object(struct resolver *r, const char *text, struct blk_error *e);
 void resolver_drop(struct resolver *r);
 
@@ -127,7 +129,10 @@ const char *opener_file_name(const struct blk_opener *o);
  * the only one there is; -ENOKEY: neither. @o NULL: a stack built by hand, which has none. */
 must_use int opener_secret(struct blk_opener *o, const char *id, uint8_t **out, size_t *bytes,
                            struct blk_error *e);
-/* The same for create and amend: of @o->secrets. */
+/* An --object that is no secret, by id: its words with "qom-type". Borrowed; NULL: there is none.
+ */
+const json_t *opener_object(const struct blk_opener *o, const char *id);
+/* opener_secret() for create and amend: of @o->secrets. */
 must_use int opts_secret(const struct opts *o, const char *id, uint8_t **out, size_t *bytes,
                          struct blk_error *e);
 

@@ -15,6 +15,11 @@ struct resolver_secret {
     size_t count;
 };
 
+struct resolver_object {
+    struct resolver_object *next;
+    json_t *words; /* owned */
+};
+
 static const char *const formats[] = {"raw", "base64", NULL};
 
 static const struct opt_desc secret_options[] = {
@@ -158,20 +163,77 @@ static int co_add_secret(struct resolver *r, const struct opts *o, struct blk_er
     return 0;
 }
 
+static const char *const endpoints[] = {"client", "server", NULL};
+
+/* QEMU's words for what TLS is done with; who uses it reads the files. */
+static const struct opt_desc tls_options[] = {
+    {.name = "qom-type", .type = OPT_STRING, .help = "tls-creds-x509, tls-creds-psk"},
+    {.name = "id", .type = OPT_STRING, .help = "what options call it", .required = true},
+    {.name = "dir", .type = OPT_STRING, .help = "the folder of its files", .required = true},
+    {.name = "endpoint", .type = OPT_ENUM, .help = "which side", .choices = endpoints},
+    {.name = "verify-peer", .type = OPT_BOOL, .help = "check the other side's certificate"},
+    {.name = "username", .type = OPT_STRING, .help = "which of the keys"},
+    {.name = "priority", .type = OPT_STRING, .help = "what GnuTLS may agree on; not heeded"},
+    {0},
+};
+
+static int add_words(struct resolver *r, const struct opts *o, json_t *tree, struct blk_error *e)
+{
+    struct resolver_object *n = mem_zalloc(sizeof *n);
+    if (!n)
+        return err_set(e, -ENOMEM, "no memory for an object");
+    n->words = json_incref(tree);
+    n->next = r->objects;
+    r->objects = n;
+    return 0;
+}
+
+const json_t *opener_object(const struct blk_opener *o, const char *id)
+{
+    struct resolver_object *n = o ? o->run->r->objects : NULL;
+    for (; n; n = n->next) {
+        const char *own = json_string_value(json_object_get(n->words, "id"));
+        if (own && strcmp(own, id) == 0)
+            return n->words;
+    }
+    return NULL;
+}
+
+static const struct object_type {
+    const char *name;
+    const struct opt_desc *options;
+} types[] = {
+    {"secret", secret_options},
+    {"tls-creds-x509", tls_options},
+    {"tls-creds-psk", tls_options},
+};
+
+static const struct object_type *find_type(const char *name)
+{
+    for (size_t i = 0; name && i < ARRAY_LEN(types); i++)
+        if (strcmp(types[i].name, name) == 0)
+            return &types[i];
+    return NULL;
+}
+
 int co_resolver_add_object(struct resolver *r, const char *text, struct blk_error *e)
 {
     json_auto_t *tree = json_object();
     if (!tree)
         return err_set(e, -ENOMEM, "no memory for an object");
     TRY(opts_text_to_tree(text, "qom-type", tree, e));
-    const char *type = json_string_value(json_object_get(tree, "qom-type"));
-    if (!type || strcmp(type, "secret") != 0)
-        return err_set(e, -EINVAL, "object type '%.40s' is not known: secret is", type ? type : "");
+    const char *name = json_string_value(json_object_get(tree, "qom-type"));
+    const struct object_type *type = find_type(name);
+    if (!type)
+        return err_set(
+            e, -EINVAL,
+            "object type '%.40s' is not known: secret, tls-creds-x509, tls-creds-psk are",
+            name ? name : "");
     auto_free struct opts *o = mem_zalloc(sizeof *o);
     if (!o)
         return err_set(e, -ENOMEM, "no memory for an object");
-    TRY(opts_parse(secret_options, tree, o, e));
-    int rc = co_add_secret(r, o, e);
+    TRY(opts_parse(type->options, tree, o, e));
+    int rc = type == types ? co_add_secret(r, o, e) : add_words(r, o, tree, e);
     opts_drop(o);
     return rc;
 }
@@ -182,6 +244,12 @@ void resolver_drop(struct resolver *r)
         struct resolver_secret *s = r->secrets;
         r->secrets = s->next;
         secret_free(s);
+    }
+    while (r->objects) {
+        struct resolver_object *n = r->objects;
+        r->objects = n->next;
+        json_decref(n->words);
+        mem_free(n);
     }
 }
 

@@ -26,7 +26,8 @@ const char *role_words(const char *role)
 {
     static const char *const words[][2] = {
         {"backing", "backing file"}, {"parent", "parent"}, {"data", "data file"},
-        {"data-file", "data file"},  {"extent", "extent"}, {"data-extent", "extent"},
+        {"data-file", "data file"},  {"image", "image"},   {"extent", "extent"},
+        {"data-extent", "extent"},
     };
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (strcmp(words[i][0], role) == 0)

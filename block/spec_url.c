@@ -90,6 +90,15 @@ static int unix_server(json_t *server, const char *path, struct blk_error *e)
     return rc;
 }
 
+static bool is_nbd_key(const char *key)
+{
+    static const char *const known[] = {"socket", "connections", "reconnect-delay", "open-timeout"};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (strcmp(key, known[i]) == 0)
+            return true;
+    return strncmp(key, "tls-", 4) == 0;
+}
+
 /* `socket=PATH&tls-...=...`; keys other than socket go into @tree as they are. Cuts @text. */
 static int nbd_query(char *text, json_t *tree, const char **path, struct blk_error *e)
 {
@@ -101,7 +110,7 @@ static int nbd_query(char *text, json_t *tree, const char **path, struct blk_err
         char *value = strchr(text, '=');
         if (value)
             *value++ = 0;
-        if (!value || (strcmp(text, "socket") != 0 && strncmp(text, "tls-", 4) != 0))
+        if (!value || !is_nbd_key(text))
             return err_set(e, -EINVAL, "the URL has an unknown parameter '%.40s'", text);
         TRY(percent_decode(value, e));
         if (strcmp(text, "socket") == 0)

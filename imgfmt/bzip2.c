@@ -3,7 +3,8 @@
  *
  * Blocks hold up to 900 kB before compression and can be read on their own, but neither say how
  * long they are nor where the next one is. So when the file is opened all of it is decompressed
- * once, on all CPUs, to find out (`info` looks at the beginning and estimates). */
+ * once, on all CPUs, to find out (`info` looks at the beginning and estimates). The first blocks
+ * are kept as far as the cache reaches, for most readers begin with them. */
 #ifdef HAVE_BZIP2
 #include <bzlib.h>
 #endif
@@ -17,6 +18,7 @@
 #define BLOCKS_MAX    (2u << 20)
 #define BATCH         8
 #define GLANCE_BLOCKS 8
+#define KEEP_BYTES    MiB /* a block that is longer (many like bytes) is not kept */
 
 struct block {
     uint64_t begin, end; /* bits in the file */
@@ -32,7 +34,8 @@ struct bzip2 {
 
 /* --- one block -------------------------------------------------------------------------------- */
 
-/* Decompresses a stream of one block into @plain, or, where that is NULL, only counts. */
+/* Decompresses a stream of one block into @plain, which has @most bytes; what is more than that is
+ * only counted. */
 static int decompress(const uint8_t *packed, size_t packed_bytes, uint8_t *plain, size_t most,
                       uint64_t *made)
 {
@@ -41,8 +44,9 @@ static int decompress(const uint8_t *packed, size_t packed_bytes, uint8_t *plain
     int rc = BZ2_bzDecompressInit(&z, 0, 0);
     *made = 0;
     while (rc == BZ_OK) {
-        unsigned room = (unsigned)(plain ? MIN(most - *made, 1 * MiB) : sizeof(scratch));
-        z.next_out = plain ? (char *)plain + *made : scratch;
+        bool fits = *made < most;
+        unsigned room = (unsigned)(fits ? MIN(most - *made, 1 * MiB) : sizeof(scratch));
+        z.next_out = fits ? (char *)plain + *made : scratch;
         z.avail_out = room;
         rc = BZ2_bzDecompress(&z);
         *made += room - z.avail_out;
@@ -72,6 +76,7 @@ struct measure {
     uint64_t plain;
     int rc;
     const uint8_t *packed;
+    uint8_t *data; /* owned, KEEP_BYTES: the block, where it is not longer; NULL: only measured */
 };
 
 static int run_measure(void *arg)
@@ -81,7 +86,7 @@ static int run_measure(void *arg)
     size_t bytes;
     unsigned first = m->begin % 8;
     TRY(bzip2_wrap(m->packed, first, m->end - m->begin + first, &whole, &bytes));
-    return decompress(whole, bytes, NULL, 0, &m->plain);
+    return decompress(whole, bytes, m->data, m->data ? KEEP_BYTES : 0, &m->plain);
 }
 
 /* Its own result is in @rc, so that one broken block does not hide the others. */
@@ -123,6 +128,20 @@ struct scan {
     bool glance, enough;
 };
 
+/* Into the cache, where there is room without throwing another one out. */
+static void keep(struct scan *s, struct measure *m)
+{
+    struct kept_list *l = &s->z->chunks.kept;
+    if (!m->data || m->plain > KEEP_BYTES || l->used + m->plain > l->limit)
+        return;
+    struct kept *k = kept_new(l, s->plain, m->plain);
+    if (!k)
+        return; /* it is decompressed again then */
+    memcpy(k->data, m->data, m->plain);
+    kept_filled(l, k, 0);
+    kept_put(l, k);
+}
+
 /* The 48 bits of a mark may stand inside a block by chance (once in 2^48): then neither half can be
  * decompressed, but both together can. */
 static int co_join(struct scan *s, unsigned i)
@@ -136,27 +155,46 @@ static int co_join(struct scan *s, unsigned i)
     return s->found[i].rc < 0 ? s->found[i].rc : (int)i;
 }
 
-static int co_measure_found(struct scan *s)
+static int co_measure_all(struct scan *s)
 {
+    const struct kept_list *l = &s->z->chunks.kept;
+    bool room = l->used + KEEP_BYTES / 2 <= l->limit;
     struct co_group g;
     co_group_init(&g, BATCH);
     for (unsigned i = 0; i < s->count; i++) {
         s->found[i].z = s->z;
+        s->found[i].data = room && !s->glance ? buf_get(KEEP_BYTES) : NULL;
         co_group_start(&g, co_measure, &s->found[i]);
     }
-    TRY(co_group_wait(&g));
+    return co_group_wait(&g);
+}
+
+static int co_take_found(struct scan *s)
+{
     for (unsigned i = 0; i < s->count; i++) {
         int last = co_join(s, i);
         TRY(last);
         TRY(add_block(s->z, &s->found[i], s->plain));
+        keep(s, &s->found[i]);
         s->plain += s->found[i].plain;
         if (s->plain > INT64_MAX)
             return -EFBIG;
         i = (unsigned)last;
     }
+    return 0;
+}
+
+static int co_measure_found(struct scan *s)
+{
+    int rc = co_measure_all(s);
+    if (rc == 0)
+        rc = co_take_found(s);
+    for (unsigned i = 0; i < s->count; i++)
+        if (s->found[i].data)
+            buf_put(take(s->found[i].data), KEEP_BYTES);
     s->enough = s->glance && s->z->count >= GLANCE_BLOCKS;
     s->count = 0;
-    return 0;
+    return rc;
 }
 
 struct find_job {
@@ -288,15 +326,16 @@ static int co_bzip2_open(struct blk_device *dev, const struct opts *opts, struct
     struct bzip2 *z = mem_zalloc(sizeof(*z));
     if (!z)
         return err_set(e, -ENOMEM, "out of memory");
+    kept_init(&z->chunks.kept, opts_number(opts, "cache-size"));
     int rc = co_open_parts(z, dev, opener, &dev->size, e);
     if (rc < 0) {
+        kept_drop(&z->chunks.kept);
         mem_free(z->blocks);
         mem_free(z);
         return rc;
     }
     z->chunks.co_find = co_bzip2_chunk;
     z->chunks.unpack = bzip2_unpack;
-    kept_init(&z->chunks.kept, opts_number(opts, "cache-size"));
     dev->state = z;
     return 0;
 }

@@ -24,7 +24,7 @@ static int co_find_below(struct blk_device **dev, uint64_t offset, uint64_t *byt
         struct blk_extent ext;
         TRY(co_blk_map(*dev, offset, *bytes, &ext));
         *bytes = MIN(*bytes, ext.bytes);
-        if (ext.flags & BLK_EXT_ALLOCATED)
+        if (ext.flags & (BLK_EXT_ALLOCATED | BLK_EXT_RECURSE)) /* its own, or its extents' */
             break;
         *dev = under;
     }

@@ -46,14 +46,6 @@ static int vmdk_probe(const struct blk_probe *p, const char **reason)
 
 /* --- parents --- */
 
-uint32_t vmdk_new_cid(const struct vmdk *v, struct host *host)
-{
-    uint32_t cid = v->d.cid;
-    while (cid == v->d.cid || cid == VMDK_NO_PARENT)
-        host_random(host, &cid, sizeof(cid));
-    return cid;
-}
-
 int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, struct blk_error *e)
 {
     v->parent_told = !opener || opener_has(opener, "backing");
@@ -74,7 +66,7 @@ int vmdk_check_parent(const struct vmdk *v, struct blk_error *e)
     if (!b || v->parent_told || strcmp(b->driver->name, vmdk_driver.name) != 0)
         return 0;
     const struct vmdk *parent = b->state;
-    if (parent->d.cid == v->d.parent_cid)
+    if (parent->d.cid == v->d.parent_cid || v->d.parent_cid == VMDK_ANY_PARENT)
         return 0;
     return err_set(e, -EINVAL,
                    "its parent %.200s was written to since (its CID is %08" PRIx32
@@ -243,5 +235,7 @@ const struct blk_driver vmdk_driver = {
     .co_open = co_vmdk_open,
     .co_opened = co_vmdk_opened,
     .co_close = co_vmdk_close,
+    .co_change_backing = co_vmdk_change_backing,
+    .co_identify_backing = co_vmdk_identify_backing,
     .co_info = co_vmdk_info,
 };

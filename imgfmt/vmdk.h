@@ -3,6 +3,7 @@
  * 5.0"). For the vmdk files and their tests:
  *
  *   vmdk_descriptor.c  the text that says what a disk consists of; pure
+ *   vmdk_text.c        the same, written anew: CID, size, parent
  *   vmdk_sparse.c      one sparse extent as a map
  *   vmdk_cowd.c        vmfsSparse: one such extent as a map
  *   vmdk_stream.c      what is only read: streamOptimized, scattered tables, seSparse
@@ -23,6 +24,7 @@
 #define VMDK_TABLE        512u        /* entries of a grain table */
 #define VMDK_TABLE_BYTES  (VMDK_TABLE * 4u)
 #define VMDK_NO_PARENT    UINT32_MAX
+#define VMDK_ANY_PARENT   0u
 #define VMDK_TEXT_MOST    (1 * MiB) /* of a descriptor */
 #define VMDK_EXTENTS_MOST 8192
 #define VMDK_AT_END       UINT64_MAX /* gd_sector: a footer at the end of the file says it */
@@ -135,9 +137,14 @@ struct vmdk_descriptor {
 must_use int vmdk_descriptor_parse(const char *text, struct vmdk_descriptor *out,
                                    struct blk_error *e);
 void vmdk_descriptor_drop(struct vmdk_descriptor *d);
-/* @text with another CID, change tracking that is no more, and, where @bytes is not 0, another size
- * of extent @number; NULL: no memory. */
-char *vmdk_descriptor_edit(const char *text, uint32_t cid, size_t number, uint64_t bytes);
+struct vmdk_edit {
+    uint32_t cid, parent_cid;
+    const char *parent; /* NULL: as it is; "": none */
+    size_t number;      /* of the extent */
+    uint64_t bytes;     /* that it has; 0: as before */
+};
+/* @text with that, and without change tracking; NULL: no memory. */
+char *vmdk_descriptor_edit(const char *text, const struct vmdk_edit *edit);
 const char *vmdk_extent_word(enum vmdk_extent_kind kind);
 
 /* Pure. @fresh: the magic may still be missing. */
@@ -164,6 +171,9 @@ struct vmdk {
     bool tables_differ;     /* the twins, or may */
     char *text;             /* the descriptor; NULL: an extent that has none */
     bool text_unsure;       /* the file may have another one */
+    /* Before the first change; and v->text edited, durably (vmdk_text.c). */
+    int (*co_will_write)(struct vmdk *v);
+    int (*co_tell)(struct vmdk *v, const struct vmdk_edit *edit);
     struct vmdk_descriptor d;
     struct map_backing backing;
     bool parent_told; /* by the caller, not by the image */
@@ -183,8 +193,15 @@ static inline struct vmdk *vmdk_of(const struct map *m)
 must_use int co_vmdk_open_sparse(struct vmdk *v, struct blk_device *dev,
                                  const struct vmdk_header_disk *raw, const struct opts *opts,
                                  struct blk_error *e);
-/* Another CID than @v's. */
+/* vmdk_text.c. Another CID than @v's. */
 uint32_t vmdk_new_cid(const struct vmdk *v, struct host *host);
+struct vmdk_edit vmdk_as_it_is(const struct vmdk *v);
+/* Not durable yet. -EMSGSIZE: it has no room, and nothing was done. */
+must_use int co_vmdk_tell(struct vmdk *v, const struct vmdk_edit *edit);
+int co_vmdk_change_backing(struct blk_device *dev, const char *name, const char *format,
+                           struct blk_error *e);
+int co_vmdk_identify_backing(struct blk_device *dev, struct blk_device *backing,
+                             struct blk_error *e);
 /* vmdk_extents.c: @v->text is there. Turns @dev into what the descriptor describes. */
 must_use int co_vmdk_open_extents(struct vmdk *v, struct blk_device *dev, struct blk_opener *opener,
                                   struct blk_error *e);

@@ -168,42 +168,55 @@ void vmdk_descriptor_drop(struct vmdk_descriptor *d)
 
 /* --- editing --- */
 
-/* @text with @bytes at @at replaced by @by; frees @text. */
-static char *replace(char *text, size_t at, size_t bytes, const char *by)
+static bool has_key(const char *line, const char *key)
 {
-    char *out = mem_printf("%.*s%s%s", (int)at, text, by, text + at + bytes);
-    mem_free(text);
-    return out;
+    size_t length = strlen(key);
+    line += strspn(line, " \t");
+    return strncasecmp(line, key, length) == 0 &&
+           line[length + strspn(line + length, " \t")] == '=';
 }
 
-/* One line at @at of @text, which it frees; @extents counts those seen. */
-static char *edit_line(char *text, size_t at, uint32_t cid, size_t wanted, uint64_t bytes,
-                       size_t *extents)
+/* One line of @length bytes, edited, to @to; gives its length there. The parent's lines follow the
+ * CID's, wherever they were. */
+static size_t edit_line(char *to, const char *line, size_t length, const struct vmdk_edit *edit,
+                        size_t *extents)
 {
-    const char *line = text + at;
-    char word[32];
-    if (strncasecmp(line, "CID=", 4) == 0) {
-        snprintf(word, sizeof(word), "%08" PRIx32, cid);
-        return replace(text, at + 4, strcspn(line + 4, "\r\n"), word);
+    const char *end = memchr(line, '\r', length) ? "\r\n" : "\n";
+    if (has_key(line, "parentCID") || (edit->parent && has_key(line, "parentFileNameHint")))
+        return 0;
+    if (has_key(line, "CID")) {
+        size_t n = (size_t)sprintf(to, "CID=%08" PRIx32 "%sparentCID=%08" PRIx32 "%s", edit->cid,
+                                   end, edit->parent_cid, end);
+        if (edit->parent && *edit->parent)
+            n += (size_t)sprintf(to + n, "parentFileNameHint=\"%s\"%s", edit->parent, end);
+        return n;
     }
-    if (strncasecmp(line, "changeTrackPath", 15) == 0)
-        text[at] = '#';
-    if (!is_extent(line) || (*extents)++ != wanted || bytes == 0)
-        return text;
-    size_t gap = strcspn(line, " "), from = gap + strspn(line + gap, " ");
-    snprintf(word, sizeof(word), "%" PRIu64, bytes / 512);
-    return replace(text, at + from, strcspn(line + from, " \r\n"), word);
+    size_t indent = strspn(line, " \t");
+    if (is_extent(line + indent) && (*extents)++ == edit->number && edit->bytes) {
+        size_t at = indent + strcspn(line + indent, " ");
+        at += strspn(line + at, " ");
+        size_t rest = at + strcspn(line + at, " \r\n");
+        return (size_t)sprintf(to, "%.*s%" PRIu64 "%.*s", (int)at, line, edit->bytes / 512,
+                               (int)(length - rest), line + rest);
+    }
+    memcpy(to, line, length);
+    if (has_key(line, "changeTrackPath"))
+        to[indent] = '#';
+    return length;
 }
 
-char *vmdk_descriptor_edit(const char *text, uint32_t cid, size_t number, uint64_t bytes)
+char *vmdk_descriptor_edit(const char *text, const struct vmdk_edit *edit)
 {
-    char *out = mem_strdup(text);
-    size_t extents = 0;
-    for (size_t at = 0; out && out[at]; at += out[at] == '\n') {
-        out = edit_line(out, at, cid, number, bytes, &extents);
-        if (!out)
-            break;
-        at += strcspn(out + at, "\n");
+    /* Two numbers, a size and a name are what can be longer than it was. */
+    size_t name = edit->parent ? strlen(edit->parent) : 0, extents = 0, length;
+    char *out = mem_alloc(strlen(text) + name + 128), *to = out;
+    if (!out)
+        return NULL;
+    for (; *text; text += length) {
+        length = strcspn(text, "\n");
+        length += text[length] == '\n';
+        to += edit_line(to, text, length, edit, &extents);
     }
+    *to = 0;
     return out;
 }

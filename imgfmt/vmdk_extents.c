@@ -49,39 +49,13 @@ static bool extents_resolve(struct blk_device *dev, uint64_t offset, uint64_t by
 
 /* --- the text --- */
 
-/* From the first sector on that is another. */
-static int co_write_text(struct vmdk *v, char *text)
+static int co_tell(struct vmdk *v, const struct vmdk_edit *edit)
 {
-    size_t bytes = strlen(text), had = strlen(v->text), same = 0;
-    struct blk_error ignored;
-    auto_free char *copy = mem_strdup(text);
-    if (!copy)
-        return -ENOMEM;
-    while (!v->text_unsure && same < MIN(bytes, had) && text[same] == v->text[same])
-        same++;
-    same = align_down(same, 512);
-    v->text_unsure = true;
-    int rc = bytes > same ? co_blk_write_buf(v->map.file, same, text + same, bytes - same, 0) : 0;
-    if (rc == 0 && v->map.file->limits.growable && v->map.file->size != bytes)
-        rc = co_blk_resize(v->map.file, bytes, true, &ignored);
+    int rc = co_vmdk_tell(v, edit);
     if (rc == 0 && !v->map.fresh)
         rc = co_blk_flush(v->map.file);
-    if (rc == 0) {
-        mem_free(v->text);
-        v->text = take(copy);
-        v->text_unsure = false;
-    }
+    v->text_unsure |= rc < 0 && rc != -EMSGSIZE;
     return rc;
-}
-
-static int co_edit(struct vmdk *v, uint32_t cid, uint64_t last_bytes)
-{
-    auto_free char *text = vmdk_descriptor_edit(v->text, cid, v->d.count - 1, last_bytes);
-    if (!text)
-        return -ENOMEM;
-    TRY(co_write_text(v, text));
-    v->d.cid = cid;
-    return 0;
 }
 
 static int co_begin(struct vmdk *v)
@@ -91,8 +65,10 @@ static int co_begin(struct vmdk *v)
     with_lock(&v->beginning);
     if (v->begun)
         return 0;
+    struct vmdk_edit edit = vmdk_as_it_is(v);
+    edit.cid = vmdk_new_cid(v, v->map.dev->host);
     if (!v->map.fresh)
-        TRY(co_edit(v, vmdk_new_cid(v, v->map.dev->host), 0));
+        TRY(co_tell(v, &edit));
     __atomic_store_n(&v->begun, true, __ATOMIC_SEQ_CST);
     return 0;
 }
@@ -165,6 +141,23 @@ static int co_extents_copy(struct blk_device *dev, uint64_t offset, const struct
     return 0;
 }
 
+/* As the extent itself says it; what it leaves to the parent is this device's to say. */
+static int co_extents_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                          struct blk_extent *out)
+{
+    struct vmdk *v = dev->state;
+    if (!v->parts)
+        return -ENOTSUP;
+    struct blk_place p = place_of(v, offset, bytes);
+    if (is_sparse(&v->d.extents[find(v, offset)]))
+        return co_blk_map(p.child, p.offset, p.bytes, out);
+    *out = (struct blk_extent){.flags = BLK_EXT_PLACED | BLK_EXT_RECURSE,
+                               .bytes = p.bytes,
+                               .child = p.child,
+                               .child_offset = p.offset};
+    return 0;
+}
+
 /* --- size --- */
 
 static int may_resize(const struct vmdk *v, uint64_t size, uint64_t *last, struct blk_error *e)
@@ -192,8 +185,11 @@ static int co_resize_last(struct vmdk *v, uint64_t bytes, struct blk_error *e)
     if (!shrinks)
         TRY(co_blk_resize(p->dev, p->at + bytes, true, e));
     int rc = shrinks ? 0 : co_blk_flush(p->dev);
+    struct vmdk_edit edit = vmdk_as_it_is(v);
+    edit.number = v->d.count - 1;
+    edit.bytes = bytes;
     if (rc == 0)
-        rc = co_edit(v, v->d.cid, bytes);
+        rc = co_tell(v, &edit);
     if (rc < 0)
         return err_errno(e, rc, "the descriptor cannot be written");
     v->d.bytes = v->d.bytes - x->bytes + bytes;
@@ -426,11 +422,14 @@ static const struct blk_driver extents_driver = {
     .co_discard = co_extents_discard,
     .co_copy = co_extents_copy,
     .resolve = extents_resolve,
+    .co_map = co_extents_map,
     .co_complete = co_extents_complete,
     .co_resize = co_extents_resize,
     .co_check = co_extents_check,
     .co_compact = co_extents_compact,
     .co_make_empty = co_extents_make_empty,
+    .co_change_backing = co_vmdk_change_backing,
+    .co_identify_backing = co_vmdk_identify_backing,
     .co_info = co_vmdk_info,
 };
 
@@ -441,6 +440,8 @@ int co_vmdk_open_extents(struct vmdk *v, struct blk_device *dev, struct blk_open
         return err_set(e, -EINVAL, "the descriptor names no extent");
     v->map.fresh = dev->open_flags & BLK_OPEN_FRESH;
     v->shown = json_array();
+    v->co_tell = co_tell;
+    v->co_will_write = co_begin;
     TRY(co_want_extents(v, dev, opener, e));
     TRY(co_vmdk_want_parent(v, opener, e));
     dev->size = v->d.bytes;

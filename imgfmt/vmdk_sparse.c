@@ -200,53 +200,40 @@ static int co_compare_twins(struct map *m, bool mend, uint64_t *differ)
 /* --- the descriptor in the file --- */
 
 /* In front of the header's rewriting, which makes it durable. */
-static int co_write_text(struct map *m, const char *text)
+static int co_tell(struct vmdk *v, const struct vmdk_edit *edit)
 {
-    struct vmdk *v = vmdk_of(m);
+    struct map *m = &v->map;
     uint32_t page = meta_page_bytes(m->meta);
     uint64_t from = align_down(v->h.text_at, page),
              end = align_up(v->h.text_at + v->h.text_room, page);
-    size_t bytes = strlen(text), had = strlen(v->text), same = 0;
-    size_t most = MAX(bytes, had);
-    if (bytes + 1 > v->h.text_room)
-        return 0; /* no room: the header counts, and the old one can be read */
-    auto_free char *new = mem_zalloc(most + 1);
-    if (!new)
-        return -ENOMEM;
-    memcpy(new, text, bytes);
-    while (!v->text_unsure && same < MIN(bytes, had) && text[same] == v->text[same])
-        same++;
-    same = align_down(same, 512);
     TRY(co_meta_write_back(m->meta, !m->fresh));
     co_meta_forget(m->meta, from, MIN(end, v->gt_at) - from);
-    v->text_unsure = true;
-    return co_blk_write_buf(m->file, v->h.text_at + same, new + same, most - same, 0);
-}
-
-/* Another CID (0: the same) and the size as it is now, in text and header. */
-static int co_tell(struct map *m, bool new_cid)
-{
-    struct vmdk *v = vmdk_of(m);
-    uint32_t cid = v->d.cid;
-    char *text = NULL;
-    if (v->text && v->h.text_at) {
-        if (new_cid)
-            cid = vmdk_new_cid(v, m->dev->host);
-        text = vmdk_descriptor_edit(v->text, cid, 0, m->shape.size);
-        if (!text)
-            return -ENOMEM;
-    }
-    int rc = text && (v->text_unsure || strcmp(text, v->text) != 0) ? co_write_text(m, text) : 0;
+    int rc = co_vmdk_tell(v, edit);
     if (rc == 0)
         rc = co_put_header(m);
-    if (rc == 0 && text) {
-        mem_free(v->text);
-        v->text = take(text);
-        v->text_unsure = false;
-        v->d.cid = cid;
-    }
-    mem_free(text);
+    v->text_unsure |= rc < 0 && rc != -EMSGSIZE;
     return rc;
+}
+
+static int co_will_write(struct vmdk *v)
+{
+    return co_map_will_write(&v->map);
+}
+
+/* The size as it is now, in text and header, and, with @new_cid, another CID. Where the text has no
+ * room, the header counts, and the old one can be read. */
+static int co_tell_size(struct map *m, bool new_cid)
+{
+    struct vmdk *v = vmdk_of(m);
+    struct vmdk_edit edit = vmdk_as_it_is(v);
+    if (!v->text || !v->h.text_at)
+        return co_put_header(m);
+    edit.number = 0;
+    edit.bytes = m->shape.size;
+    if (new_cid)
+        edit.cid = vmdk_new_cid(v, m->dev->host);
+    int rc = co_tell(v, &edit);
+    return rc == -EMSGSIZE ? co_put_header(m) : rc;
 }
 
 /* --- hooks of units --- */
@@ -306,7 +293,7 @@ static int co_vmdk_begin(struct map *m)
     v->tables_differ = false;
     bool before = v->h.unclean;
     v->h.unclean = true;
-    int rc = co_tell(m, !m->fresh);
+    int rc = co_tell_size(m, !m->fresh);
     if (rc < 0)
         v->h.unclean = before;
     return rc;
@@ -392,7 +379,7 @@ static int co_vmdk_publish(struct map *m)
         TRY(co_map_units_take(m, bytes, &side, &reused));
     int rc = moved ? co_new_tables(m, side) : 0;
     if (rc == 0)
-        rc = co_tell(m, false);
+        rc = co_tell_size(m, false);
     if (rc < 0) {
         v->h = before.h;
         v->gt_at = before.gt_at;
@@ -529,5 +516,7 @@ int co_vmdk_open_sparse(struct vmdk *v, struct blk_device *dev, const struct vmd
     if (!whole)
         return co_vmdk_open_readonly(v, dev, opts, e);
     fill_map(v, dev);
+    v->co_tell = co_tell;
+    v->co_will_write = co_will_write;
     return co_map_units_open(&v->map, opts_number(opts, "cache-size"), e);
 }

@@ -8,6 +8,7 @@
 #ifdef HAVE_LIBNBD
 #include <libnbd.h>
 
+#include "block/resolver.h"
 #include "block/worker.h"
 #include "nbd/client.h"
 
@@ -42,6 +43,11 @@ static int co_client_read(struct blk_device *dev, uint64_t offset, const struct 
     if (!call.buf)
         return -ENOMEM;
     int rc = co_client_call(client_of(dev), &call);
+    if (rc == 0 &&
+        call.odd) { /* allowed, but the same bytes twice and others never would look so */
+        memset(call.buf, 0, call.bytes);
+        rc = co_client_call(client_of(dev), &call);
+    }
     if (own && rc == 0)
         vec_from_buf(to, call.buf);
     if (own)
@@ -156,7 +162,9 @@ static int co_client_map(struct blk_device *dev, uint64_t offset, uint64_t bytes
                          struct blk_extent *out)
 {
     struct client *c = client_of(dev);
-    struct client_call call = {.op = CLIENT_STATUS, .offset = offset};
+    uint32_t align = dev->limits.request_align;
+    struct client_call call = {.op = CLIENT_STATUS, .offset = align_down(offset, align)};
+    uint64_t end = dev->writable ? align_up(offset + bytes, align) : c->facts.size;
 
     *out = (struct blk_extent){
         .flags = extent_flags(0), .bytes = bytes, .child = dev, .child_offset = offset};
@@ -166,7 +174,7 @@ static int co_client_map(struct blk_device *dev, uint64_t offset, uint64_t bytes
     if (!x)
         return -ENOMEM;
     call.extents = x;
-    call.bytes = MIN(dev->writable ? bytes : c->facts.size - offset, MAX_RANGE);
+    call.bytes = MIN(MIN(end, c->facts.size) - call.offset, MAX_RANGE);
     TRY(co_client_call(c, &call));
     if (!find_extent(x, offset, out)) /* an answer that says nothing */
         return 0;
@@ -199,6 +207,9 @@ static const struct opt_desc client_options[] = {
      .type = OPT_BOOL,
      .preset = "on",
      .help = "check the server's certificate"},
+    {.name = "tls-creds",
+     .type = OPT_STRING,
+     .help = "id of an --object tls-creds-x509 or tls-creds-psk; implies tls"},
     {.name = "reconnect-delay",
      .type = OPT_INT,
      .preset = "0",
@@ -262,7 +273,37 @@ static int take_server(const struct opts *o, struct client_where *w, struct blk_
     return w->text ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-static int take_where(const struct opts *o, struct client_where *w, struct blk_error *e)
+/* QEMU's way of saying the same as tls-certificates and tls-psk-file. */
+static int take_creds(const char *id, struct blk_opener *opener, struct client_where *w,
+                      struct blk_error *e)
+{
+    const json_t *o = id ? opener_object(opener, id) : NULL;
+    if (!id)
+        return 0;
+    if (w->certificates || w->psk_file)
+        return err_set(e, -EINVAL, "tls-creds and the other tls- options exclude each other");
+    if (!o)
+        return err_set(e, -ENOENT, "No TLS credentials with id '%.60s'", id);
+    const char *dir = json_string_value(json_object_get(o, "dir"));
+    const char *type = json_string_value(json_object_get(o, "qom-type"));
+    const char *end = json_string_value(json_object_get(o, "endpoint"));
+    const char *user = json_string_value(json_object_get(o, "username"));
+    const char *verify = json_string_value(json_object_get(o, "verify-peer"));
+    if (!dir || (end && strcmp(end, "client") != 0))
+        return err_set(e, -EINVAL, "Expecting TLS credentials with a client endpoint");
+    if (strcmp(type, "tls-creds-psk") == 0)
+        w->psk_file = mem_printf("%s/keys.psk", dir);
+    else
+        w->certificates = mem_strdup(dir);
+    if (user && !w->user)
+        w->user = mem_strdup(user);
+    if (verify) /* on, yes, true: what it may be is known already */
+        w->verify = strcmp(verify, "on") == 0 || *verify == 'y' || *verify == 't';
+    return w->psk_file || w->certificates ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int take_where(const struct opts *o, struct blk_opener *opener, struct client_where *w,
+                      struct blk_error *e)
 {
     TRY(take_server(o, w, e));
     if (copy_text(o, "export", &w->export) < 0 ||
@@ -274,14 +315,16 @@ static int take_where(const struct opts *o, struct client_where *w, struct blk_e
         return err_set(e, -ENAMETOOLONG, "an export's name has at most 4096 bytes");
     if (w->certificates && w->psk_file)
         return err_set(e, -EINVAL, "tls-certificates and tls-psk-file exclude each other");
-    w->tls = opts_bool(o, "tls") || w->certificates || w->psk_file;
     w->verify = opts_bool(o, "tls-verify-peer");
+    TRY(take_creds(opts_text(o, "tls-creds"), opener, w, e));
+    w->tls = opts_bool(o, "tls") || w->certificates || w->psk_file;
     return 0;
 }
 
-static int take_options(struct client *c, const struct opts *o, struct blk_error *e)
+static int take_options(struct client *c, const struct opts *o, struct blk_opener *opener,
+                        struct blk_error *e)
 {
-    TRY(take_where(o, &c->where, e));
+    TRY(take_where(o, opener, &c->where, e));
     c->reconnect_ns = opts_number(o, "reconnect-delay") * SECOND;
     c->open_ns = opts_number(o, "open-timeout") * SECOND;
     c->wanted = (unsigned)opts_number(o, "connections");
@@ -320,11 +363,11 @@ static void set_limits(struct blk_device *dev, const struct client_facts *f)
 }
 
 static int co_client_begin(struct blk_device *dev, struct client *c, const struct opts *opts,
-                           struct blk_error *e)
+                           struct blk_opener *opener, struct blk_error *e)
 {
     struct client_facts facts;
 
-    TRY(take_options(c, opts, e));
+    TRY(take_options(c, opts, opener, e));
     if (!c->host->ops->stream_watch)
         return err_set(e, -ENOTSUP, "libnbd does its own I/O, which host %s does not know",
                        host_name(c->host));
@@ -343,7 +386,7 @@ static int co_client_open(struct blk_device *dev, const struct opts *opts,
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
     c->host = worker_self()->host;
-    int rc = co_client_begin(dev, c, opts, e);
+    int rc = co_client_begin(dev, c, opts, opener, e);
     if (rc < 0) {
         co_client_disconnect(c);
         client_free(c);

@@ -54,6 +54,8 @@ struct client_call {
     uint32_t flags; /* libnbd's */
     uint64_t offset, bytes;
     void *buf;
+    uint64_t seen; /* bytes of a read that came */
+    bool odd;      /* not one after the other */
     struct client_extents *extents;
     struct client_entry *kept; /* goes to the log when it is acknowledged */
     bool again;                /* from the log: it was counted when it was new */

@@ -98,7 +98,8 @@ static int learn(struct connecting *j)
     int64_t size = nbd_get_size(h);
 
     if (size < 0)
-        return failed(j, -EIO);
+        return err_set(&j->error, -EPROTO, "NBD server %.200s: it tells a senseless size",
+                       j->client->where.text);
     *f = (struct client_facts){
         .size = (uint64_t)size,
         .min_block = block_size(h, LIBNBD_SIZE_MINIMUM, 1),
@@ -174,12 +175,26 @@ static int on_done(void *arg, int *error)
 
     call->rc = *error > 0 ? -*error : 0;
     call->lost = *error == ENOTCONN || *error == ESHUTDOWN;
+    if (call->rc == 0 && call->op == CLIENT_READ && call->seen != call->bytes)
+        call->rc = -EIO; /* libnbd looks at that only for who asks it later */
     if (call->rc == 0)
         replay_acknowledged(call->client, call);
     else if (*error == ESHUTDOWN)
         link_break(call->link);
     finish(call);
     return 1;
+}
+
+static int on_chunk(void *arg, const void *part, size_t count, uint64_t offset, unsigned status,
+                    int *error)
+{
+    struct client_call *call = arg;
+
+    if (status == LIBNBD_READ_ERROR)
+        return 0;
+    call->odd |= offset != call->offset + call->seen;
+    call->seen += count;
+    return 0;
 }
 
 static int on_extents(void *arg, const char *context, uint64_t offset, uint32_t *entries,
@@ -208,7 +223,9 @@ static int on_extents(void *arg, const char *context, uint64_t offset, uint32_t 
 
 static int64_t put_read(struct nbd_handle *h, struct client_call *k, nbd_completion_callback cb)
 {
-    return nbd_aio_pread(h, k->buf, k->bytes, k->offset, cb, k->flags);
+    nbd_chunk_callback chunk = {.callback = on_chunk, .user_data = k};
+
+    return nbd_aio_pread_structured(h, k->buf, k->bytes, k->offset, chunk, cb, k->flags);
 }
 
 static int64_t put_write(struct nbd_handle *h, struct client_call *k, nbd_completion_callback cb)
@@ -332,7 +349,8 @@ static int put_on_wire(void *arg)
 
 int co_link_call(struct client_link *l, struct client_call *call)
 {
-    call->done = call->lost = false;
+    call->done = call->lost = call->odd = false;
+    call->seen = 0;
     call->rc = 0;
     call->co = co_self();
     if (l->broken) {

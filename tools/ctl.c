@@ -131,6 +131,31 @@ static void print_verbs(const json_t *result)
         printf("%-16s %s\n", text_of(verb, "do"), text_of(verb, "help"));
 }
 
+/* Who shares what; `lamina top` shows the rest. */
+static void print_shares(const json_t *result)
+{
+    const json_t *x, *g;
+    size_t i;
+
+    printf("%-24s %-16s %8s %9s %9s %12s %10s\n", "EXPORT", "GROUP", "WEIGHT", "MIN-IOPS", "IOPS",
+           "BPS", "WAITED-MS");
+    json_array_foreach (json_object_get(result, "exports"), i, x) {
+        const json_t *s = json_object_get(x, "share");
+
+        if (json_is_object(s))
+            printf("%-24s %-16s %8lld %9lld %9lld %12lld %10lld\n",
+                   *text_of(x, "name") ? text_of(x, "name") : "(default)", text_of(s, "group"),
+                   number_of(s, "weight"), number_of(s, "min-iops"), number_of(s, "iops"),
+                   number_of(s, "bps"), number_of(s, "waited-ns") / 1000000);
+    }
+    printf("%-24s %8s %9s %12s %8s %8s\n", "GROUP", "EXPORTS", "IOPS", "BPS", "DEPTH", "NOW");
+    json_array_foreach (json_object_get(result, "groups"), i, g)
+        printf("%-24s %8lld %9lld %12lld %8lld %8lld\n",
+               *text_of(g, "name") ? text_of(g, "name") : "(default)", number_of(g, "exports"),
+               number_of(g, "iops"), number_of(g, "bps"), number_of(g, "depth"),
+               number_of(g, "depth-now"));
+}
+
 #define NOTHING "takes nothing more"
 #define JOB     "wants the job's id"
 #define EXPORT  "wants the export's name"
@@ -179,6 +204,11 @@ static const struct question questions[] = {
      "wants export names, each with the name of the export to be made",
      .list = "exports",
      .options = {"bitmap", "scratch", "limit"}},
+    {"stats", {NULL}, NOTHING, .print = print_shares},
+    {"throttle",
+     {NULL},
+     "wants export=NAME or group=NAME, and what to change",
+     .options = {"export", "group", "weight", "min-iops", "iops", "bps", "depth"}},
     {"shutdown", {NULL}, NOTHING, .print = NULL},
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* drivers.c - every driver of every floor, in the order in which probes of equal score win. */
 #include "block/block.h"
+#include "imgfmt/hdd.h"
 #include "imgfmt/luks.h"
 #include "imgfmt/parallels.h"
 #include "imgfmt/qcow2.h"
@@ -21,6 +22,7 @@ const struct blk_driver *const blk_drivers[] = {
     &vmdk_driver,
     &luks_driver,
     &parallels_driver,
+    &hdd_driver,
     &qed_driver,
     &qcow1_driver,
     &bochs_driver,

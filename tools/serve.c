@@ -459,12 +459,14 @@ const struct command serve_command = {
     .summary = "Offers disks over NBD until it is told to stop",
     .faces = FACE_LAMINA,
     .options = options,
-    .notes = "One SPEC is the export with the empty name unless --export names it; several are\n"
-             "named after their files, and the first is also the default. Clients connect to the\n"
-             "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
-             "stop it: everything is flushed and closed first.\n"
-             "\n"
-             "  lamina serve --read-only disk.qcow2\n"
-             "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
-             "  lamina serve --port 10809 a.img b.vdi",
+    .notes =
+        "One SPEC is the export with the empty name unless --export names it; several are\n"
+        "named after their files, and the first is also the default. Clients connect to the\n"
+        "URI that is printed. SIGTERM, SIGINT and SIGHUP, or `lamina ctl SOCKET shutdown`,\n"
+        "stop it: everything is flushed and closed first.\n"
+        "\n"
+        "  lamina serve --read-only disk.qcow2\n"
+        "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
+        "  lamina serve --port 10809 a.img b.vdi\n"
+        "  lamina serve --group disk,iops=5000 --share a,group=disk,weight=300 --export a a.img",
 };

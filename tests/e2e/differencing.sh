@@ -38,7 +38,7 @@ seen() {
         # Of VHDX children it misreads blocks that are not there (20210425: it takes the file's head for their bitmap).
         [ "$format${4:+ child}" = "vhdx child" ] || equal "$format: libvhdi sees it $1" "$sum" "$(hash_of "$3")"
         ;;
-    qed) is "$format: QEMU sees it $1" qemu-img compare -q -f qed -F raw "$2" "$3" ;;
+    qed | vmdk) is "$format: QEMU sees it $1" qemu-img compare -q -f "$format" -F raw "$2" "$3" ;;
     esac
 }
 shows() { is "$format: $1" "$LAMINA" compare -q -f "$format" -F raw "$2" "$3"; }
@@ -97,4 +97,8 @@ one vdi
 one vpc force_size=on
 one vhdx block_size=1M
 one qed
+one vmdk
+one vmdk zeroed_grain=on
+one vmdk subformat=twoGbMaxExtentSparse
+one vmdk subformat=vmfsSparse
 exit $failed

@@ -70,7 +70,7 @@ check "lamina does not: says why" grep -q "may refer to files only" refused.log
 end
 
 # --- servers that make it hard
-kit k --filter=error --filter=delay memory 48M rdelay=2ms error-rate=20% error=ENOSPC error-file=err
+kit k --filter=error --filter=delay memory 48M rdelay=2ms error=ENOSPC error-pwrite-rate=100% error-pwrite-file="$PWD/err"
 "$LAMINA" convert -n -f raw -O raw a.img "$(unix k)" 2>/dev/null
 touch err
 "$LAMINA" convert -n -f raw -O raw a.img "$(unix k)" >err.log 2>&1
@@ -129,6 +129,8 @@ kit k --tls=require --tls-psk="$PWD/psk/keys.psk" file a.img
 check "TLS with a shared key" "$LAMINA" compare -f raw -F raw "nbds+unix:///?socket=$PWD/k&tls-psk-file=$PWD/psk/keys.psk&tls-username=alice" a.img
 check "TLS: as a file of qcow2" "$LAMINA" convert -f raw -O qcow2 "nbds+unix:///?socket=$PWD/k&tls-psk-file=$PWD/psk/keys.psk&tls-username=alice" tls.qcow2
 check "TLS: the same" qemu-img compare -f qcow2 -F raw tls.qcow2 a.img
+check "TLS: QEMU's objects, in its face" "$QI" compare --object "tls-creds-psk,id=t,dir=$PWD/psk,endpoint=client,username=alice" \
+    --image-opts "driver=raw,file.driver=nbd,file.path=$PWD/k,file.tls-creds=t" "driver=raw,file.filename=a.img"
 check "a server that wants TLS refuses us without" bash -c "! '$LAMINA' info '$(unix k)'"
 end
 kit k file a.img
@@ -156,6 +158,80 @@ is "one word starts nothing" $? 1
 qemu-img create -q -f qcow2 -u -b '[ nbdkit memory 1M ]' -F raw spec.qcow2 1M
 "$LAMINA" compare -f qcow2 -F raw spec.qcow2 a.img >bracket.log 2>&1
 is "nor does a file" $? 2
+
+# --- a server that lies
+cat >liar.py <<'END'
+import os, socket, struct, sys
+def serve(how):
+    s = socket.socket(socket.AF_UNIX)
+    s.bind("liar-" + how)
+    s.listen()
+    if os.fork():
+        return
+    while True:
+        c, _ = s.accept()
+        try: talk(c, how)
+        except (OSError, struct.error): pass
+        c.close()
+def exactly(c, n):
+    d = b""
+    while len(d) < n:
+        b = c.recv(n - len(d))
+        if not b: raise OSError
+        d += b
+    return d
+def talk(c, how):
+    if how == "garbage":
+        c.sendall(os.urandom(4096)); return
+    c.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+    exactly(c, 4)
+    if how == "hangup": return
+    structured = False
+    while True:
+        magic, opt, n = struct.unpack(">8sII", exactly(c, 16))
+        exactly(c, n)
+        reply = lambda kind, data=b"": c.sendall(struct.pack(">QIII", 0x3e889045565a9, opt, kind, len(data)) + data)
+        if opt == 8:
+            structured = True; reply(1)
+        elif opt == 7:
+            size = (1 << 63) + 5 if how == "size" else 1 << 20
+            reply(3, struct.pack(">HQH", 0, size, 1))
+            if how == "blocks": reply(3, struct.pack(">HIII", 3, 3, 7, 1))
+            reply(1); break
+        else:
+            reply(0x80000001)
+    while True:
+        magic, flags, kind, cookie, at, n = struct.unpack(">IHH8sQI", exactly(c, 28))
+        if kind == 2: return
+        chunk = lambda f, t, d: c.sendall(struct.pack(">IHH8sI", 0x668e33ef, f, t, cookie, len(d)) + d)
+        if how == "short": chunk(1, 1, struct.pack(">Q", at) + bytes(n // 2))
+        elif how == "beyond": chunk(1, 1, struct.pack(">Q", at + 4096) + bytes(n))
+        elif how == "hole": chunk(1, 2, struct.pack(">QI", at, 0xffffffff))
+        elif how == "cookie": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, b"x" * 8, n + 8) + bytes(n + 8))
+        elif how == "cut": c.sendall(struct.pack(">IHH8sI", 0x668e33ef, 1, 1, cookie, n + 8) + bytes(9)); return
+        elif how == "backwards": # allowed
+            for i in range(n - 1, -1, -512): chunk(0, 1, struct.pack(">Q", at + max(i - 511, 0)) + b"7" * (i + 1 - max(i - 511, 0)))
+            chunk(1, 0, b"")
+        else: chunk(1, 1, struct.pack(">Q", at) + b"7" * n)
+for how in sys.argv[1:]: serve(how)
+END
+lies="garbage hangup size short beyond hole cookie cut"
+# shellcheck disable=SC2086
+python3 liar.py honest blocks backwards $lies
+check "the liar can be honest" timeout 20 "$LAMINA" convert -f raw "$(unix liar-honest)" honest.img
+is "and is believed" "$(tr -d 7 <honest.img | wc -c)" 0
+check "chunks in any order" timeout 20 "$LAMINA" convert -f raw "$(unix liar-backwards)" backwards.img
+check "are the same" cmp backwards.img honest.img
+timeout 20 "$LAMINA" convert -f raw "$(unix liar-blocks)" blocks.img >blocks.log 2>&1
+check "senseless block sizes are refused, or not heeded" bash -c "[ $? = 1 ] || cmp blocks.img honest.img"
+for how in $lies; do
+    timeout 20 "$LAMINA" convert -f raw "$(unix "liar-$how")" "lie-$how.img" >lie.log 2>&1
+    is "a lie: $how" "$? $(wc -l <lie.log)" "1 1"
+    sed 's/^/# /' lie.log
+done
+pkill_liars=$(pgrep -f "liar.py honest blocks backwards $lies")
+# shellcheck disable=SC2086
+kill $pkill_liars
 
 # --- errors
 for bad_one in "nbd+unix:///?socket=$PWD/none" nbd://127.0.0.1:1/; do

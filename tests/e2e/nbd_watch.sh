@@ -80,9 +80,9 @@ END
 is "metrics: other words, and eight who say nothing" $? 0
 
 # --- shares
-"$load" --socket "$sock" --export b --mode randread --depth 32 --seconds 3 --cpu -1 >b.json &
+"$load" --socket "$sock" --export b --mode randread --depth 32 --seconds 2 --cpu -1 >b.json &
 one=$!
-"$load" --socket "$sock" --export 'a "x"' --mode randread --depth 32 --seconds 3 --cpu -1 >a.json &
+"$load" --socket "$sock" --export 'a "x"' --mode randread --depth 32 --seconds 2 --cpu -1 >a.json &
 wait $one $!
 total=$(($(iops a.json) + $(iops b.json)))
 [ $total -ge 2600 ] && [ $total -le 3300 ] && ok "a budget of 3,000: $total" || fail "a budget of 3,000: $total"
@@ -91,7 +91,10 @@ times=$(($(iops b.json) * 100 / $(iops a.json)))
 is "throttle over the control socket" "$(ask '{"do":"throttle","group":"disk","iops":500}' | jq -c .)" '{"ok":true,"result":null}'
 "$load" --socket "$sock" --export b --mode randread --depth 8 --seconds 2 --cpu -1 >b.json
 [ "$(iops b.json)" -le 560 ] && [ "$(iops b.json)" -ge 400 ] && ok "it holds at once: $(iops b.json)" || fail "it holds at once: $(iops b.json)"
-ask '{"do":"throttle","group":"disk","iops":2000}' >/dev/null
+check "the same with lamina ctl" "$LAMINA" ctl "$PWD/c" throttle group=disk iops=2000
+check "lamina ctl stats" bash -c "'$LAMINA' ctl '$PWD/c' stats | grep -Eq '^disk +2 +2000 '"
+"$LAMINA" ctl "$PWD/c" throttle export=b weight=none >bad.log 2>&1
+is "a weight that is none" $? 1
 ask '{"do":"throttle","export":"a \"x\"","min-iops":300}' >/dev/null
 is "what is not there is refused" "$(ask '{"do":"throttle","export":"zz","weight":1}' | jq -r .errno)" ENOENT
 
@@ -100,7 +103,7 @@ cat >quiet.py <<'END'
 import nbd, sys, time
 h = nbd.NBD(); h.connect_uri(sys.argv[1])
 ms = []
-for i in range(400):
+for i in range(300):
     t = time.perf_counter(); h.pread(4096, (i * 7919 % 16000) * 4096); ms.append((time.perf_counter() - t) * 1000)
     time.sleep(0.005)
 ms.sort()
@@ -109,7 +112,7 @@ END
 quiet=skip
 for try in 1 2 3 4; do
     idle=$(/usr/bin/python3 quiet.py "$a") || break
-    "$load" --socket "$sock" --export b --mode randread --depth 64 --seconds 4 --cpu -1 >b.json &
+    "$load" --socket "$sock" --export b --mode randread --depth 64 --seconds 3 --cpu -1 >b.json &
     one=$!
     sleep 0.3
     beside=$(/usr/bin/python3 quiet.py "$a")
@@ -187,6 +190,14 @@ done
 "$LAMINA" serve -f raw --socket "$PWD/s2" --share zz,weight=1 a.img >misuse.log 2>&1
 is "a share of no export is refused" $? 1
 check "and named" grep -q "no export 'zz'" misuse.log
+serve -f raw --workers 2 --export a --export b --group g,iops=1000 --share a,group=g --share b,group=g a.img b.img
+"$load" --socket "$sock" --export a --mode randread --depth 32 --seconds 1.5 --cpu -1 >a.json &
+one=$!
+"$load" --socket "$sock" --export b --mode randread --depth 32 --seconds 1.5 --cpu -1 >b.json
+wait $one
+total=$(($(iops a.json) + $(iops b.json)))
+[ $total -ge 800 ] && [ $total -le 1150 ] && ok "a group over two workers: $total" || fail "a group over two workers: $total"
+check "stop" stop
 serve -f raw --metrics 127.0.0.1:0 a.img
 check "metrics on a port of this machine" stop
 exit $bad

@@ -33,6 +33,9 @@ for s in monolithicSparse twoGbMaxExtentSparse; do
         qemu-io -f vmdk -c 'write -P 7 3M 500k' -c 'write -P 8 39M 1M' "$f" >/dev/null
         is "$f: what QEMU wrote" "$LAMINA" compare -q "$f" w.raw
     done
+    "$LAMINA" create -q -f qcow2 -b "o-$s.vmdk" -F vmdk over.qcow2
+    is "$s over itself, below a qcow2" "$LAMINA" compare -q over.qcow2 w.raw
+    rm over.qcow2
     cp "$s.vmdk" kept.vmdk
     is "$s: committed" "$LAMINA" commit -q -d "o-$s.vmdk"
     is "$s: QEMU reads the parent then" qemu-img compare -q -f vmdk -F raw "$s.vmdk" w.raw

@@ -213,6 +213,8 @@ class Images(cases.Case):
 
     def look_with_7z(self, layer):
         o = layer.opts
+        if o.get("cluster_size") == str(2 * MIB):  # QEMU ends the file in the middle of a cluster
+            return
         if o.get("subformat", "monolithicSparse") not in ("monolithicSparse", "dynamic") or o.get("compression_type") == "zstd":
             return
         if layer.fmt == "vhdx" and layer.size % (4 * KIB):  # it does not open all of the others
@@ -237,6 +239,8 @@ class Images(cases.Case):
 
     def op_resize(self, top, who):
         size = self.random_size()
+        if top.fmt == "luks":  # what it grows by reads as noise
+            size = min(size, top.size)
         able = ("grow" if size >= top.size else "shrink") in FORMATS[top.fmt].theirs and readable(top)
         who = self.by(who, able and (not top.backing or top.opts.get("compat") == "1.1"))  # which may be longer
         run(who, "resize", "-q", *(["--shrink"] if size < top.size else []), *top.opened(), str(size))
@@ -260,7 +264,8 @@ class Images(cases.Case):
         if not base or base.fmt == "luks":
             return None
         can = FORMATS[base.fmt].theirs
-        who = self.by(who, readable(top) and "under" in can and (top.size <= base.size or "grow" in can))
+        grows = top.size <= base.size or ("grow" in can and not base.backing)
+        who = self.by(who, readable(top) and "under" in can and grows)
         run(who, "commit", "-q", "-d", *top.opened())
         if top.size > base.size:
             base.resize(self.size_of(base, top.size))
@@ -275,7 +280,7 @@ class Images(cases.Case):
         run(OURS, "compact", "-q", *top.opened())
         if os.stat(top.name).st_size > before and top.fmt != "vmdk":
             raise Failed(f"compact made {top.name} longer")
-        self.tidy = True
+        self.tidy = top.fmt != "qed"  # whose tables may not fit where single clusters are free
         return top
 
     def op_convert(self, top, who):
@@ -324,8 +329,7 @@ class Images(cases.Case):
         if "check" not in FORMATS[top.fmt].ours:
             return None
         who = self.by(who, readable(top) and top.fmt in ("qcow2", "qed", "parallels"))
-        run(who, "check", "-q", "-r", "all", *top.opened())
-        self.tidy = True
+        run(who, "check", "-q", "-r", "all", *top.opened(), ok=(0, 3) if FORMATS[top.fmt].leaks else (0,))
         return top
 
     # --- the case -------------------------------------------------------------------------------

@@ -188,13 +188,12 @@ int co_sweep_open(struct sweep_run *run, struct blk_device **out, struct blk_err
  */
 
 struct said {
-    struct blk_check check;
     char first[300];
 };
 
 static void keep_first(struct blk_check *c, const char *sentence)
 {
-    struct said *s = container_of(c, struct said, check);
+    struct said *s = c->arg; /* c itself may be a driver's copy */
     if (!s->first[0])
         snprintf(s->first, sizeof(s->first), "%s", sentence);
 }
@@ -205,11 +204,12 @@ int co_sweep_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
     *bad = 0;
     if (run->subject->co_check)
         return run->subject->co_check(run, dev, bad, e);
-    struct said s = {.check = {.say = keep_first}};
-    int rc = co_blk_check(dev, &s.check, e);
+    struct said s = {0};
+    struct blk_check check = {.say = keep_first, .arg = &s};
+    int rc = co_blk_check(dev, &check, e);
     if (rc == -ENOTSUP)
         return 0;
-    *bad = s.check.corruptions + s.check.check_errors;
+    *bad = check.corruptions + check.check_errors;
     if (rc == 0 && *bad)
         err_set(e, -EIO, "%s", s.first);
     return rc;

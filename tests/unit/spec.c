@@ -56,6 +56,9 @@ static const struct {
     {"nbd://h:1/e%20x", NBD("\"export\":\"e x\"," INET("h", "1"))},
     {"nbd://[::1]:7/", NBD(INET("::1", "7"))},
     {"nbd://x", NBD(INET("x", "10809"))},
+    {"nbd://x/?connections=4&reconnect-delay=9",
+     "{\"file\":{\"connections\":\"4\",\"driver\":\"nbd\",\"reconnect-delay\":\"9\"," INET(
+         "x", "10809") "}}"},
     {"nbds://h/e?tls-psk-file=k",
      NBD("\"export\":\"e\"," INET("h", "10809") ",\"tls\":true,\"tls-psk-file\":\"k\"")},
     {"nbd+unix:///e?socket=/a%2fb", NBD("\"export\":\"e\"," UNIX("/a/b"))},

@@ -224,14 +224,29 @@ START_TEST(descriptors)
 }
 END_TEST
 
+static void edited(const char *text, struct vmdk_edit edit, const char *want)
+{
+    char *out = vmdk_descriptor_edit(text, &edit);
+    ck_assert_str_eq(out, want);
+    mem_free(out);
+}
+
 START_TEST(editing)
 {
-    char *out = vmdk_descriptor_edit("CID=1\nparentCID=00000002\nchangeTrackPath=\"x\"\n"
-                                     "RW 5 FLAT \"a\" 0\nRW  5 FLAT \"b\" 0\n",
-                                     0xbeef, 1, 20 * 512);
-    ck_assert_str_eq(out, "CID=0000beef\nparentCID=00000002\n#hangeTrackPath=\"x\"\n"
-                          "RW 5 FLAT \"a\" 0\nRW  20 FLAT \"b\" 0\n");
-    mem_free(out);
+    edited("CID=1\nparentCID=00000002\nchangeTrackPath=\"x\"\n"
+           "RW 5 FLAT \"a\" 0\nRW  5 FLAT \"b\" 0\n",
+           (struct vmdk_edit){.cid = 0xbeef, .parent_cid = 2, .number = 1, .bytes = 20 * 512},
+           "CID=0000beef\nparentCID=00000002\n#hangeTrackPath=\"x\"\n"
+           "RW 5 FLAT \"a\" 0\nRW  20 FLAT \"b\" 0\n");
+    edited("#\r\n cid = 1\r\nparentFileNameHint=\"a\"\r\nRW 5 ZERO\r\nparentCID=3",
+           (struct vmdk_edit){.cid = 1, .parent_cid = 4, .bytes = 512},
+           "#\r\nCID=00000001\r\nparentCID=00000004\r\nparentFileNameHint=\"a\"\r\nRW 1 ZERO\r\n");
+    edited("CID=1\nparentFileNameHint=\"a\"\nddb.x = \"cid=\"\n",
+           (struct vmdk_edit){.cid = 1, .parent_cid = 5, .parent = "b/c", .number = SIZE_MAX},
+           "CID=00000001\nparentCID=00000005\nparentFileNameHint=\"b/c\"\nddb.x = \"cid=\"\n");
+    edited("CID=1\nparentFileNameHint=\"a\"",
+           (struct vmdk_edit){.cid = 1, .parent_cid = VMDK_NO_PARENT, .parent = ""},
+           "CID=00000001\nparentCID=ffffffff\n");
 }
 END_TEST
 
