@@ -338,6 +338,16 @@ static int parse(struct nbd_conn *c)
     return PARSED_ALL;
 }
 
+/* All clients together hold too much: until an answer of ours is out, or if none is, until theirs
+ * are. */
+static int co_wait_for_others(struct nbd_conn *c)
+{
+    if (!c->in_flight)
+        return co_nbd_server_wait_held(c->server, &c->broken);
+    co_queue_wait(&c->room);
+    return 0;
+}
+
 /* Parses all that is there, with pauses. 0: more bytes are needed; PARSED_END; a negative errno. */
 static int co_parse(struct nbd_conn *c)
 {
@@ -349,10 +359,10 @@ static int co_parse(struct nbd_conn *c)
         nbd_send(c);
         if (rc == PARSED_BURST)
             co_yield ();
-        else if (!c->broken && (c->stopping || c->in_flight))
+        else if (!c->broken && (c->stopping || full(c)))
             co_queue_wait(&c->room);
-        else
-            TRY(co_nbd_server_wait_held(c->server, &c->broken));
+        else if (!c->broken && nbd_server_crowded(c->server))
+            TRY(co_wait_for_others(c));
         if (c->broken || c->stopping)
             return -ECANCELED;
     }
