@@ -375,6 +375,12 @@ bool blk_hold(struct blk_device *dev)
     return false;
 }
 
+void co_blk_stay(struct blk_device *dev)
+{
+    co_blk_gate_wait(dev);
+    dev->in_flight++;
+}
+
 void blk_release(struct blk_device *dev)
 {
     if (worker_self() != dev->home) {
