@@ -25,6 +25,9 @@ class Luks(Layer):
     def opened(self):
         return ["--object", SECRET, "--image-opts", self.option_text()]
 
+    def served(self):
+        return ["--object", SECRET, self.option_text()]
+
     def option_text(self):
         return f"driver=luks,key-secret=k,file.filename={self.name}"
 
@@ -167,11 +170,6 @@ class Images(cases.Case):
         if fmt == "luks":  # a fresh one reads as noise
             self.do_commands(layer, who, [f"write -q -z 0 {size}"])
         return layer
-
-    def do_commands(self, layer, who, commands):
-        if layer.fmt == "luks" and who == OURS:  # there are keys on the command line of convert
-            return self.put(who, layer, [])
-        return super().do_commands(layer, who, commands)
 
     def put(self, who, layer, words):
         """The model's bytes, with convert -n."""
