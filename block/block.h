@@ -77,6 +77,8 @@ struct blk_place {
     struct host_file *file;
     uint64_t offset; /* in child or file */
     uint64_t bytes;  /* that lie together there, from the asked offset on; at most what was asked */
+    bool redundant;  /* a layer on the way has them elsewhere too: who cannot read them there asks
+                        co_read */
 };
 
 enum blk_extent_flags {
@@ -276,7 +278,8 @@ struct blk_driver {
     int (*co_discard)(struct blk_device *dev, uint64_t offset, uint64_t bytes);
     int (*co_flush)(struct blk_device *dev);
     /* Any worker, never suspends, no locks: true and *out, or false (a MISS). @write: an overwrite
-     * in place is meant. */
+     * in place is meant. What it answers while the device is not writable stays true as long as
+     * that is so: the waist remembers it (behind.c). A MISS may become an answer. */
     bool (*resolve)(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                     struct blk_place *out);
     int (*co_map)(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out);
@@ -347,6 +350,10 @@ struct blk_device {
 
     struct blk_child *children; /* owned array; each holds a reference */
     size_t child_count;
+    struct blk_device *backing; /* the child of that role; NULL: none */
+    unsigned backs;             /* devices whose backing device this is */
+    struct blk_behind *behind;  /* behind.c: where the bytes behind it lie, kept; owned */
+    uint64_t behind_at;         /* the home's fixed_changes when it was made, or not; 0: never */
     unsigned refs;
     unsigned in_flight;
     unsigned holds; /* of blk_hold() elsewhere; atomic */
@@ -443,6 +450,9 @@ must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
  * itself). QEMU's block status rules: docs/block.md. */
 must_use int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t offset,
                               uint64_t bytes, struct blk_extent *out, unsigned *depth);
+/* The layer behind @dev that determines the bytes at p->offset of p->child, the device behind it:
+ * *p is where they are to be read, at most p->bytes of them. p->child NULL: they are zeroes. */
+must_use int co_blk_find_behind(struct blk_device *dev, struct blk_place *p);
 /* Copies where both sides allow it without the bytes coming up; -ENOTSUP: nothing was done, read
  * and write instead. */
 must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
@@ -465,6 +475,10 @@ static inline must_use int co_blk_write_buf(struct blk_device *dev, uint64_t off
     struct vec v = VEC_BUF(from, bytes);
     return co_blk_write(dev, offset, &v, flags);
 }
+
+/* For drivers: what resolve answered of @dev while nobody could write to it is no longer so. At
+ * home. */
+void blk_forget_behind(struct blk_device *dev);
 
 /* --- control
  * -------------------------------------------------------------------------------------------------------------------

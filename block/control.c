@@ -46,6 +46,7 @@ static int reopen_gated(struct blk_device *dev, bool write, struct blk_error *e)
     if (write) {
         if (dev->marked_corrupt)
             return err_set(e, -EROFS, "%s is marked corrupt and stays read-only", dev->name);
+        blk_forget_behind(dev);
         TRY(reopen_children(dev, true, e));
     } else {
         int rc = co_blk_inside_flush(dev);

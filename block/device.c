@@ -9,6 +9,37 @@
 
 #define HOLDS_POLL_NS 1000000
 
+/* --- the device behind -------------------------------------------------------------------------
+ */
+
+/* Whether it keeps anything depends on it (behind.c). */
+static void set_backs(struct blk_device *dev, unsigned backs)
+{
+    dev->backs = backs;
+    dev->behind_at = 0;
+}
+
+static void no_backing(struct blk_device *dev)
+{
+    if (!dev->backing)
+        return;
+    set_backs(dev->backing, dev->backing->backs - 1);
+    dev->backing = NULL;
+    blk_forget_behind(dev);
+}
+
+/* After a change of the children. */
+static void find_backing(struct blk_device *dev)
+{
+    struct blk_device *now = blk_child(dev, "backing");
+    if (now == dev->backing)
+        return;
+    no_backing(dev);
+    dev->backing = now;
+    if (now)
+        set_backs(now, now->backs + 1);
+}
+
 /* --- open --------------------------------------------------------------------------------------
  */
 
@@ -36,6 +67,7 @@ static struct blk_device *device_new(const struct blk_driver *driver, const char
 static void device_free(struct blk_device *dev)
 {
     assert(dev->in_flight == 0);
+    mem_free(dev->behind);
     mem_free(dev->children);
     mem_free(dev->name);
     mem_free(dev);
@@ -52,6 +84,7 @@ static void check_opened(const struct blk_device *dev)
 
 static void close_children(struct blk_device *dev)
 {
+    no_backing(dev);
     for (size_t i = 0; i < dev->child_count; i++)
         co_blk_close(dev->children[i].dev, NULL);
     dev->child_count = 0;
@@ -164,6 +197,7 @@ int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *c
         return -ENOMEM;
     dev->children = grown;
     dev->children[dev->child_count++] = (struct blk_child){.role = role, .dev = child};
+    find_backing(dev);
     return 0;
 }
 
@@ -191,6 +225,7 @@ static int exchange_gated(struct blk_device *dev, const char *role, struct blk_d
         co_blk_close(child, NULL);
         return err_set(e, -ENOMEM, "out of memory");
     }
+    find_backing(dev);
     return dev->driver->co_opened(dev, e);
 }
 
@@ -394,6 +429,7 @@ void co_blk_quiesce(struct blk_device *dev)
 /* Puts the devices of @dev's children whose last reference this was at the end of the list. */
 static struct blk_device *release_children(struct blk_device *dev, struct blk_device *last)
 {
+    no_backing(dev);
     for (size_t i = 0; i < dev->child_count; i++) {
         struct blk_device *child = dev->children[i].dev;
         assert(child->refs > 0);

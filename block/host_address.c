@@ -264,6 +264,7 @@ int os_listen_at(struct host *h, int fd, struct host_stream **out)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     TRY(make_stream(h, fd, false, &s));
     s->pub.listening = true;
+    s->shared = true;
     *out = &s->pub;
     return 0;
 }

@@ -304,7 +304,10 @@ void os_stream_shutdown(struct host_stream *pub)
     struct os_stream *s = os_stream(pub);
 
     atomic_store(&s->shut, true);
-    shutdown(s->fd, SHUT_RDWR); /* the hang-up is an edge: it wakes whoever waits, wherever */
+    if (s->shared)
+        os_stream_kick(s);
+    else
+        shutdown(s->fd, SHUT_RDWR); /* the hang-up is an edge: it wakes whoever waits, wherever */
 }
 
 static void stream_free(struct os_stream *s)
@@ -381,5 +384,6 @@ int os_listener_share(struct host_stream *pub)
 
     mem_free(s->unlink_path);
     s->unlink_path = NULL;
+    s->shared = true;
     return s->fd;
 }

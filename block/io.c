@@ -76,7 +76,10 @@ static inline bool resolve_step(struct blk_device *d, struct blk_place *at, bool
     if (!d->driver->resolve(d, at->offset, asked, write, &next))
         return false;
     assert(next.bytes > 0 && next.bytes <= asked);
+    next.redundant |= at->redundant;
     *at = next;
+    if (at->child && at->child == d->backing)
+        blk_find_behind(d, at); /* such a layer never stays put, whatever this passes */
     return true;
 }
 
@@ -223,13 +226,18 @@ static int inside_read(struct blk_device *dev, uint64_t offset, const struct vec
     struct blk_place p;
     int64_t served = 0;
     if (likely(blk_resolve(dev, offset, to->bytes, false, &p))) {
-        if (likely(p.bytes == to->bytes && file_takes(&p, to)))
-            return read_file(&p, to);
-        if (p.bytes < to->bytes) {
+        if (likely(p.bytes == to->bytes && file_takes(&p, to))) {
+            served = read_file(&p, to);
+            if (likely(served == 0))
+                return 0;
+        } else if (p.bytes < to->bytes) {
             served = read_pieces(dev, offset, to, &p);
-            if (served < 0 || (uint64_t)served == to->bytes)
-                return served < 0 ? (int)served : 0;
+            if (served == (int64_t)to->bytes)
+                return 0;
         }
+        if (served < 0 && !p.redundant)
+            return (int)served;
+        served = MAX(served, 0);
     }
     struct vec rest = vec_slice(to, (uint64_t)served, to->bytes - (uint64_t)served);
     struct blk_call call = {.dev = dev, .offset = offset + (uint64_t)served, .vec = &rest};
@@ -322,8 +330,8 @@ static bool hold_place(struct blk_device *dev, uint64_t offset, const struct vec
 {
     if (v->bytes == 0 || blk_at_home(dev) || !blk_hold(dev))
         return false;
-    if (blk_resolve_steady(dev, offset, v->bytes, write, p) && p->bytes == v->bytes &&
-        file_takes(p, v))
+    if (blk_resolve_steady(dev, offset, v->bytes, write, p) && !p->redundant &&
+        p->bytes == v->bytes && file_takes(p, v))
         return true;
     blk_release(dev);
     return false;

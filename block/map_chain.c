@@ -93,7 +93,7 @@ int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t o
         TRY(layer_status(&w, out));
         if (out->flags & (BLK_EXT_DATA | BLK_EXT_ZERO))
             return 0;
-        struct blk_device *backing = blk_child(w.dev, "backing");
+        struct blk_device *backing = w.dev->backing;
         out->child = NULL;
         out->child_offset = 0;
         if (base && backing == base) {

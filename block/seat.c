@@ -224,6 +224,7 @@ struct blk_device *seat_swap(struct blk_device *dev, struct blk_device *next)
     assert(next->home == dev->home && next->size == dev->size && dev->child_count == 1);
     blk_unlisten(old, &s->listener);
     s->child = dev->children[0].dev = next;
+    blk_forget_behind(dev);
     blk_listen(next, &s->listener);
     take_nature(s);
     return old;

@@ -80,6 +80,9 @@ static inline bool blk_fits(const struct blk_device *dev, uint64_t offset, const
            (l->memory_align == 1 || vec_aligned(v, l->memory_align));
 }
 
+/* behind.c: *p is a place in @dev->backing, and may become one in a device further down. */
+void blk_find_behind(struct blk_device *dev, struct blk_place *p);
+
 /* io_align.c */
 int co_blk_read_unfit(struct blk_device *dev, uint64_t offset, const struct vec *to);
 /* Holds the range among writers, widens, bounces, splits, and lets a growable device grow. */

@@ -50,6 +50,7 @@ struct worker {
         struct co_mutex one_waiter;
         bool lanes; /* other workers look through devices of this home: blk_open_lane() */
     } requests;
+    uint64_t fixed_changes; /* block/behind.c's: devices here became writable */
 };
 
 struct runtime_options {

@@ -216,6 +216,9 @@ must_use int co_map_make_whole(struct map *m);
 /* Lets go of every cell in [from, to) clusters (for shrinking): holes afterwards, space released
  * after write-back. */
 must_use int co_map_drop(struct map *m, uint64_t from, uint64_t to);
+/* A compressed cluster that nobody shares gets another place, its bytes as they are; where it was
+ * is let go of. -EFBIG: it has more bytes than are placed at once. */
+must_use int co_map_repack(struct map *m, uint64_t cluster);
 /* Copies a data cluster that nobody shares to @to, which the caller placed, and lets go of where it
  * was. On failure @to is still the caller's. */
 must_use int co_map_move(struct map *m, uint64_t cluster, const struct map_cell *to);

@@ -199,3 +199,46 @@ int co_map_write_packed(struct map *m, uint64_t offset, const struct vec *from)
     }
     return co_group_wait(&g);
 }
+
+/* --- moved, as it is --- */
+
+/* What the cell leads to may end before the cell says so, with the file. */
+static int co_read_packed(struct map *m, const struct map_cell *cell, uint8_t *to)
+{
+    struct blk_device *file = map_packed_in(m);
+    uint64_t there = cell->offset < file->size ? file->size - cell->offset : 0;
+    uint64_t bytes = MIN(there, cell->packed_bytes);
+    memset(to + bytes, 0, cell->packed_bytes - bytes);
+    return bytes ? co_blk_read_buf(file, cell->offset, to, bytes) : -EIO;
+}
+
+static int co_repack_held(struct map *m, uint64_t cluster)
+{
+    struct pack_batch b = {.map = m, .first = cluster, .count = 1};
+    struct map_cell cell;
+    TRY(co_map_cell(m, cluster, &cell));
+    if (cell.state != MAP_PACKED)
+        return 0;
+    if (cell.packed_bytes > m->cluster_bytes)
+        return -EFBIG;
+    b.bytes[0] = cell.packed_bytes;
+    b.packed = buf_get(m->cluster_bytes);
+    if (!b.packed)
+        return -ENOMEM;
+    int rc = co_read_packed(m, &cell, b.packed);
+    if (rc == 0)
+        rc = co_write_packed(&b, 0, 1);
+    buf_put(b.packed, m->cluster_bytes);
+    return rc;
+}
+
+int co_map_repack(struct map *m, uint64_t cluster)
+{
+    struct co_range_hold hold;
+    TRY(meta_error(m->meta));
+    co_range_lock(&m->priv->writers, &hold, cluster << m->shape.cluster_bits, m->cluster_bytes,
+                  false);
+    int rc = co_repack_held(m, cluster);
+    co_range_unlock(&m->priv->writers, &hold);
+    return rc;
+}

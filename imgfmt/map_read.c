@@ -8,41 +8,18 @@
 
 #define READS_IN_FLIGHT 8
 
-/* One layer of a chain answers for the bytes at @offset: *bytes of them, by @dev or, if it is NULL,
- * as zeroes. */
-static int co_find_below(struct blk_device **dev, uint64_t offset, uint64_t *bytes)
-{
-    while (*dev) {
-        if (offset >= (*dev)->size) {
-            *dev = NULL;
-            break;
-        }
-        *bytes = MIN(*bytes, (*dev)->size - offset);
-        struct blk_device *under = blk_child(*dev, "backing");
-        if (!under)
-            break;
-        struct blk_extent ext;
-        TRY(co_blk_map(*dev, offset, *bytes, &ext));
-        *bytes = MIN(*bytes, ext.bytes);
-        if (ext.flags & (BLK_EXT_ALLOCATED | BLK_EXT_RECURSE)) /* its own, or its extents' */
-            break;
-        *dev = under;
-    }
-    return 0;
-}
-
 int co_map_read_backing(struct map *m, uint64_t offset, const struct vec *to)
 {
     for (uint64_t done = 0; done < to->bytes;) {
-        struct blk_device *dev = m->backing;
-        uint64_t bytes = to->bytes - done;
-        TRY(co_find_below(&dev, offset + done, &bytes));
-        struct vec part = vec_slice(to, done, bytes);
-        if (dev)
-            TRY(co_blk_read(dev, offset + done, &part));
+        struct blk_place p = {
+            .child = m->backing, .offset = offset + done, .bytes = to->bytes - done};
+        TRY(co_blk_find_behind(m->dev, &p));
+        struct vec part = vec_slice(to, done, p.bytes);
+        if (p.child)
+            TRY(co_blk_read(p.child, p.offset, &part));
         else
             vec_fill(&part, 0);
-        done += bytes;
+        done += p.bytes;
     }
     return 0;
 }

@@ -25,6 +25,7 @@
  *   qcow2_refwalk.c   every reference below an L1 table counted up or down; COPIED flags
  *   qcow2_shadow.c    a second refcount structure that takes the place of the first
  *   qcow2_snapshot.c  snapshots created, applied, deleted
+ *   qcow2_repack.c    compressed clusters placed anew
  *   qcow2_inner.c     a snapshot as a device
  *   qcow2_bitmap.h    persistent bitmaps: qcow2_bitmap.c, _bits.c, _change.c, _table.c
  *   qcow2_info.c      facts for people and JSON

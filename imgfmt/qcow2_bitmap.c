@@ -491,15 +491,20 @@ int co_qcow2_bitmaps_store(struct qcow2 *q, struct blk_error *e)
 
 /* --- another size --------------------------------------------------------- */
 
+int qcow2_bitmap_inconsistent(const struct qcow2_dirty *d, struct blk_error *e)
+{
+    return err_set(e, -EINVAL,
+                   "Bitmap '%s' is inconsistent and cannot be used\n"
+                   "Try bitmap --remove to delete this bitmap from disk",
+                   d->name);
+}
+
 int qcow2_bitmaps_may_resize(struct qcow2 *q, uint64_t size, struct blk_error *e)
 {
     for (uint32_t i = 0; i < q->bitmaps.count; i++) {
         const struct qcow2_dirty *d = q->bitmaps.list[i];
         if (d->kind == QCOW2_INCONSISTENT)
-            return err_set(e, -EINVAL,
-                           "Bitmap '%s' is inconsistent and cannot be used\n"
-                           "Try bitmap --remove to delete this bitmap from disk",
-                           d->name);
+            return qcow2_bitmap_inconsistent(d, e);
         if (d->kind == QCOW2_FOREIGN)
             return err_set(e, -EINVAL,
                            "bitmap '%s' has features that are not known here, so it cannot be "

@@ -157,6 +157,8 @@ must_use int co_qcow2_bitmaps_known(struct qcow2 *q, struct blk_error *e);
 /* Before closing and before becoming read-only: stores what was recorded. */
 must_use int co_qcow2_bitmaps_store(struct qcow2 *q, struct blk_error *e);
 void qcow2_bitmaps_drop(struct qcow2 *q);
+/* Says that it is, and what can be done: -EINVAL. */
+int qcow2_bitmap_inconsistent(const struct qcow2_dirty *d, struct blk_error *e);
 /* Whether the disk may become @size bytes long; and the header with that size, L1 table and all
  * bitmaps of that size in one step. */
 must_use int qcow2_bitmaps_may_resize(struct qcow2 *q, uint64_t size, struct blk_error *e);

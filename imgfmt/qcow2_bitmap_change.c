@@ -25,10 +25,7 @@ static int not_found(const char *name, struct blk_error *e)
 static int must_be_usable(const struct qcow2_dirty *d, struct blk_error *e)
 {
     if (d->kind == QCOW2_INCONSISTENT)
-        return err_set(e, -EINVAL,
-                       "Bitmap '%s' is inconsistent and cannot be used\n"
-                       "Try bitmap --remove to delete this bitmap from disk",
-                       d->name);
+        return qcow2_bitmap_inconsistent(d, e);
     if (d->kind == QCOW2_FOREIGN)
         return err_set(e, -ENOTSUP, "bitmap '%s' has features that are not known here", d->name);
     return 0;

@@ -442,6 +442,14 @@ int co_qcow2_compact(struct blk_device *dev, struct blk_error *e)
     if (rc == 0)
         rc = co_qcow2_bitmaps_known(q, e);
     if (rc == 0)
+        rc = co_look(q, e); /* before anything is written: it is sound */
+    if (rc == 0)
+        rc = co_qcow2_repack(q, false);
+    if (rc == 0)
+        rc = co_compact(q, e);
+    if (rc == 0)
+        rc = co_qcow2_repack(q, true);
+    if (rc == 0)
         rc = co_compact(q, e);
     if (rc < 0 && !*e->text)
         return err_errno(e, rc, "the image cannot be compacted");

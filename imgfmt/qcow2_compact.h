@@ -46,4 +46,10 @@ must_use int co_qcow2_compact_each_l1(struct qcow2_compaction *c,
 must_use int co_qcow2_compact_read(struct blk_device *file, uint64_t offset, void *to,
                                    uint64_t bytes);
 
+/* --- qcow2_repack.c ------------------------------------------------------- */
+
+/* Compressed clusters with gaps between them are placed anew, or (@tail, after all else has moved)
+ * those at the end of a file that has free clusters all the same. Durable when it returns. */
+must_use int co_qcow2_repack(struct qcow2 *q, bool tail);
+
 #endif

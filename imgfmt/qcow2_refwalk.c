@@ -118,18 +118,7 @@ void qcow2_l1_drop(struct qcow2_l1 *l)
 
 int co_qcow2_l1_write(struct qcow2 *q, const struct qcow2_l1 *l, uint64_t offset, uint64_t bytes)
 {
-    uint64_t step = MIN(bytes, 256 * KiB);
-    auto_free be64 *buf = mem_aligned(step);
-
-    if (!buf)
-        return -ENOMEM;
-    for (uint64_t at = 0; at < bytes; at += step) {
-        uint64_t n = MIN(step, bytes - at);
-        for (uint64_t i = 0; i < n / 8; i++)
-            buf[i] = be64_of(at / 8 + i < l->count ? l->entries[at / 8 + i] : 0);
-        TRY(co_blk_write_buf(q->map.file, offset + at, buf, n, 0));
-    }
-    return 0;
+    return co_qcow2_write_words(q, l->entries, l->count, offset, bytes);
 }
 
 /* --- walking L2 tables, many at a time ------------------------------------- */

@@ -187,9 +187,10 @@ int co_qcow2_shadow_lower(struct qcow2_shadow *s, uint64_t cluster)
 
 /* --- into the file -------------------------------------------------------- */
 
-static int co_write_table(struct qcow2_shadow *s)
+int co_qcow2_write_words(struct qcow2 *q, const uint64_t *words, uint64_t count, uint64_t offset,
+                         uint64_t bytes)
 {
-    uint64_t bytes = s->entries * 8, step = MIN(bytes, 64 * KiB);
+    uint64_t step = MIN(bytes, 256 * KiB);
     auto_free be64 *buf = mem_aligned(step);
 
     if (!buf)
@@ -197,15 +198,15 @@ static int co_write_table(struct qcow2_shadow *s)
     for (uint64_t at = 0; at < bytes; at += step) {
         uint64_t n = MIN(step, bytes - at);
         for (uint64_t i = 0; i < n / 8; i++)
-            buf[i] = be64_of(s->blocks[at / 8 + i]);
-        TRY(co_blk_write_buf(s->q->map.file, s->table + at, buf, n, 0));
+            buf[i] = be64_of(at / 8 + i < count ? words[at / 8 + i] : 0);
+        TRY(co_blk_write_buf(q->map.file, offset + at, buf, n, 0));
     }
     return 0;
 }
 
 int co_qcow2_shadow_write(struct qcow2_shadow *s)
 {
-    TRY(co_write_table(s));
+    TRY(co_qcow2_write_words(s->q, s->blocks, s->entries, s->table, s->entries * 8));
     TRY(co_meta_write_back(s->q->map.meta, true)); /* with what was written past the cache */
     return co_blk_flush(s->q->map.file);
 }

@@ -48,6 +48,9 @@ must_use int co_qcow2_shadow_count(struct qcow2_shadow *s, uint64_t cluster, uin
 /* One reference less. -ERANGE: it has none. */
 must_use int co_qcow2_shadow_lower(struct qcow2_shadow *s, uint64_t cluster);
 
+/* Writes @words as a table of big-endian ones at @offset, zeroes behind them up to @bytes. */
+must_use int co_qcow2_write_words(struct qcow2 *q, const uint64_t *words, uint64_t count,
+                                  uint64_t offset, uint64_t bytes);
 /* Writes the new blocks and the new table, and makes them and all that was written durable. */
 must_use int co_qcow2_shadow_write(struct qcow2_shadow *s);
 /* The header names it (qcow2_shadow.table): what it counts no more is free, *freed its bytes; the

@@ -75,6 +75,8 @@ static_assert(sizeof(struct vmdk_marker_disk) == 12, "VMDK grain marker");
 /* A grain that deflate could not make smaller, with its marker, in whole sectors. */
 #define VMDK_PACKED_MOST(grain) align_up((grain) + (grain) / 512 + 64, 512)
 
+#define VMDK_STORED_GRAIN (64 * KiB + 512) /* what a stream of ours takes for one */
+
 enum vmdk_marker { VMDK_END_OF_STREAM, VMDK_GRAIN_TABLE, VMDK_GRAIN_DIRECTORY, VMDK_FOOTER };
 struct vmdk_metadata_disk { /* before what is no grain */
     uint8_t sectors[8];     /* that follow */
@@ -169,6 +171,7 @@ struct vmdk {
     uint64_t gt_at, rgt_at; /* where all grain tables lie one behind the other, and their twins; 0:
                                they do not, or there are none */
     bool tables_differ;     /* the twins, or may */
+    bool tables_ours;       /* we have put them where they are, each into units of its own */
     char *text;             /* the descriptor; NULL: an extent that has none */
     bool text_unsure;       /* the file may have another one */
     /* Before the first change; and v->text edited, durably (vmdk_text.c). */
@@ -232,7 +235,11 @@ void vmdk_out_drop(struct vmdk_out *o);
 /* An empty one, with its text. */
 must_use int co_vmdk_create_stream(const struct blk_create *c, uint64_t size, const char *text,
                                    struct blk_error *e);
+/* Of files in which no grain is. */
+uint64_t vmdk_cowd_empty_bytes(uint64_t size);
+uint64_t vmdk_stream_empty_bytes(uint64_t size);
 /* vmdk_create.c */
+int co_vmdk_measure(struct blk_measure *m, struct blk_error *e);
 int co_vmdk_create(const struct blk_create *c, struct blk_error *e);
 extern const struct opt_desc vmdk_create_options[];
 

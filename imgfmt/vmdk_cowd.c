@@ -234,10 +234,15 @@ int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts 
 
 /* --- creating --- */
 
+uint64_t vmdk_cowd_empty_bytes(uint64_t size)
+{
+    return HEADER + align_up(div_up(size, 512ULL * VMDK_COWD_TABLE) * 4, UNIT);
+}
+
 int co_vmdk_create_cowd(const struct blk_create *c, uint64_t size, struct blk_error *e)
 {
     uint64_t tables = div_up(size, 512ULL * VMDK_COWD_TABLE);
-    uint64_t end = HEADER + align_up(tables * 4, UNIT);
+    uint64_t end = vmdk_cowd_empty_bytes(size);
     if (size > PLACE_MOST)
         return err_set(e, -EFBIG, "a vmfsSparse extent is smaller than 2 TiB");
     struct vmdk_cowd_disk raw = {

@@ -5,9 +5,10 @@
 
 #include "imgfmt/vmdk.h"
 
-#define GRAIN      (64 * KiB)
-#define TEXT_ROOM  (20 * 512u)
-#define EXTENT_MAX (2ULL * GiB)
+#define GRAIN       (64 * KiB)
+#define TEXT_ROOM   (20 * 512u)
+#define EXTENT_MAX  (2ULL * GiB)
+#define PLACES_MOST (UINT32_MAX / 128ULL * GRAIN) /* of 32-bit entries */
 
 enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT, SUB_STREAM, SUB_VMFS };
 static const char *const subformats[] = {"monolithicSparse",
@@ -119,7 +120,7 @@ static int co_create_sparse(const struct blk_create *c, uint64_t size, const cha
     auto_free char *room = mem_zalloc(TEXT_ROOM);
     if (!gds || !room)
         return err_set(e, -ENOMEM, "out of memory");
-    if (size > (uint64_t)UINT32_MAX / 128 * GRAIN)
+    if (size > PLACES_MOST)
         return err_set(e, -EFBIG, "a sparse VMDK extent is smaller than 2 TiB");
     if (text && strlen(text) >= TEXT_ROOM)
         return err_set(e, -EINVAL, "the names are too long for the descriptor");
@@ -379,4 +380,49 @@ int co_vmdk_create(const struct blk_create *c, struct blk_error *e)
     mem_free(p.base);
     mem_free(p.extents);
     return rc;
+}
+
+/* --- measuring --- */
+
+/* What extents of that subformat have before anything is written to them. */
+static uint64_t empty_bytes(uint64_t sub, uint64_t size)
+{
+    uint64_t most = extents[sub].numbered ? EXTENT_MAX : MAX(size, 1), sum = 0;
+    if (extents[sub].kind == VMDK_FLAT)
+        return size;
+    if (sub == SUB_VMFS)
+        return vmdk_cowd_empty_bytes(size);
+    if (sub == SUB_STREAM)
+        return vmdk_stream_empty_bytes(size);
+    sum = size / most * places_for(most, sub == SUB_SPARSE).end;
+    if (size % most || size == 0)
+        sum += places_for(size % most, sub == SUB_SPARSE).end;
+    return sum;
+}
+
+/* Without the text, where that is a file of its own: its length is that of names. Of a stream,
+ * where no grain gets smaller by deflating. */
+int co_vmdk_measure(struct blk_measure *m, struct blk_error *e)
+{
+    uint64_t sub = opts_number(m->opts, "subformat"), size = align_up(m->size, 512);
+    if (size > (extents[sub].numbered ? VMDK_EXTENTS_MOST * EXTENT_MAX : PLACES_MOST))
+        return err_set(e, -EFBIG, "the disk is too large for %s", subformats[sub]);
+    struct map_units_measure u = {.size = size,
+                                  .empty_bytes = empty_bytes(sub, size),
+                                  .cluster_bytes = GRAIN,
+                                  .unit_bytes = GRAIN,
+                                  .overlay = opts_given(m->opts, "backing_file")};
+    if (extents[sub].kind == VMDK_FLAT)
+        u.unit_bytes = 0;
+    if (sub == SUB_VMFS) {
+        u.cluster_bytes = u.unit_bytes = 512;
+        u.table_bytes = VMDK_COWD_TABLE * 4;
+        u.table_covers = VMDK_COWD_TABLE * 512;
+    }
+    if (sub == SUB_STREAM) {
+        u.unit_bytes = VMDK_STORED_GRAIN;
+        u.table_bytes = sizeof(struct vmdk_metadata_disk) + VMDK_TABLE_BYTES;
+        u.table_covers = VMDK_TABLE * GRAIN;
+    }
+    return co_map_units_measure(m, &u, e);
 }

@@ -89,7 +89,7 @@ static int64_t pack_grain(struct vmdk *v, uint64_t grain, const uint8_t *plain, 
     marker.bytes = le32_of((uint32_t)bytes);
     memcpy(to, &marker, sizeof(marker));
     size_t all = align_up(sizeof(marker) + bytes, 512);
-    assert(all <= room);
+    assert(all <= room && all <= VMDK_STORED_GRAIN);
     memset(to + sizeof(marker) + bytes, 0, all - sizeof(marker) - bytes);
     return (int64_t)all;
 }
@@ -399,6 +399,12 @@ int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e
 }
 
 /* --- creating --- */
+
+/* Header and text; markers of directory, footer and end; the directory; the footer. */
+uint64_t vmdk_stream_empty_bytes(uint64_t size)
+{
+    return FIRST + align_up(div_up(size, (uint64_t)GRAIN * VMDK_TABLE) * 4, 512) + 4 * 512;
+}
 
 /* As if nothing was written: complete, or, where it is fresh, all but the signature. */
 int co_vmdk_create_stream(const struct blk_create *c, uint64_t size, const char *text,

@@ -258,7 +258,8 @@ static void add_span(struct span *list, size_t *count, struct span s)
     list[(*count)++] = s;
 }
 
-/* Header, directories and tables: none of them twice, where they share units. */
+/* Header, directories and tables: none of them twice, where they share units. While tables move,
+ * those that the header still names too (v->gt_at). */
 static int co_vmdk_reserve(struct map *m)
 {
     const struct vmdk *v = vmdk_of(m);
@@ -271,6 +272,7 @@ static int co_vmdk_reserve(struct map *m)
         {v->h.gd_at, v->h.gd_at + gd},
         {rgd_at, rgd_at + gd},
         {v->rgt_at, v->rgt_at + gts},
+        {v->gt_at, v->gt_at + gts},
         {m->shape.root_offset, m->shape.root_offset + root},
     };
     struct span list[ARRAY_LEN(all)];
@@ -377,6 +379,8 @@ static int co_vmdk_publish(struct map *m)
     uint64_t side = 0, bytes = side_bytes(v, tables_of(m));
     if (moved)
         TRY(co_map_units_take(m, bytes, &side, &reused));
+    assert(!moved || side + bytes <= v->gt_at ||
+           side >= v->gt_at + v->h.tables * VMDK_TABLE_BYTES); /* 3: they count until the header */
     int rc = moved ? co_new_tables(m, side) : 0;
     if (rc == 0)
         rc = co_tell_size(m, false);
@@ -388,8 +392,11 @@ static int co_vmdk_publish(struct map *m)
             map_units_let_go(m, side, bytes);
         return rc;
     }
-    if (moved && before.h.gd_at >= before.h.overhead) /* the place of an earlier move */
+    if (moved && before.tables_ours) { /* the places of an earlier move */
         map_units_let_go(m, before.h.gd_at, side_bytes(&before, before.h.tables));
+        map_units_let_go(m, before.gt_at, before.h.tables * VMDK_TABLE_BYTES);
+    }
+    v->tables_ours |= moved;
     return 0;
 }
 

@@ -263,13 +263,18 @@ void nbd_export_hold(struct nbd_export *x)
     timer_cancel(&x->idle);
 }
 
+void nbd_export_pin(struct nbd_export *x)
+{
+    x->holds++;
+}
+
 void nbd_export_release(struct nbd_export *x)
 {
     assert(x->holds > 0);
     if (--x->holds)
         return;
     co_queue_wake_all(&x->unheld);
-    if (x->source && !x->gone)
+    if (x->source && !x->gone && !x->idle.seq)
         nbd_source_idle(x);
 }
 

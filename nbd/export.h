@@ -105,6 +105,9 @@ must_use int nbd_export_stats_of(struct nbd_export *x, unsigned lane,
 void co_nbd_export_stats(const struct nbd_export *x, struct nbd_export_stats *out);
 
 void nbd_export_hold(struct nbd_export *x);
+/* For who only looks: it stays in memory, and a source closes it no later for that. */
+void nbd_export_pin(struct nbd_export *x);
+/* Of either. */
 void nbd_export_release(struct nbd_export *x);
 /* A client on @host begins, or ends. *out: to be given back; NULL where nobody counts. -EBUSY:
  * other hosts write to it, as many as may. */

@@ -118,6 +118,7 @@ void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
                            const struct nbd_names *names)
 {
     assert(h->want != NBD_WANT_NOTHING && !h->fetched);
+    h->want = NBD_WANT_NOTHING;
     h->fetched = true;
     h->held = x;
     h->listed = names;
@@ -126,6 +127,7 @@ void nbd_handshake_fetched(struct nbd_handshake *h, struct nbd_export *x,
 void nbd_handshake_knows(struct nbd_handshake *h, struct nbd_contexts *contexts)
 {
     assert(h->want == NBD_WANT_CONTEXTS && !h->known);
+    h->want = NBD_WANT_NOTHING;
     h->known = true;
     h->contexts = contexts;
 }
@@ -456,6 +458,10 @@ static void opt_meta(struct nbd_handshake *h, uint32_t code, const uint8_t *in, 
         refuse(h, code, NBD_REP_ERR_UNKNOWN, "no export of that name");
         return;
     }
+    if (h->about && h->about != x) { /* it was exchanged for another one meanwhile */
+        refuse(h, code, NBD_REP_ERR_UNKNOWN, "this export is just changing");
+        return;
+    }
     set = meant(h, &r, listing);
     for (unsigned i = 0; i < NBD_MAX_CONTEXTS; i++)
         if (set >> i & 1)
@@ -522,6 +528,7 @@ static bool name_in(uint32_t code, const uint8_t *in, uint32_t bytes, struct nbd
 static bool waits_for_source(struct nbd_handshake *h, uint32_t code, const uint8_t *in,
                              uint32_t bytes)
 {
+    const struct nbd_export *open;
     struct nbd_name name;
 
     if (h->fetched || !h->exports->sources)
@@ -531,7 +538,10 @@ static bool waits_for_source(struct nbd_handshake *h, uint32_t code, const uint8
         h->want = NBD_WANT_LIST;
         return true;
     }
-    if (!name_in(code, in, bytes, &name) || find(h, &name))
+    if (!name_in(code, in, bytes, &name))
+        return false;
+    open = find(h, &name);
+    if (open && !nbd_source_doubts(open))
         return false;
     h->wanted = mem_alloc(name.bytes + 1);
     if (!h->wanted) {

@@ -15,9 +15,16 @@
 #define TEXT_ROOM (64 * KiB)
 #define LINE_ROOM (16 * KiB) /* left, or what is there is sent: names are escaped */
 
+struct client {
+    struct client *next;
+    struct nbd_metrics *metrics;
+    struct host_stream *stream;
+};
+
 struct nbd_metrics {
     struct nbd_watch *watch;
     struct host_stream *listener;
+    struct client *first;
     unsigned clients, coroutines;
     bool ending;
     struct co_queue changed;
@@ -267,11 +274,6 @@ static void co_answer(struct nbd_metrics *m, struct answer *a, char *ask)
     co_send(a);
 }
 
-struct client {
-    struct nbd_metrics *metrics;
-    struct host_stream *stream;
-};
-
 static void co_client(void *arg)
 {
     struct client *c = arg;
@@ -283,6 +285,11 @@ static void co_client(void *arg)
         co_answer(m, &a, ask);
     if (a.text)
         buf_put(a.text, TEXT_ROOM);
+    for (struct client **at = &m->first; *at; at = &(*at)->next)
+        if (*at == c) {
+            *at = c->next;
+            break;
+        }
     host_stream_close(c->stream);
     mem_free(c);
     m->clients--;
@@ -295,11 +302,13 @@ static int begin_client(struct nbd_metrics *m, struct host_stream *stream)
     struct client *c = mem_zalloc(sizeof(*c));
 
     if (c) {
-        *c = (struct client){m, stream};
+        *c = (struct client){m->first, m, stream};
+        m->first = c;
         m->clients++;
         m->coroutines++;
         if (co_start(co_client, c) == 0)
             return 0;
+        m->first = c->next;
         m->clients--;
         m->coroutines--;
     }
@@ -387,6 +396,8 @@ void co_nbd_metrics_close(struct nbd_watch *w)
         return;
     m->ending = true;
     host_stream_shutdown(m->listener);
+    for (struct client *c = m->first; c; c = c->next)
+        host_stream_shutdown(c->stream);
     co_queue_wake_all(&m->changed);
     while (m->coroutines)
         co_queue_wait(&m->changed);

@@ -150,6 +150,18 @@ const char *nbd_server_address(const struct nbd_server *s)
     return s->listeners ? host_stream_address(s->listeners->stream) : "";
 }
 
+const char *nbd_server_next_address(const struct nbd_server *s, const char *address)
+{
+    const struct listener *l = s->listeners;
+
+    if (address) {
+        while (host_stream_address(l->stream) != address)
+            l = l->next;
+        l = l->next;
+    }
+    return l ? host_stream_address(l->stream) : NULL;
+}
+
 const struct nbd_limits *nbd_server_limits(const struct nbd_server *s)
 {
     return &s->limits;

@@ -57,6 +57,8 @@ must_use int co_nbd_server_listen(struct nbd_server *s, const char *address, str
 must_use int nbd_server_listen_at(struct nbd_server *s, int fd, struct blk_error *e);
 /* Where it listens first, as host.h writes addresses. */
 const char *nbd_server_address(const struct nbd_server *s);
+/* The one after @address (which this gave; NULL: the first); NULL: there are no more. */
+const char *nbd_server_next_address(const struct nbd_server *s, const char *address);
 /* The listening sockets' descriptors, for handing them on: a path of theirs is left alone then.
  * How many of at most @room. */
 unsigned nbd_server_share(struct nbd_server *s, int *fds, unsigned room);

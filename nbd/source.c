@@ -33,6 +33,11 @@ bool nbd_sources_know(const struct nbd_exports *all, const char *name, const str
     return source_of(all, name, peer) != NULL;
 }
 
+bool nbd_source_doubts(const struct nbd_export *x)
+{
+    return x->source && x->source->ops->co_stale;
+}
+
 int co_nbd_sources_list(struct nbd_exports *all, const struct nbd_peer *peer, struct nbd_names *out)
 {
     for (struct nbd_source *s = all->sources; s; s = s->next)

@@ -39,6 +39,8 @@ struct nbd_source {
 void nbd_source_add(struct nbd_exports *all, struct nbd_source *s);
 /* True if a source that @peer may use could have an export of that name. */
 bool nbd_sources_know(const struct nbd_exports *all, const char *name, const struct nbd_peer *peer);
+/* True if @x may be out of date: co_nbd_sources_open() knows. */
+bool nbd_source_doubts(const struct nbd_export *x);
 /* Opens it, or finds that it is open: gives *out, held. -ENOENT: there is none. */
 must_use int co_nbd_sources_open(struct nbd_exports *all, const char *name,
                                  const struct nbd_peer *peer, struct nbd_export **out,

@@ -53,7 +53,7 @@ int co_nbd_watch_look(struct nbd_watch *w, struct nbd_seen **out, size_t *count)
     int rc = held && list ? 0 : -ENOMEM;
 
     for (struct nbd_export *x = all->first; rc == 0 && x && n < most; x = x->next) {
-        nbd_export_hold(x);
+        nbd_export_pin(x);
         held[n++] = x;
     }
     for (size_t i = 0; i < n; i++) {

@@ -97,9 +97,24 @@ static int uid_of(const char *text, int64_t *out, struct blk_error *e)
     return 0;
 }
 
+static int append(struct nbd_zone *z, struct nbd_who one, const char *name)
+{
+    struct nbd_who *more;
+
+    one.name = mem_strdup(name);
+    more = one.name ? mem_resize(z->who, (z->count + 1) * sizeof(*more)) : NULL;
+    if (!more) {
+        mem_free(one.name);
+        return -ENOMEM;
+    }
+    z->who = more;
+    z->who[z->count++] = one;
+    return 0;
+}
+
 static int add_one(struct nbd_zone *z, const char *word, struct blk_error *e)
 {
-    struct nbd_who *more, one = {.uid = -1};
+    struct nbd_who one = {.uid = -1};
     size_t i = 0;
 
     while (i < ARRAY_LEN(kinds) && strncmp(word, kinds[i].prefix, strlen(kinds[i].prefix)) != 0)
@@ -112,15 +127,12 @@ static int add_one(struct nbd_zone *z, const char *word, struct blk_error *e)
     one.kind = kinds[i].kind;
     if (one.kind == NBD_WHO_UID)
         TRY(uid_of(word, &one.uid, e));
-    one.name = mem_strdup(word);
-    more = one.name ? mem_resize(z->who, (z->count + 1) * sizeof(*more)) : NULL;
-    if (!more) {
-        mem_free(one.name);
-        return err_set(e, -ENOMEM, "out of memory");
-    }
-    z->who = more;
-    z->who[z->count++] = one;
-    return 0;
+    return append(z, one, word) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+int nbd_zone_add_dn(struct nbd_zone *z, const char *name)
+{
+    return append(z, (struct nbd_who){.kind = NBD_WHO_DN, .uid = -1}, name);
 }
 
 /* A blank inside a name ("dn:CN=a b") is written "\ ". */

@@ -45,6 +45,8 @@ struct nbd_zone {
 
 /* Adds WHO, one or several with blanks between. */
 must_use int nbd_zone_add(struct nbd_zone *z, const char *text, struct blk_error *e);
+/* Adds `dn:NAME`, whatever is in the name. -ENOMEM. */
+must_use int nbd_zone_add_dn(struct nbd_zone *z, const char *name);
 must_use int nbd_zone_copy(const struct nbd_zone *from, struct nbd_zone *to);
 void nbd_zone_drop(struct nbd_zone *z);
 bool nbd_zone_admits(const struct nbd_zone *z, const struct nbd_peer *p);

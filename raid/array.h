@@ -9,7 +9,7 @@
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
  *     bitmap.c, log.c, ppl.c, ...      what must be on disk before a write
  *     sync.c                           resync, recovery, check, repair
- *     md.c                             the driver: one blk_device over members as children
+ *     md.c, member.c                   the driver: one blk_device over members as children
  *
  * Everything runs at the device's home worker.
  *
@@ -30,7 +30,7 @@
 struct raid_array;
 
 enum raid_member_state {
-    MEMBER_MISSING, /* nothing is there, or it is failed */
+    MEMBER_OUT, /* left out: stale, of another array, or failed. Never written (A3) */
     MEMBER_IN_SYNC,
     MEMBER_REBUILDING, /* in sync below recovered */
     MEMBER_SPARE,
@@ -42,16 +42,16 @@ struct raid_member {
     struct md_super *super; /* NULL in arrays without superblocks */
     uint64_t data_offset;   /* bytes, in dev */
     enum raid_member_state state;
-    unsigned role;      /* of spares: RAID_NO_DISK */
-    uint64_t recovered; /* MEMBER_REBUILDING: bytes of its data that are in sync */
-    bool failed;        /* since it was opened; never written again */
-    bool write_mostly;
-    uint64_t read_errors;        /* corrected */
-    struct raid_bad_blocks *bad; /* NULL: it has no log */
+    unsigned role;        /* RAID_NO_DISK: of spares, and of those that are left out */
+    uint64_t recovered;   /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    uint64_t read_errors; /* corrected */
 };
 
 /* What a kind of level does; offsets are in the array. NULL: the level has no such thing. */
 struct raid_engine {
+    /* As a driver's. */
+    bool (*resolve)(struct raid_array *a, uint64_t offset, uint64_t bytes, bool write,
+                    struct blk_place *out);
     int (*co_open)(struct raid_array *a, struct blk_error *e);
     void (*close)(struct raid_array *a);
     int (*co_read)(struct raid_array *a, uint64_t offset, const struct vec *to);
@@ -76,10 +76,9 @@ struct raid_array {
     struct raid_member **by_role; /* shape.disks of them; NULL: missing */
     struct raid_member *members;  /* all, spares too */
     unsigned member_count;
-    bool has_supers, read_only;
-    struct md_super *super;     /* of the freshest member: what all of them are to say */
-    uint64_t resync_offset;     /* UINT64_MAX: in sync */
-    bool dirty_on_disk;         /* A1 has been done and not undone */
+    struct md_super *super;     /* of the array: what all members are to say; NULL: has none */
+    bool was_dirty;             /* when it was opened: copies may differ, parity may be wrong */
+    bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
@@ -88,27 +87,40 @@ struct raid_array {
 /* state.c */
 /* A1; returns at once when it has been done. */
 must_use int co_array_mark_dirty(struct raid_array *a);
-/* Nothing has been written for a while, or at closing: superblocks say clean. */
+/* At closing, when everything is written and durable: superblocks say clean. */
 must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
-/* Writes all superblocks (events + 1) with what a->super, roles and members' state say. */
+/* Writes all superblocks (events + 1) with what a->super, roles and members' state say. Members
+ * that cannot be written fail. */
 must_use int co_array_write_supers(struct raid_array *a);
 
 /* The member that has @role and whose bytes [offset, +bytes) of data are right; NULL: none. */
-struct raid_member *array_readable(struct raid_array *a, unsigned role, uint64_t offset,
+struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes);
-/* The member that writes to @role must go to; NULL: none. */
-struct raid_member *array_writable(struct raid_array *a, unsigned role);
+/* The member that writes to @role must go to, in sync or not; NULL: none. */
+static inline struct raid_member *array_writable(const struct raid_array *a, unsigned role)
+{
+    return a->by_role[role];
+}
 
-/* Reads of and writes to a member's data; offsets in its data. Errors are the member's; the caller
- * decides what follows. */
-must_use int co_member_read(struct raid_member *m, uint64_t offset, const struct vec *to);
-must_use int co_member_write(struct raid_member *m, uint64_t offset, const struct vec *from,
-                             unsigned flags);
+/* member.c: one request to a member's data; a child of a co_group (it answers through rc). */
+enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_ZERO, MEMBER_DISCARD };
+struct member_io {
+    struct raid_member *m;
+    enum member_op op;
+    unsigned flags;
+    uint64_t offset, bytes; /* in its data */
+    struct vec vec;         /* to read into or to write */
+    int rc;
+};
+int co_member_io(void *io); /* gives 0 */
+/* The superblock of @dev that counts: of all that are valid the one made last. Gives *out
+ * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
+must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
+                                  struct blk_error *e);
 
 extern const struct raid_engine raid_zone_engine, raid_mirror_engine, raid_row_engine;
-extern const struct blk_driver md_driver;
 
 #endif

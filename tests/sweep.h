@@ -93,6 +93,9 @@ struct sweep_run {
 #define SWEEP_DATA "/sim/data.img" /* of data_file=data.img */
 #define SWEEP_ROOT "/sim/root.img" /* below base.img */
 
+/* For a row's own co_create: the images of its backing, filled. */
+must_use int co_sweep_make_base(struct sweep_run *run, struct blk_error *e);
+
 /* How much is done for one row. */
 struct sweep_budget {
     unsigned seeds;        /* workloads; each has its own model test, faults and crashes */

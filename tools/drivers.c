@@ -12,6 +12,7 @@
 #include "imgfmt/vhd.h"
 #include "imgfmt/vhdx.h"
 #include "imgfmt/vmdk.h"
+#include "raid/md.h"
 #include "nbd/client.h"
 
 const struct blk_driver *const blk_drivers[] = {
@@ -41,6 +42,7 @@ const struct blk_driver *const blk_drivers[] = {
     &ova_driver,
     &raw_driver,
     /* not formats */
+    &md_driver,
     &file_driver,
     &mem_driver,
     &null_driver,

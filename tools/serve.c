@@ -1,348 +1,284 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* serve.c - `lamina serve`: offers devices over NBD until told to stop.
- *
- * Everything is opened first, then the socket appears, then the pid file: who sees one of them can
- * rely on what comes before it. SIGTERM, SIGINT and SIGHUP stop it cleanly: requests in flight are
- * answered, devices flushed and closed, the socket and the pid file removed. */
+/* serve.c - `lamina serve`: offers devices over NBD until told to stop. From the command line, and
+ * a file where one is named, to a plan (serve.h). What the command line says goes before what the
+ * file's [server] says. */
 #include "tools/serve.h"
 
-#include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include "nbd/proto.h"
-#include "tools/serve_ctl.h"
-
-struct serving {
-    struct serve_plan *plan;
-    struct nbd_server *server;
-    struct serve_watch *watch;
-    struct serve_ctl ctl;
-    bool signals_end; /* the coroutine that waits for signals has ended */
-    struct co_queue ended;
-};
-
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
-
-/* --- what is said --- */
-
-static void print_escaped(const char *text, bool path)
-{
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
-                     (*p >= '0' && *p <= '9') || strchr("-._~", *p) || (path && *p == '/');
-
-        if (plain)
-            putchar(*p);
-        else
-            printf("%%%02X", *p);
-    }
-}
-
-static void print_uri(const char *address, const char *name)
-{
-    static const char unix_prefix[] = "unix:", tcp_prefix[] = "tcp:";
-
-    if (strncmp(address, unix_prefix, sizeof(unix_prefix) - 1) == 0) {
-        printf("nbd+unix:///");
-        print_escaped(name, true);
-        printf("?socket=");
-        print_escaped(address + sizeof(unix_prefix) - 1, true);
-    } else {
-        printf("nbd://%s/", address + sizeof(tcp_prefix) - 1);
-        print_escaped(name, true);
-    }
-}
-
-static void announce(const struct serving *s)
-{
-    const char *address = nbd_server_address(s->server);
-
-    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next) {
-        print_uri(address, x->name);
-        putchar('\n');
-    }
-    for (const struct nbd_export *x = nbd_server_exports(s->server)->first; x; x = x->next) {
-        printf("for QEMU: -drive file=");
-        print_uri(address, x->name);
-        printf(",format=raw,if=virtio%s\n",
-               nbd_facts_now(&x->facts).flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
-    }
-    fflush(stdout);
-}
-
-/* --- running --- */
-
-/* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
-static int open_failed(struct serving *s, const char *spec, const struct blk_error *e)
-{
-    const struct tool *t = s->plan->tool;
-    const char *text = e->text;
-    char prefix[256];
-    int n = snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", spec);
-
-    if (t->face != FACE_NBD) {
-        tool_error(t, "%s", text);
-        return e->rc;
-    }
-    if (strncmp(text, prefix, (size_t)n) == 0)
-        text += n;
-    tool_error(t, "Failed to blk_new_open '%s': %s", spec, text);
-    return e->rc;
-}
-
-struct opening {
-    struct resolver *resolver;
-    const struct serve_plan *plan;
-    const char *spec;
-    struct blk_device *dev;
-    struct blk_error error;
-};
-
-static int co_open_at_home(void *arg)
-{
-    struct opening *o = arg;
-    struct blk_device *dev;
-
-    TRY(co_resolver_open(o->resolver, o->spec, o->plan->format,
-                         o->plan->read_only ? 0 : BLK_OPEN_WRITE, &dev, &o->error));
-    if (o->plan->control) /* else nobody could ask for work on it */
-        return co_serve_seat(dev, &o->dev, &o->error);
-    o->dev = dev;
-    return 0;
-}
-
-/* Exports are dealt out to the workers: each is served where its device lives. */
-static int co_open_exports(struct serving *s)
-{
-    const struct serve_plan *p = s->plan;
-    struct nbd_exports *all = nbd_server_exports(s->server);
-    struct runtime *rt = p->tool->runtime;
-    struct resolver r;
-
-    tool_resolver(p->tool, p->read_only ? TRUST_READ : TRUST_WRITE, &r);
-    if (p->cache)
-        r.cache = p->cache;
-    for (int i = 0; i < p->count; i++) {
-        struct opening o = {.resolver = &r, .plan = p, .spec = p->specs[i]};
-        struct worker *home = runtime_worker(rt, (unsigned)i % runtime_workers(rt));
-        int rc = co_on(home, co_open_at_home, &o);
-
-        if (rc == 0)
-            rc = co_nbd_export_add(all, o.dev, &(struct nbd_export_options){.name = p->names[i]},
-                                   NULL, &o.error);
-        if (rc < 0)
-            return open_failed(s, p->specs[i], &o.error);
-    }
-    return 0;
-}
-
-static void co_wait_for_signal(void *arg)
-{
-    struct serving *s = arg;
-
-    if (co_host_signal(s->plan->tool->host, stop_signals) > 0)
-        nbd_server_stop(s->server);
-    s->signals_end = true;
-    co_queue_wake_all(&s->ended);
-}
-
-static int co_write_pid_file(struct serving *s)
-{
-    const char *path = s->plan->pid_file;
-    struct host_file *f;
-    char text[24];
-    int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-    int rc = co_host_open(s->plan->tool->host, path, NULL,
-                          HOST_READ | HOST_WRITE | HOST_CREATE | HOST_TRUNCATE, &f);
-
-    if (rc == 0) {
-        struct vec v = VEC_BUF(text, n);
-
-        rc = co_host_write(f, 0, &v);
-        co_host_close(f);
-    }
-    if (rc < 0)
-        tool_error(s->plan->tool, "cannot write the pid file %s: %s", path, strerror(-rc));
-    return rc;
-}
-
-static int co_listen(struct serving *s)
-{
-    struct blk_error e = {0};
-    int rc = co_nbd_server_listen(s->server, s->plan->address, &e);
-
-    if (rc < 0)
-        tool_error(s->plan->tool, "%s", e.text);
-    return rc;
-}
-
-/* Everything that has to be there before the first client. */
-static int co_begin(struct serving *s)
-{
-    TRY(co_open_exports(s));
-    TRY(co_serve_watch_begin(s->watch, s->server));
-    TRY(co_listen(s));
-    if (s->plan->control)
-        TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
-    if (s->plan->pid_file)
-        TRY(co_write_pid_file(s));
-    return 0;
-}
-
-static int co_end(struct serving *s)
-{
-    struct host *h = s->plan->tool->host;
-    struct blk_error e = {0};
-    int rc;
-
-    co_serve_ctl_close(&s->ctl);
-    co_serve_watch_end(s->watch);
-    rc = co_nbd_server_close(s->server, &e);
-    co_serve_watch_free(s->watch);
-    if (rc < 0)
-        tool_error(s->plan->tool, "%s", e.text);
-    if (s->plan->pid_file && co_host_unlink(h, s->plan->pid_file) < 0)
-        tool_error(s->plan->tool, "cannot remove the pid file %s", s->plan->pid_file);
-    return rc;
-}
-
-static int co_serve_until_told(struct serving *s)
-{
-    int rc = co_start(co_wait_for_signal, s);
-
-    if (rc < 0)
-        return rc;
-    if (s->plan->announce)
-        announce(s);
-    co_nbd_server_run(s->server);
-    host_signal_cancel(s->plan->tool->host);
-    while (!s->signals_end)
-        co_queue_wait(&s->ended);
-    return 0;
-}
-
-static int co_serve(void *arg)
-{
-    struct serving s = {.plan = arg};
-    struct nbd_server_options o = {.host = s.plan->tool->host,
-                                   .max_clients = s.plan->max_clients,
-                                   .once = s.plan->once,
-                                   .on_event = serve_watch_event};
-    struct blk_error e = {0};
-    int rc, closed;
-
-    TRY(serve_watch_new(s.plan->tool, &s.plan->watch, &s.watch));
-    o.event_arg = s.watch;
-    rc = nbd_server_open(&o, &s.server, &e);
-    if (rc < 0) {
-        co_serve_watch_free(s.watch);
-        tool_error(s.plan->tool, "%s", e.text);
-        return rc;
-    }
-    s.ctl = (struct serve_ctl){.tool = s.plan->tool,
-                               .server = s.server,
-                               .watch = s.watch,
-                               .cache = s.plan->cache,
-                               .dealt = (unsigned)s.plan->count};
-    rc = co_begin(&s);
-    if (rc == 0)
-        rc = co_serve_until_told(&s);
-    closed = co_end(&s);
-    return rc ? rc : closed;
-}
-
-/* Clients are descriptors; the usual soft limit of 1024 is there for select(), which we do not use.
- */
-static void allow_many_descriptors(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-        l.rlim_cur = l.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &l);
-    }
-}
-
-int serve_run(struct serve_plan *plan)
-{
-    allow_many_descriptors();
-    tool_block_signals(stop_signals);
-    return tool_run_workers(plan->tool, plan->workers, 0, co_serve, plan) < 0 ? 1 : 0;
-}
-
-/* --- the verb --- */
-
 enum {
-    ARG_READ_ONLY = ARG_LONG,
-    ARG_SOCKET,
+    ARG_SOCKET = ARG_LONG,
     ARG_PORT,
     ARG_BIND,
+    ARG_VSOCK,
+    ARG_INSECURE,
+    ARG_TLS,
+    ARG_TLS_CREDS,
+    ARG_TLS_ANY,
+    ARG_TLS_PRIORITY,
     ARG_EXPORT,
+    ARG_DIR,
+    ARG_CLONES,
+    ARG_KEEP,
+    ARG_SPACE,
+    ARG_SCRATCH,
+    ARG_CONFIG,
+    ARG_CHECK_CONFIG,
+    ARG_ALLOW,
+    ARG_WRITERS,
     ARG_ONCE,
+    ARG_RUN,
+    ARG_EXIT_WITH_PARENT,
+    ARG_KEEP_SOCKETS,
     ARG_CONTROL,
     ARG_PID_FILE,
     ARG_CACHE,
-    ARG_INSECURE,
     ARG_WORKERS,
 };
 
 static const struct arg_desc options[] = {
     {'r', "read-only", NULL, "clients may not write (default: they may)", 0, false},
     {'f', "format", "FORMAT", "the images' format", 0, false},
+    {ARG_EXPORT, "export", "NAME[,KEY=VALUE]...",
+     "the export's name; once per SPEC, in their order", 0, false},
+    {ARG_DIR, "dir", "FOLDER[,KEY=VALUE]...", "offer every image in FOLDER, as they come and go", 0,
+     false},
+    {ARG_CLONES, "clones", NULL, "whoever asks for NAME/ANYTHING gets a clone of the SPEC NAME", 0,
+     false},
+    {ARG_KEEP, "keep", "DIR", "with --clones: they stay in DIR as qcow2 images", 0, false},
+    {ARG_SPACE, "space", "SIZE", "with --clones: what all of them may take (default 16G)", 0,
+     false},
+    {ARG_SCRATCH, "scratch", "DIR", "where clones lie that are not kept (default /var/tmp)", 0,
+     false},
+    {ARG_CONFIG, "config", "FILE", "read what is to be served from FILE", 0, false},
+    {ARG_CHECK_CONFIG, "check-config", NULL, "open all of it read-only, say whether it went, end",
+     0, false},
     {ARG_SOCKET, "socket", "PATH", "listen on this Unix socket", 0, false},
     {ARG_PORT, "port", "N", "listen on this TCP port (0: any)", 0, false},
     {ARG_BIND, "bind", "ADDR", "with --port: on this address (default 127.0.0.1)", 0, false},
-    {ARG_INSECURE, "insecure", NULL, "allow --bind beyond this machine; anyone there may connect",
-     0, false},
-    {ARG_EXPORT, "export", "NAME", "the export's name; once per SPEC, in their order", 0, false},
+    {ARG_VSOCK, "vsock", "PORT", "listen for virtual machines on this vsock port", 0, false},
+    {ARG_INSECURE, "insecure", NULL,
+     "let others than this machine connect without TLS; anyone there may", 0, false},
+    {ARG_TLS_CREDS, "tls-creds", "DIR", "certificates and keys for TLS (see below)", 0, false},
+    {ARG_TLS, "tls", "require|allow", "whether clients have to use TLS (default require)", 0,
+     false},
+    {ARG_TLS_ANY, "tls-any-client", NULL, "clients need no certificate", 0, false},
+    {ARG_TLS_PRIORITY, "tls-priority", "WORDS", "GnuTLS's priority string (default NORMAL)", 0,
+     false},
+    {ARG_ALLOW, "allow", "WHO", "who may see the exports: uid:USER, cert:NAME, dn:NAME, psk:ID", 0,
+     false},
+    {ARG_WRITERS, "writers", "N", "hosts that may use one writable export at a time", 0, false},
     {ARG_ONCE, "once", NULL, "end when the last client has gone", 0, false},
+    {ARG_RUN, "run", "COMMAND",
+     "run it with $uri, $unixsocket, $port, $exportname set; end with it", 0, false},
+    {ARG_EXIT_WITH_PARENT, "exit-with-parent", NULL, "end when the process that started it has", 0,
+     false},
+    {ARG_KEEP_SOCKETS, "keep-sockets", NULL,
+     "have systemd keep the sockets, so that a restart loses no client", 0, false},
     {ARG_CACHE, "cache", "MODE", "writeback, none, writethrough, directsync or unsafe", 0, false},
     {ARG_WORKERS, "workers", "N", "event loops that the exports are spread over (default 1)", 0,
      false},
     {ARG_CONTROL, "control", "SOCKET", "answer `lamina ctl` on this Unix socket", 0, false},
     {ARG_PID_FILE, "pid-file", "FILE", "written when clients can connect", 0, false},
     SERVE_WATCH_OPTIONS,
+    ARG_SECRET,
     ARG_FORCE_SHARE,
     ARG_QUIET,
     ARG_END,
 };
 
-#define MAX_SPECS 1000
+#define MAX_TOLD 1000
 
-/* What the command line said, before it is put together. */
+struct told {
+    int id;
+    const char *value;
+};
+
+/* What was said, before it is put together. */
 struct words {
     struct serve_plan plan;
-    const char *socket, *port, *bind;
-    bool insecure;
-    const char *names[MAX_SPECS];
-    int named;
-    char address[600];
+    struct serve_config config;
+    const char *format, *socket, *port, *bind, *vsock, *tls, *keep, *space, *writers, *workers,
+        *file;
+    bool read_only, clones, insecure;
+    struct told exports[MAX_TOLD]; /* --export and --dir, in order */
+    unsigned told;
+    struct nbd_zone zone; /* --allow */
+    char unix_address[600], tcp_address[600], vsock_address[40], preset_address[600];
 };
+
+/* Where each option goes; also from a file, by its long name. */
+static const struct place {
+    int id;
+    bool is_flag;
+    size_t at;
+} places[] = {
+    {'f', false, offsetof(struct words, format)},
+    {'r', true, offsetof(struct words, read_only)},
+    {ARG_CLONES, true, offsetof(struct words, clones)},
+    {ARG_KEEP, false, offsetof(struct words, keep)},
+    {ARG_SPACE, false, offsetof(struct words, space)},
+    {ARG_SCRATCH, false, offsetof(struct words, plan.scratch)},
+    {ARG_CONFIG, false, offsetof(struct words, file)},
+    {ARG_CHECK_CONFIG, true, offsetof(struct words, plan.check_only)},
+    {ARG_SOCKET, false, offsetof(struct words, socket)},
+    {ARG_PORT, false, offsetof(struct words, port)},
+    {ARG_BIND, false, offsetof(struct words, bind)},
+    {ARG_VSOCK, false, offsetof(struct words, vsock)},
+    {ARG_INSECURE, true, offsetof(struct words, insecure)},
+    {ARG_TLS, false, offsetof(struct words, tls)},
+    {ARG_TLS_CREDS, false, offsetof(struct words, plan.tls.folder)},
+    {ARG_TLS_ANY, true, offsetof(struct words, plan.tls.any_client)},
+    {ARG_TLS_PRIORITY, false, offsetof(struct words, plan.tls.priority)},
+    {ARG_WRITERS, false, offsetof(struct words, writers)},
+    {ARG_ONCE, true, offsetof(struct words, plan.once)},
+    {ARG_RUN, false, offsetof(struct words, plan.run)},
+    {ARG_EXIT_WITH_PARENT, true, offsetof(struct words, plan.exit_with_parent)},
+    {ARG_KEEP_SOCKETS, true, offsetof(struct words, plan.keep_sockets)},
+    {ARG_CACHE, false, offsetof(struct words, plan.cache)},
+    {ARG_WORKERS, false, offsetof(struct words, workers)},
+    {ARG_CONTROL, false, offsetof(struct words, plan.control)},
+    {ARG_PID_FILE, false, offsetof(struct words, plan.pid_file)},
+};
+
+static const struct place *place_of(int id)
+{
+    for (size_t i = 0; i < ARRAY_LEN(places); i++)
+        if (places[i].id == id)
+            return &places[i];
+    return NULL;
+}
+
+static const char **text_at(struct words *w, const struct place *p)
+{
+    return (const char **)(void *)((char *)w + p->at);
+}
+
+static bool *flag_at(struct words *w, const struct place *p)
+{
+    return (bool *)((char *)w + p->at);
+}
+
+/* --- from the command line, from a file --- */
 
 static int option(void *verb, int id, const char *value)
 {
     struct words *w = verb;
-    char *end;
+    const struct place *p = place_of(id);
+    struct blk_error e = {0};
     int rc;
 
     if (serve_watch_option(w->plan.tool, &w->plan.watch, id, value, &rc))
         return rc;
-    if (id == ARG_EXPORT && w->named < MAX_SPECS) {
-        w->names[w->named++] = value;
-        return 0;
-    }
-    if (id == ARG_EXPORT) {
+    if (p && p->is_flag) {
+        *flag_at(w, p) = true;
+    } else if (p) {
+        *text_at(w, p) = value;
+    } else if (id == ARG_ALLOW) {
+        if (nbd_zone_add(&w->zone, value, &e) < 0) {
+            tool_misuse(w->plan.tool, "--allow: %s", e.text);
+            return ARGS_BAD;
+        }
+    } else if (w->told < MAX_TOLD) {
+        w->exports[w->told++] = (struct told){id, value};
+    } else {
         tool_misuse(w->plan.tool, "too many exports");
         return ARGS_BAD;
     }
-    w->plan.workers = (unsigned)strtoul(value, &end, 10);
-    if (!*end && w->plan.workers >= 1 && w->plan.workers <= 64)
-        return 0;
-    tool_misuse(w->plan.tool, "--workers wants a number from 1 to 64");
-    return ARGS_BAD;
+    return 0;
 }
+
+/* A key of [server]. What the command line said stays. */
+static int from_file(void *arg, const char *key, const char *value, struct blk_error *e)
+{
+    struct words *w = arg;
+    const char *names[ARRAY_LEN(options)], *near;
+    size_t count = 0;
+    bool yes;
+    int rc;
+
+    for (const struct arg_desc *d = options; d->id; d++) {
+        const struct place *p = place_of(d->id);
+
+        if (strcmp(d->name, key) == 0 &&
+            serve_watch_option(w->plan.tool, &w->plan.watch, d->id, value, &rc))
+            return rc < 0 ? err_set(e, -EINVAL, "%s: '%.60s' will not do", key, value) : 0;
+        if (!p || d->id == ARG_CONFIG || d->id == ARG_CHECK_CONFIG || d->id == ARG_CLONES)
+            continue;
+        names[count++] = d->name;
+        if (strcmp(d->name, key) != 0)
+            continue;
+        if (!p->is_flag)
+            *text_at(w, p) = *text_at(w, p) ? *text_at(w, p) : value;
+        else if (serve_yes_no(value, &yes) < 0)
+            return err_set(e, -EINVAL, "%s: '%.60s' is not yes or no", key, value);
+        else
+            *flag_at(w, p) |= yes;
+        return 0;
+    }
+    near = opts_nearest(key, names, count);
+    return err_set(e, -EINVAL,
+                   near ? "'%.60s' is not known here; did you mean '%s'?"
+                        : "'%.60s' is not known here",
+                   key, near);
+}
+
+/* --- what is offered --- */
+
+/* What was told for all of the command line. */
+static int for_all(struct words *w, struct serve_offer *o, struct blk_error *e)
+{
+    o->format = w->format;
+    o->read_only = w->read_only;
+    if (w->writers)
+        TRY(serve_offer_set(o, "writers", w->writers, e));
+    if (o->kind == SERVE_CLONES && w->space)
+        TRY(serve_offer_set(o, "space", w->space, e));
+    if (o->kind == SERVE_CLONES)
+        o->keep = w->keep;
+    return nbd_zone_copy(&w->zone, &o->zone) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+static int add(struct words *w, enum serve_kind kind, const char *spec, const char *told,
+               struct blk_error *e)
+{
+    struct serve_offer *o = serve_offer_add(&w->plan, kind);
+
+    if (!o)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(for_all(w, o, e));
+    if (told)
+        TRY(serve_offer_words(o, told, e));
+    if (spec)
+        o->what = spec;
+    return 0;
+}
+
+static int add_offers(struct words *w, int argc, char **argv, struct blk_error *e)
+{
+    unsigned next = 0;
+
+    for (int i = 0; i < argc; i++) {
+        while (next < w->told && w->exports[next].id != ARG_EXPORT)
+            next++;
+        TRY(add(w, w->clones ? SERVE_CLONES : SERVE_EXPORT, argv[i],
+                next < w->told ? w->exports[next].value : NULL, e));
+        next += next < w->told;
+    }
+    for (; next < w->told; next++)
+        if (w->exports[next].id == ARG_EXPORT)
+            return err_set(e, -EINVAL, "there are more export names than images");
+    for (unsigned i = 0; i < w->told; i++)
+        if (w->exports[i].id == ARG_DIR)
+            TRY(add(w, SERVE_FOLDER, NULL, w->exports[i].value, e));
+    if (w->file)
+        TRY(serve_config_read(&w->config, w->file, &w->plan, from_file, w, e));
+    return serve_offers_check(&w->plan, e);
+}
+
+/* --- where it listens --- */
 
 static bool is_loopback(const char *bind)
 {
@@ -350,104 +286,155 @@ static bool is_loopback(const char *bind)
            strcmp(bind, "::1") == 0 || strcmp(bind, "[::1]") == 0;
 }
 
-static int tcp_address(struct tool *t, struct words *w)
+static int beyond(struct words *w, const char *where)
 {
-    const char *bind = w->bind ? w->bind : "127.0.0.1";
-    bool bare_v6 = strchr(bind, ':') && bind[0] != '[';
-    char *end;
-    unsigned long port = strtoul(w->port, &end, 10);
+    if (w->insecure || (w->plan.tls.folder && w->plan.tls_mode == NBD_TLS_REQUIRE))
+        return 0;
+    return tool_misuse(w->plan.tool,
+                       "%s is reachable from other machines, and whoever connects there can "
+                       "read and write the disk; add --tls-creds, or --insecure if that is meant",
+                       where);
+}
 
-    if (*end || end == w->port || port > 65535)
-        return tool_misuse(t, "'%s' is not a port", w->port);
-    if (!is_loopback(bind) && !w->insecure)
-        return tool_misuse(t,
-                           "%s is reachable from other machines, and whoever connects there can "
-                           "read and write the disk; add --insecure if that is meant",
-                           bind);
-    if (snprintf(w->address, sizeof(w->address), bare_v6 ? "tcp:[%s]:%lu" : "tcp:%s:%lu", bind,
-                 port) >= (int)sizeof(w->address))
-        return tool_misuse(t, "the address is too long");
+static int add_address(struct words *w, const char *address, int bytes, size_t room)
+{
+    if (bytes >= (int)room)
+        return tool_misuse(w->plan.tool, "the address is too long");
+    w->plan.addresses[w->plan.address_count++] = address;
     return 0;
 }
 
-/* A relative path would make an URI that only works from here. */
-static int socket_address(struct tool *t, struct words *w)
+static bool is_number(const char *text, unsigned long most)
 {
-    char cwd[400] = "";
-    const char *run = getenv("XDG_RUNTIME_DIR");
-    int n;
+    char *end;
 
-    if (!w->socket) {
-        n = snprintf(w->address, sizeof(w->address), "private:unix:%s/lamina-%ld.sock",
-                     run && *run ? run : "/tmp", (long)getpid());
-    } else {
-        if (w->socket[0] != '/' && !getcwd(cwd, sizeof(cwd) - 1))
-            return tool_misuse(t, "--socket wants a path that begins with /");
-        n = snprintf(w->address, sizeof(w->address), "unix:%s%s%s", cwd, *cwd ? "/" : "",
-                     w->socket);
-    }
-    /* sockaddr_un holds 107 characters */
-    return n > (w->socket ? 5 : 13) + 107 ? tool_misuse(t, "the socket's path is too long") : 0;
+    return *text >= '0' && *text <= '9' && strtoul(text, &end, 10) <= most && !*end;
 }
 
-static int put_together(struct tool *t, struct words *w)
+static int tcp_address(struct words *w)
+{
+    const char *bind = w->bind ? w->bind : "127.0.0.1";
+    bool bare_v6 = strchr(bind, ':') && bind[0] != '[';
+
+    if (!is_number(w->port, 65535))
+        return tool_misuse(w->plan.tool, "'%s' is not a port", w->port);
+    if (!is_loopback(bind) && beyond(w, bind))
+        return 1;
+    return add_address(w, w->tcp_address,
+                       snprintf(w->tcp_address, sizeof(w->tcp_address),
+                                bare_v6 ? "tcp:[%s]:%s" : "tcp:%s:%s", bind, w->port),
+                       sizeof(w->tcp_address));
+}
+
+static int vsock_address(struct words *w)
+{
+    if (!is_number(w->vsock, UINT32_MAX - 1))
+        return tool_misuse(w->plan.tool, "'%s' is not a vsock port", w->vsock);
+    if (beyond(w, "vsock"))
+        return 1;
+    return add_address(
+        w, w->vsock_address,
+        snprintf(w->vsock_address, sizeof(w->vsock_address), "vsock:4294967295:%s", w->vsock),
+        sizeof(w->vsock_address));
+}
+
+/* A relative path would make an URI that only works from here. sockaddr_un holds 107 characters. */
+static int unix_address(struct words *w)
+{
+    char cwd[400] = "";
+    int n;
+
+    if (w->socket[0] != '/' && !getcwd(cwd, sizeof(cwd) - 1))
+        return tool_misuse(w->plan.tool, "--socket wants a path that begins with /");
+    n = snprintf(w->unix_address, sizeof(w->unix_address), "unix:%s%s%s", cwd, *cwd ? "/" : "",
+                 w->socket);
+    if (n > 5 + 107)
+        return tool_misuse(w->plan.tool, "the socket's path is too long");
+    return add_address(w, w->unix_address, n, sizeof(w->unix_address));
+}
+
+/* Where nothing is told. */
+static int preset_address(struct words *w)
+{
+    const char *run = getenv("XDG_RUNTIME_DIR");
+    int n = snprintf(w->preset_address, sizeof(w->preset_address),
+                     "private:unix:%s/lamina-%ld.sock", run && *run ? run : "/tmp", (long)getpid());
+
+    w->plan.preset_address = w->preset_address;
+    return n > 13 + 107 ? tool_misuse(w->plan.tool, "the socket's path is too long") : 0;
+}
+
+static int take_addresses(struct words *w)
+{
+    if (w->bind && !w->port)
+        return tool_misuse(w->plan.tool, "--bind needs --port");
+    if ((w->socket && unix_address(w)) || (w->port && tcp_address(w)) ||
+        (w->vsock && vsock_address(w)))
+        return 1;
+    return preset_address(w);
+}
+
+/* --- put together --- */
+
+static int take_tls(struct words *w)
 {
     struct serve_plan *p = &w->plan;
 
-    if (p->count == 0)
-        return tool_misuse(t, "which image?");
-    if (p->count > MAX_SPECS || w->named > p->count)
-        return tool_misuse(t, "there are %d images and %d export names", p->count, w->named);
-    if (w->socket && w->port)
-        return tool_misuse(t, "--socket and --port exclude each other");
-    if (w->bind && !w->port)
-        return tool_misuse(t, "--bind needs --port");
-    for (int i = w->named; i < p->count; i++) {
-        const char *slash = strrchr(p->specs[i], '/');
+    p->tls_mode = NBD_TLS_REQUIRE;
+    if (w->tls && strcmp(w->tls, "allow") == 0)
+        p->tls_mode = NBD_TLS_ALLOW;
+    else if (w->tls && strcmp(w->tls, "require") != 0)
+        return tool_misuse(p->tool, "--tls is require or allow");
+    if (!p->tls.folder && (w->tls || p->tls.any_client || p->tls.priority))
+        return tool_misuse(p->tool, "TLS needs --tls-creds");
+    return 0;
+}
 
-        w->names[i] = p->count == 1 ? "" : slash ? slash + 1 : p->specs[i];
+static int put_together(struct words *w, int argc, char **argv)
+{
+    struct serve_plan *p = &w->plan;
+    struct blk_error e = {0};
+
+    if (argc == 0 && !w->told && !w->file)
+        return tool_misuse(p->tool, "which image?");
+    if (add_offers(w, argc, argv, &e) < 0) {
+        tool_error(p->tool, "%s", e.text);
+        return 1;
     }
-    p->names = w->names;
-    p->address = w->address;
-    return w->port ? tcp_address(t, w) : socket_address(t, w);
+    if (w->workers && (!is_number(w->workers, 64) || strcmp(w->workers, "0") == 0))
+        return tool_misuse(p->tool, "--workers wants a number from 1 to 64");
+    p->workers = w->workers ? (unsigned)strtoul(w->workers, NULL, 10) : 0;
+    if (!p->scratch)
+        p->scratch = "/var/tmp";
+    p->announce = !p->tool->quiet && !p->run;
+    return take_tls(w) || take_addresses(w);
 }
 
 static int parse(struct words *w, int argc, char **argv)
 {
-    const struct arg_place places[] = {
-        {'r', NULL, &w->plan.read_only},
-        {'f', &w->plan.format, NULL},
-        {ARG_SOCKET, &w->socket, NULL},
-        {ARG_PORT, &w->port, NULL},
-        {ARG_BIND, &w->bind, NULL},
-        {ARG_INSECURE, NULL, &w->insecure},
-        {ARG_ONCE, NULL, &w->plan.once},
-        {ARG_CACHE, &w->plan.cache, NULL},
-        {ARG_CONTROL, &w->plan.control, NULL},
-        {ARG_PID_FILE, &w->plan.pid_file, NULL},
-        {0, NULL, NULL},
-    };
-    struct command_line line = {argc, argv, places, option, w};
-    struct tool *t = w->plan.tool;
-    int id = args_read(t, &line);
+    struct command_line line = {argc, argv, NULL, option, w};
+    int id = args_read(w->plan.tool, &line);
+
     if (id != ARGS_END)
         return id;
-    w->plan.specs = line.argv;
-    w->plan.count = line.argc;
-    w->plan.announce = !t->quiet;
-    return put_together(t, w) ? ARGS_BAD : ARGS_END;
+    return put_together(w, line.argc, line.argv) ? ARGS_BAD : ARGS_END;
 }
 
 static int serve_main(struct tool *t, int argc, char **argv)
 {
     struct words *w = mem_zalloc(sizeof(*w));
+    int id, rc;
+
     if (!w) {
         tool_error(t, "out of memory");
         return 1;
     }
     w->plan.tool = t;
-    int id = parse(w, argc, argv);
-    int rc = id == ARGS_END ? serve_run(&w->plan) : id == ARGS_HELP ? 0 : 1;
+    id = parse(w, argc, argv);
+    rc = id == ARGS_END ? serve_run(&w->plan) : id == ARGS_HELP ? 0 : 1;
+    serve_plan_drop(&w->plan);
+    serve_config_drop(&w->config);
+    nbd_zone_drop(&w->zone);
     mem_free(w);
     return rc;
 }
@@ -468,5 +455,35 @@ const struct command serve_command = {
         "  lamina serve --read-only disk.qcow2\n"
         "  lamina serve -f qcow2 --socket /run/vm1.sock --control /run/vm1.ctl vm1.qcow2\n"
         "  lamina serve --port 10809 a.img b.vdi\n"
-        "  lamina serve --group disk,iops=5000 --share a,group=disk,weight=300 --export a a.img",
+        "  lamina serve --group disk,iops=5000 --share a,group=disk,weight=300 --export a a.img\n"
+        "  lamina serve --run 'nbdcopy \"$uri\" out.img' disk.vmdk\n"
+        "\n"
+        "Keys of --export and --dir: format, read-only, allow, writers; of an export also\n"
+        "description, default; of a folder also name (which goes before /FILE) and idle; of\n"
+        "clones also keep, space, idle (seconds until a clone that nobody uses is closed; 60).\n"
+        "\n"
+        "  lamina serve --export 'vm1,allow=uid:libvirt-qemu,writers=1' vm1.qcow2\n"
+        "  lamina serve --dir /srv/images,read-only\n"
+        "  lamina serve --clones --keep /srv/clones golden.qcow2     (exports golden/NAME)\n"
+        "\n"
+        "TLS: DIR holds server-cert.pem, server-key.pem and ca-cert.pem (every client has to\n"
+        "show a certificate that this authority signed), or keys.psk with lines ID:HEXKEY, or\n"
+        "both. With --allow an export can only be seen by whom it lists.\n"
+        "\n"
+        "  lamina serve --port 10809 --bind 0.0.0.0 --tls-creds /etc/lamina --allow cert:host1 "
+        "x.img\n"
+        "\n"
+        "A file for --config has a section for each thing that is served. Keys of [server] are\n"
+        "the options above by their long names.\n"
+        "\n"
+        "  [server]\n"
+        "  socket = /run/lamina.sock\n"
+        "  [export vm1]\n"
+        "  image = /srv/vm1.qcow2\n"
+        "  allow = uid:libvirt-qemu\n"
+        "  [folder isos]\n"
+        "  folder = /srv/isos\n"
+        "  read-only = yes\n"
+        "  [clones golden]\n"
+        "  image = /srv/golden.qcow2",
 };

@@ -115,8 +115,8 @@ static json_t *co_export_to_json(const struct serve_ctl *s, const struct nbd_exp
         return NULL;
     co_nbd_export_stats(x, t);
     co_on(x->dev->home, take_facts, &facts);
-    o = json_pack("{s:s, s:o, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", x->name,
-                  "description", or_null(x->description), "size",
+    o = json_pack("{s:o, s:o, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+                  json_from_text(x->name), "description", or_null(x->description), "size",
                   (json_int_t)nbd_facts_now(&x->facts).size, "read-only", !x->dev->writable,
                   "clients", (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
                   (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
@@ -130,7 +130,7 @@ static json_t *co_export_to_json(const struct serve_ctl *s, const struct nbd_exp
     return o;
 }
 
-/* Exports may come and go while another's home is asked: all are held first. */
+/* Exports may come and go while another's home is asked: all are pinned first. */
 static int co_list_exports(struct ctl *c, const json_t *request, json_t **result,
                            struct blk_error *e)
 {
@@ -141,7 +141,7 @@ static int co_list_exports(struct ctl *c, const json_t *request, json_t **result
     json_t *list = json_array();
 
     for (struct nbd_export *x = held ? all->first : NULL; x && n < most; x = x->next) {
-        nbd_export_hold(x);
+        nbd_export_pin(x);
         held[n++] = x;
     }
     for (size_t i = 0; i < n; i++) {

@@ -59,25 +59,6 @@ END
 python3 parse.py >parse.log 2>&1
 is "metrics: as Prometheus wants them, and right" $? 0
 cat parse.log
-python3 - <<'END'
-import socket, time
-def ask(what, slow=False):
-    s = socket.socket(socket.AF_UNIX); s.settimeout(8); s.connect("m")
-    try:
-        s.sendall(what)
-        return s.recv(100)
-    except OSError:
-        return b""
-assert b" 405 " in ask(b"POST / HTTP/1.1\r\n\r\n")
-assert b" 404 " in ask(b"GET /etc HTTP/1.1\r\n\r\n")
-assert ask(b"G" * 20000) == b""
-idle = [socket.socket(socket.AF_UNIX) for _ in range(8)]
-for s in idle: s.connect("m")
-t = time.time()
-assert b" 200 " in ask(b"GET / HTTP/1.0\r\n\r\n")
-assert time.time() - t < 7
-END
-is "metrics: other words, and eight who say nothing" $? 0
 
 # --- shares
 "$load" --socket "$sock" --export b --mode randread --depth 32 --seconds 2 --cpu -1 >b.json &

@@ -3,8 +3,8 @@
 #include "tests/lib/sweep_chain.h"
 #include "block/chain.h"
 
-static int co_open(struct sweep_run *run, const char *path, const char *format, unsigned flags,
-                   struct blk_device **out, struct blk_error *e)
+int co_sweep_open_as(struct sweep_run *run, const char *path, const char *format, unsigned flags,
+                     struct blk_device **out, struct blk_error *e)
 {
     json_t *tree = json_pack("{s:s, s:{s:s, s:s}}", "driver", format, "file", "driver", "file",
                              "filename", path);
@@ -65,7 +65,7 @@ static int co_stand_on(struct sweep_run *run, struct blk_device *top, const char
         .image = top, .now = blk_child(top, "backing"), .name = name, .unsafe = unsafe};
     if (name) {
         work.format = base->format;
-        TRY(co_open(run, SWEEP_BASE, base->format, 0, &work.next, e));
+        TRY(co_sweep_open_as(run, SWEEP_BASE, base->format, 0, &work.next, e));
     }
     int rc = co_blk_rebase(&work, e);
     int closed = work.next ? co_blk_close(work.next, rc == 0 ? e : NULL) : 0;
@@ -89,9 +89,7 @@ int co_sweep_rebase(struct sweep_run *run, struct blk_device *top, struct blk_er
     return stays ? 0 : co_stand_on(run, top, name, false, e);
 }
 
-/* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
- */
-static bool works(const struct sweep_run *run)
+bool sweep_chain_works(const struct sweep_run *run)
 {
     return run->seed < 1000 || run->seed % 2 == 0;
 }
@@ -99,12 +97,12 @@ static bool works(const struct sweep_run *run)
 int co_sweep_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
 {
     const struct sweep_chain_work *work = run->subject->arg;
-    if (works(run)) {
+    if (sweep_chain_works(run)) {
         struct blk_device *top;
-        TRY(co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, &top, e));
+        TRY(co_sweep_open_as(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, &top, e));
         int rc = work->co_do(run, top, e);
         int closed = co_blk_close(top, rc == 0 ? e : NULL);
         TRY(rc < 0 ? rc : closed);
     }
-    return co_open(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e);
+    return co_sweep_open_as(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e);
 }

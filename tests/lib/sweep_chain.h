@@ -9,6 +9,11 @@
 struct sweep_chain_work { /* a row's arg */
     int (*co_do)(struct sweep_run *run, struct blk_device *top, struct blk_error *e);
 };
+/* Of the machines that a crash left (their seeds are large) every second one is looked at as it is.
+ */
+bool sweep_chain_works(const struct sweep_run *run);
+int co_sweep_open_as(struct sweep_run *run, const char *path, const char *format, unsigned flags,
+                     struct blk_device **out, struct blk_error *e);
 /* A row's co_open: works on the overlay, closes it, opens it. */
 int co_sweep_work_and_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e);
 

@@ -135,13 +135,18 @@ static int co_create_base(struct sweep_run *run, const char *path, const struct 
     return rc < 0 ? rc : closed;
 }
 
+int co_sweep_make_base(struct sweep_run *run, struct blk_error *e)
+{
+    const struct sweep_backing *b = run->subject->backing;
+    return b ? co_create_base(run, SWEEP_BASE, b, e) : 0;
+}
+
 static int co_create_all(struct sweep_run *run, struct blk_error *e)
 {
     const struct sweep_subject *s = run->subject;
     if (s->co_create)
         return s->co_create(run, e);
-    if (s->backing)
-        TRY(co_create_base(run, SWEEP_BASE, s->backing, e));
+    TRY(co_sweep_make_base(run, e));
     return co_create_image(run, SWEEP_TOP, s->format, s->create, s->size, e);
 }
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* qcow2_chain.c - the proof over commit, rebase and amend: before every opening the overlay is
  * committed into its base; or moved onto its base, to the base's other name, and off it again; or
- * turned to version 2 and back; or given counts of another width. What it shows never changes,
- * wherever the power goes or a call fails. */
+ * turned to version 2 and back; or given counts of another width. Or, behind an overlay that stays
+ * open, what it does not hold goes up and down between the layers there. What it shows never
+ * changes, wherever the power goes or a call fails. */
+#include "block/chain.h"
 #include "tests/lib/sweep_chain.h"
 
 #define ANY                                                                              \
@@ -74,7 +76,76 @@ static struct sweep_chain_work commits = {co_sweep_commit}, keeps = {co_sweep_co
                                rebases = {co_sweep_rebase}, amends = {co_amend},
                                counts = {co_amend_counts};
 
-#define ROW        .format = "qcow2", .foreign = "qcow2", .co_open = co_sweep_work_and_open
+/* --- behind an image in use ------------------------------------------------------------------ */
+
+/* Small reads of everything: what lies behind @top is known to it then. */
+static int co_read_all(struct blk_device *top)
+{
+    uint8_t *buf = buf_get(4 * KiB);
+    int rc = buf ? 0 : -ENOMEM;
+    for (uint64_t at = 0; at < top->size && rc == 0; at += 4 * KiB)
+        rc = co_blk_read_buf(top, at, buf, MIN(4 * KiB, top->size - at));
+    if (buf)
+        buf_put(buf, 4 * KiB);
+    return rc;
+}
+
+/* The middle writes down what it shows, here and there: it holds that itself then. */
+static int co_pull_up(struct sweep_run *run, struct blk_device *mid)
+{
+    uint64_t random = run->seed + host_sim_count(run->host, SIM_READ);
+    uint8_t *buf = buf_get(32 * KiB);
+    int rc = buf ? 0 : -ENOMEM;
+    for (unsigned i = 0; i < 4 && rc == 0; i++) {
+        random = random * 6364136223846793005 + 1442695040888963407;
+        uint64_t at = (random >> 20) % (mid->size / 512) * 512;
+        uint64_t bytes = MIN(mid->size - at, 32 * KiB);
+        rc = co_blk_read_buf(mid, at, buf, bytes);
+        if (rc == 0)
+            rc = co_blk_write_buf(mid, at, buf, bytes, 0);
+    }
+    if (buf)
+        buf_put(buf, 32 * KiB);
+    return rc;
+}
+
+/* Then it gives all it holds to the one below, and is empty. The two are read-only again after
+ * each: else nothing would be remembered. */
+static int co_shift(struct sweep_run *run, struct blk_device *top, struct blk_error *e)
+{
+    struct blk_device *mid = blk_child(top, "backing"), *low = blk_child(mid, "backing");
+    struct blk_commit work = {.top = mid, .base = low};
+    int rc = co_read_all(top);
+    if (rc < 0)
+        return err_errno(e, rc, "the top cannot be read");
+    TRY(co_blk_reopen(mid, true, e));
+    rc = co_pull_up(run, mid);
+    if (rc < 0)
+        return err_errno(e, rc, "the middle cannot be written");
+    TRY(co_blk_reopen(mid, false, e));
+    rc = co_read_all(top);
+    if (rc < 0)
+        return err_errno(e, rc, "the top cannot be read");
+    TRY(co_blk_reopen(mid, true, e));
+    TRY(co_blk_reopen(low, true, e));
+    TRY(co_blk_commit(&work, e));
+    TRY(co_blk_reopen(low, false, e));
+    return co_blk_reopen(mid, false, e);
+}
+
+/* The image stays open, so what it shows from now on is what it remembers. */
+static int co_open_and_shift(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
+{
+    TRY(co_sweep_open_as(run, SWEEP_TOP, run->subject->format, BLK_OPEN_WRITE, out, e));
+    int rc = sweep_chain_works(run) ? co_shift(run, *out, e) : 0;
+    if (rc < 0)
+        co_blk_close(take(*out), NULL);
+    return rc;
+}
+
+#define ROW .format = "qcow2", .foreign = "qcow2", .co_open = co_sweep_work_and_open
+#define SHIFT \
+    .format = "qcow2", .foreign = "qcow2", .co_open = co_open_and_shift, .profile = &middle
 #define OVER_RAW   "backing_file=base.img,backing_fmt=raw,"
 #define OVER_QCOW2 "backing_file=base.img,backing_fmt=qcow2,"
 
@@ -149,6 +220,16 @@ static const struct sweep_subject rows[] = {
      .size = 2 * MiB,
      .granule = 64 * KiB,
      .profile = &middle},
+    {.name = "shift-4k",
+     SHIFT,
+     .create = OVER_QCOW2 "cluster_size=4k",
+     .backing = &middle_over_raw,
+     .size = 1 * MiB},
+    {.name = "shift-64k",
+     SHIFT,
+     .create = OVER_QCOW2 "cluster_size=64k",
+     .backing = &middle_over_qcow2,
+     .size = 2 * MiB},
     {.name = "rebase-unsafe",
      ROW,
      .arg = &renames,

@@ -228,8 +228,10 @@ static void co_set_count(struct blk_device *file, uint64_t cluster, uint64_t cou
 /* QEMU reads the mark: it says so, and does not write to the image. */
 static void co_qemu_sees_it(struct blk_device *file)
 {
-    char path[] = "/tmp/guard.XXXXXX", command[300];
+    char path[200], command[600];
+    snprintf(path, sizeof(path), "%s/guard.XXXXXX", fast_folder());
     int fd = mkstemp(path);
+    must(fd >= 0);
     uint8_t *all = malloc(file->size);
     if (system("qemu-img --version >/dev/null 2>&1") == 0) {
         ck_assert_int_eq(co_blk_read_buf(file, 0, all, file->size), 0);

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* md.c - the driver: an array of Linux' md over its members.
+ *
+ * Members come in any order; their superblocks say who is who (assemble.h). With `level=` they are
+ * taken in the order in which they are told, and no superblock is looked at: for arrays whose
+ * superblocks are lost. There the word `missing` stands for a member that is not there. */
+#include <stdio.h>
+
+#include "block/resolver.h"
+#include "raid/assemble.h"
+#include "raid/md.h"
+
+static const struct opt_desc md_options[] = {
+    {.name = "members", .type = OPT_CHILDREN, .help = "the devices, in any order"},
+    {.name = "force",
+     .type = OPT_BOOL,
+     .help = "take stale members too, start where single blocks may be wrong"},
+    {.name = "level",
+     .type = OPT_STRING,
+     .help = "no superblocks: linear, 0, 1, 4, 5, 6 or 10, members in order"},
+    {.name = "layout", .type = OPT_STRING, .help = "with level: as mdadm names it (the default's)"},
+    {.name = "chunk", .type = OPT_SIZE, .help = "with level: bytes (512 KiB)"},
+    {.name = "data-offset", .type = OPT_SIZE, .help = "with level: where data begins in each (0)"},
+    {.name = "member-size", .type = OPT_SIZE, .help = "with level: bytes used of each (all)"},
+    {0},
+};
+
+/* --- opening -----------------------------------------------------------------------------------
+ */
+
+static const struct raid_engine *engine_of(const struct raid_level *l)
+{
+    if (l->is_zoned)
+        return &raid_zone_engine;
+    return l->parities ? NULL : &raid_mirror_engine;
+}
+
+static void array_drop(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++)
+        mem_free(a->members[i].super);
+    raid_shape_drop(&a->shape);
+    mem_free(a->super);
+    mem_free(a->members);
+    mem_free(a->by_role);
+    mem_free(a);
+}
+
+static struct raid_array *array_new(struct blk_device *dev)
+{
+    struct raid_array *a = mem_zalloc(sizeof(*a));
+    if (!a)
+        return NULL;
+    a->dev = dev;
+    a->member_count = (unsigned)dev->child_count;
+    a->members = mem_array(dev->child_count, sizeof(a->members[0]));
+    if (!a->members) {
+        mem_free(a);
+        return NULL;
+    }
+    for (unsigned i = 0; i < a->member_count; i++)
+        a->members[i] = (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK};
+    return a;
+}
+
+static const char *name_of(const struct raid_member *m)
+{
+    return m->dev->name ? m->dev->name : "a member";
+}
+
+/* Puts the plan's places into the members. */
+static int take_places(struct raid_array *a, const struct raid_candidate *c, struct blk_error *e)
+{
+    a->by_role = mem_array(a->shape.disks, sizeof(*a->by_role));
+    if (!a->by_role)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        bool recovering = m->super && m->super->features & MD_RECOVERY;
+        m->state = MEMBER_OUT;
+        if (c[i].place == PLACE_SPARE)
+            m->state = MEMBER_SPARE;
+        if (c[i].place != PLACE_MEMBER || c[i].role >= a->shape.disks)
+            continue;
+        m->role = c[i].role;
+        m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
+        m->recovered = recovering ? m->super->recovery_offset : 0;
+        m->data_offset = m->super->data_offset;
+        a->by_role[m->role] = m;
+    }
+    return 0;
+}
+
+static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = co_member_find_super(m->dev, &m->super, e);
+        if (rc == -ENOMEM)
+            return rc;
+        c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
+    }
+    return 0;
+}
+
+/* What an array that is being reshaped shows depends on how far that is. */
+static int refuse_reshape(const struct md_super *s, struct blk_error *e)
+{
+    if (!s->reshaping)
+        return 0;
+    return err_set(e, -EBUSY,
+                   "the array is being reshaped (from %d members to %u): let Linux finish that",
+                   (int)s->disks - s->delta_disks, s->disks);
+}
+
+static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
+{
+    auto_free struct raid_candidate *c = mem_array(a->member_count, sizeof(*c));
+    struct raid_plan plan;
+    if (!c)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(co_read_supers(a, c, e));
+    struct blk_error damaged = *e;
+    int rc = raid_plan(c, a->member_count, force, &plan, e);
+    if (rc == -ENODATA && damaged.rc)
+        *e = damaged;
+    TRY(rc);
+    a->shape = plan.shape; /* taken over */
+    a->was_dirty = plan.dirty;
+    a->super = mem_alloc(sizeof(*a->super));
+    if (!a->super)
+        return err_set(e, -ENOMEM, "out of memory");
+    *a->super = *plan.freshest;
+    TRY(refuse_reshape(a->super, e));
+    return take_places(a, c, e);
+}
+
+/* --- without superblocks -----------------------------------------------------------------------
+ */
+
+static int wanted_of(const struct raid_array *a, const struct opts *o, struct raid_wanted *w,
+                     struct blk_error *e)
+{
+    const struct raid_level *l = raid_level_by_name(opts_text(o, "level"));
+    const char *layout = opts_text(o, "layout");
+    if (!l)
+        return err_set(e, -EINVAL, "level '%s' is not known", opts_text(o, "level"));
+    *w = (struct raid_wanted){.level = l->number,
+                              .layout = l->default_layout,
+                              .disks = a->member_count,
+                              .used = opts_number(o, "member-size")};
+    if (l->has_chunk)
+        w->chunk = opts_given(o, "chunk") ? opts_number(o, "chunk") : 512 * KiB;
+    if (layout && !raid_layout_parse(l, layout, &w->layout))
+        return err_set(e, -EINVAL, "%s has no layout '%s'", l->name, layout);
+    return 0;
+}
+
+/* The word `missing` in place of a member opens the null device. */
+static bool is_missing(const struct raid_member *m)
+{
+    return m->dev->driver == &null_driver;
+}
+
+static int build(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    struct raid_wanted w;
+    uint64_t offset = opts_number(o, "data-offset");
+    auto_free uint64_t *sizes = mem_array(a->member_count, sizeof(*sizes));
+    a->by_role = mem_array(a->member_count, sizeof(*a->by_role));
+    if (!sizes || !a->by_role)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(wanted_of(a, o, &w, e));
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        bool there = !is_missing(m);
+        if (there && m->dev->size <= offset)
+            return err_set(e, -EINVAL, "%s ends before its data begins", name_of(m));
+        sizes[i] = there ? m->dev->size - offset : UINT64_MAX;
+        m->data_offset = offset;
+        m->role = there ? i : RAID_NO_DISK;
+        m->state = there ? MEMBER_IN_SYNC : MEMBER_OUT;
+        a->by_role[i] = there ? m : NULL;
+    }
+    w.members = sizes;
+    TRY(raid_shape_init(&a->shape, &w, e));
+    auto_free bool *there = mem_array(a->member_count, sizeof(*there));
+    if (!there)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < a->member_count; i++)
+        there[i] = a->by_role[i] != NULL;
+    if (!raid_enough(&a->shape, there))
+        return err_set(e, -ENODEV, "too many members are missing for %s", a->shape.level->name);
+    return 0;
+}
+
+/* --- the device --------------------------------------------------------------------------------
+ */
+
+static void set_limits(struct raid_array *a)
+{
+    struct blk_limits *l = &a->dev->limits;
+    *l = (struct blk_limits){.request_align = 1,
+                             .memory_align = 1,
+                             .zero_align = 1,
+                             .fresh_reads_zero = false,
+                             .can_zero_fast = true,
+                             .can_unmap = true,
+                             .discard_reads_zero = true};
+    for (unsigned i = 0; i < a->member_count; i++) {
+        const struct blk_limits *m = &a->members[i].dev->limits;
+        if (a->members[i].state == MEMBER_OUT)
+            continue;
+        l->request_align = MAX(l->request_align, m->request_align);
+        l->memory_align = MAX(l->memory_align, m->memory_align);
+        l->discard_granularity = MAX(l->discard_granularity, m->discard_granularity);
+        l->can_zero_fast &= m->can_zero_fast;
+        l->can_unmap &= m->can_unmap;
+        l->discard_reads_zero &= m->discard_reads_zero;
+    }
+    l->optimal_transfer = a->shape.chunk;
+}
+
+/* A superblock that must not be written keeps the whole array from being written. */
+static int may_write(const struct raid_array *a, struct blk_error *e)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        const struct raid_member *m = &a->members[i];
+        if (m->super && m->super->read_only && m->state != MEMBER_OUT)
+            return err_set(
+                e, -EROFS, "the superblock of %s is %s: open the array read-only", name_of(m),
+                m->super->swapped ? "in the byte order of another machine" : "of a newer kernel");
+    }
+    unsigned kept = MD_BITMAP | MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
+    if (a->super && a->super->features & kept)
+        return err_set(e, -EROFS,
+                       "the array has a %s, which is not kept up here: open it read-only",
+                       a->super->features & MD_BITMAP    ? "write-intent bitmap"
+                       : a->super->features & MD_JOURNAL ? "journal"
+                                                         : "partial parity log");
+    return 0;
+}
+
+static int co_md_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
+                      struct blk_error *e)
+{
+    if (dev->child_count == 0 && opener)
+        TRY(co_opener_children(opener, dev, "members", "member", dev->open_flags, e));
+    if (dev->child_count == 0)
+        return err_set(e, -EINVAL, "md needs \"members\"");
+    struct raid_array *a = array_new(dev);
+    if (!a)
+        return err_set(e, -ENOMEM, "out of memory");
+    int rc =
+        opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
+    a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
+    if (rc == 0 && !a->engine)
+        rc = err_set(e, -ENOTSUP, "%s is not read here", a->shape.level->name);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
+        rc = may_write(a, e);
+    if (rc == 0 && a->engine->co_open)
+        rc = a->engine->co_open(a, e);
+    if (rc < 0) {
+        array_drop(a);
+        return rc;
+    }
+    dev->size = a->shape.size;
+    set_limits(a);
+    dev->state = a;
+    return 0;
+}
+
+static int co_md_close(struct blk_device *dev, struct blk_error *e)
+{
+    struct raid_array *a = dev->state;
+    int rc = a->marked_dirty ? co_blk_flush(dev) : 0;
+    if (rc == 0)
+        rc = co_array_mark_clean(a);
+    if (rc < 0)
+        err_errno(e, rc, "the array stays dirty");
+    if (a->engine->close)
+        a->engine->close(a);
+    array_drop(a);
+    return rc;
+}
+
+static bool md_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                       struct blk_place *out)
+{
+    struct raid_array *a = dev->state;
+    return a->engine->resolve && a->engine->resolve(a, offset, bytes, write, out);
+}
+
+static int co_md_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
+{
+    struct raid_array *a = dev->state;
+    return a->engine->co_read(a, offset, to);
+}
+
+static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                       unsigned flags)
+{
+    struct raid_array *a = dev->state;
+    return a->engine->co_write(a, offset, from, flags);
+}
+
+static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    struct raid_array *a = dev->state;
+    return a->engine->co_write_zeroes(a, offset, bytes, flags);
+}
+
+static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
+{
+    struct raid_array *a = dev->state;
+    return a->engine->co_discard(a, offset, bytes);
+}
+
+/* --- facts -------------------------------------------------------------------------------------
+ */
+
+static json_t *member_facts(const struct raid_array *a, unsigned i)
+{
+    static const char *const states[] = {
+        [MEMBER_OUT] = "left out",
+        [MEMBER_IN_SYNC] = "in sync",
+        [MEMBER_REBUILDING] = "rebuilding",
+        [MEMBER_SPARE] = "spare",
+    };
+    const struct raid_member *m = &a->members[i];
+    json_t *facts =
+        json_pack("{s:o, s:s}", "name", json_from_text(name_of(m)), "state", states[m->state]);
+    if (facts && m->role != RAID_NO_DISK)
+        json_object_set_new(facts, "role", json_integer(m->role));
+    if (facts && m->super)
+        json_object_set_new(facts, "events", json_integer((json_int_t)m->super->events));
+    return facts;
+}
+
+static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
+{
+    const struct raid_array *a = dev->state;
+    char layout[RAID_LAYOUT_TEXT], uuid[MD_UUID_TEXT];
+    raid_layout_text(a->shape.level, a->shape.layout, layout);
+    json_t *members = json_array();
+    json_t *facts = json_pack("{s:s, s:s, s:I, s:i, s:o}", "level", a->shape.level->name, "layout",
+                              layout, "chunk-size", (json_int_t)a->shape.chunk, "raid-devices",
+                              (int)a->shape.disks, "members", members);
+    if (!facts)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < a->member_count; i++)
+        json_array_append_new(members, member_facts(a, i));
+    if (a->super) {
+        md_uuid_text(a->super, uuid);
+        json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
+        json_object_set_new(facts, "uuid", json_string(uuid));
+        json_object_set_new(facts, "name", json_from_text(a->super->name));
+        json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
+    }
+    out->specific = facts;
+    return 0;
+}
+
+const struct blk_driver md_driver = {
+    .name = "md",
+    .title = "an array of Linux' md (RAID)",
+    .handles_fua = true,
+    .open_options = md_options,
+    .co_open = co_md_open,
+    .co_close = co_md_close,
+    .co_read = co_md_read,
+    .co_write = co_md_write,
+    .co_write_zeroes = co_md_zeroes,
+    .co_discard = co_md_discard,
+    .resolve = md_resolve,
+    .co_info = co_md_info,
+};

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* member.c - one device of an array: requests to its data, and its superblock. Four places are
+ * looked at for that; a disk that was in several arrays may have more than one, and the array that
+ * was made last is the one it is in. */
+#include "raid/array.h"
+
+int co_member_io(void *arg)
+{
+    struct member_io *io = arg;
+    struct blk_device *dev = io->m->dev;
+    uint64_t at = io->m->data_offset + io->offset;
+    switch (io->op) {
+    case MEMBER_READ:
+        io->rc = co_blk_read(dev, at, &io->vec);
+        break;
+    case MEMBER_WRITE:
+        io->rc = co_blk_write(dev, at, &io->vec, io->flags);
+        break;
+    case MEMBER_ZERO:
+        io->rc = co_blk_write_zeroes(dev, at, io->bytes, io->flags);
+        break;
+    case MEMBER_DISCARD:
+        io->rc = co_blk_discard(dev, at, io->bytes);
+        break;
+    }
+    return 0;
+}
+
+static int co_read_one(struct blk_device *dev, enum md_version v, struct md_super *into,
+                       struct blk_error *e)
+{
+    uint64_t place;
+    if (!md_super_place(v, dev->size, &place) || !range_fits(place, MD_SUPER_BYTES, dev->size))
+        return -ENODATA;
+    auto_free uint8_t *raw = mem_aligned(MD_SUPER_BYTES);
+    if (!raw)
+        return err_set(e, -ENOMEM, "out of memory");
+    int rc = co_blk_read_buf(dev, place, raw, MD_SUPER_BYTES);
+    if (rc < 0)
+        return err_errno(e, rc, "superblock at byte %" PRIu64, place);
+    return md_super_parse(v, raw, dev->size, into, e);
+}
+
+int co_member_find_super(struct blk_device *dev, struct md_super **out, struct blk_error *e)
+{
+    struct md_super *best = NULL;
+    int rc = 0;
+    for (enum md_version v = 0; v < MD_VERSIONS && rc != -ENOMEM; v++) {
+        struct md_super *s = mem_alloc(sizeof(*s));
+        int one = s ? co_read_one(dev, v, s, e) : -ENOMEM;
+        if (one == 0 && (!best || s->ctime > best->ctime)) {
+            mem_free(best);
+            best = take(s);
+        } else if (one < 0 && one != -ENODATA) {
+            rc = one;
+        }
+        mem_free(s);
+    }
+    *out = best;
+    if (best && rc != -ENOMEM) {
+        if (e)
+            *e = (struct blk_error){0};
+        return 0;
+    }
+    return rc;
+}

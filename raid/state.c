@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* state.c - what the superblocks say while an array lives.
+ *
+ * Order of an update: what it is about is durable; then all superblocks at once, each durable
+ * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
+#include "raid/array.h"
+
+struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
+                                   uint64_t bytes)
+{
+    struct raid_member *m = a->by_role[role];
+    if (!m || m->state == MEMBER_IN_SYNC)
+        return m;
+    return offset + bytes <= m->recovered ? m : NULL;
+}
+
+/* --- writing superblocks -----------------------------------------------------------------------
+ */
+
+/* What the array says goes into the member's own. */
+static void fill(const struct raid_array *a, struct raid_member *m)
+{
+    struct md_super *s = m->super;
+    s->events = a->super->events;
+    s->utime = a->super->utime;
+    s->resync_offset = a->super->resync_offset;
+    s->role_count = a->super->role_count;
+    memcpy(s->roles, a->super->roles, sizeof(s->roles));
+    s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY);
+    s->recovery_offset = UINT64_MAX;
+    if (m->state == MEMBER_REBUILDING) {
+        s->features |= MD_RECOVERY;
+        s->recovery_offset = m->recovered;
+    }
+    if (m->read_errors)
+        s->corrected_reads += (uint32_t)MIN(m->read_errors, UINT32_MAX - s->corrected_reads);
+    m->read_errors = 0;
+    md_super_build(s);
+}
+
+struct update {
+    struct raid_member *m;
+    int rc;
+};
+
+static int co_write_one(void *arg)
+{
+    struct update *u = arg;
+    struct md_super *s = u->m->super;
+    uint64_t block = MAX(u->m->dev->limits.request_align, 512);
+    u->rc = co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    return 0;
+}
+
+static bool has_super_to_write(const struct raid_member *m)
+{
+    return m->super && m->state != MEMBER_OUT;
+}
+
+/* *failed: one whose superblock could not be written; NULL: none. */
+static int co_write_all(struct raid_array *a, struct raid_member **failed)
+{
+    struct co_group g;
+    auto_free struct update *updates = mem_array(a->member_count, sizeof(*updates));
+    if (!updates)
+        return -ENOMEM;
+    *failed = NULL;
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < a->member_count; i++) {
+        updates[i].m = &a->members[i];
+        if (!has_super_to_write(&a->members[i]))
+            continue;
+        fill(a, &a->members[i]);
+        co_group_start(&g, co_write_one, &updates[i]);
+    }
+    int rc = co_group_wait(&g);
+    for (unsigned i = 0; i < a->member_count && !*failed; i++)
+        if (updates[i].rc < 0)
+            *failed = updates[i].m;
+    return rc;
+}
+
+/* A4: whether the array goes on without @m. */
+static bool can_spare(const struct raid_array *a, const struct raid_member *m)
+{
+    bool there[RAID_DISKS_MOST];
+    if (m->role == RAID_NO_DISK || a->by_role[m->role] != m || m->state != MEMBER_IN_SYNC)
+        return true;
+    for (unsigned d = 0; d < a->shape.disks; d++) {
+        const struct raid_member *other = a->by_role[d];
+        there[d] = other && other != m && other->state == MEMBER_IN_SYNC;
+    }
+    return raid_enough(&a->shape, there);
+}
+
+static void take_out(struct raid_array *a, struct raid_member *m)
+{
+    if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
+        a->by_role[m->role] = NULL;
+    m->state = MEMBER_OUT;
+    if (a->super)
+        (void)md_super_set_role(a->super, m->super->number, MD_ROLE_FAULTY);
+    blk_tell(a->dev, BLK_EV_MEMBER_FAILED);
+}
+
+static int co_write_supers_locked(struct raid_array *a)
+{
+    assert_held(&a->state_lock);
+    struct raid_member *failed;
+    do {
+        a->super->events++;
+        a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;
+        TRY(co_write_all(a, &failed));
+        if (failed && !can_spare(a, failed))
+            return -EIO;
+        if (failed)
+            take_out(a, failed);
+    } while (failed);
+    return 0;
+}
+
+int co_array_write_supers(struct raid_array *a)
+{
+    with_lock(&a->state_lock);
+    return a->super ? co_write_supers_locked(a) : 0;
+}
+
+/* --- clean and dirty ---------------------------------------------------------------------------
+ */
+
+/* Zoned levels have nothing that could disagree. */
+int co_array_mark_dirty(struct raid_array *a)
+{
+    if (likely(a->marked_dirty))
+        return 0;
+    with_lock(&a->state_lock);
+    if (a->marked_dirty)
+        return 0;
+    if (a->super && !a->shape.level->is_zoned) {
+        uint64_t was = a->super->resync_offset;
+        a->super->resync_offset = a->was_dirty ? was : 0;
+        int rc = co_write_supers_locked(a);
+        if (rc < 0) {
+            a->super->resync_offset = was;
+            return rc;
+        }
+    }
+    a->marked_dirty = true;
+    return 0;
+}
+
+int co_array_mark_clean(struct raid_array *a)
+{
+    with_lock(&a->state_lock);
+    if (!a->marked_dirty || !a->super || a->shape.level->is_zoned || a->was_dirty)
+        return 0;
+    a->super->resync_offset = UINT64_MAX;
+    int rc = co_write_supers_locked(a);
+    if (rc == 0)
+        a->marked_dirty = false;
+    return rc;
+}
+
+/* --- failing -----------------------------------------------------------------------------------
+ */
+
+int co_array_fail(struct raid_array *a, struct raid_member *m)
+{
+    with_lock(&a->state_lock);
+    if (m->state == MEMBER_OUT) /* another request came first, and A2 holds */
+        return 0;
+    if (!can_spare(a, m))
+        return -EIO;
+    take_out(a, m);
+    return a->super ? co_write_supers_locked(a) : 0;
+}
