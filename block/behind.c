@@ -20,11 +20,11 @@
  * N3  Looked at and changed at home only, never between two suspensions but whole. */
 #include "block/waist.h"
 
-#define LEAST_BLOCK  4096u
-#define MOST_BLOCK   (2 * MiB)
-#define USUAL_BLOCK  (64 * KiB)
-#define MOST_KEPT    (1u << 18) /* 6 MiB */
-#define LEARN_BLOCKS 4u         /* a longer request asks once for all of it: that is as good */
+#define LEAST_BLOCK 4096u
+#define MOST_BLOCK  (2 * MiB)
+#define USUAL_BLOCK (64 * KiB)
+#define MOST_KEPT   (1u << 18) /* 6 MiB */
+#define LONG_BLOCKS 4u         /* a request of more is asked for as one */
 
 struct kept {
     uint64_t block;         /* its number, in the device behind */
@@ -102,17 +102,28 @@ static struct blk_behind *kept_by(struct blk_device *dev)
 
 /* --- asking ----------------------------------------------------------------------------------- */
 
-/* One layer further, if it is known without waiting. */
-static bool step(const struct blk_behind *b, struct kept *k)
+/* One layer further, if it is known without waiting: *p gets shorter where what comes then lies
+ * elsewhere. */
+static bool step(struct blk_place *p)
 {
-    struct blk_device *d = k->dev;
+    struct blk_device *d = p->child;
     struct blk_place next = {0};
-    if (!is_fixed(d) || !d->driver->resolve || !range_fits(k->offset, b->block_bytes, d->size) ||
-        !d->driver->resolve(d, k->offset, b->block_bytes, false, &next) ||
-        next.bytes < b->block_bytes || !next.child)
+    if (!is_fixed(d) || !d->driver->resolve || p->offset >= d->size ||
+        !d->driver->resolve(d, p->offset, MIN(p->bytes, d->size - p->offset), false, &next) ||
+        !next.child)
         return false;
-    k->dev = next.child;
-    k->offset = next.offset;
+    *p = next;
+    return true;
+}
+
+/* The same for a block, as long as it stays whole. */
+static bool step_whole(const struct blk_behind *b, struct kept *k)
+{
+    struct blk_place p = {.child = k->dev, .offset = k->offset, .bytes = b->block_bytes};
+    if (!step(&p) || p.bytes < b->block_bytes)
+        return false;
+    k->dev = p.child;
+    k->offset = p.offset;
     return true;
 }
 
@@ -121,34 +132,60 @@ static struct kept *look_up(struct blk_device *dev, struct blk_behind *b, uint64
     struct kept *k = &b->kept[block & b->mask];
     if (unlikely(!k->dev || k->block != block))
         *k = (struct kept){block, dev->backing, block << b->block_bits};
-    while (!k->dev->file && step(b, k))
+    while (!k->dev->file && step_whole(b, k))
         ;
     return k;
 }
 
-/* Without asking anybody. */
+/* --- long requests ---------------------------------------------------------------------------- */
+
+/* The entry of a block that is known to the end of the way; NULL: it is not. */
 static const struct kept *known(const struct blk_behind *b, uint64_t block)
 {
     const struct kept *k = &b->kept[block & b->mask];
-    return k->dev && k->block == block ? k : NULL;
+    return k->dev && k->block == block && k->dev->file ? k : NULL;
 }
 
-/* All of @p, if it is kept and lies together. */
-static void find_long(const struct blk_behind *b, struct blk_place *p)
+/* The front of *p, as far as it is known to lie together; false: what comes then is not known, and
+ * may lie there too. */
+static bool find_known(const struct blk_behind *b, struct blk_place *p)
 {
-    uint64_t first = p->offset >> b->block_bits;
-    uint64_t last = (p->offset + p->bytes - 1) >> b->block_bits;
-    const struct kept *k = known(b, first);
-    if (!k)
-        return;
-    for (uint64_t n = first + 1; n <= last; n++) {
-        const struct kept *more = known(b, n);
-        if (!more || more->dev != k->dev ||
-            more->offset != k->offset + ((n - first) << b->block_bits))
-            return;
+    uint64_t n = p->offset >> b->block_bits, at = p->offset & (b->block_bytes - 1);
+    uint64_t reach = b->block_bytes;
+    const struct kept *first = known(b, n);
+    for (; first && reach < at + p->bytes; reach += b->block_bytes) {
+        const struct kept *k = known(b, ++n);
+        if (!k)
+            return false;
+        if (k->dev != first->dev || k->offset != first->offset + reach)
+            break;
     }
-    p->child = k->dev;
-    p->offset = k->offset + (p->offset & (b->block_bytes - 1));
+    if (first)
+        *p = (struct blk_place){
+            .child = first->dev, .offset = first->offset + at, .bytes = MIN(reach - at, p->bytes)};
+    return first;
+}
+
+/* Keeps whole blocks of [from, +p->bytes), which lie together at *p. */
+static void keep_run(struct blk_behind *b, uint64_t from, const struct blk_place *p)
+{
+    uint64_t end = from + p->bytes;
+    for (uint64_t at = align_up(from, b->block_bytes); at + b->block_bytes <= end;
+         at += b->block_bytes) {
+        uint64_t n = at >> b->block_bits;
+        b->kept[n & b->mask] = (struct kept){n, p->child, p->offset + (at - from)};
+    }
+}
+
+/* What is not known is asked for all at once, not block by block. */
+static void find_long(struct blk_behind *b, struct blk_place *p)
+{
+    uint64_t from = p->offset;
+    if (find_known(b, p))
+        return;
+    while (!p->child->file && step(p))
+        ;
+    keep_run(b, from, p);
 }
 
 void blk_find_behind(struct blk_device *dev, struct blk_place *p)
@@ -158,7 +195,7 @@ void blk_find_behind(struct blk_device *dev, struct blk_place *p)
         return;
     uint64_t at = p->offset & (b->block_bytes - 1);
     uint64_t block = p->offset >> b->block_bits, end = at + p->bytes;
-    if (end > LEARN_BLOCKS << b->block_bits) {
+    if (end > LONG_BLOCKS << b->block_bits) {
         find_long(b, p);
         return;
     }

@@ -432,6 +432,7 @@ bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
 /* What was resolved through @dev (no driver may have been called since) stays good until
  * blk_release(): a change of the device waits for that. At home. False: one is under way. */
 must_use bool blk_hold(struct blk_device *dev);
+void co_blk_stay(struct blk_device *dev); /* as blk_hold(), when nobody changes it any more */
 void blk_release(struct blk_device *dev);
 /* One layer's answer for the extent at @offset, at most @bytes long; never empty. */
 must_use int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,

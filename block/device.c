@@ -333,6 +333,12 @@ bool blk_hold(struct blk_device *dev)
     return true;
 }
 
+void co_blk_stay(struct blk_device *dev)
+{
+    co_blk_gate_wait(dev);
+    dev->in_flight++;
+}
+
 void blk_release(struct blk_device *dev)
 {
     assert(worker_self() == dev->home && dev->in_flight > 0);

@@ -31,26 +31,34 @@ static int map_at_home(void *arg)
     return co_blk_map(call->dev, call->offset, call->bytes, call->extent);
 }
 
-int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
+/* Inside @dev already. */
+static int inside_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                      struct blk_extent *out)
 {
     struct blk_call call = {.dev = dev, .offset = offset, .bytes = bytes, .extent = out};
-    if (!blk_at_home(dev))
-        return co_on(dev->home, map_at_home, &call);
     if (bytes == 0 || !range_fits(offset, bytes, dev->size))
         return -EINVAL;
-    unsigned epoch = blk_enter(dev);
     memset(out, 0, sizeof(*out));
-    int rc = co_blk_run(map_by_driver, &call);
-    blk_leave(dev, epoch);
-    if (rc < 0)
-        return rc;
+    TRY(co_blk_run(map_by_driver, &call));
     assert(out->bytes > 0 && out->bytes <= bytes);
     assert(!(out->flags & BLK_EXT_RECURSE) || ((out->flags & BLK_EXT_PLACED) && out->child));
     return 0;
 }
 
+int co_blk_map(struct blk_device *dev, uint64_t offset, uint64_t bytes, struct blk_extent *out)
+{
+    struct blk_call call = {.dev = dev, .offset = offset, .bytes = bytes, .extent = out};
+    if (!blk_at_home(dev))
+        return co_on(dev->home, map_at_home, &call);
+    unsigned epoch = blk_enter(dev);
+    int rc = inside_map(dev, offset, bytes, out);
+    blk_leave(dev, epoch);
+    return rc;
+}
+
 /* Where a walk stands: a device and the offset in it; @bytes shrinks to what is alike. */
 struct walk {
+    struct blk_device *top; /* we are inside: what it stands on stays what it is meanwhile */
     struct blk_device *dev;
     uint64_t offset, bytes;
     unsigned seen; /* flags that the layers above add */
@@ -61,7 +69,7 @@ static int layer_status(struct walk *w, struct blk_extent *out)
 {
     bool refined = false;
     for (;;) {
-        TRY(co_blk_map(w->dev, w->offset, w->bytes, out));
+        TRY((w->dev == w->top ? inside_map : co_blk_map)(w->dev, w->offset, w->bytes, out));
         w->bytes = out->bytes;
         if (!(out->flags & BLK_EXT_RECURSE))
             break;
@@ -85,26 +93,51 @@ static int layer_status(struct walk *w, struct blk_extent *out)
     return 0;
 }
 
-int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t offset,
-                     uint64_t bytes, struct blk_extent *out, unsigned *depth)
+static int walk_chain(struct walk *w, struct blk_device *base, struct blk_extent *out,
+                      unsigned *depth)
 {
-    struct walk w = {.dev = dev, .offset = offset, .bytes = bytes};
     for (*depth = 0;; ++*depth) {
-        TRY(layer_status(&w, out));
+        TRY(layer_status(w, out));
         if (out->flags & (BLK_EXT_DATA | BLK_EXT_ZERO))
             return 0;
-        struct blk_device *backing = w.dev->backing;
+        struct blk_device *backing = w->dev->backing;
         out->child = NULL;
         out->child_offset = 0;
         if (base && backing == base) {
             out->flags = 0;
             return 0;
         }
-        if (!backing || w.offset >= backing->size) {
+        if (!backing || w->offset >= backing->size) {
             out->flags = BLK_EXT_ZERO;
             return 0;
         }
-        w.dev = backing;
-        w.bytes = MIN(w.bytes, backing->size - w.offset);
+        w->dev = backing;
+        w->bytes = MIN(w->bytes, backing->size - w->offset);
     }
+}
+
+struct chain_call {
+    struct walk walk;
+    struct blk_device *base;
+    struct blk_extent *out;
+    unsigned *depth;
+};
+
+static int chain_at_home(void *arg)
+{
+    struct chain_call *c = arg;
+    unsigned epoch = blk_enter(c->walk.top);
+    int rc = walk_chain(&c->walk, c->base, c->out, c->depth);
+    blk_leave(c->walk.top, epoch);
+    return rc;
+}
+
+int co_blk_map_chain(struct blk_device *dev, struct blk_device *base, uint64_t offset,
+                     uint64_t bytes, struct blk_extent *out, unsigned *depth)
+{
+    struct chain_call call = {.walk = {.top = dev, .dev = dev, .offset = offset, .bytes = bytes},
+                              .base = base,
+                              .out = out,
+                              .depth = depth};
+    return co_on(dev->home, chain_at_home, &call);
 }

@@ -93,10 +93,15 @@ struct stretch {
     bool wanted;
 };
 
+/* Another job may exchange the device, but not between two steps of ours: whoever looks at it is
+ * inside the seat, before anything else that he waits for. */
 static int co_piece_at_home(void *arg)
 {
     const struct stretch *s = arg;
-    return co_save(s->p, s->offset, s->bytes);
+    co_blk_stay(s->p->seat);
+    int rc = co_save(s->p, s->offset, s->bytes);
+    blk_release(s->p->seat);
+    return rc;
 }
 
 static int co_piece(struct piece *piece)
@@ -114,7 +119,11 @@ static int co_plan_at_home(void *arg)
     s->wanted = granules_run(&p->todo, s->offset, &s->bytes);
     if (!s->wanted)
         return 0;
-    TRY(co_blk_map_chain(seat_device(p->seat), NULL, s->offset, s->bytes, &x, &depth));
+    co_blk_stay(p->seat);
+    int rc = co_blk_map_chain(seat_device(p->seat), NULL, s->offset, s->bytes, &x, &depth);
+    blk_release(p->seat);
+    if (rc < 0)
+        return rc;
     uint64_t most = MAX(x.flags & BLK_EXT_ZERO ? ZERO_STEP : PIECE_BYTES, granule_bytes(&p->todo));
     s->bytes = MIN(MAX(MIN(x.bytes, most), PIECE_BYTES), s->bytes);
     granules_widen(&p->todo, &s->offset, &s->bytes);

@@ -3,7 +3,7 @@
  * comes out of the store, all else out of the device as it is now.
  *
  * What lies in the store never changes. What does not is read with its place held, so nobody copies
- * it, and then changes it, meanwhile (past.c). */
+ * it, and then changes it, meanwhile (past.c); and inside the seat, so that nobody exchanges it. */
 #include "block/past.h"
 
 static const struct blk_driver past_driver;
@@ -30,9 +30,11 @@ static int co_past_read(struct blk_device *dev, uint64_t offset, const struct ve
 {
     struct live_past *p = past_of(dev);
     struct co_range_hold hold;
+    co_blk_stay(p->seat);
     co_range_lock(&p->lock, &hold, offset, to->bytes, true);
     int rc = co_read_held(p, offset, to);
     co_range_unlock(&p->lock, &hold);
+    blk_release(p->seat);
     return rc;
 }
 
@@ -43,11 +45,13 @@ static int co_past_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     struct live_past *p = past_of(dev);
     struct co_range_hold hold;
     unsigned depth;
+    co_blk_stay(p->seat);
     co_range_lock(&p->lock, &hold, offset, bytes, true);
     bool here = granules_run(&p->todo, offset, &bytes);
     struct blk_device *from = here ? seat_device(p->seat) : p->store;
     int rc = p->rc ? -EIO : co_blk_map_chain(from, NULL, offset, bytes, out, &depth);
     co_range_unlock(&p->lock, &hold);
+    blk_release(p->seat);
     if (rc == 0)
         *out = (struct blk_extent){.flags = (out->flags & (BLK_EXT_DATA | BLK_EXT_ZERO)) |
                                             BLK_EXT_ALLOCATED,

@@ -322,6 +322,7 @@ int co_seat_put(struct blk_device *dev, struct blk_device **out, struct blk_erro
 const struct blk_driver seat_driver = {
     .name = "seat",
     .title = "lets the device below be exchanged and its changes be watched",
+    .stays_put = true, /* who sends from a file holds us meanwhile, so nothing is exchanged */
     .handles_fua = true,
     .co_open = co_seat_open,
     .co_close = co_seat_close,

@@ -219,10 +219,11 @@ int co_stream_measure(struct stream *s, const struct stream_point *p, uint64_t m
 {
     struct stream_cursor *c = &s->cursors[0];
     uint8_t *scratch = buf_get(IN_BYTES);
+    uint64_t from = p->plain; /* @p may be one of our points, which move when more are added */
     size_t made;
     int rc = scratch ? cursor_begin(s, c, p) : -ENOMEM;
     *ended = false;
-    while (rc == 0 && !*ended && c->plain - p->plain < most)
+    while (rc == 0 && !*ended && c->plain - from < most)
         rc = co_step(s, c, scratch, IN_BYTES, &made, ended);
     *plain = c->plain;
     *packed = c->packed - (c->in_have - c->in_at);

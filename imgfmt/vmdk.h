@@ -25,7 +25,9 @@
 #define VMDK_TABLE_BYTES  (VMDK_TABLE * 4u)
 #define VMDK_NO_PARENT    UINT32_MAX
 #define VMDK_ANY_PARENT   0u
-#define VMDK_TEXT_MOST    (1 * MiB) /* of a descriptor */
+#define VMDK_GRAIN        (64 * KiB)  /* of what we make */
+#define VMDK_TEXT_ROOM    (20 * 512u) /* the same */
+#define VMDK_TEXT_MOST    (1 * MiB)   /* of a descriptor */
 #define VMDK_EXTENTS_MOST 8192
 #define VMDK_AT_END       UINT64_MAX /* gd_sector: a footer at the end of the file says it */
 
@@ -41,15 +43,14 @@ struct vmdk_header_disk { /* at 0, little endian; places and sizes in sectors */
     le32 magic;
     le32 version; /* 1; 2 with zeroed grains; 3 written as a stream, or with change tracking */
     le32 flags;
-    uint8_t capacity[8]; /* the fields from here on are not aligned */
-    uint8_t grain[8];
-    uint8_t descriptor_at[8], descriptor_size[8]; /* 0: none in here */
-    le32 table_entries;                           /* 512 */
-    uint8_t rgd_at[8], gd_at[8];                  /* the redundant directory, the directory */
-    uint8_t overhead[8];                          /* grains lie behind */
+    le64 capacity, grain;
+    le64 descriptor_at, descriptor_size; /* 0: none in here */
+    le32 table_entries;                  /* 512 */
+    le64 rgd_at, gd_at;                  /* the redundant directory, the directory */
+    le64 overhead;                       /* grains lie behind */
     uint8_t unclean;
     char newlines[4];
-    uint8_t algorithm[2]; /* 1: deflate (RFC 1950) */
+    le16 algorithm; /* 1: deflate (RFC 1950) */
     uint8_t pad[433];
 };
 static_assert(sizeof(struct vmdk_header_disk) == 512, "VMDK header");
@@ -67,7 +68,7 @@ struct vmdk_header {
 };
 
 struct vmdk_marker_disk { /* before each compressed grain */
-    uint8_t sector[8];    /* of the disk */
+    le64 sector;          /* of the disk */
     le32 bytes;           /* that follow, deflated (RFC 1950) */
 };
 static_assert(sizeof(struct vmdk_marker_disk) == 12, "VMDK grain marker");
@@ -79,7 +80,7 @@ static_assert(sizeof(struct vmdk_marker_disk) == 12, "VMDK grain marker");
 
 enum vmdk_marker { VMDK_END_OF_STREAM, VMDK_GRAIN_TABLE, VMDK_GRAIN_DIRECTORY, VMDK_FOOTER };
 struct vmdk_metadata_disk { /* before what is no grain */
-    uint8_t sectors[8];     /* that follow */
+    le64 sectors;           /* that follow */
     le32 zero, type;
     uint8_t pad[496];
 };
@@ -186,6 +187,20 @@ struct vmdk {
     struct co_mutex beginning;
     bool begun; /* the new CID is durable */
 };
+
+/* Entries of directories and tables, which are 32 bits of sectors, as bytes. */
+static inline uint64_t vmdk_entry_get(const void *entry)
+{
+    le32 raw;
+    memcpy(&raw, entry, sizeof(raw));
+    return le32_get(raw) * 512ULL;
+}
+
+static inline void vmdk_entry_put(void *entry, uint64_t bytes)
+{
+    le32 raw = le32_of((uint32_t)(bytes / 512));
+    memcpy(entry, &raw, sizeof(raw));
+}
 
 static inline struct vmdk *vmdk_of(const struct map *m)
 {

@@ -53,30 +53,25 @@ int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, s
 
 static int cowd_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    out->offset = le32_get(raw) * 512ULL;
+    out->offset = vmdk_entry_get(entry);
     out->state = out->offset ? MAP_DATA : MAP_HOLE;
     return 0;
 }
 
 static void cowd_root_encode(const struct map *m, uint64_t offset, void *to)
 {
-    le32 raw = le32_of((uint32_t)(offset / 512));
-    memcpy(to, &raw, sizeof(raw));
+    vmdk_entry_put(to, offset);
 }
 
 static void cowd_encode(const struct map *m, const struct map_cell *cell, void *entry)
 {
-    cowd_root_encode(m, cell->state == MAP_DATA ? cell->offset : 0, entry);
+    vmdk_entry_put(entry, cell->state == MAP_DATA ? cell->offset : 0);
 }
 
 static int cowd_root_decode(const struct map *m, const void *entry, uint64_t *offset, bool *shared)
 {
-    struct map_cell cell;
     *shared = false;
-    TRY(cowd_decode(m, entry, &cell));
-    *offset = cell.offset;
+    *offset = vmdk_entry_get(entry);
     return 0;
 }
 

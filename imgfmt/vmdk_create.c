@@ -5,10 +5,8 @@
 
 #include "imgfmt/vmdk.h"
 
-#define GRAIN       (64 * KiB)
-#define TEXT_ROOM   (20 * 512u)
 #define EXTENT_MAX  (2ULL * GiB)
-#define PLACES_MOST (UINT32_MAX / 128ULL * GRAIN) /* of 32-bit entries */
+#define PLACES_MOST (UINT32_MAX / 128ULL * VMDK_GRAIN) /* of 32-bit entries */
 
 enum { SUB_SPARSE, SUB_FLAT, SUB_SPLIT_SPARSE, SUB_SPLIT_FLAT, SUB_STREAM, SUB_VMFS };
 static const char *const subformats[] = {"monolithicSparse",
@@ -59,21 +57,15 @@ struct places {
 
 static struct places places_for(uint64_t size, bool with_text)
 {
-    struct places p = {.tables = div_up(size, (uint64_t)GRAIN * VMDK_TABLE)};
+    struct places p = {.tables = div_up(size, (uint64_t)VMDK_GRAIN * VMDK_TABLE)};
     uint64_t directory = align_up(p.tables * 4, VMDK_TABLE_BYTES);
     uint64_t tables = p.tables * VMDK_TABLE_BYTES;
-    p.rgd = align_up(512 + (with_text ? TEXT_ROOM : 0), VMDK_TABLE_BYTES);
+    p.rgd = align_up(512 + (with_text ? VMDK_TEXT_ROOM : 0), VMDK_TABLE_BYTES);
     p.rgt = p.rgd + directory;
     p.gd = p.rgt + tables;
     p.gt = p.gd + directory;
-    p.end = align_up(p.gt + tables, GRAIN);
+    p.end = align_up(p.gt + tables, VMDK_GRAIN);
     return p;
-}
-
-static void put64(uint8_t *raw, uint64_t value)
-{
-    le64 v = le64_of(value);
-    memcpy(raw, &v, sizeof(v));
 }
 
 static void fill_header(struct vmdk_header_disk *raw, const struct blk_create *c, uint64_t size,
@@ -87,21 +79,19 @@ static void fill_header(struct vmdk_header_disk *raw, const struct blk_create *c
         .table_entries = le32_of(VMDK_TABLE),
         .newlines = {'\n', ' ', '\r', '\n'},
     };
-    put64(raw->capacity, size / 512);
-    put64(raw->grain, GRAIN / 512);
-    put64(raw->descriptor_at, with_text ? 1 : 0);
-    put64(raw->descriptor_size, with_text ? TEXT_ROOM / 512 : 0);
-    put64(raw->rgd_at, p->rgd / 512);
-    put64(raw->gd_at, p->gd / 512);
-    put64(raw->overhead, p->end / 512);
+    raw->capacity = le64_of(size / 512);
+    raw->grain = le64_of(VMDK_GRAIN / 512);
+    raw->descriptor_at = le64_of(with_text ? 1 : 0);
+    raw->descriptor_size = le64_of(with_text ? VMDK_TEXT_ROOM / 512 : 0);
+    raw->rgd_at = le64_of(p->rgd / 512);
+    raw->gd_at = le64_of(p->gd / 512);
+    raw->overhead = le64_of(p->end / 512);
 }
 
 static void fill_directory(uint8_t *raw, uint64_t count, uint64_t first)
 {
-    for (uint64_t i = 0; i < count; i++) {
-        le32 at = le32_of((uint32_t)((first + i * VMDK_TABLE_BYTES) / 512));
-        memcpy(raw + i * 4, &at, sizeof(at));
-    }
+    for (uint64_t i = 0; i < count; i++)
+        vmdk_entry_put(raw + i * 4, first + i * VMDK_TABLE_BYTES);
 }
 
 static void fill_holes(const void *arg, uint64_t first, uint64_t count, void *to)
@@ -117,12 +107,12 @@ static int co_create_sparse(const struct blk_create *c, uint64_t size, const cha
     struct vmdk_header_disk raw;
     uint64_t directory = align_up(p.tables * 4, VMDK_TABLE_BYTES);
     auto_free uint8_t *gds = mem_zalloc(2 * directory + 1);
-    auto_free char *room = mem_zalloc(TEXT_ROOM);
+    auto_free char *room = mem_zalloc(VMDK_TEXT_ROOM);
     if (!gds || !room)
         return err_set(e, -ENOMEM, "out of memory");
     if (size > PLACES_MOST)
         return err_set(e, -EFBIG, "a sparse VMDK extent is smaller than 2 TiB");
-    if (text && strlen(text) >= TEXT_ROOM)
+    if (text && strlen(text) >= VMDK_TEXT_ROOM)
         return err_set(e, -EINVAL, "the names are too long for the descriptor");
     memcpy(room, text ? text : "", text ? strlen(text) : 0);
     fill_header(&raw, c, size, &p, text);
@@ -131,7 +121,7 @@ static int co_create_sparse(const struct blk_create *c, uint64_t size, const cha
     struct map_units_piece pieces[] = {
         {p.rgd, gds, directory},
         {p.gd, gds + directory, directory},
-        {512, room, TEXT_ROOM},
+        {512, room, VMDK_TEXT_ROOM},
     };
     struct map_units_image image = {
         .end = p.end,
@@ -409,8 +399,8 @@ int co_vmdk_measure(struct blk_measure *m, struct blk_error *e)
         return err_set(e, -EFBIG, "the disk is too large for %s", subformats[sub]);
     struct map_units_measure u = {.size = size,
                                   .empty_bytes = empty_bytes(sub, size),
-                                  .cluster_bytes = GRAIN,
-                                  .unit_bytes = GRAIN,
+                                  .cluster_bytes = VMDK_GRAIN,
+                                  .unit_bytes = VMDK_GRAIN,
                                   .overlay = opts_given(m->opts, "backing_file")};
     if (extents[sub].kind == VMDK_FLAT)
         u.unit_bytes = 0;
@@ -422,7 +412,7 @@ int co_vmdk_measure(struct blk_measure *m, struct blk_error *e)
     if (sub == SUB_STREAM) {
         u.unit_bytes = VMDK_STORED_GRAIN;
         u.table_bytes = sizeof(struct vmdk_metadata_disk) + VMDK_TABLE_BYTES;
-        u.table_covers = VMDK_TABLE * GRAIN;
+        u.table_covers = VMDK_TABLE * VMDK_GRAIN;
     }
     return co_map_units_measure(m, &u, e);
 }

@@ -12,9 +12,7 @@
  * The file counts when its header has its signature, which is written last. */
 #include "imgfmt/vmdk.h"
 
-#define GRAIN      (64 * KiB)
-#define TEXT_ROOM  (20 * 512u)
-#define FIRST      GRAIN      /* where grains begin */
+#define FIRST      VMDK_GRAIN /* where grains begin */
 #define WINDOW     (24 * MiB) /* of deflated grains that wait */
 #define BATCH_MOST 8          /* grains deflated in one trip to the pool */
 
@@ -53,9 +51,9 @@ struct vmdk_out {
 static size_t store(const uint8_t *plain, uint8_t *to)
 {
     size_t out = 0;
-    for (size_t at = 0, n; at < GRAIN; at += n) {
-        n = MIN(GRAIN - at, 65535);
-        to[out++] = at + n == GRAIN;
+    for (size_t at = 0, n; at < VMDK_GRAIN; at += n) {
+        n = MIN(VMDK_GRAIN - at, 65535);
+        to[out++] = at + n == VMDK_GRAIN;
         to[out++] = n & 255;
         to[out++] = (uint8_t)(n >> 8);
         to[out++] = ~n & 255;
@@ -69,23 +67,22 @@ static size_t store(const uint8_t *plain, uint8_t *to)
 /* Marker, RFC 1950 around deflate, zeroes to the sector's end; gives the bytes, or -errno. */
 static int64_t pack_grain(struct vmdk *v, uint64_t grain, const uint8_t *plain, uint8_t *to)
 {
-    const size_t room = VMDK_PACKED_MOST(GRAIN);
+    const size_t room = VMDK_PACKED_MOST(VMDK_GRAIN);
     struct vmdk_marker_disk marker;
     uint8_t *z = to + sizeof(marker);
-    size_t bytes = GRAIN - 16;
+    size_t bytes = VMDK_GRAIN - 16;
     z[0] = 0x78;
     z[1] = 0x01;
-    int rc = codec_pack(&v->codec, plain, GRAIN, z + 2, &bytes);
+    int rc = codec_pack(&v->codec, plain, VMDK_GRAIN, z + 2, &bytes);
     if (rc == -ENOSPC)
         bytes = store(plain, z + 2);
     else if (rc < 0)
         return rc;
-    uint32_t sum = codec_adler32(plain, GRAIN);
+    uint32_t sum = codec_adler32(plain, VMDK_GRAIN);
     for (unsigned i = 0; i < 4; i++)
         z[2 + bytes + i] = (uint8_t)(sum >> (24 - 8 * i));
     bytes += 6;
-    le64 sector = le64_of(grain * (GRAIN / 512));
-    memcpy(marker.sector, &sector, sizeof(sector));
+    marker.sector = le64_of(grain * (VMDK_GRAIN / 512));
     marker.bytes = le32_of((uint32_t)bytes);
     memcpy(to, &marker, sizeof(marker));
     size_t all = align_up(sizeof(marker) + bytes, 512);
@@ -97,14 +94,14 @@ static int64_t pack_grain(struct vmdk *v, uint64_t grain, const uint8_t *plain, 
 /* The bytes of grain @i, copied only where they lie in pieces or end early. */
 static const uint8_t *plain_bytes(const struct batch *b, unsigned i)
 {
-    uint64_t at = (uint64_t)i * GRAIN;
-    struct vec piece = vec_slice(&b->from, at, MIN(GRAIN, b->from.bytes - at));
+    uint64_t at = (uint64_t)i * VMDK_GRAIN;
+    struct vec piece = vec_slice(&b->from, at, MIN(VMDK_GRAIN, b->from.bytes - at));
     size_t together;
     const uint8_t *first = vec_first(&piece, &together);
-    if (together == GRAIN)
+    if (together == VMDK_GRAIN)
         return first;
     vec_to_buf(&piece, b->plain);
-    memset(b->plain + piece.bytes, 0, GRAIN - piece.bytes);
+    memset(b->plain + piece.bytes, 0, VMDK_GRAIN - piece.bytes);
     return b->plain;
 }
 
@@ -114,7 +111,7 @@ static int run_pack(void *arg)
     for (unsigned i = 0; i < b->count; i++) {
         const uint8_t *plain = plain_bytes(b, i);
         b->bytes[i] = 0;
-        if (mem_is_zero(plain, GRAIN))
+        if (mem_is_zero(plain, VMDK_GRAIN))
             continue;
         int64_t rc = pack_grain(b->v, b->grain + i, plain, b->packed + b->total);
         if (rc < 0)
@@ -136,9 +133,7 @@ static int co_append(struct vmdk *v, const void *bytes, uint64_t length)
 
 static int co_append_marker(struct vmdk *v, enum vmdk_marker type, uint64_t bytes)
 {
-    struct vmdk_metadata_disk m = {.type = le32_of(type)};
-    le64 sectors = le64_of(bytes / 512);
-    memcpy(m.sectors, &sectors, sizeof(sectors));
+    struct vmdk_metadata_disk m = {.sectors = le64_of(bytes / 512), .type = le32_of(type)};
     return co_append(v, &m, sizeof(m));
 }
 
@@ -230,9 +225,9 @@ static int co_write_batch(struct vmdk *v, uint64_t grain, struct vec from)
     if (!b)
         return -ENOMEM;
     *b = (struct batch){.v = v, .from = from, .grain = grain};
-    b->count = (unsigned)div_up(from.bytes, GRAIN);
-    b->plain = mem_alloc(GRAIN);
-    b->packed = mem_alloc(b->count * VMDK_PACKED_MOST(GRAIN));
+    b->count = (unsigned)div_up(from.bytes, VMDK_GRAIN);
+    b->plain = mem_alloc(VMDK_GRAIN);
+    b->packed = mem_alloc(b->count * VMDK_PACKED_MOST(VMDK_GRAIN));
     int rc = b->plain && b->packed ? co_offload(run_pack, b) : -ENOMEM;
     mem_free(take(b->plain));
     if (rc == 0 && b->total) {
@@ -251,11 +246,11 @@ static int co_out_write(struct blk_device *dev, uint64_t offset, const struct ve
 {
     struct vmdk *v = dev->state;
     uint64_t end = offset + from->bytes;
-    if (offset % GRAIN || (end % GRAIN && end != dev->size))
+    if (offset % VMDK_GRAIN || (end % VMDK_GRAIN && end != dev->size))
         return -ENOTSUP; /* a stream takes whole grains */
     for (uint64_t at = 0, n; at < from->bytes; at += n) {
-        n = MIN((uint64_t)BATCH_MOST * GRAIN, from->bytes - at);
-        TRY(co_write_batch(v, (offset + at) / GRAIN, vec_slice(from, at, n)));
+        n = MIN((uint64_t)BATCH_MOST * VMDK_GRAIN, from->bytes - at);
+        TRY(co_write_batch(v, (offset + at) / VMDK_GRAIN, vec_slice(from, at, n)));
     }
     return 0;
 }
@@ -278,7 +273,8 @@ static bool any_written(const struct vmdk_out *o, uint64_t from, uint64_t to)
 static int co_out_zero(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct vmdk *v = dev->state;
-    return any_written(v->out, offset / GRAIN, div_up(offset + bytes, GRAIN)) ? -ENOTSUP : 0;
+    return any_written(v->out, offset / VMDK_GRAIN, div_up(offset + bytes, VMDK_GRAIN)) ? -ENOTSUP
+                                                                                        : 0;
 }
 
 static int co_out_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
@@ -288,12 +284,6 @@ static int co_out_read(struct blk_device *dev, uint64_t offset, const struct vec
 
 /* --- the end --- */
 
-static void put64(uint8_t *raw, uint64_t value)
-{
-    le64 v = le64_of(value);
-    memcpy(raw, &v, sizeof(v));
-}
-
 static int co_append_directory(struct vmdk *v)
 {
     struct vmdk_out *o = v->out;
@@ -301,12 +291,10 @@ static int co_append_directory(struct vmdk *v)
     auto_free uint8_t *raw = mem_zalloc(MAX(bytes, 1));
     if (!raw)
         return -ENOMEM;
-    for (uint64_t i = 0; i < o->table_count; i++) {
-        le32 at = le32_of(o->tables[i] ? (uint32_t)(o->tables[i]->at / 512) : 0);
-        memcpy(raw + i * 4, &at, sizeof(at));
-    }
+    for (uint64_t i = 0; i < o->table_count; i++)
+        vmdk_entry_put(raw + i * 4, o->tables[i] ? o->tables[i]->at : 0);
     TRY(co_append_marker(v, VMDK_GRAIN_DIRECTORY, bytes));
-    put64(o->header.gd_at, o->end / 512);
+    o->header.gd_at = le64_of(o->end / 512);
     return bytes ? co_append(v, raw, bytes) : 0;
 }
 
@@ -325,7 +313,7 @@ static int co_finish(struct vmdk *v)
     TRY(co_append_marker(v, VMDK_END_OF_STREAM, 0));
     if (v->map.file->limits.growable && v->map.file->size != o->end)
         TRY(co_blk_resize(v->map.file, o->end, true, &ignored));
-    put64(o->header.gd_at, VMDK_AT_END);
+    o->header.gd_at = le64_of(VMDK_AT_END);
     return co_blk_write_buf(v->map.file, 0, &o->header, sizeof(o->header), 0);
 }
 
@@ -385,14 +373,14 @@ int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e
     int rc = co_blk_read_buf(v->map.file, 0, &o->header, sizeof(o->header));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
-    if (v->h.grain_bytes != GRAIN)
+    if (v->h.grain_bytes != VMDK_GRAIN)
         return err_set(e, -EINVAL, "a stream is written in grains of 64 KiB");
     o->table_count = v->h.tables;
     o->end = FIRST;
     codec_init(&v->codec, CODEC_DEFLATE, 0);
     v->codec_made = true;
     dev->size = v->h.size;
-    dev->limits.cluster_size = GRAIN;
+    dev->limits.cluster_size = VMDK_GRAIN;
     dev->limits.fresh_reads_zero = dev->limits.can_zero_fast = true;
     dev->driver = &out_driver;
     return 0;
@@ -403,20 +391,21 @@ int co_vmdk_open_out(struct vmdk *v, struct blk_device *dev, struct blk_error *e
 /* Header and text; markers of directory, footer and end; the directory; the footer. */
 uint64_t vmdk_stream_empty_bytes(uint64_t size)
 {
-    return FIRST + align_up(div_up(size, (uint64_t)GRAIN * VMDK_TABLE) * 4, 512) + 4 * 512;
+    return FIRST + align_up(div_up(size, (uint64_t)VMDK_GRAIN * VMDK_TABLE) * 4, 512) + 4 * 512;
 }
 
 /* As if nothing was written: complete, or, where it is fresh, all but the signature. */
 int co_vmdk_create_stream(const struct blk_create *c, uint64_t size, const char *text,
                           struct blk_error *e)
 {
-    struct vmdk_out o = {.end = FIRST, .table_count = div_up(size, (uint64_t)GRAIN * VMDK_TABLE)};
+    struct vmdk_out o = {.end = FIRST,
+                         .table_count = div_up(size, (uint64_t)VMDK_GRAIN * VMDK_TABLE)};
     struct vmdk v = {.out = &o, .map.file = c->file};
-    auto_free char *room = mem_zalloc(TEXT_ROOM);
+    auto_free char *room = mem_zalloc(VMDK_TEXT_ROOM);
     auto_free struct table **tables = mem_zalloc(MAX(o.table_count, 1) * sizeof(*tables));
     if (!room || !tables)
         return err_set(e, -ENOMEM, "out of memory");
-    if (strlen(text) >= TEXT_ROOM || size > (uint64_t)UINT32_MAX / 128 * GRAIN)
+    if (strlen(text) >= VMDK_TEXT_ROOM || size > (uint64_t)UINT32_MAX / 128 * VMDK_GRAIN)
         return err_set(e, -EFBIG, "the disk or its name is too large for a stream");
     o.tables = tables;
     memcpy(room, text, strlen(text));
@@ -426,19 +415,19 @@ int co_vmdk_create_stream(const struct blk_create *c, uint64_t size, const char 
         .flags = le32_of(VMDK_NEWLINES | VMDK_COMPRESSED | VMDK_MARKERS),
         .table_entries = le32_of(VMDK_TABLE),
         .newlines = {'\n', ' ', '\r', '\n'},
-        .algorithm = {1},
+        .algorithm = le16_of(1),
     };
-    put64(o.header.capacity, size / 512);
-    put64(o.header.grain, GRAIN / 512);
-    put64(o.header.descriptor_at, 1);
-    put64(o.header.descriptor_size, TEXT_ROOM / 512);
-    put64(o.header.gd_at, VMDK_AT_END);
-    put64(o.header.overhead, FIRST / 512);
+    o.header.capacity = le64_of(size / 512);
+    o.header.grain = le64_of(VMDK_GRAIN / 512);
+    o.header.descriptor_at = le64_of(1);
+    o.header.descriptor_size = le64_of(VMDK_TEXT_ROOM / 512);
+    o.header.gd_at = le64_of(VMDK_AT_END);
+    o.header.overhead = le64_of(FIRST / 512);
     int rc = c->file->limits.growable ? co_blk_resize(c->file, FIRST, true, e) : 0;
     TRY(rc);
     rc = co_blk_write_buf(c->file, 0, &o.header, sizeof(o.header), 0);
     if (rc == 0)
-        rc = co_blk_write_buf(c->file, 512, room, TEXT_ROOM, 0);
+        rc = co_blk_write_buf(c->file, 512, room, VMDK_TEXT_ROOM, 0);
     if (rc == 0 && !c->fresh)
         rc = co_finish(&v);
     if (rc == 0 && !c->fresh)

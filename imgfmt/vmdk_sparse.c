@@ -21,23 +21,16 @@ enum { RANK_HEADER, RANK_TABLE };
 
 #define AHEAD_BYTES (64 * MiB)
 #define PIECE       (64 * KiB)
-#define ZERO_GRAIN  1u
+#define ZERO_GRAIN  512u /* entry 1 */
 
 /* --- the header --- */
-
-static uint64_t get64(const uint8_t *raw)
-{
-    le64 v;
-    memcpy(&v, raw, sizeof(v));
-    return le64_get(v);
-}
 
 static int parse_places(const struct vmdk_header_disk *raw, struct vmdk_header *h,
                         struct blk_error *e)
 {
     const uint64_t most = INT64_MAX / 512;
-    uint64_t gd = get64(raw->gd_at), rgd = get64(raw->rgd_at), over = get64(raw->overhead);
-    uint64_t text = get64(raw->descriptor_at), room = get64(raw->descriptor_size);
+    uint64_t gd = le64_get(raw->gd_at), rgd = le64_get(raw->rgd_at), over = le64_get(raw->overhead);
+    uint64_t text = le64_get(raw->descriptor_at), room = le64_get(raw->descriptor_size);
     if ((gd > most && gd != VMDK_AT_END) || rgd > most || over > most || text > most)
         return err_set(e, -EINVAL, "the header names places that no file has");
     h->gd_at = gd == VMDK_AT_END ? VMDK_AT_END : gd * 512;
@@ -54,7 +47,7 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
                       struct blk_error *e)
 {
     uint32_t magic = le32_get(raw->magic), entries = le32_get(raw->table_entries);
-    uint64_t capacity = get64(raw->capacity), grain = get64(raw->grain);
+    uint64_t capacity = le64_get(raw->capacity), grain = le64_get(raw->grain);
     if (magic != VMDK_MAGIC && !(fresh && magic == 0))
         return err_set(e, -EINVAL, "not a VMDK extent");
     *out = (struct vmdk_header){
@@ -81,22 +74,16 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
     return parse_places(raw, out, e);
 }
 
-static void put64(uint8_t *raw, uint64_t value)
-{
-    le64 v = le64_of(value);
-    memcpy(raw, &v, sizeof(v));
-}
-
 static void put_header(struct map *m, void *at)
 {
     const struct vmdk *v = vmdk_of(m);
     struct vmdk_header_disk *raw = at;
     raw->magic = le32_of(m->units->unfinished ? 0 : VMDK_MAGIC);
     raw->unclean = v->h.unclean;
-    put64(raw->capacity, m->shape.size / 512);
-    put64(raw->gd_at, v->h.gd_at / 512);
+    raw->capacity = le64_of(m->shape.size / 512);
+    raw->gd_at = le64_of(v->h.gd_at / 512);
     if (v->h.rgd_at)
-        put64(raw->rgd_at, v->h.rgd_at / 512);
+        raw->rgd_at = le64_of(v->h.rgd_at / 512);
 }
 
 static int co_put_header(struct map *m)
@@ -108,20 +95,17 @@ static int co_put_header(struct map *m)
 
 static int vmdk_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    uint32_t at = le32_get(raw);
+    uint64_t at = vmdk_entry_get(entry);
     bool zero = at == ZERO_GRAIN && !m->shape.no_zero_cells;
     out->state = at == 0 ? MAP_HOLE : zero ? MAP_ZERO : MAP_DATA;
-    out->offset = out->state == MAP_DATA ? at * 512ULL : 0;
+    out->offset = out->state == MAP_DATA ? at : 0;
     return 0;
 }
 
 static void vmdk_encode(const struct map *m, const struct map_cell *cell, void *entry)
 {
-    uint32_t at = cell->state == MAP_ZERO ? ZERO_GRAIN : 0;
-    le32 raw = le32_of(cell->state == MAP_DATA ? (uint32_t)(cell->offset / 512) : at);
-    memcpy(entry, &raw, sizeof(raw));
+    uint64_t at = cell->state == MAP_ZERO ? ZERO_GRAIN : 0;
+    vmdk_entry_put(entry, cell->state == MAP_DATA ? cell->offset : at);
 }
 
 /* Entries are 32 bits of sectors. */
@@ -318,10 +302,8 @@ static int co_fill_directory(struct map *m, uint64_t at, uint64_t first, uint64_
     auto_free uint8_t *raw = mem_zalloc(bytes);
     if (!raw)
         return -ENOMEM;
-    for (uint64_t i = 0; i < count; i++) {
-        le32 entry = le32_of((uint32_t)((first + i * VMDK_TABLE_BYTES) / 512));
-        memcpy(raw + i * 4, &entry, sizeof(entry));
-    }
+    for (uint64_t i = 0; i < count; i++)
+        vmdk_entry_put(raw + i * 4, first + i * VMDK_TABLE_BYTES);
     co_meta_forget(m->meta, at, align_up(bytes, meta_page_bytes(m->meta)));
     return co_blk_write_buf(m->file, at, raw, bytes, 0);
 }
@@ -448,14 +430,12 @@ static int co_find_tables(struct vmdk *v, uint64_t at, uint64_t *first, struct b
     if (at == 0 || !range_fits(at, count * 4, v->map.file->size))
         return err_set(e, -EINVAL, "the grain directory at %" PRIu64 " ends past the file", at);
     for (uint64_t i = 0; i < count; i++) {
-        le32 entry;
         if (i % (PIECE / 4) == 0) {
             int rc = co_blk_read_buf(v->map.file, at + i * 4, raw, MIN(PIECE, (count - i) * 4));
             if (rc < 0)
                 return err_errno(e, rc, "the grain directory cannot be read");
         }
-        memcpy(&entry, raw + i % (PIECE / 4) * 4, sizeof(entry));
-        uint64_t place = le32_get(entry) * 512ULL;
+        uint64_t place = vmdk_entry_get(raw + i % (PIECE / 4) * 4);
         if (i == 0)
             *first = place;
         if (place == 0 || place != *first + i * VMDK_TABLE_BYTES) {

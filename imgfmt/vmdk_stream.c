@@ -35,14 +35,12 @@ static int co_read_footer(struct vmdk *v, struct blk_error *e)
 static int stream_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
     const struct vmdk_header *h = &vmdk_of(m)->h;
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    uint32_t at = le32_get(raw);
-    bool packed = h->flags & VMDK_COMPRESSED, zero = at == 1 && h->flags & VMDK_ZERO_GRAIN;
+    uint64_t at = vmdk_entry_get(entry);
+    bool packed = h->flags & VMDK_COMPRESSED, zero = at == 512 && h->flags & VMDK_ZERO_GRAIN;
     out->state = at == 0 ? MAP_HOLE : zero ? MAP_ZERO : packed ? MAP_PACKED : MAP_DATA;
     if (at == 0 || zero)
         return 0;
-    out->offset = at * 512ULL;
+    out->offset = at;
     out->packed_bytes = packed ? (uint32_t)VMDK_PACKED_MOST(h->grain_bytes) : 0;
     return 0;
 }
@@ -55,9 +53,7 @@ static void stream_encode(const struct map *m, const struct map_cell *cell, void
 static int stream_root_decode(const struct map *m, const void *entry, uint64_t *offset,
                               bool *shared)
 {
-    le32 raw;
-    memcpy(&raw, entry, sizeof(raw));
-    *offset = le32_get(raw) * 512ULL;
+    *offset = vmdk_entry_get(entry);
     *shared = false;
     return 0;
 }
@@ -65,9 +61,7 @@ static int stream_root_decode(const struct map *m, const void *entry, uint64_t *
 /* Bytes of the disk in the grain behind @marker: QEMU compresses no more of the last one. */
 static size_t bytes_on_disk(const struct map *m, const struct vmdk_marker_disk *marker)
 {
-    le64 sector;
-    memcpy(&sector, marker->sector, sizeof(sector));
-    uint64_t size = m->shape.size, at = MIN(le64_get(sector), size / 512) * 512;
+    uint64_t size = m->shape.size, at = MIN(le64_get(marker->sector), size / 512) * 512;
     return MIN(size - at, m->cluster_bytes);
 }
 

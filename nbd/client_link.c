@@ -6,6 +6,7 @@
  * the socket can be read or written where libnbd wants that, and lets it. Calls are put on the wire
  * by the coroutine that makes them. */
 #ifdef HAVE_LIBNBD
+#include <fcntl.h>
 #include <libnbd.h>
 #include <unistd.h>
 
@@ -392,7 +393,7 @@ int co_link_open(struct client_link *l, struct client_facts *facts, struct blk_e
             *e = j->error;
         return rc;
     }
-    fd = dup(nbd_aio_get_fd(j->h));
+    fd = fcntl(nbd_aio_get_fd(j->h), F_DUPFD_CLOEXEC, 0);
     rc = fd < 0 ? -errno : host_stream_watch(c->host, fd, &l->stream);
     if (rc < 0) {
         nbd_close(j->h);

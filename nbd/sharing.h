@@ -9,7 +9,7 @@
 
 struct nbd_group {
     struct nbd_group *next;
-    char *name; /* "": of exports that are in no other; without limits each has one for itself */
+    char *name; /* "": of exports that share and named none */
     struct share_group *share;
 };
 

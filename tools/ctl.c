@@ -175,7 +175,11 @@ static const struct question questions[] = {
     {"add",
      {"spec"},
      "wants what to export",
-     .options = {"name", "format", "read-only", "description"}},
+     .options = {"name", "format", "read-only", "description", "allow", "writers"}},
+    {"throttle",
+     {NULL},
+     NOTHING,
+     .options = {"export", "group", "weight", "min-iops", "iops", "bps", "depth"}},
     {"remove", {"name"}, EXPORT, .options = {"failed"}},
     {"resize", {"name", "size"}, "wants the export's name and its new size", .options = {"shrink"}},
     {"snapshot",
@@ -386,7 +390,12 @@ const struct command ctl_command = {
     .notes =
         "SOCKET is what the server was given as --control. WHAT is one of\n"
         "  list                   the exports, their clients and counts\n"
-        "  add SPEC               a further export; name= format= read-only=on description=\n"
+        "  throttle               export= or group=, and what is to change: weight= min-iops= "
+        "iops=\n"
+        "                         bps= depth=\n"
+        "  add SPEC               a further export; name= format= read-only=on description= "
+        "allow=WHO\n"
+        "                         writers=N\n"
         "  remove NAME            an export goes; of a point export, failed=on: its bitmap is as "
         "it\n"
         "                         was before\n"

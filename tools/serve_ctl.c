@@ -2,6 +2,8 @@
 /* serve_ctl.c - the control socket of a server: what it can be asked, and its exports. */
 #include "tools/serve_ctl.h"
 
+#include <limits.h>
+
 /* --- arguments --- */
 
 int ask_known(const json_t *request, const char *const *keys, struct blk_error *e)
@@ -160,6 +162,8 @@ static int co_list_exports(struct ctl *c, const json_t *request, json_t **result
 struct adding {
     struct serve_ctl *s;
     struct image image;
+    struct nbd_export_options options;
+    struct nbd_zone zone;
     struct blk_device *dev;
     struct blk_error *e;
 };
@@ -173,27 +177,47 @@ static int co_open_at_home(void *arg)
     return co_serve_seat(dev, &a->dev, a->e);
 }
 
-static int co_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+static int read_adding(const json_t *request, struct adding *a, struct blk_error *e)
 {
-    static const char *const keys[] = {"spec", "name", "format", "read-only", "description", NULL};
-    struct adding a = {.s = ctl_arg(c), .e = e};
-    struct nbd_export_options o = {0};
-    struct runtime *rt = a.s->tool->runtime;
+    static const char *const keys[] = {"spec",        "name",  "format",  "read-only",
+                                       "description", "allow", "writers", NULL};
+    const char *allow;
     bool read_only = false;
+    uint64_t writers = 0;
 
     TRY(ask_known(request, keys, e));
-    TRY(ask_text(request, "spec", true, &a.image.text, e));
-    TRY(ask_text(request, "format", false, &a.image.format, e));
-    TRY(ask_text(request, "name", false, &o.name, e));
-    TRY(ask_text(request, "description", false, &o.description, e));
+    TRY(ask_text(request, "spec", true, &a->image.text, e));
+    TRY(ask_text(request, "format", false, &a->image.format, e));
+    TRY(ask_text(request, "name", false, &a->options.name, e));
+    TRY(ask_text(request, "description", false, &a->options.description, e));
     TRY(ask_bool(request, "read-only", &read_only, e));
-    const char *slash = strrchr(a.image.text, '/');
-    o.name = o.name ? o.name : slash ? slash + 1 : a.image.text;
-    a.image.cache = a.s->cache;
-    a.image.flags = read_only ? 0 : BLK_OPEN_WRITE;
-    a.image.trust = read_only ? TRUST_READ : TRUST_WRITE;
-    TRY(co_on(runtime_worker(rt, a.s->dealt++ % runtime_workers(rt)), co_open_at_home, &a));
-    return co_nbd_export_add(nbd_server_exports(a.s->server), a.dev, &o, NULL, e);
+    TRY(ask_size(request, "writers", &writers, e));
+    TRY(ask_text(request, "allow", false, &allow, e));
+    const char *slash = strrchr(a->image.text, '/');
+    if (!a->options.name)
+        a->options.name = slash ? slash + 1 : a->image.text;
+    if (writers > UINT_MAX)
+        return err_set(e, -EINVAL, "\"writers\" is too large");
+    a->options.max_writers = (unsigned)writers;
+    a->options.zone = &a->zone;
+    a->image.cache = a->s->cache;
+    a->image.flags = read_only ? 0 : BLK_OPEN_WRITE;
+    a->image.trust = read_only ? TRUST_READ : TRUST_WRITE;
+    return allow ? nbd_zone_add(&a->zone, allow, e) : 0;
+}
+
+static int co_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct adding a = {.s = ctl_arg(c), .e = e};
+    struct runtime *rt = a.s->tool->runtime;
+    int rc = read_adding(request, &a, e);
+
+    if (rc == 0)
+        rc = co_on(runtime_worker(rt, a.s->dealt++ % runtime_workers(rt)), co_open_at_home, &a);
+    if (rc == 0)
+        rc = co_nbd_export_add(nbd_server_exports(a.s->server), a.dev, &a.options, NULL, e);
+    nbd_zone_drop(&a.zone);
+    return rc;
 }
 
 static int co_remove(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
@@ -269,7 +293,8 @@ static const struct ctl_verb verbs[] = {
     {"stats", "all counts of all exports, with latencies", co_stats},
     {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
      co_throttle},
-    {"add", "a further export: spec [name] [format] [read-only] [description]", co_add},
+    {"add", "a further export: spec [name] [format] [read-only] [description] [allow] [writers]",
+     co_add},
     {"remove", "an export goes; its clients are told: name [failed, of a point export]", co_remove},
     {"resize", "an export's size: name, size [shrink]", co_resize},
     {"snapshot", "new images on top, all in one instant: exports [{name, file}] [format]",

@@ -15,10 +15,10 @@ writer=
 start_writer() { # EXPORT...
     local x uris=()
     for x in "$@"; do uris+=("$(uri_of "$x")"); done
-    rm -f stop
+    rm -f stop log.begun
     $python "$live" write log stop "${uris[@]}" 2>writer.log &
     writer=$!
-    sleep 0.3
+    for _ in $(seq 500); do [ -e log.begun ] && break || sleep 0.02; done
 }
 stop_writer() {
     touch stop
@@ -50,6 +50,11 @@ serve --workers 2 --control "$PWD/c" --export a --export b a.qcow2 b.qcow2
 # --- exports come and go
 check "add" ctl add plain.img format=raw description="a plain one"
 is "an export that was added is served" "$(nbdinfo --size "$(uri_of plain.img)")" 8388608
+truncate -s 1M secret.img
+check "add for another user" ctl add secret.img format=raw allow=uid:4242 writers=1
+check "who is not that one does not see it" bash -c "! nbdinfo --size '$(uri_of secret.img)' && ! nbdinfo --list '$uri' | grep -q secret"
+check "remove that" ctl remove secret.img
+check "throttle" ctl throttle export=a weight=200
 check "a second of that name is refused" bash -c "! '$LAMINA' ctl '$PWD/c' add b.qcow2 name=a read-only=on"
 check "resize" ctl resize plain.img 12M
 is "a client sees the new size" "$(nbdinfo --size "$(uri_of plain.img)")" 12582912

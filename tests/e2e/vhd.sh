@@ -98,6 +98,16 @@ with open("theirs.vhd", "wb") as f:
 open("theirs.raw", "wb").write(want)
 PY
 is "bits clear inside a block" "$LAMINA" compare -q -f vpc -F raw theirs.vhd theirs.raw
+cp theirs.vhd alone.vhd
+fails "by name only it cannot stand alone" 1 "partly here" "$LAMINA" rebase -u -f vpc -b '' alone.vhd
+fails "its header has room for one name" 1 "no room" "$LAMINA" rebase -u -f vpc -b ./base.vhd -F vpc alone.vhd
+is "it stands alone" "$LAMINA" rebase -q -f vpc -b '' alone.vhd
+is "... and shows the same" "$LAMINA" compare -q -f vpc -F raw alone.vhd theirs.raw
+is "... and QEMU reads that" qemu-img compare -q -f vpc -F raw alone.vhd theirs.raw
+is "... compact" "$LAMINA" compact -q -f vpc alone.vhd # its old blocks lay off the boundaries
+is "... check" "$LAMINA" check -q -f vpc alone.vhd
+is "... the same then" "$LAMINA" compare -q -f vpc -F raw alone.vhd theirs.raw
+rm alone.vhd
 qemu-io -f raw -c 'write -P 9 6295k 9k' theirs.raw >/dev/null
 serve -f vpc theirs.vhd
 qemu-io -f raw -c 'write -P 9 6295k 9k' "$uri" >/dev/null

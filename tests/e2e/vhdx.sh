@@ -99,6 +99,17 @@ mv keep.vhdx same1.vhdx
 # A child as Hyper-V makes them, straight from the specification: paths of Windows, sector bitmaps.
 python3 "$(dirname "$0")/../lib/vhdx_child.py" same1.vhdx disk.raw theirs.avhdx theirs.raw
 is "sectors of a block" "$LAMINA" compare -q -f vhdx -F raw theirs.avhdx theirs.raw
+cp theirs.avhdx alone.vhdx
+fails "by name only it cannot stand alone" 1 "partly here" "$LAMINA" rebase -u -f vhdx -b '' alone.vhdx
+cp same1.vhdx renamed-parent.vhdx
+is "another name for its parent" "$LAMINA" rebase -q -u -f vhdx -b renamed-parent.vhdx -F vhdx alone.vhdx
+is "... and it shows the same" "$LAMINA" compare -q -f vhdx -F raw alone.vhdx theirs.raw
+is "it stands alone" "$LAMINA" rebase -q -f vhdx -b '' alone.vhdx
+rm renamed-parent.vhdx
+is "... and shows the same" "$LAMINA" compare -q -f vhdx -F raw alone.vhdx theirs.raw
+is "... and QEMU reads that" qemu-img compare -q -f vhdx -F raw alone.vhdx theirs.raw
+is "... check" "$LAMINA" check -q -f vhdx alone.vhdx
+rm alone.vhdx
 qemu-io -f raw -c 'write -P 9 6295k 9k' theirs.raw >/dev/null
 serve -f vhdx theirs.avhdx
 qemu-io -f raw -c 'write -P 9 6295k 9k' "$uri" >/dev/null

@@ -68,6 +68,10 @@ class Layer:
         """How both programs are told to open it."""
         return ["-f", self.fmt, self.name]
 
+    def served(self):
+        """How lamina is told to serve it."""
+        return self.opened()
+
     def note(self, at, length, into="dirty"):
         """These bytes were written; `maybe`: they may have been."""
 
@@ -168,7 +172,7 @@ class Case:
             return self.qemu_io(layer.opened(), commands)
         if os.path.exists("nbd.sock"):
             os.unlink("nbd.sock")
-        argv = [LAMINA, "serve", "--once", "--socket", "nbd.sock", *layer.opened()]
+        argv = [LAMINA, "serve", "--once", "--socket", "nbd.sock", *layer.served()]
         tell("  $", *argv)
         with open("serve.log", "wb") as log:
             child = subprocess.Popen(argv, stdout=log, stderr=log)

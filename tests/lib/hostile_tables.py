@@ -143,7 +143,7 @@ vhdx('log-entry', size=1 << 30, log_guid=b'g' * 16, log_data=struct.pack('<4sIII
 vhdx('block-odd', block=3 * MIB)
 vhdx('sectors', logical=0x80000000)
 vhdx('out-of-range', size=1 << 36, entries=struct.pack('<Q', 0x7fffffffff000006) * 65536)
-vhdx('one-place', size=1 << 36, entries=struct.pack('<Q', 3 * MIB | 6) * 65536)
+vhdx('one-place', size=1 << 34, entries=struct.pack('<Q', 3 * MIB | 6) * 16384)
 put('vhdx-512-bytes', b'vhdxfile'.ljust(512, b'\0'))
 
 # --- VMDK

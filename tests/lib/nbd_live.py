@@ -1,7 +1,9 @@
 """Writes to exports without end, and says of an image whether it is what they were at one instant.
 
   nbd_live.py write LOG STOP URI...     one write at a time, over all exports, each with its number all over it; until the file STOP
-                                        is there. LOG: what was written, in order; what is in it already was written before.
+                                        is there. LOG: what was written, in order; what is in it already was written before. LOG.begun
+                                        is there when something was flushed.
+  nbd_live.py flushed LOG RAW      the server was killed: the raw image has every write that was flushed, or a later one in its place.
   nbd_live.py check LOG RAW...          the raw images are together what the first exports were after some write: prints its number, how
                                         many there were before the last writer began, and how many there are.
 """
@@ -31,21 +33,28 @@ def write(log, stop, uris):
         h = nbd.NBD()
         h.connect_uri(uri)
         handles.append(h)
-    while not os.path.exists(stop):
-        disk = rng.randrange(len(handles))
-        units = handles[disk].get_size() // UNIT
-        count = rng.choice((1, 1, 1, 2, 5, 16))
-        at = rng.randrange(units - count)
-        done.append((disk, at, count))
-        handles[disk].pwrite(struct.pack("<Q", len(done)) * (count * UNIT // 8), at * UNIT)
-        if len(done) % 50 == 0:
-            handles[disk].flush()
-    for h in handles:
-        h.flush()
-        h.shutdown()
-    with open(log, "w") as f:
-        f.write("%d\n" % before)
-        f.writelines("%d %d %d\n" % x for x in done)
+    flushed = 0
+    try:
+        while not os.path.exists(stop):
+            disk = rng.randrange(len(handles))
+            units = handles[disk].get_size() // UNIT
+            count = rng.choice((1, 1, 1, 2, 5, 16))
+            at = rng.randrange(units - count)
+            done.append((disk, at, count))
+            handles[disk].pwrite(struct.pack("<Q", len(done)) * (count * UNIT // 8), at * UNIT)
+            if len(done) % 50 == 0:
+                for h in handles:
+                    h.flush()
+                flushed = len(done)
+                open(log + ".begun", "w").close()
+        for h in handles:
+            h.flush()
+            h.shutdown()
+        flushed = len(done)
+    finally:
+        with open(log, "w") as f:
+            f.write("%d %d\n" % (before, flushed))
+            f.writelines("%d %d %d\n" % x for x in done)
 
 
 def numbers(path):
@@ -63,7 +72,7 @@ def numbers(path):
 def check(log, paths):
     done = read_log(log)
     with open(log) as f:
-        before = int(f.readline())
+        before = int(f.readline().split()[0])
     images = [numbers(p) for p in paths]
     last = max(map(max, images))
     want = [[0] * len(i) for i in images]
@@ -76,7 +85,27 @@ def check(log, paths):
     print(last, before, len(done))
 
 
+def check_flushed(log, path):
+    done = read_log(log)
+    with open(log) as f:
+        last = int(f.readline().split()[1])
+    may = {}
+    for number, (_, at, count) in enumerate(done, 1):
+        for unit in range(at, at + count):
+            if number <= last:
+                may[unit] = set()
+            may.setdefault(unit, {0}).add(number)
+    with open(path, "rb") as f:
+        for unit, wanted in may.items():
+            f.seek(unit * UNIT)
+            got = {x for (x,) in struct.iter_unpack("<Q", f.read(UNIT))}
+            assert got <= wanted, "unit %d is of write %s, and should be of %s" % (unit, got, sorted(wanted))
+    print(last)
+
+
 if sys.argv[1] == "write":
     write(sys.argv[2], sys.argv[3], sys.argv[4:])
+elif sys.argv[1] == "flushed":
+    check_flushed(sys.argv[2], sys.argv[3])
 else:
     check(sys.argv[2], sys.argv[3:])

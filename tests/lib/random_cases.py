@@ -25,6 +25,9 @@ class Luks(Layer):
     def opened(self):
         return ["--object", SECRET, "--image-opts", self.option_text()]
 
+    def served(self):
+        return ["--object", SECRET, self.option_text()]
+
     def option_text(self):
         return f"driver=luks,key-secret=k,file.filename={self.name}"
 
@@ -168,11 +171,6 @@ class Images(cases.Case):
             self.do_commands(layer, who, [f"write -q -z 0 {size}"])
         return layer
 
-    def do_commands(self, layer, who, commands):
-        if layer.fmt == "luks" and who == OURS:  # there are keys on the command line of convert
-            return self.put(who, layer, [])
-        return super().do_commands(layer, who, commands)
-
     def put(self, who, layer, words):
         """The model's bytes, with convert -n."""
         with open("new.raw", "wb") as f:
@@ -278,7 +276,8 @@ class Images(cases.Case):
         self.by(OURS, True)
         before = os.stat(top.name).st_size
         run(OURS, "compact", "-q", *top.opened())
-        if os.stat(top.name).st_size > before and top.fmt != "vmdk":
+        # A fixed VHDX of QEMU's may end in the middle of its last block.
+        if os.stat(top.name).st_size > before and top.fmt != "vmdk" and top.opts.get("subformat") != "fixed":
             raise Failed(f"compact made {top.name} longer")
         self.tidy = top.fmt != "qed"  # whose tables may not fit where single clusters are free
         return top

@@ -35,7 +35,7 @@ struct writer {
 struct world {
     struct runtime *rt;
     struct worker *home;
-    struct blk_device *seat, *slow; /* slow: the fault layer under the seat */
+    struct blk_device *seat;
     struct writer writers[WRITERS];
     uint64_t random;
     bool stop;
@@ -84,19 +84,59 @@ static void co_writer(void *arg)
     co_queue_wake_all(&w->world->ended);
 }
 
-static struct blk_device *co_slow_mem(void)
+/* A layer that takes its time to say where data lies. */
+static int co_dawdle_open(struct blk_device *dev, const struct opts *opts,
+                          struct blk_opener *opener, struct blk_error *e)
+{
+    struct blk_device *child;
+    TRY(co_blk_want_child(dev, opener, "file", dev->open_flags, &child, e));
+    dev->size = child->size;
+    blk_inherit_limits(dev, child);
+    return 0;
+}
+
+static bool dawdle_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
+                           struct blk_place *out)
+{
+    *out = (struct blk_place){.child = dev->children[0].dev, .offset = offset, .bytes = bytes};
+    return true;
+}
+
+static int co_dawdle_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+                         struct blk_extent *out)
+{
+    co_sleep(100000);
+    *out = (struct blk_extent){.flags = BLK_EXT_PLACED | BLK_EXT_RECURSE,
+                               .bytes = MIN(bytes, 128 * KiB),
+                               .child = dev->children[0].dev,
+                               .child_offset = offset};
+    return 0;
+}
+
+static const struct blk_driver dawdle_driver = {
+    .name = "dawdle",
+    .title = "asks slowly",
+    .is_filter = true,
+    .co_open = co_dawdle_open,
+    .resolve = dawdle_resolve,
+    .co_map = co_dawdle_map,
+};
+
+/* Requests take some time each; *fault: what may let them fail. */
+static struct blk_device *co_slow_mem(struct blk_device **fault)
 {
     char text[64];
     snprintf(text, sizeof(text), "size=%" PRIu64, SIZE);
-    return co_open_text(&fault_driver, "op=all,nth=1,times=0,errno=none,delay=50000",
-                        co_open_text(&mem_driver, text, NULL));
+    *fault = co_open_text(&fault_driver, "op=all,nth=1,times=0,errno=none,delay=50000",
+                          co_open_text(&mem_driver, text, NULL));
+    return co_open_text(&dawdle_driver, "", *fault);
 }
 
 static int co_open_world(void *arg)
 {
     struct world *w = arg;
-    w->slow = co_slow_mem();
-    must(co_seat_put(w->slow, &w->seat, &w->e) == 0);
+    struct blk_device *fault;
+    must(co_seat_put(co_slow_mem(&fault), &w->seat, &w->e) == 0);
     return 0;
 }
 
@@ -185,19 +225,23 @@ static bool is_now(const struct world *w, const struct shown *s)
  */
 
 struct opening {
-    struct blk_device *dev;
+    struct blk_device *dev, *fault;
 };
 
 static int co_open_store(void *arg)
 {
-    ((struct opening *)arg)->dev = co_slow_mem();
+    struct opening *o = arg;
+    o->dev = co_slow_mem(&o->fault);
     return 0;
 }
 
-static struct blk_device *co_store(struct world *w)
+/* *fault may be set to fail; NULL: no matter. */
+static struct blk_device *co_store(struct world *w, struct blk_device **fault)
 {
     struct opening o;
     co_on(w->home, co_open_store, &o);
+    if (fault)
+        *fault = o.fault;
     return o.dev;
 }
 
@@ -213,7 +257,7 @@ static void co_past_is_stable(struct world *w, bool copy)
     struct blk_device *dev;
     struct shown first, later;
     struct job job;
-    const struct live_past_options o = {.seat = w->seat, .store = co_store(w), .blank = true};
+    const struct live_past_options o = {.seat = w->seat, .store = co_store(w, NULL), .blank = true};
     job_init(&job, "backup", co_no_job, NULL);
     counts(w, false, from);
     must(co_live_past_begin(&o, 1, &p, &w->e) == 0);
@@ -260,11 +304,12 @@ static int co_lost(void *arg)
     uint64_t copied;
     for (int limit = 0; limit < 2; limit++) {
         co_begin(w, arg, 5);
+        struct blk_device *fault;
         const struct live_past_options o = {
-            .seat = w->seat, .store = co_store(w), .store_bytes = limit ? 128 * KiB : 0};
+            .seat = w->seat, .store = co_store(w, &fault), .store_bytes = limit ? 128 * KiB : 0};
         const struct fault_rule rule = {.op = FAULT_WRITE, .nth = 2, .rc = -EIO};
         if (!limit)
-            fault_set(o.store, &rule);
+            fault_set(fault, &rule);
         start_writers(w);
         co_sleep(20000000); /* so that there is something to be copied */
         must(co_live_past_begin(&o, 1, &p, &w->e) == 0);
@@ -289,12 +334,14 @@ static int co_lost(void *arg)
 static void co_one_mirror(struct world *w, uint64_t nth, bool cancel)
 {
     struct job job;
-    struct live_mirror m = {.seat = w->seat, .target = co_store(w), .blank = true, .job = &job};
+    struct blk_device *fault;
+    struct live_mirror m = {
+        .seat = w->seat, .target = co_store(w, &fault), .blank = true, .job = &job};
     const struct fault_rule rule = {.op = FAULT_WRITE, .nth = nth, .rc = -EIO};
     const struct blk_device *target = m.target, *before = seat_device(w->seat);
     job_init(&job, "mirror", co_no_job, NULL);
     if (nth)
-        fault_set(m.target, &rule), m.by_hand = true; /* it stays until that write comes */
+        fault_set(fault, &rule), m.by_hand = true; /* it stays until that write comes */
     if (cancel)
         job_cancel(&job);
     w->e = (struct blk_error){0};
@@ -302,6 +349,16 @@ static void co_one_mirror(struct world *w, uint64_t nth, bool cancel)
     must(rc == (cancel ? -ECANCELED : nth ? -EIO : 0));
     must(seat_device(w->seat) == (rc < 0 ? before : target));
     must(!seat_watched(w->seat));
+}
+
+static void co_one_mirror_of(struct world *w)
+{
+    struct blk_error e = {0};
+    struct job job;
+    struct live_mirror m = {
+        .seat = w->seat, .target = co_store(w, NULL), .blank = true, .job = &job};
+    job_init(&job, "mirror", co_no_job, NULL);
+    must(co_live_mirror(&m, &e) == 0);
 }
 
 static int co_mirrors(void *arg)
@@ -316,6 +373,56 @@ static int co_mirrors(void *arg)
         co_one_mirror(w, 1 + seed, false);
         co_one_mirror(w, 0, true);
         co_one_mirror(w, 0, false);
+        co_stop_writers(w);
+        co_look(w->seat, &now);
+        must(is_now(w, &now));
+        co_close_ok(w->seat);
+    }
+    mem_free(w);
+    return 0;
+}
+
+/* --- all at once --------------------------------------------------------------------------------
+ */
+
+static void co_mapper(void *arg)
+{
+    struct world *w = arg;
+    while (!w->stop) {
+        struct blk_extent x;
+        unsigned depth;
+        for (uint64_t at = 0; at < SIZE; at += x.bytes)
+            must(co_blk_map_chain(w->seat, NULL, at, SIZE - at, &x, &depth) == 0);
+        co_sleep(100000);
+    }
+    w->running--;
+    co_queue_wake_all(&w->ended);
+}
+
+static void co_mirrorer(void *arg)
+{
+    struct world *w = arg;
+    while (!w->stop) {
+        co_one_mirror_of(w);
+        co_sleep(next_random(&w->random) % 1000000);
+    }
+    w->running--;
+    co_queue_wake_all(&w->ended);
+}
+
+/* Pasts, and who asks where data lies, while the device is exchanged again and again. */
+static int co_exchanges(void *arg)
+{
+    struct world *w = mem_alloc(sizeof(*w));
+    struct shown now;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        co_begin(w, arg, seed);
+        start_writers(w);
+        w->running += 2;
+        must(co_start_later(co_mapper, w) == 0);
+        must(co_start_later(co_mirrorer, w) == 0);
+        co_past_is_stable(w, false);
+        co_past_is_stable(w, true);
         co_stop_writers(w);
         co_look(w->seat, &now);
         must(is_now(w, &now));
@@ -364,7 +471,7 @@ static void co_backup(struct world *w, bool fails, const bool *was, const bool *
     struct live_past *p;
     struct blk_device *dev;
     const struct live_past_options o = {
-        .seat = w->seat, .store = co_store(w), .bitmap = "daily", .only_dirty = true};
+        .seat = w->seat, .store = co_store(w, NULL), .bitmap = "daily", .only_dirty = true};
     must(co_live_past_begin(&o, 1, &p, &w->e) == 0);
     must(co_live_past_device(p, &dev, &w->e) == 0);
     for (int i = 0; was && i < 3; i++)
@@ -433,6 +540,12 @@ START_TEST(a_mirror_takes_over_or_leaves_all_alone)
 }
 END_TEST
 
+START_TEST(a_past_outlives_the_device_that_it_began_on)
+{
+    run(co_exchanges);
+}
+END_TEST
+
 START_TEST(bitmaps_say_what_changed_since_a_backup_that_ended_well)
 {
     run(co_bitmaps);
@@ -448,6 +561,7 @@ int main(void)
     tcase_add_test(t, a_past_is_one_instant_and_stays);
     tcase_add_test(t, a_store_that_fails_loses_the_past_only);
     tcase_add_test(t, a_mirror_takes_over_or_leaves_all_alone);
+    tcase_add_test(t, a_past_outlives_the_device_that_it_began_on);
     tcase_add_test(t, bitmaps_say_what_changed_since_a_backup_that_ended_well);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_ENV);

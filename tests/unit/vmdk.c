@@ -12,14 +12,14 @@ static struct vmdk_header_disk good_header(void)
         .magic = le32_of(VMDK_MAGIC),
         .version = le32_of(1),
         .flags = le32_of(3),
-        .capacity = {0, 8},
-        .grain = {128},
-        .descriptor_at = {1},
-        .descriptor_size = {20},
+        .capacity = le64_of(2048),
+        .grain = le64_of(128),
+        .descriptor_at = le64_of(1),
+        .descriptor_size = le64_of(20),
         .table_entries = le32_of(512),
-        .rgd_at = {21},
-        .gd_at = {26},
-        .overhead = {128},
+        .rgd_at = le64_of(21),
+        .gd_at = le64_of(26),
+        .overhead = le64_of(128),
     };
 }
 
@@ -44,15 +44,15 @@ START_TEST(header_bounds)
     REFUSED(r.version = le32_of(0), -ENOTSUP);
     REFUSED(r.version = le32_of(4), -ENOTSUP);
     REFUSED(r.table_entries = le32_of(256), -EINVAL);
-    REFUSED(r.grain[0] = 0, -EINVAL);
-    REFUSED(r.grain[0] = 4, -EINVAL);
-    REFUSED(r.grain[0] = 127, -EINVAL);
-    REFUSED(r.grain[4] = 1, -EINVAL);
-    REFUSED(r.capacity[7] = 1, -EFBIG);
-    REFUSED(r.gd_at[7] = 1, -EINVAL);
-    REFUSED(r.rgd_at[7] = 1, -EINVAL);
-    REFUSED(r.overhead[7] = 1, -EINVAL);
-    REFUSED(r.descriptor_size[4] = 1, -EFBIG);
+    REFUSED(r.grain.b[0] = 0, -EINVAL);
+    REFUSED(r.grain.b[0] = 4, -EINVAL);
+    REFUSED(r.grain.b[0] = 127, -EINVAL);
+    REFUSED(r.grain.b[4] = 1, -EINVAL);
+    REFUSED(r.capacity.b[7] = 1, -EFBIG);
+    REFUSED(r.gd_at.b[7] = 1, -EINVAL);
+    REFUSED(r.rgd_at.b[7] = 1, -EINVAL);
+    REFUSED(r.overhead.b[7] = 1, -EINVAL);
+    REFUSED(r.descriptor_size.b[4] = 1, -EFBIG);
     raw.magic = le32_of(0);
     ck_assert_int_eq(vmdk_header_parse(&raw, true, &out, &e), 0);
 }
