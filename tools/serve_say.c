@@ -76,7 +76,7 @@ static void say_for_qemu(const struct serving *s, const struct nbd_export *x)
     auto_free char *uri = serve_uri(s, nbd_server_address(s->server), x->name);
 
     printf("for QEMU: -drive file=%s,format=raw,if=virtio%s\n", uri ? uri : "",
-           x->facts.flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
+           nbd_facts_now(&x->facts).flags & NBD_FLAG_READ_ONLY ? ",read-only=on" : "");
 }
 
 void serve_announce(const struct serving *s)
