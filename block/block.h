@@ -356,6 +356,7 @@ struct blk_device {
     uint64_t behind_at;         /* the home's fixed_changes when it was made, or not; 0: never */
     unsigned refs;
     unsigned in_flight;
+    unsigned holds; /* of blk_hold() elsewhere; atomic */
     struct co_queue idle;
     struct co_range
         serial; /* read-modify-write against all other writes; used when request_align > 1 */
@@ -425,12 +426,20 @@ must_use int co_blk_flush(struct blk_device *dev);
  * suspends. */
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                  struct blk_place *out);
-/* As blk_resolve() for reading, only of bytes whose place is theirs for good, so that even a late
+/* As blk_resolve(), only of bytes whose place is theirs for good, so that even a late
  * look at it shows no others: no layer on the way moves them, or nobody can write to the file. */
-bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                         struct blk_place *out);
-/* What was resolved through @dev (no driver may have been called since) stays good until
- * blk_release(): a change of the device waits for that. At home. False: one is under way. */
+/* As co_blk_read() and co_blk_write() of no flags, but not at home: where the bytes have their
+ * place for good, the worker that asks waits for the file itself. */
+must_use int co_blk_read_here(struct blk_device *dev, uint64_t offset, const struct vec *to);
+must_use int co_blk_write_here(struct blk_device *dev, uint64_t offset, const struct vec *from);
+/* From now on requests may resolve through @dev on other workers: what is being changed, or let go
+ * of, waits until each of them has ended its turn. So elsewhere what was resolved is good until the
+ * caller suspends, or is held. At home; for good. */
+void blk_open_lane(struct blk_device *dev);
+/* What was resolved through @dev in this step stays good until blk_release() on the same worker: a
+ * change of the device waits for that. False: one is under way. */
 must_use bool blk_hold(struct blk_device *dev);
 void co_blk_stay(struct blk_device *dev); /* as blk_hold(), when nobody changes it any more */
 void blk_release(struct blk_device *dev);

@@ -7,6 +7,8 @@
 #include "block/resolver.h"
 #include "block/waist.h"
 
+#define HOLDS_POLL_NS 1000000
+
 /* --- the device behind -------------------------------------------------------------------------
  */
 
@@ -302,10 +304,45 @@ void co_blk_gate_wait(struct blk_device *dev)
         co_queue_wait(&dev->gate_waiters);
 }
 
+/* Holds elsewhere are few and short; nobody is told of their end. */
 void co_blk_drain(struct blk_device *dev)
 {
     while (dev->in_flight > 0)
         co_queue_wait(&dev->idle);
+    while (__atomic_load_n(&dev->holds, __ATOMIC_SEQ_CST) > 0)
+        co_sleep(HOLDS_POLL_NS);
+}
+
+/* --- other workers that look through devices of this home ---------------------------------------
+ */
+
+void blk_open_lane(struct blk_device *dev)
+{
+    assert(worker_self() == dev->home);
+    dev->home->requests.lanes = true;
+}
+
+static int co_nothing(void *arg)
+{
+    return 0;
+}
+
+/* What they look at, they look at within one step: who has taken a message since sees no more of
+ * it. */
+static void co_lanes_pass(struct worker *home)
+{
+    struct runtime *rt = home->runtime;
+    if (!home->requests.lanes)
+        return;
+    for (unsigned i = 0; i < runtime_workers(rt); i++)
+        co_on(runtime_worker(rt, i), co_nothing, NULL);
+}
+
+static void co_shut(struct blk_device *dev, struct co *holder)
+{
+    __atomic_store_n(&dev->gate, holder, __ATOMIC_SEQ_CST);
+    co_lanes_pass(dev->home);
+    co_blk_drain(dev);
 }
 
 void co_blk_gate_close(struct blk_device *dev)
@@ -313,24 +350,29 @@ void co_blk_gate_close(struct blk_device *dev)
     assert(worker_self() == dev->home);
     co_blk_gate_wait(dev);
     assert(!dev->gate);
-    dev->gate = co_self();
-    co_blk_drain(dev);
+    co_shut(dev, co_self());
 }
 
 void blk_gate_open(struct blk_device *dev)
 {
-    dev->gate = NULL;
+    __atomic_store_n(&dev->gate, NULL, __ATOMIC_SEQ_CST);
     co_queue_wake_all(&dev->gate_waiters);
 }
 
 /* A request of the device, but of no epoch: nothing that it stands on is ever reused. */
 bool blk_hold(struct blk_device *dev)
 {
-    assert(worker_self() == dev->home);
-    if (dev->gate)
-        return false;
-    dev->in_flight++;
-    return true;
+    if (worker_self() == dev->home) {
+        if (dev->gate)
+            return false;
+        dev->in_flight++;
+        return true;
+    }
+    __atomic_add_fetch(&dev->holds, 1, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&dev->gate, __ATOMIC_SEQ_CST))
+        return true;
+    __atomic_sub_fetch(&dev->holds, 1, __ATOMIC_SEQ_CST);
+    return false;
 }
 
 void co_blk_stay(struct blk_device *dev)
@@ -341,7 +383,11 @@ void co_blk_stay(struct blk_device *dev)
 
 void blk_release(struct blk_device *dev)
 {
-    assert(worker_self() == dev->home && dev->in_flight > 0);
+    if (worker_self() != dev->home) {
+        __atomic_sub_fetch(&dev->holds, 1, __ATOMIC_SEQ_CST);
+        return;
+    }
+    assert(dev->in_flight > 0);
     if (--dev->in_flight == 0 && !co_queue_empty(&dev->idle))
         co_queue_wake_all(&dev->idle);
 }
@@ -356,8 +402,7 @@ void co_blk_halt(struct blk_device *dev)
 {
     assert(worker_self() == dev->home);
     co_blk_gate_wait(dev);
-    dev->gate = nobody(dev);
-    co_blk_drain(dev);
+    co_shut(dev, nobody(dev));
 }
 
 void blk_go_on(struct blk_device *dev)
@@ -383,6 +428,7 @@ void co_blk_quiesce(struct blk_device *dev)
     w->requests.epoch = !old;
     while (w->requests.in_flight[old] > 0)
         co_queue_wait(&w->requests.ended);
+    co_lanes_pass(w);
     co_mutex_unlock(&w->requests.one_waiter);
 }
 

@@ -56,46 +56,55 @@ int co_blk_run(int (*fn)(void *call), struct blk_call *call)
 
 /* --- the short way ---------------------------------------------------------------------------- */
 
+/* Somebody is changing the device, and it is not us. */
+static inline bool gate_shut(struct blk_device *dev)
+{
+    struct co *holder = __atomic_load_n(&dev->gate, __ATOMIC_SEQ_CST);
+    return unlikely(holder != NULL) && !(blk_at_home(dev) && holder == co_self());
+}
+
+/* From a place in @d to the one below. */
+static inline bool resolve_step(struct blk_device *d, struct blk_place *at, bool write)
+{
+    if (!d->driver->resolve || gate_shut(d)) /* first: the rest may be changing */
+        return false;
+    uint64_t size = __atomic_load_n(&d->size, __ATOMIC_RELAXED);
+    if (unlikely(at->offset >= size))
+        return false;
+    uint64_t asked = MIN(at->bytes, size - at->offset);
+    struct blk_place next = {0};
+    if (!d->driver->resolve(d, at->offset, asked, write, &next))
+        return false;
+    assert(next.bytes > 0 && next.bytes <= asked);
+    next.redundant |= at->redundant;
+    *at = next;
+    if (at->child && at->child == d->backing)
+        blk_find_behind(d, at); /* such a layer never stays put, whatever this passes */
+    return true;
+}
+
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                  struct blk_place *out)
 {
     struct blk_place at = {.child = dev, .offset = offset, .bytes = bytes};
     do {
-        struct blk_device *d = at.child;
-        if (!d->driver->resolve || unlikely(at.offset >= d->size))
+        if (!resolve_step(at.child, &at, write))
             return false;
-        uint64_t asked = MIN(at.bytes, d->size - at.offset);
-        struct blk_place next = {0};
-        if (!d->driver->resolve(d, at.offset, asked, write, &next))
-            return false;
-        assert(next.bytes > 0 && next.bytes <= asked);
-        next.redundant |= at.redundant;
-        at = next;
-        if (at.child && at.child == d->backing)
-            blk_find_behind(d, &at);
     } while (!at.file);
     *out = at;
     return true;
 }
 
-bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes,
+bool blk_resolve_steady(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                         struct blk_place *out)
 {
     struct blk_place at = {.child = dev, .offset = offset, .bytes = bytes};
     bool steady = true;
     do {
         struct blk_device *d = at.child;
-        if (!d->driver->resolve || unlikely(at.offset >= d->size))
-            return false;
-        struct blk_place next = {0};
-        if (!d->driver->resolve(d, at.offset, MIN(at.bytes, d->size - at.offset), false, &next))
+        if (!resolve_step(d, &at, write))
             return false;
         steady &= d->driver->stays_put;
-        at = next;
-        if (at.child && at.child == d->backing) {
-            blk_find_behind(d, &at);
-            steady = false; /* whatever it passes */
-        }
     } while (!at.file);
     *out = at;
     return steady || !(at.file->flags & HOST_WRITE);
@@ -311,6 +320,40 @@ int co_blk_write(struct blk_device *dev, uint64_t offset, const struct vec *from
     if (likely(rc == 0) && likely(from->bytes))
         rc = co_blk_inside_write(dev, offset, from, flags);
     blk_leave(dev, epoch);
+    return rc;
+}
+
+/* --- not at home ------------------------------------------------------------------------------ */
+
+static bool hold_place(struct blk_device *dev, uint64_t offset, const struct vec *v, bool write,
+                       struct blk_place *p)
+{
+    if (v->bytes == 0 || blk_at_home(dev) || !blk_hold(dev))
+        return false;
+    if (blk_resolve_steady(dev, offset, v->bytes, write, p) && !p->redundant &&
+        p->bytes == v->bytes && file_takes(p, v))
+        return true;
+    blk_release(dev);
+    return false;
+}
+
+int co_blk_read_here(struct blk_device *dev, uint64_t offset, const struct vec *to)
+{
+    struct blk_place p;
+    if (!hold_place(dev, offset, to, false, &p))
+        return co_blk_read(dev, offset, to);
+    int rc = read_file(&p, to);
+    blk_release(dev);
+    return rc;
+}
+
+int co_blk_write_here(struct blk_device *dev, uint64_t offset, const struct vec *from)
+{
+    struct blk_place p;
+    if (!hold_place(dev, offset, from, true, &p))
+        return co_blk_write(dev, offset, from, 0);
+    int rc = co_host_write(p.file, p.offset, from);
+    blk_release(dev);
     return rc;
 }
 

@@ -178,7 +178,7 @@ int co_blk_write_serial(struct blk_device *dev, uint64_t offset, const struct ve
     if (rc == 0 && padded)
         rc = cut_padding(dev, end);
     if (rc == 0 && end > dev->size)
-        dev->size = end;
+        __atomic_store_n(&dev->size, end, __ATOMIC_RELAXED); /* who resolves elsewhere looks */
     co_range_unlock(&dev->serial, &hold);
     if (rc < 0 && end > dev->size)
         co_blk_cut_back(dev);

@@ -56,7 +56,7 @@ static int zero_units(struct blk_device *dev, uint64_t offset, uint64_t bytes, u
     int rc = dev->driver->co_write_zeroes(dev, offset, bytes, flags);
     assert(rc <= 0);
     if (rc == 0 && end > dev->size)
-        dev->size = end;
+        __atomic_store_n(&dev->size, end, __ATOMIC_RELAXED); /* who resolves elsewhere looks */
     if (serial)
         co_range_unlock(&dev->serial, &hold);
     if (rc < 0 && end > dev->size)

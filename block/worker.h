@@ -48,6 +48,7 @@ struct worker {
         uint64_t in_flight[2];
         struct co_queue ended;
         struct co_mutex one_waiter;
+        bool lanes; /* other workers look through devices of this home: blk_open_lane() */
     } requests;
     uint64_t fixed_changes; /* block/behind.c's: devices here became writable */
 };

@@ -140,14 +140,15 @@ bool map_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool w
     } else {
         return false;
     }
-    if (below_at >= below->size)
+    uint64_t below_size = __atomic_load_n(&below->size, __ATOMIC_RELAXED);
+    if (below_at >= below_size)
         return false;
     if (here < bytes && state == cell.state)
         here = together(m, page, cluster, &cell, at + bytes) - at;
     *out = (struct blk_place){
         .child = below,
         .offset = below_at,
-        .bytes = MIN(MIN(here, bytes), below->size - below_at),
+        .bytes = MIN(MIN(here, bytes), below_size - below_at),
     };
     return entry_changes(m) == changes && !(changes & 1);
 }

@@ -63,6 +63,7 @@ int nbd_request_buf(struct nbd_request *r, size_t bytes)
     if (!r->buf)
         return -ENOMEM;
     r->conn->memory += r->buf_bytes;
+    nbd_server_hold(r->conn->server, r->buf_bytes);
     return 0;
 }
 
@@ -72,6 +73,7 @@ void nbd_request_drop_buf(struct nbd_request *r)
         return;
     buf_put(r->buf, r->buf_bytes);
     r->conn->memory -= r->buf_bytes;
+    nbd_server_unhold(r->conn->server, r->buf_bytes);
     r->buf = r->data = NULL;
 }
 
@@ -94,6 +96,11 @@ void nbd_request_drop_file(struct nbd_request *r)
     r->conn->memory -= r->ask.length;
     r->file = NULL;
     r->file_left = 0;
+}
+
+bool nbd_conn_stands_still(const struct nbd_request *r)
+{
+    return nbd_server_pressed(r->conn->server) && worker_now() - r->began >= NBD_PATIENCE_NS;
 }
 
 /* --- stopping --- */
@@ -146,11 +153,11 @@ static void on_abort_msg(struct worker_msg *m)
 static void tell(struct nbd_conn *c, struct worker_msg *m, void (*fn)(struct worker_msg *m))
 {
     m->fn = fn;
-    if (!c->export || c->export->dev->home == worker_self()) {
+    if (!c->lane || c->lane == worker_self()) {
         fn(m);
     } else {
         c->told = true;
-        worker_post(c->export->dev->home, m);
+        worker_post(c->lane, m);
     }
 }
 
@@ -266,6 +273,7 @@ static int take_payload(struct nbd_conn *c, struct nbd_request *r)
 /* The request at in_start, which lies there whole. */
 static int take_request(struct nbd_conn *c)
 {
+    struct nbd_facts facts = nbd_facts_now(&c->export->facts);
     struct nbd_request *r;
     uint32_t error;
     const char *why;
@@ -274,8 +282,7 @@ static int take_request(struct nbd_conn *c)
     if (!r)
         return -ENOMEM;
     r->began = c->received_at;
-    if (nbd_ask_parse(c->in + c->in_start, &c->session, &c->export->facts, &r->ask, &error, &why) <
-        0) {
+    if (nbd_ask_parse(c->in + c->in_start, &c->session, &facts, &r->ask, &error, &why) < 0) {
         nbd_request_put(r);
         return -EPROTO;
     }
@@ -320,7 +327,7 @@ static int parse(struct nbd_conn *c)
         take_skipped(c);
         if (c->filling || c->in_end - c->in_start < nbd_head_bytes(&c->session))
             return PARSED_ALL;
-        if (c->stopping || full(c))
+        if (c->stopping || full(c) || nbd_server_crowded(c->server))
             return PARSED_FULL;
         if (taken == (c->export->share ? SHARED_BURST : BURST))
             return PARSED_BURST;
@@ -329,6 +336,16 @@ static int parse(struct nbd_conn *c)
             return rc;
     }
     return PARSED_ALL;
+}
+
+/* All clients together hold too much: until an answer of ours is out, or if none is, until theirs
+ * are. */
+static int co_wait_for_others(struct nbd_conn *c)
+{
+    if (!c->in_flight)
+        return co_nbd_server_wait_held(c->server, &c->broken);
+    co_queue_wait(&c->room);
+    return 0;
 }
 
 /* Parses all that is there, with pauses. 0: more bytes are needed; PARSED_END; a negative errno. */
@@ -344,6 +361,8 @@ static int co_parse(struct nbd_conn *c)
             co_yield ();
         else if (!c->broken && (c->stopping || full(c)))
             co_queue_wait(&c->room);
+        else if (!c->broken && nbd_server_crowded(c->server))
+            TRY(co_wait_for_others(c));
         if (c->broken || c->stopping)
             return -ECANCELED;
     }
@@ -364,8 +383,8 @@ static int co_receive(struct nbd_conn *c)
         if ((size_t)n == room) /* there may be more */
             continue;
         park_in(c);
-        rc = co_host_stream_wait(c->stream, HOST_READABLE, 0);
-        if (rc < 0)
+        rc = co_host_stream_wait(c->stream, HOST_READABLE, c->filling ? NBD_PATIENCE_NS : 0);
+        if (rc < 0 && (rc != -ETIMEDOUT || nbd_conn_stands_still(c->filling)))
             return rc;
     }
     return 0;
@@ -407,7 +426,7 @@ struct transmission {
     size_t left_bytes;
 };
 
-/* At the export's home: from the first request until nothing is in flight any more. */
+/* On the lane: from the first request until nothing is in flight any more. */
 static int co_transmit(void *arg)
 {
     struct transmission *t = arg;
@@ -435,25 +454,43 @@ static int co_nothing(void *arg)
     return 0;
 }
 
+static int open_lane(void *dev)
+{
+    blk_open_lane(dev);
+    return 0;
+}
+
+/* Clients are spread over all workers, but those whose every request would go home. */
+static int co_take_lane(struct nbd_conn *c)
+{
+    struct blk_device *dev = c->export->dev;
+    struct worker *lane = dev->driver->resolve ? nbd_server_next_lane(c->server) : dev->home;
+
+    TRY(nbd_export_stats_of(c->export, lane->index, &c->stats));
+    if (lane != dev->home)
+        co_on(dev->home, open_lane, dev);
+    c->lane = lane;
+    return 0;
+}
+
 static void co_conn(void *arg)
 {
     struct nbd_conn *c = arg;
     auto_free uint8_t *in = mem_alloc(NBD_GREET_IN);
     struct transmission t = {.c = c, .left = in};
+    struct nbd_server *server = c->server;
 
-    nbd_server_enter(c->server, c);
+    nbd_server_enter(server, c);
     if (in && co_nbd_greet(c, in, &t.left_bytes) == 0) {
-        struct worker *home = c->export->dev->home;
-
-        nbd_server_through(c->server, c);
-        co_on(home, co_transmit, &t);
-        nbd_server_leave(c->server, c);
-        if (c->told) /* messages arrive in order: behind this there is none */
-            co_on(home, co_nothing, NULL);
-    } else {
-        nbd_server_leave(c->server, c);
+        nbd_server_through(server, c);
+        if (co_take_lane(c) == 0)
+            co_on(c->lane, co_transmit, &t);
     }
+    nbd_server_leave(server, c);
+    if (c->told) /* messages arrive in order: behind this there is none */
+        co_on(c->lane, co_nothing, NULL);
     conn_free(c);
+    nbd_server_gone(server);
 }
 
 int nbd_conn_start(struct nbd_server *server, struct host_stream *stream)

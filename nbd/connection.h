@@ -7,13 +7,16 @@
  *   request.c     what a request may be, and running it
  *   reply.c       replies: put together, batched, sent
  *
- * The handshake runs on the server's worker, then everything of a connection runs at its export's
- * home; what the server has to say to it there, it says by message. Three things may run for it:
- * the receiver (a coroutine from accept to end), requests (a coroutine each, if they cannot finish
- * at once), and the sender (the turn hook; a coroutine while the socket is full). The connection
- * goes when the receiver has ended and no request is in flight. */
+ * The handshake runs on the server's worker, then everything of a connection runs on one worker,
+ * its lane; what the server has to say to it there, it says by message. What blk_resolve() answers
+ * is done there, all else of a request at the export's home. Three things may run for it: the
+ * receiver (a coroutine from accept to end), requests (a coroutine each, if they cannot finish at
+ * once), and the sender (the turn hook; a coroutine while the socket is full). The connection goes
+ * when the receiver has ended and no request is in flight. */
 #ifndef NBD_CONNECTION_H
 #define NBD_CONNECTION_H
+
+#include <stdatomic.h>
 
 #include "nbd/context.h"
 #include "nbd/export.h"
@@ -87,14 +90,16 @@ struct nbd_conn {
     struct nbd_conn *next, *prev; /* the server's list */
     struct nbd_server *server;
     struct host_stream *stream;
-    struct nbd_export *export; /* NULL until the handshake is through; held */
-    struct nbd_writer *writer; /* of the export */
+    struct nbd_export *export;      /* NULL until the handshake is through; held */
+    struct nbd_writer *writer;      /* of the export */
+    struct worker *lane;            /* where it is served; NULL until the handshake is through */
+    struct nbd_export_stats *stats; /* the export's, of this lane */
     struct nbd_session session;
     struct nbd_contexts *contexts; /* of the session; a reference */
     struct timer deadline;         /* of the handshake */
     uint64_t entered_at;
     bool half_open; /* still in the handshake */
-    bool told;      /* a message was posted to the export's home */
+    bool told;      /* a message was posted to the lane */
     bool told_stop; /* nbd_conn_tell_stop() was called */
     struct worker_msg stop_msg, abort_msg;
 
@@ -118,7 +123,7 @@ struct nbd_conn {
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
     size_t memory;      /* bytes of their buffers, and of what is sent from files */
     bool stopping;      /* answer what is in flight, take no more */
-    bool broken;        /* the stream failed: replies are dropped */
+    atomic_bool broken; /* the stream failed: replies are dropped */
     bool ending;        /* the receiver has ended and waits in @idle */
     struct co_queue idle;
     struct nbd_request *spare; /* free list */
@@ -146,6 +151,10 @@ void nbd_request_drop_buf(struct nbd_request *r);
 /* The answer's data is sent from @file. False: the device is being changed. */
 must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
 void nbd_request_drop_file(struct nbd_request *r);
+
+/* Others wait for memory, and what this request stands for has not moved on for a while. */
+bool nbd_conn_stands_still(const struct nbd_request *r);
+#define NBD_PATIENCE_NS 200000000ULL
 
 /* --- greet.c --- */
 

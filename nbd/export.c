@@ -33,16 +33,86 @@ void nbd_facts_of(const struct blk_device *dev, struct nbd_facts *out)
         out->flags |= NBD_FLAG_READ_ONLY;
 }
 
+void nbd_facts_publish(struct nbd_facts *to, const struct nbd_facts *from)
+{
+    __atomic_store_n(&to->size, from->size, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->flags, from->flags, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->min_block, from->min_block, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->preferred_block, from->preferred_block, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->max_block, from->max_block, __ATOMIC_RELAXED);
+}
+
+struct nbd_facts nbd_facts_now(const struct nbd_facts *from)
+{
+    return (struct nbd_facts){
+        .size = __atomic_load_n(&from->size, __ATOMIC_RELAXED),
+        .flags = __atomic_load_n(&from->flags, __ATOMIC_RELAXED),
+        .min_block = __atomic_load_n(&from->min_block, __ATOMIC_RELAXED),
+        .preferred_block = __atomic_load_n(&from->preferred_block, __ATOMIC_RELAXED),
+        .max_block = __atomic_load_n(&from->max_block, __ATOMIC_RELAXED),
+    };
+}
+
+static void publish_facts(struct nbd_export *x)
+{
+    struct nbd_facts now;
+
+    nbd_facts_of(x->dev, &now);
+    nbd_facts_publish(&x->facts, &now);
+}
+
 static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_event ev)
 {
     struct nbd_export *x = container_of(l, struct nbd_export, listener);
 
     if (ev == BLK_EV_RESIZED || ev == BLK_EV_MARKED_CORRUPT)
-        nbd_facts_of(dev, &x->facts);
+        publish_facts(x);
+}
+
+int nbd_export_stats_of(struct nbd_export *x, unsigned lane, struct nbd_export_stats **out)
+{
+    assert(lane < NBD_MAX_LANES);
+    if (!x->stats[lane])
+        x->stats[lane] = mem_zalloc(sizeof(*x->stats[lane]));
+    *out = x->stats[lane];
+    return *out ? 0 : -ENOMEM;
+}
+
+struct adding {
+    const struct nbd_export_stats *from;
+    struct nbd_export_stats *to;
+};
+
+/* All of it is counts. */
+static int add_counts(void *arg)
+{
+    struct adding *a = arg;
+    const uint64_t *from = (const uint64_t *)(const void *)a->from;
+    uint64_t *to = (uint64_t *)(void *)a->to;
+
+    static_assert(sizeof(*a->from) % sizeof(*from) == 0, "nothing but uint64_t");
+    for (size_t i = 0; i < sizeof(*a->from) / sizeof(*from); i++)
+        to[i] += from[i];
+    return 0;
+}
+
+void co_nbd_export_stats(const struct nbd_export *x, struct nbd_export_stats *out)
+{
+    struct runtime *rt = worker_self()->runtime;
+
+    memset(out, 0, sizeof(*out));
+    for (unsigned i = 0; i < MIN(runtime_workers(rt), NBD_MAX_LANES); i++) {
+        struct adding a = {x->stats[i], out};
+
+        if (a.from)
+            co_on(runtime_worker(rt, i), add_counts, &a);
+    }
 }
 
 static void export_free(struct nbd_export *x)
 {
+    for (unsigned i = 0; i < NBD_MAX_LANES; i++)
+        mem_free(x->stats[i]);
     assert(!x->writers);
     share_leave(x->share);
     mem_free(x->name);
@@ -214,7 +284,7 @@ int nbd_export_enter(struct nbd_export *x, const char *host, struct nbd_writer *
     struct nbd_writer *w;
 
     *out = NULL;
-    if (!x->max_writers || x->facts.flags & NBD_FLAG_READ_ONLY)
+    if (!x->max_writers || nbd_facts_now(&x->facts).flags & NBD_FLAG_READ_ONLY)
         return 0;
     for (w = x->writers; w && strcmp(w->host, host) != 0; w = w->next)
         hosts++;

@@ -16,12 +16,18 @@
 
 struct nbd_source;
 
+#define NBD_MAX_LANES 64u /* workers that may serve clients */
+
 /* What the handshake says of an export and the transmission keeps. */
 struct nbd_facts {
     uint64_t size;
     uint16_t flags; /* enum nbd_export_flags; SEND_DF is the connection's */
     uint32_t min_block, preferred_block, max_block;
 };
+
+/* Facts change with the device, at its home, and are looked at wherever a client is served. */
+void nbd_facts_publish(struct nbd_facts *to, const struct nbd_facts *from);
+struct nbd_facts nbd_facts_now(const struct nbd_facts *from);
 
 /* One of the hosts that may write to an export at the same time. */
 struct nbd_writer {
@@ -35,8 +41,9 @@ struct nbd_export {
     char *name;
     char *description;      /* NULL: none */
     struct blk_device *dev; /* a reference; NULL only where nothing is transmitted (tests) */
-    struct nbd_facts facts;
-    struct nbd_export_stats stats;
+    struct nbd_facts facts; /* nbd_facts_now() */
+    struct nbd_export_stats
+        *stats[NBD_MAX_LANES];     /* by the worker that counts; NULL: no client yet */
     _Atomic(struct share *) share; /* of a group (sharing.h); NULL: requests wait for nobody */
     unsigned clients;              /* that are through the handshake */
     struct blk_listener listener;
@@ -89,6 +96,13 @@ int co_nbd_exports_close(struct nbd_exports *all, struct blk_error *e);
 struct nbd_export *nbd_export_find(const struct nbd_exports *all, const void *name, size_t bytes,
                                    const struct nbd_peer *peer);
 void nbd_facts_of(const struct blk_device *dev, struct nbd_facts *out);
+
+/* What the clients that are served on worker number @lane count in; theirs from then on. -ENOMEM.
+ */
+must_use int nbd_export_stats_of(struct nbd_export *x, unsigned lane,
+                                 struct nbd_export_stats **out);
+/* The sum over all lanes, each asked there. */
+void co_nbd_export_stats(const struct nbd_export *x, struct nbd_export_stats *out);
 
 void nbd_export_hold(struct nbd_export *x);
 /* For who only looks: it stays in memory, and a source closes it no later for that. */

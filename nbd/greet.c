@@ -147,7 +147,7 @@ static void take_over(struct nbd_conn *c, struct nbd_handshake *h)
         .structured = h->structured,
         .extended = h->extended,
         .agreed = h->agreed,
-        .align = h->asked_block_size ? c->export->facts.min_block : 1,
+        .align = h->asked_block_size ? nbd_facts_now(&c->export->facts).min_block : 1,
     };
 }
 

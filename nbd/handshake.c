@@ -218,7 +218,7 @@ bool nbd_meta_next(struct nbd_meta_request *m, struct nbd_name *query)
 
 static uint16_t flags_of(const struct nbd_handshake *h, const struct nbd_export *x)
 {
-    unsigned flags = x->facts.flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
+    unsigned flags = nbd_facts_now(&x->facts).flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
 
     if (h->extended && h->agreed && h->context == x)
         flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
@@ -261,7 +261,7 @@ static void opt_export_name(struct nbd_handshake *h, uint32_t code, const uint8_
         h->phase = NBD_PHASE_CLOSE;
         return;
     }
-    r.size = be64_of(x->facts.size);
+    r.size = be64_of(nbd_facts_now(&x->facts).size);
     r.flags = be16_of(flags_of(h, x));
     put(h, &r, h->no_zeroes ? offsetof(struct nbd_export_name_reply, zeroes) : sizeof(r));
     h->asked_block_size = false;
@@ -331,17 +331,18 @@ static void put_info_text(struct nbd_handshake *h, uint32_t code, uint16_t type,
 static void put_info_numbers(struct nbd_handshake *h, uint32_t code, const struct nbd_export *x,
                              bool asked_block_size)
 {
+    struct nbd_facts facts = nbd_facts_now(&x->facts);
     struct nbd_info_export export = {
         .type = be16_of(NBD_INFO_EXPORT),
-        .size = be64_of(x->facts.size),
+        .size = be64_of(facts.size),
         .flags = be16_of(flags_of(h, x)),
     };
     /* A client that did not ask does not keep to it: it is told, and served, any alignment. */
     struct nbd_info_block_size block = {
         .type = be16_of(NBD_INFO_BLOCK_SIZE),
-        .minimum = be32_of(asked_block_size ? x->facts.min_block : 1),
-        .preferred = be32_of(x->facts.preferred_block),
-        .maximum = be32_of(x->facts.max_block),
+        .minimum = be32_of(asked_block_size ? facts.min_block : 1),
+        .preferred = be32_of(facts.preferred_block),
+        .maximum = be32_of(facts.max_block),
     };
 
     put_reply(h, code, NBD_REP_INFO, sizeof(export));

@@ -9,8 +9,8 @@
  * the socket then holds the pages themselves until the peer takes them. So only bytes that have
  * their place for good are sent so (blk_resolve_steady): what the peer gets is what was there at
  * some time between its question and its taking the answer. The device is held until all of it is
- * in the socket; a client that takes nothing for a second has the rest copied, so that it does not
- * hold up a change of the device. */
+ * in the socket; a client that takes nothing for 0.2 s has the rest copied, so that it does
+ * not hold up a change of the device. */
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
@@ -18,7 +18,6 @@
 #define HOLE_BLOCK   (64u << 10)
 #define MAX_CHUNKS   64u
 #define FILE_STEP    (256u << 10) /* of what is sent from a file between two looks at the cache */
-#define PATIENCE_NS  1000000000ULL
 
 uint32_t nbd_errno_of(int rc)
 {
@@ -51,7 +50,7 @@ uint32_t nbd_errno_of(int rc)
 /* Takes @bytes off the front of the queue; requests that are through are put back. */
 static void take_off(struct nbd_conn *c, size_t bytes)
 {
-    struct nbd_latency *latency = c->export->stats.latency;
+    struct nbd_latency *latency = c->stats->latency;
     uint64_t now = worker_now();
 
     while (c->out_first) {
@@ -136,6 +135,8 @@ static int co_copy_rest(struct nbd_request *r)
     struct vec to;
     int64_t got;
 
+    if (nbd_server_crowded(r->conn->server))
+        return -ENOMEM;
     TRY(nbd_request_buf(r, left));
     to = (struct vec)VEC_BUF(r->data, left);
     got = co_host_read(file, at, &to);
@@ -176,16 +177,25 @@ static int co_bring_in(struct nbd_conn *c)
     return got < 0 ? (int)got : 1;
 }
 
-/* A client that takes nothing for a whole time limit is dropped. */
+/* A client that takes nothing for a whole time limit is dropped; a slow one, when others wait for
+ * the memory that its answers hold. */
 static int co_wait_writable(struct nbd_conn *c)
 {
-    uint64_t limit = nbd_server_limits(c->server)->slow_ns, patience = MIN(limit, PATIENCE_NS);
-    int rc = co_host_stream_wait(c->stream, HOST_WRITABLE, patience);
+    uint64_t limit = nbd_server_limits(c->server)->slow_ns, waited = 0;
 
-    if (rc != -ETIMEDOUT || limit == patience)
-        return rc;
-    TRY(co_copy_rests(c));
-    return co_host_stream_wait(c->stream, HOST_WRITABLE, limit - patience);
+    for (;;) {
+        uint64_t now = MIN(NBD_PATIENCE_NS, limit - waited);
+        int rc = co_host_stream_wait(c->stream, HOST_WRITABLE, now);
+
+        if (nbd_conn_stands_still(c->out_first))
+            return -ETIMEDOUT;
+        if (rc != -ETIMEDOUT)
+            return rc;
+        TRY(co_copy_rests(c));
+        waited += now;
+        if (waited == limit)
+            return -ETIMEDOUT;
+    }
 }
 
 /* Runs while the socket is full. */
@@ -473,7 +483,7 @@ void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *why)
 {
     nbd_request_drop_buf(r);
     begin(r);
-    r->conn->export->stats.errors++;
+    r->conn->stats->errors++;
     if (r->conn->session.structured) {
         size_t text = MIN(strlen(why), (size_t)100), head;
         struct nbd_chunk_error e = {be32_of(error), be16_of((uint16_t)text)};

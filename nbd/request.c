@@ -7,7 +7,7 @@
 #include "nbd/connection.h"
 #include "nbd/handshake.h"
 
-#define CACHE_STEP  (256u << 10) /* of reading ahead through a buffer */
+#define CACHE_STEP  (64u << 10)  /* of reading ahead through a buffer */
 #define ADVISE_STEP (16u << 20)  /* of telling the host */
 #define CACHE_MOST  (1ULL << 30) /* of one request: it is a hint */
 #define LONG_STEP   (1ULL << 32) /* of trims and zeroes that are longer */
@@ -20,6 +20,7 @@ static const struct command {
     const char *name;
     uint16_t flags; /* that are valid; FUA is with all */
     bool writes, has_range, has_data;
+    bool at_home; /* walks the device itself; else each step finds its way home */
     int (*co_run)(struct nbd_request *r);
 } commands[NBD_COMMANDS];
 
@@ -176,14 +177,18 @@ static struct blk_device *dev_of(const struct nbd_request *r)
 
 static int co_read(struct nbd_request *r)
 {
-    return co_blk_read_buf(dev_of(r), r->ask.offset, r->data, r->ask.length);
+    struct vec to = VEC_BUF(r->data, r->ask.length);
+
+    return co_blk_read_here(dev_of(r), r->ask.offset, &to);
 }
 
 static int co_write(struct nbd_request *r)
 {
-    unsigned flags = r->ask.flags & NBD_CMD_FLAG_FUA ? BLK_FUA : 0;
+    struct vec from = VEC_BUF(r->data, r->ask.length);
 
-    return co_blk_write_buf(dev_of(r), r->ask.offset, r->data, r->ask.length, flags);
+    if (r->ask.flags & NBD_CMD_FLAG_FUA)
+        return co_blk_write(dev_of(r), r->ask.offset, &from, BLK_FUA);
+    return co_blk_write_here(dev_of(r), r->ask.offset, &from);
 }
 
 static int co_flush(struct nbd_request *r)
@@ -239,7 +244,7 @@ static int co_write_zeroes(struct nbd_request *r)
 /* Reads through a small buffer what no host file can be told about. */
 static int co_cache_by_reading(struct nbd_request *r, uint64_t at, uint64_t bytes)
 {
-    int rc = r->buf ? 0 : nbd_request_buf(r, CACHE_STEP);
+    int rc = 0;
 
     while (rc == 0 && bytes) {
         uint64_t n = MIN(bytes, CACHE_STEP);
@@ -349,24 +354,39 @@ static int co_find_runs(struct nbd_request *r, unsigned index, uint8_t *to, uint
     return 0;
 }
 
+/* How many extents of each context there may be, and how long one is. */
+static uint32_t most_extents(const struct nbd_request *r)
+{
+    unsigned contexts = (unsigned)__builtin_popcount(r->ask.asked);
+
+    return r->ask.flags & NBD_CMD_FLAG_REQ_ONE || !contexts ? 1 : NBD_MAX_EXTENTS / contexts;
+}
+
+static size_t extent_bytes(const struct nbd_request *r)
+{
+    return r->conn->session.extended ? sizeof(struct nbd_extent_ext) : sizeof(struct nbd_extent);
+}
+
+static int room_for_status(struct nbd_request *r)
+{
+    unsigned contexts = (unsigned)__builtin_popcount(r->ask.asked);
+
+    return nbd_request_buf(r, sizeof(struct nbd_found) +
+                                  MAX(contexts, 1u) * most_extents(r) * extent_bytes(r));
+}
+
 static int co_block_status(struct nbd_request *r)
 {
-    bool one = r->ask.flags & NBD_CMD_FLAG_REQ_ONE, extended = r->conn->session.extended;
-    size_t each = extended ? sizeof(struct nbd_extent_ext) : sizeof(struct nbd_extent);
-    unsigned contexts = (unsigned)__builtin_popcount(r->ask.asked);
-    uint32_t most = one || !contexts ? 1 : NBD_MAX_EXTENTS / contexts;
-    size_t at = sizeof(struct nbd_found);
-    struct nbd_found *found;
+    struct nbd_found *found = (struct nbd_found *)(void *)r->data;
+    size_t at = sizeof(*found), each = extent_bytes(r);
 
-    TRY(nbd_request_buf(r, at + MAX(contexts, 1u) * most * each));
-    found = (struct nbd_found *)(void *)r->data;
     found->contexts = 0;
     for (unsigned i = 0; i < NBD_MAX_CONTEXTS; i++) {
         uint32_t count;
 
         if (!(r->ask.asked >> i & 1))
             continue;
-        TRY(co_find_runs(r, i, r->data + at, most, &count));
+        TRY(co_find_runs(r, i, r->data + at, most_extents(r), &count));
         found->of[found->contexts].id = i + 1;
         found->of[found->contexts].extents = count;
         found->of[found->contexts].at = at;
@@ -380,7 +400,7 @@ static int co_block_status(struct nbd_request *r)
 
 static void count(struct nbd_request *r)
 {
-    struct nbd_export_stats *s = &r->conn->export->stats;
+    struct nbd_export_stats *s = r->conn->stats;
 
     switch (r->ask.type) {
     case NBD_CMD_READ:
@@ -414,12 +434,22 @@ static int co_run_in_turn(struct nbd_request *r, struct share *share)
     return rc;
 }
 
-static void co_run(void *arg)
+static int co_run_here(void *arg)
 {
     struct nbd_request *r = arg;
     struct share *share = r->conn->export->share;
 
-    nbd_reply(r, share ? co_run_in_turn(r, share) : commands[r->ask.type].co_run(r));
+    return share ? co_run_in_turn(r, share) : commands[r->ask.type].co_run(r);
+}
+
+static void co_run(void *arg)
+{
+    struct nbd_request *r = arg;
+
+    if (commands[r->ask.type].at_home)
+        nbd_reply(r, co_on(dev_of(r)->home, co_run_here, r));
+    else
+        nbd_reply(r, co_run_here(r));
 }
 
 static void run_later(struct nbd_request *r)
@@ -471,7 +501,7 @@ static bool send_from_file(struct nbd_request *r)
     struct blk_place place;
 
     return r->ask.length >= NBD_FILE_READ && !r->conn->stream->sealed &&
-           blk_resolve_steady(dev_of(r), r->ask.offset, r->ask.length, &place) &&
+           blk_resolve_steady(dev_of(r), r->ask.offset, r->ask.length, false, &place) &&
            place.bytes == r->ask.length && host_resident(place.file, place.offset, place.bytes) &&
            nbd_request_hold_file(r, place.file, place.offset);
 }
@@ -516,15 +546,18 @@ static void run_write(struct nbd_request *r, const uint8_t *payload)
 
 static void run_status(struct nbd_request *r, const uint8_t *payload)
 {
+    struct nbd_facts facts = nbd_facts_now(&r->conn->export->facts);
     const char *why = "";
     uint32_t error = 0;
 
     if (r->ask.payload)
-        error = nbd_ask_narrow(&r->ask, payload ? payload : r->data, &r->conn->session,
-                               &r->conn->export->facts, &why);
+        error =
+            nbd_ask_narrow(&r->ask, payload ? payload : r->data, &r->conn->session, &facts, &why);
     nbd_request_drop_buf(r);
     if (error)
         nbd_reply_error(r, error, why);
+    else if (room_for_status(r) < 0)
+        nbd_reply(r, -ENOMEM);
     else
         run_later(r);
 }
@@ -538,19 +571,36 @@ void nbd_request_run(struct nbd_request *r, const uint8_t *payload)
         run_write(r, payload);
     else if (r->ask.type == NBD_CMD_BLOCK_STATUS)
         run_status(r, payload);
+    else if (r->ask.type == NBD_CMD_CACHE && nbd_request_buf(r, CACHE_STEP) < 0)
+        nbd_reply(r, -ENOMEM);
     else
         run_later(r);
 }
 
 static const struct command commands[NBD_COMMANDS] = {
-    [NBD_CMD_READ] = {"read", NBD_CMD_FLAG_DF, false, true, true, co_read},
-    [NBD_CMD_WRITE] = {"write", NBD_CMD_FLAG_PAYLOAD_LEN, true, true, true, co_write},
-    [NBD_CMD_DISC] = {"disconnect", 0, false, false, false, NULL},
-    [NBD_CMD_FLUSH] = {"flush", 0, false, false, false, co_flush},
-    [NBD_CMD_TRIM] = {"trim", 0, true, true, false, co_trim},
-    [NBD_CMD_CACHE] = {"cache", 0, false, true, false, co_cache},
-    [NBD_CMD_WRITE_ZEROES] = {"write zeroes", NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true,
-                              true, false, co_write_zeroes},
-    [NBD_CMD_BLOCK_STATUS] = {"block status", NBD_CMD_FLAG_REQ_ONE | NBD_CMD_FLAG_PAYLOAD_LEN,
-                              false, true, false, co_block_status},
+    [NBD_CMD_READ] = {.name = "read",
+                      .flags = NBD_CMD_FLAG_DF,
+                      .has_range = true,
+                      .has_data = true,
+                      .co_run = co_read},
+    [NBD_CMD_WRITE] = {.name = "write",
+                       .flags = NBD_CMD_FLAG_PAYLOAD_LEN,
+                       .writes = true,
+                       .has_range = true,
+                       .has_data = true,
+                       .co_run = co_write},
+    [NBD_CMD_DISC] = {.name = "disconnect"},
+    [NBD_CMD_FLUSH] = {.name = "flush", .co_run = co_flush},
+    [NBD_CMD_TRIM] = {.name = "trim", .writes = true, .has_range = true, .co_run = co_trim},
+    [NBD_CMD_CACHE] = {.name = "cache", .has_range = true, .at_home = true, .co_run = co_cache},
+    [NBD_CMD_WRITE_ZEROES] = {.name = "write zeroes",
+                              .flags = NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+                              .writes = true,
+                              .has_range = true,
+                              .co_run = co_write_zeroes},
+    [NBD_CMD_BLOCK_STATUS] = {.name = "block status",
+                              .flags = NBD_CMD_FLAG_REQ_ONE | NBD_CMD_FLAG_PAYLOAD_LEN,
+                              .has_range = true,
+                              .at_home = true,
+                              .co_run = co_block_status},
 };

@@ -28,7 +28,10 @@ struct nbd_server {
 
     struct nbd_conn *first, *last; /* oldest first */
     unsigned clients, half_open, through;
-    struct co_queue changed; /* a client left, or stop was asked */
+    unsigned lanes;            /* dealt out */
+    _Atomic size_t held;       /* bytes of requests in flight, on all lanes */
+    atomic_uint wait_for_held; /* clients that have nothing in flight, and wait for room */
+    struct co_queue changed;   /* a client left, or stop was asked */
     struct timer stop_timer;
 };
 
@@ -43,6 +46,7 @@ static void fill_limits(struct nbd_limits *l)
         .half_open = 100,
         .in_flight = 1024,
         .memory = 64 * MiB,
+        .total = 128 * MiB,
     };
 
     l->handshake_ns = l->handshake_ns ? l->handshake_ns : preset.handshake_ns;
@@ -51,6 +55,7 @@ static void fill_limits(struct nbd_limits *l)
     l->half_open = l->half_open ? l->half_open : preset.half_open;
     l->in_flight = l->in_flight ? l->in_flight : preset.in_flight;
     l->memory = l->memory ? l->memory : preset.memory;
+    l->total = l->total ? l->total : preset.total;
 }
 
 int nbd_server_open(const struct nbd_server_options *o, struct nbd_server **out,
@@ -172,6 +177,43 @@ enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s)
     return s->tls_mode;
 }
 
+void nbd_server_hold(struct nbd_server *s, size_t bytes)
+{
+    atomic_fetch_add(&s->held, bytes);
+}
+
+void nbd_server_unhold(struct nbd_server *s, size_t bytes)
+{
+    atomic_fetch_sub(&s->held, bytes);
+}
+
+bool nbd_server_crowded(struct nbd_server *s)
+{
+    return atomic_load(&s->held) >= s->limits.total;
+}
+
+bool nbd_server_pressed(struct nbd_server *s)
+{
+    return atomic_load(&s->wait_for_held) > 0;
+}
+
+int co_nbd_server_wait_held(struct nbd_server *s, const atomic_bool *broken)
+{
+    atomic_fetch_add(&s->wait_for_held, 1);
+    while (nbd_server_crowded(s) && !atomic_load(broken))
+        co_sleep(SECOND / 100);
+    atomic_fetch_sub(&s->wait_for_held, 1);
+    return atomic_load(broken) ? -ECANCELED : 0;
+}
+
+struct worker *nbd_server_next_lane(struct nbd_server *s)
+{
+    struct runtime *rt = worker_self()->runtime;
+
+    /* Not the server's own first: it lets clients in as well. */
+    return runtime_worker(rt, ++s->lanes % MIN(runtime_workers(rt), NBD_MAX_LANES));
+}
+
 unsigned nbd_server_clients(const struct nbd_server *s)
 {
     return s->through;
@@ -245,7 +287,6 @@ void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
     handshake_over(s, c);
     *(c->prev ? &c->prev->next : &s->first) = c->next;
     *(c->next ? &c->next->prev : &s->last) = c->prev;
-    s->clients--;
     if (!c->export) {
         tell(s, "handshake-failed", c);
     } else {
@@ -257,11 +298,24 @@ void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
         if (s->through == 0 && s->once)
             nbd_server_stop(s);
     }
+}
+
+void nbd_server_gone(struct nbd_server *s)
+{
+    s->clients--;
     co_queue_wake_all(&s->changed);
+}
+
+/* Requests that wait for their turn among exports that share do not hold up an end. */
+static void hurry(struct nbd_export *x)
+{
+    if (x->share)
+        share_set(x->share, &(struct share_wish){.min_iops = 1000000000});
 }
 
 int co_nbd_server_remove(struct nbd_server *s, struct nbd_export *x, struct blk_error *e)
 {
+    hurry(x);
     for (struct nbd_conn *c = s->first; c; c = c->next)
         if (c->export == x && !c->told_stop)
             nbd_conn_tell_stop(c);
@@ -283,6 +337,8 @@ void nbd_server_stop(struct nbd_server *s)
     if (s->stopping)
         return;
     s->stopping = true;
+    for (struct nbd_export *x = s->exports.first; x; x = x->next)
+        hurry(x);
     tell(s, "stopping", NULL);
     for (struct listener *l = s->listeners; l; l = l->next)
         host_stream_shutdown(l->stream);

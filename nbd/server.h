@@ -4,6 +4,8 @@
 #ifndef NBD_SERVER_H
 #define NBD_SERVER_H
 
+#include <stdatomic.h>
+
 #include "nbd/export.h"
 #include "nbd/handshake.h"
 #include "nbd/tls.h"
@@ -19,6 +21,7 @@ struct nbd_limits {
     unsigned half_open;    /* clients in the handshake, beyond which the oldest goes; 100 */
     unsigned in_flight;    /* requests per client; 1024 */
     size_t memory;         /* bytes of requests in flight per client; 64 MiB */
+    size_t total;          /* of all clients; 128 MiB and one request more for each worker */
 };
 
 /* Something happened that a log may tell. Texts are borrowed; NULL: none. */
@@ -73,10 +76,19 @@ unsigned nbd_server_clients(const struct nbd_server *s);
 /* --- for connections --- */
 
 const struct nbd_limits *nbd_server_limits(const struct nbd_server *s);
+/* What all clients' requests hold; any worker. Where that is too much, who has nothing in flight
+ * waits, and whoever else stands still meanwhile, with memory in its hands, has to go. */
+void nbd_server_hold(struct nbd_server *s, size_t bytes);
+void nbd_server_unhold(struct nbd_server *s, size_t bytes);
+bool nbd_server_crowded(struct nbd_server *s);
+bool nbd_server_pressed(struct nbd_server *s);
+int co_nbd_server_wait_held(struct nbd_server *s, const atomic_bool *broken);
+struct worker *nbd_server_next_lane(struct nbd_server *s); /* workers in turn */
 struct nbd_tls *nbd_server_tls(const struct nbd_server *s);
 enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s);
 void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c);   /* begins the handshake */
 void nbd_server_through(struct nbd_server *s, struct nbd_conn *c); /* has an export now */
 void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c);
+void nbd_server_gone(struct nbd_server *s); /* nothing of a client that left runs any more */
 
 #endif

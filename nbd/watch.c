@@ -16,26 +16,12 @@ void nbd_watch_drop(struct nbd_watch *w)
 
 /* --- looking --- */
 
-struct counting {
-    const struct nbd_export *export;
-    struct nbd_export_stats *to;
-};
-
-static int count_at_home(void *arg)
-{
-    struct counting *c = arg;
-
-    *c->to = c->export->stats;
-    return 0;
-}
-
 static int co_look_at(struct nbd_watch *w, struct nbd_export *x, struct nbd_seen *out)
 {
-    struct counting c = {x, &out->stats};
     const struct nbd_group *g = nbd_group_of(&w->sharing, x);
 
     out->name = mem_strdup(x->name);
-    out->size = x->facts.size;
+    out->size = nbd_facts_now(&x->facts).size;
     out->read_only = !x->dev->writable;
     out->clients = x->clients;
     if (g) {
@@ -44,7 +30,7 @@ static int co_look_at(struct nbd_watch *w, struct nbd_export *x, struct nbd_seen
         share_get(x->share, &out->wish);
         share_stats(x->share, &out->share);
     }
-    co_on(x->dev->home, count_at_home, &c);
+    co_nbd_export_stats(x, &out->stats);
     return out->name && (!g || out->group) ? 0 : -ENOMEM;
 }
 

@@ -86,7 +86,6 @@ int ask_list(const json_t *request, const char *key, size_t room, const json_t *
 /* The counts, and what the device stands on, belong to the export's home. */
 struct facts {
     const struct nbd_export *export;
-    struct nbd_export_stats stats;
     json_t *image; /* NULL: it stands on no seat */
 };
 
@@ -100,7 +99,6 @@ static int take_facts(void *arg)
     struct facts *f = arg;
     const struct blk_device *dev = f->export->dev;
 
-    f->stats = f->export->stats;
     if (dev->driver != &seat_driver)
         return 0;
     dev = seat_device(dev);
@@ -112,14 +110,17 @@ static int take_facts(void *arg)
 static json_t *co_export_to_json(const struct serve_ctl *s, const struct nbd_export *x)
 {
     struct facts facts = {.export = x};
-    const struct nbd_export_stats *t = &facts.stats;
+    auto_free struct nbd_export_stats *t = mem_alloc(sizeof(*t));
     json_t *o, *point;
 
+    if (!t)
+        return NULL;
+    co_nbd_export_stats(x, t);
     co_on(x->dev->home, take_facts, &facts);
     o = json_pack("{s:o, s:o, s:I, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
                   json_from_text(x->name), "description", or_null(x->description), "size",
-                  (json_int_t)x->facts.size, "read-only", !x->dev->writable, "clients",
-                  (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
+                  (json_int_t)nbd_facts_now(&x->facts).size, "read-only", !x->dev->writable,
+                  "clients", (int)x->clients, "reads", (json_int_t)t->reads, "read-bytes",
                   (json_int_t)t->read_bytes, "writes", (json_int_t)t->writes, "written-bytes",
                   (json_int_t)t->written_bytes, "flushes", (json_int_t)t->flushes, "others",
                   (json_int_t)t->others, "errors", (json_int_t)t->errors);

@@ -249,6 +249,34 @@ def hundreds_of_silent_clients_do_not_keep_a_real_one_out():
         closed(s)
 
 @case
+def a_thousand_silent_or_slow_clients_do_not_keep_a_real_one_out():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    crowd, worst, peak = [], 0, 0
+    for i in range(1000):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(15)
+        s.connect(path)
+        crowd.append(s)
+        if i % 2 == 0: # else it says nothing at all
+            try:
+                s.sendall(struct.pack(">I", 3) + go())
+                # Reads of 4 x 4 MiB that nobody takes, or writes that stop half way.
+                s.sendall(request(0, 0, 4 << 20) * 4 if i % 4 else request(1, 0, 4 << 20) + b"w" * 10000)
+            except ConnectionError:
+                pass
+        if i % 100 == 99:
+            begin = time.time()
+            served()
+            worst = max(worst, time.time() - begin)
+            peak = max(peak, rss())
+    print("# served after %.2f s at worst, %d MiB" % (worst, peak >> 10))
+    assert worst < (20 if sanitized else 1), worst
+    assert peak < (4000 if sanitized else 256) << 10, peak
+    for s in crowd:
+        s.close()
+    served()
+
+@case
 def a_thousand_idle_clients_cost_little():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     n = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 50)

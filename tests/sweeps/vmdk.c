@@ -5,7 +5,7 @@
  * is lost when the entry of a grain outlives the copy of the parent's bytes (29 of 110 crash
  * states); "-two-extents", a request that spans extents goes to the wrong place in the second one
  * (QEMU commit b1649fae49); all crash states, an entry on disk before what it names (QEMU 7.2).
- * What streams had (5e82a31eb9, 51b3c6b73a) is in tests/e2e/vmdk.sh and tests/unit/vmdk.c. */
+ * What streams had (5e82a31eb9, 51b3c6b73a) is in tests/e2e/vmdk.sh. */
 #include <stdio.h>
 #include <string.h>
 

@@ -4,17 +4,20 @@
  * time limits cheap to wait for; the seed decides how everything interleaves. */
 #include <check.h>
 
+#include <unistd.h>
+
 #include "block/host_sim.h"
+#include "imgfmt/qcow2.h"
 #include "nbd/connection.h"
 #include "nbd/server.h"
 #include "tests/lib/on_host.h"
 
-#define SECOND  1000000000ULL
-#define SLOTS   8
-#define REGION  (256 * KiB) /* of a slot: requests of one slot follow each other */
-#define CLIENTS 3
-#define DISK    (CLIENTS * SLOTS * REGION)
-#define ADDRESS "unix:/s"
+#define SECOND   1000000000ULL
+#define SLOTS    8
+#define REGION   (256 * KiB) /* of a slot: requests of one slot follow each other */
+#define CLIENTS  3
+#define REQUESTS 60 /* of a client */
+#define DISK     (CLIENTS * SLOTS * REGION)
 
 enum mode { SIMPLE, STRUCTURED, EXTENDED };
 
@@ -22,6 +25,9 @@ struct world {
     struct host *host;
     uint64_t seed, random;
     struct nbd_limits limits;
+    unsigned workers;
+    bool qcow2; /* what is served; else the file itself */
+    char disk[200], address[220];
     struct nbd_server *server;
     unsigned running;
     struct co_queue ended;
@@ -106,7 +112,7 @@ static int co_dial(struct world *w, unsigned mode, struct host_stream **out)
     struct nbd_hello hello;
     be32 flags = be32_of(3);
 
-    must(co_host_connect(w->host, ADDRESS, out) == 0);
+    must(co_host_connect(w->host, w->address, out) == 0);
     TRY(co_take(*out, &hello, sizeof(hello)));
     TRY(co_send(*out, &flags, sizeof(flags)));
     if (mode == STRUCTURED)
@@ -278,7 +284,7 @@ static void co_client(void *arg)
     c->random = w->seed * 77 + c->index;
     c->mode = (unsigned)(next_random(&c->random) % 3);
     must(co_dial(w, c->mode, &c->stream) == 0);
-    c->left = 60;
+    c->left = REQUESTS;
     c->reading = true;
     must(co_start_later(co_reader, c) == 0);
     while (c->left) {
@@ -322,7 +328,7 @@ static void co_quitter(void *arg)
         memcpy(junk + at, &r, sizeof(r));
     }
     if (next_random(&random) % 4 == 0)
-        must(co_host_connect(w->host, ADDRESS, &s) == 0);
+        must(co_host_connect(w->host, w->address, &s) == 0);
     else if (co_dial(w, next_random(&random) % 2, &s) < 0)
         must(false);
     if (co_send(s, junk, next_random(&random) % (40 * sizeof(r))) == 0 && next_random(&random) % 2)
@@ -344,6 +350,23 @@ static void co_run_server(void *arg)
     co_queue_wake_all(&w->ended);
 }
 
+static struct blk_device *co_open_disk(struct world *w)
+{
+    auto_free char *name = mem_printf("filename=%s", w->disk);
+    struct blk_device *file = co_open_text(&file_driver, name, NULL);
+    auto_free struct opts *opts = mem_zalloc(sizeof(*opts));
+    struct blk_create c = {.file = file, .size = DISK};
+    struct blk_error e = {0};
+
+    if (!w->qcow2)
+        return file;
+    must(opts && opts_parse(qcow2_driver.create_options, NULL, opts, &e) == 0);
+    c.opts = opts;
+    must(qcow2_driver.co_create(&c, &e) == 0);
+    opts_drop(opts);
+    return co_open_text(&qcow2_driver, "", file);
+}
+
 static void co_open_server(struct world *w, bool once)
 {
     struct nbd_server_options o = {.host = w->host, .once = once, .limits = w->limits};
@@ -351,14 +374,14 @@ static void co_open_server(struct world *w, bool once)
     struct host_file *f;
     struct blk_device *dev;
 
-    must(co_host_open(w->host, "/disk", NULL, HOST_READ | HOST_WRITE | HOST_CREATE, &f) == 0);
-    must(co_host_truncate(f, DISK) == 0);
+    must(co_host_open(w->host, w->disk, NULL, HOST_READ | HOST_WRITE | HOST_CREATE, &f) == 0);
+    must(co_host_truncate(f, w->qcow2 ? 0 : DISK) == 0);
     co_host_close(f);
-    dev = co_open_text(&file_driver, "filename=/disk", NULL);
+    dev = co_open_disk(w);
     must(nbd_server_open(&o, &w->server, &e) == 0);
     must(co_nbd_export_add(nbd_server_exports(w->server), dev,
                            &(struct nbd_export_options){.name = "disk"}, NULL, &e) == 0);
-    must(co_nbd_server_listen(w->server, ADDRESS, &e) == 0);
+    must(co_nbd_server_listen(w->server, w->address, &e) == 0);
     w->running = 1;
     must(co_start_later(co_run_server, w) == 0);
 }
@@ -388,8 +411,12 @@ static void spawn(struct world *w, void (*fn)(void *arg))
 static void in_world(uint64_t seed, int (*fn)(void *arg), const struct nbd_limits *limits)
 {
     struct sim_options so = {.seed = seed};
-    struct world w = {.seed = seed, .random = seed};
-    struct runtime_options ro = {.workers = 1};
+    struct world w = {.seed = seed,
+                      .random = seed,
+                      .workers = 1 + (unsigned)(seed % 3),
+                      .disk = "/disk",
+                      .address = "unix:/s"};
+    struct runtime_options ro = {.workers = w.workers};
     struct runtime *rt;
 
     if (limits)
@@ -400,6 +427,24 @@ static void in_world(uint64_t seed, int (*fn)(void *arg), const struct nbd_limit
     must(runtime_run(rt, fn, &w) == 0);
     runtime_close(rt);
     host_close(w.host);
+}
+
+/* The same on threads. */
+static void in_real_world(uint64_t seed, int (*fn)(void *arg), bool qcow2)
+{
+    struct world w = {.seed = seed, .random = seed, .workers = 3, .qcow2 = qcow2};
+    struct runtime_options ro = {.workers = w.workers, .pool_threads = 2};
+    struct runtime *rt;
+
+    snprintf(w.disk, sizeof(w.disk), "%s/lamina-nbd-%d", fast_folder(), getpid());
+    snprintf(w.address, sizeof(w.address), "unix:%s.s", w.disk);
+    must(host_open(NULL, &w.host) == 0);
+    ro.host = w.host;
+    must(runtime_open(&ro, &rt) == 0);
+    must(runtime_run(rt, fn, &w) == 0);
+    runtime_close(rt);
+    host_close(w.host);
+    must(unlink(w.disk) == 0);
 }
 
 static int co_mixed(void *arg)
@@ -423,6 +468,49 @@ START_TEST(every_client_reads_what_it_wrote)
 
     for (uint64_t seed = 1; seed <= 25; seed++)
         in_world(seed, co_mixed, seed % 2 ? NULL : &tight);
+}
+END_TEST
+
+/* Clients on three workers, and a device whose gate is shut and opened all the while. */
+static void co_changer(void *arg)
+{
+    struct world *w = arg;
+    struct blk_device *dev = nbd_server_exports(w->server)->first->dev;
+    struct blk_error e = {0};
+
+    for (unsigned i = 1; w->running > 2 && i < 200; i++) {
+        must(co_blk_resize(dev, DISK + i * 64 * KiB, false, &e) == 0);
+        co_sleep(200000);
+    }
+    w->running--;
+    co_queue_wake_all(&w->ended);
+}
+
+static int co_lanes(void *arg)
+{
+    struct world *w = arg;
+    struct nbd_export_stats *stats = mem_alloc(sizeof(*stats));
+
+    co_open_server(w, false);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        spawn(w, co_client);
+    spawn(w, co_changer);
+    co_wait_until_left(w, 1);
+    must(stats);
+    co_nbd_export_stats(nbd_server_exports(w->server)->first, stats);
+    must(stats->reads + stats->writes + stats->flushes + stats->others == CLIENTS * REQUESTS);
+    must(stats->errors == 0);
+    mem_free(stats);
+    co_close_server(w);
+    return 0;
+}
+
+START_TEST(clients_are_served_on_all_workers)
+{
+    for (uint64_t seed = 1; seed <= 12; seed++)
+        in_world(seed, co_lanes, NULL);
+    in_real_world(1, co_lanes, false);
+    in_real_world(2, co_lanes, true);
 }
 END_TEST
 
@@ -470,7 +558,7 @@ static int co_silent(void *arg)
     uint64_t begin;
 
     co_open_server(w, false);
-    must(co_host_connect(w->host, ADDRESS, &s) == 0);
+    must(co_host_connect(w->host, w->address, &s) == 0);
     begin = worker_now();
     must(co_take(s, &hello, sizeof(hello)) == 0);
     must(co_take(s, &hello, 1) < 0);
@@ -582,7 +670,7 @@ static int co_crowd(void *arg)
 
     co_open_server(w, false);
     for (unsigned i = 0; i < ARRAY_LEN(crowd); i++)
-        must(co_host_connect(w->host, ADDRESS, &crowd[i]) == 0);
+        must(co_host_connect(w->host, w->address, &crowd[i]) == 0);
     must(co_dial(w, SIMPLE, &s) == 0);
     must(co_take(crowd[0], &hello, sizeof(hello)) < 0 || co_take(crowd[0], &hello, 1) < 0);
     must(worker_now() < 9 * SECOND); /* evicted, not timed out */
@@ -611,6 +699,7 @@ int main(void)
     suite_add_tcase(suite, tc);
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, every_client_reads_what_it_wrote);
+    tcase_add_test(tc, clients_are_served_on_all_workers);
     tcase_add_test(tc, a_stop_ends_with_whole_replies);
     tcase_add_test(tc, a_silent_client_goes_after_ten_seconds);
     tcase_add_test(tc, a_client_that_never_reads_goes_after_a_minute);
