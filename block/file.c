@@ -30,6 +30,9 @@ struct file {
     /* the last extent that map saw */
     uint64_t extent_from, extent_end;
     bool extent_data;
+    struct retired *retired; /* to be closed */
+    bool closing;            /* a coroutine does */
+    struct co_queue closed;
 };
 
 /* --- open, close ------------------------------------------------------------------------------ */
@@ -192,9 +195,50 @@ static int co_file_open(struct blk_device *dev, const struct opts *opts, struct 
     return 0;
 }
 
+/* A descriptor that is not used any more, but for what was resolved to it and is still going on. */
+struct retired {
+    struct retired *next;
+    struct host_file *host;
+};
+
+static void co_close_retired(void *arg)
+{
+    struct blk_device *dev = arg;
+    struct file *f = dev->state;
+    while (f->retired) {
+        struct retired *r = take(f->retired); /* those that come now need a grace of their own */
+        co_blk_quiesce(dev);
+        while (r) {
+            struct retired *next = r->next;
+            co_host_close(r->host);
+            mem_free(r);
+            r = next;
+        }
+    }
+    f->closing = false;
+    co_queue_wake_all(&f->closed);
+}
+
+/* Not waited for: who waits for a device that the caller holds would never end. */
+static void retire(struct blk_device *dev, struct retired *r, struct host_file *host)
+{
+    struct file *f = dev->state;
+    *r = (struct retired){.next = f->retired, .host = host};
+    f->retired = r;
+    if (!f->closing) {
+        f->closing = true;
+        if (co_start(co_close_retired, dev) < 0)
+            f->closing = false; /* next time, or when the device is closed */
+    }
+}
+
 static int co_file_close(struct blk_device *dev, struct blk_error *e)
 {
     struct file *f = dev->state;
+    while (f->closing)
+        co_queue_wait(&f->closed);
+    if (f->retired)
+        co_close_retired(dev);
     file_unlock(f->host); /* the kernel may hold the description a little longer than we do */
     co_host_close(f->host);
     file_free(f);
@@ -207,6 +251,9 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
     struct file *f = dev->state;
     struct host_file *host;
     struct file_claim old = {.write = dev->writable};
+    struct retired *before = mem_alloc(sizeof(*before));
+    if (!before)
+        return err_set(e, -ENOMEM, "out of memory");
     file_unlock(f->host);
     int rc = open_host(dev, f, write, 0, &host, e);
     if (rc == 0 &&
@@ -218,12 +265,13 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
         struct blk_error ignored;
         int again = co_file_lock(f->host, dev->name, old, f->locking, &ignored);
         (void)again; /* whoever came in between keeps it; we say why we failed */
+        mem_free(before);
         return rc;
     }
-    struct host_file *before = f->host;
-    f->host = dev->file = host; /* who resolves while the other is closed gets this one */
+    struct host_file *was = f->host;
+    f->host = dev->file = host; /* who resolves from here on gets this one */
     f->extent_end = 0;
-    co_host_close(before);
+    retire(dev, before, was);
     return 0;
 }
 

@@ -43,7 +43,7 @@ struct os_stream {
     int fd;
     atomic_uint ready; /* enum host_wait as last seen by epoll, less what gave EAGAIN since */
     atomic_bool shut;
-    bool shared; /* a listener that others hold too: never shut down for them */
+    bool shared;  /* a listener that others hold too: never shut down for them */
     bool foreign; /* a library transfers: edges alone do not say what holds */
     char *address, *unlink_path;
     uint64_t unlink_device, unlink_inode;

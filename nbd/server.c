@@ -306,8 +306,16 @@ void nbd_server_gone(struct nbd_server *s)
     co_queue_wake_all(&s->changed);
 }
 
+/* Requests that wait for their turn among exports that share do not hold up an end. */
+static void hurry(struct nbd_export *x)
+{
+    if (x->share)
+        share_set(x->share, &(struct share_wish){.min_iops = 1000000000});
+}
+
 int co_nbd_server_remove(struct nbd_server *s, struct nbd_export *x, struct blk_error *e)
 {
+    hurry(x);
     for (struct nbd_conn *c = s->first; c; c = c->next)
         if (c->export == x && !c->told_stop)
             nbd_conn_tell_stop(c);
@@ -329,6 +337,8 @@ void nbd_server_stop(struct nbd_server *s)
     if (s->stopping)
         return;
     s->stopping = true;
+    for (struct nbd_export *x = s->exports.first; x; x = x->next)
+        hurry(x);
     tell(s, "stopping", NULL);
     for (struct listener *l = s->listeners; l; l = l->next)
         host_stream_shutdown(l->stream);

@@ -36,6 +36,9 @@ struct serve_offer {
     uint64_t space;          /* clones: bytes that all of them may take */
     uint64_t idle_sec;       /* folder, clones: until one that nobody uses is closed */
     bool read_only, preset;
+    bool shares;            /* told group or any of wish */
+    const char *group;      /* NULL: none is named */
+    struct share_wish wish; /* --share can say the same */
     unsigned writers;
     struct nbd_zone zone; /* owned */
     char *made;           /* what owned texts lie in; NULL: none */

@@ -91,6 +91,11 @@ enum key {
     KEY_KEEP,
     KEY_SPACE,
     KEY_IDLE,
+    KEY_GROUP,
+    KEY_WEIGHT,
+    KEY_MIN_IOPS,
+    KEY_IOPS,
+    KEY_BPS,
 };
 
 static const struct {
@@ -109,6 +114,11 @@ static const struct {
     [KEY_KEEP] = {"keep", CLONES},
     [KEY_SPACE] = {"space", CLONES},
     [KEY_IDLE] = {"idle", FOLDER | CLONES},
+    [KEY_GROUP] = {"group", EXPORT},
+    [KEY_WEIGHT] = {"weight", EXPORT},
+    [KEY_MIN_IOPS] = {"min-iops", EXPORT},
+    [KEY_IOPS] = {"iops", EXPORT},
+    [KEY_BPS] = {"bps", EXPORT},
 };
 
 static int unknown_key(const struct serve_offer *o, const char *key, struct blk_error *e)
@@ -157,6 +167,16 @@ static int set(struct serve_offer *o, enum key key, const char *value, struct bl
         return opts_parse_size(value, &o->space, e);
     case KEY_IDLE:
         return take_number(value, 86400ULL * 365, &o->idle_sec, e);
+    case KEY_GROUP:
+        o->shares = true;
+        o->group = value;
+        return 0;
+    case KEY_WEIGHT:
+    case KEY_MIN_IOPS:
+    case KEY_IOPS:
+    case KEY_BPS:
+        o->shares = true;
+        return share_wish_word(&o->wish, keys[key].text, value, e);
     }
     return -EINVAL;
 }

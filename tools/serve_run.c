@@ -93,6 +93,31 @@ static int co_listen(struct serving *s)
 
 /* --- beginning and end --- */
 
+static struct nbd_export *export_of(const struct serving *s, const struct serve_offer *o)
+{
+    struct nbd_export *x = nbd_server_exports(s->server)->first;
+
+    while (x && strcmp(x->name, o->name) != 0)
+        x = x->next;
+    return x;
+}
+
+/* What the offers say of sharing. */
+static int co_share(struct serving *s)
+{
+    struct nbd_sharing *all = &serve_watch_of(s->watch)->sharing;
+    struct blk_error e = {0};
+
+    for (size_t i = 0; i < s->plan->count; i++) {
+        const struct serve_offer *o = &s->plan->offers[i];
+        struct nbd_export *x = o->shares ? export_of(s, o) : NULL;
+
+        if (x && nbd_share_set(all, x, o->group, &o->wish, &e) < 0)
+            return say(s, &e);
+    }
+    return 0;
+}
+
 /* Everything that has to be there before the first client. */
 static int co_begin(struct serving *s)
 {
@@ -100,6 +125,7 @@ static int co_begin(struct serving *s)
     if (s->plan->check_only)
         return 0;
     TRY(co_serve_watch_begin(s->watch, s->server));
+    TRY(co_share(s));
     TRY(co_listen(s));
     if (s->plan->control)
         TRY(co_serve_ctl_open(&s->ctl, s->plan->control));
@@ -134,7 +160,7 @@ static int co_serve_until_told(struct serving *s)
 
     if (rc < 0)
         return rc;
-    if (s->plan->announce)
+    if (s->plan->announce && s->around->socket_count == 0) /* else whoever made them knows */
         serve_announce(s);
     if (s->plan->run)
         rc = serve_around_run(s, &e);

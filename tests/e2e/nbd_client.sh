@@ -145,6 +145,7 @@ end
 check "[ nbdkit ]" "$LAMINA" compare -f raw -F raw [ nbdkit file a.img ] a.img
 check "[ qemu-nbd ] to a file" "$LAMINA" convert -f raw -O qcow2 [ qemu-nbd -f raw a.img ] bracket.qcow2
 check "the same" qemu-img compare -f qcow2 -F raw bracket.qcow2 a.img
+check "[ lamina serve ]" "$LAMINA" compare -f raw -F raw [ "$LAMINA" serve -f raw -r a.img ] a.img
 check "two of them" "$LAMINA" compare -f raw -F raw [ nbdkit file a.img ] [ nbdkit file a.img ]
 check "as a target" "$LAMINA" convert -n -f raw -O raw a.img [ nbdkit memory 48M ]
 is "nothing of them stays" "$(pgrep -f "nbdkit file a.img" | wc -l; find "${XDG_RUNTIME_DIR:-/tmp}" -maxdepth 1 -name 'lamina-??????' -newer psk 2>/dev/null | wc -l)" "0

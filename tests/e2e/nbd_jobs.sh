@@ -147,10 +147,24 @@ sleep 0.3
 nbdcopy "$(uri_of then)" then.raw
 check "it is removed" ctl remove then
 sleep 0.2
-check "a second one, of two exports" ctl point a then b thenb bitmap=pull2
+check "a second one" ctl point a then bitmap=pull
+nbdcopy "$(uri_of then)" then2.raw
+nbdinfo --json --map=qemu:dirty-bitmap:pull "$(uri_of then)" >dirty.json
+$python - dirty.json then.raw then2.raw <<'END' && ok "its bitmap has all that differs from the first" || fail "its bitmap has all that differs from the first"
+import json, sys
+
+dirty = set()
+for x in json.load(open(sys.argv[1])):
+    if x["type"] & 1:
+        dirty.update(range(x["offset"] // 4096, (x["offset"] + x["length"]) // 4096))
+a, b = (open(f, "rb").read() for f in sys.argv[2:])
+differ = {i for i in range(len(a) // 4096) if a[i * 4096:][:4096] != b[i * 4096:][:4096]}
+assert differ and differ <= dirty, (len(differ), len(dirty))
+END
+check "which goes" ctl remove then
+check "a third, of two exports" ctl point a then b thenb bitmap=pull2
 is "it cannot be written" "$(nbdinfo --json "$(uri_of then)" | jq '.exports[0].is_read_only')" true
 is "it says what it is of" "$(field then .point.of)" a
-nbdcopy "$(uri_of then)" then2.raw
 check "what it is of stays" bash -c "! '$LAMINA' ctl '$PWD/c' remove a"
 check "remove both" bash -c "'$LAMINA' ctl '$PWD/c' remove then && '$LAMINA' ctl '$PWD/c' remove thenb failed=on"
 check "a point with little room" ctl point a tiny limit=64k

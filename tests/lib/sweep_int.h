@@ -76,6 +76,7 @@ struct sweep_work {
                                where data was lost, so reads are not checked until it is reopened */
     bool sticky_flush;      /* fsyncs fail: a failed flush must stay failed */
     uint64_t flush_failed;  /* model time of such a failure; 0: none since the last open */
+    bool step_failed;       /* the row's own step did: what it left open may say so once more */
     bool killed;            /* errors are the process's own death */
     bool trace;             /* print each operation */
     uint64_t done;

@@ -304,6 +304,7 @@ static int co_hook_step(struct sweep_work *w)
     int rc = w->run.subject->co_step(&w->run, w->dev, &e);
     if (rc < 0 && !w->faults && !w->killed)
         sweep_broke(&w->verdict, BREAK_LIE, "the row's own step: %s", e.text);
+    w->step_failed |= rc < 0;
     return rc;
 }
 
@@ -408,7 +409,7 @@ void co_sweep_close(struct sweep_work *w)
         return;
     int rc = co_blk_close(w->dev, &e);
     w->dev = NULL;
-    if (rc < 0 && !w->faults && !w->killed)
+    if (rc < 0 && !w->faults && !w->killed && !w->step_failed)
         sweep_broke(&w->verdict, BREAK_LIE, "close: %s", e.text);
     if (rc < 0 || w->flush_failed || w->killed)
         model_doubt(&w->model);
@@ -419,6 +420,7 @@ void co_sweep_open_again(struct sweep_work *w)
 {
     struct blk_error e = {0};
     w->flush_failed = 0;
+    w->step_failed = false;
     w->lost = false;
     w->fired_before = host_sim_fired(w->run.host);
     int rc = co_sweep_open(&w->run, &w->dev, &e);

@@ -200,21 +200,23 @@ static step_fn *const commits[] = {co_snapshot, co_commit, NULL};
 static step_fn *const streams[] = {co_stream, co_snapshot, NULL};
 static step_fn *const mirrors[] = {co_mirror, co_past, NULL};
 
-/* One at a time, also of a process that is being killed. */
+/* One at a time, also of a process that is being killed; but a past goes on through the others. */
 static int co_step(struct sweep_run *run, struct blk_device *dev, struct blk_error *e)
 {
-    static bool busy;
+    static bool is_busy[2];
     step_fn *const *steps = run->subject->arg;
     unsigned count = 0;
     uint8_t draw;
-    if (busy)
-        return 0;
     while (steps[count])
         count++;
     host_random(run->host, &draw, 1);
-    busy = true;
-    int rc = steps[draw % count](run, dev, e);
-    busy = false;
+    step_fn *step = steps[draw % count];
+    bool *busy = &is_busy[step == co_past];
+    if (*busy)
+        return 0;
+    *busy = true;
+    int rc = step(run, dev, e);
+    *busy = false;
     return rc;
 }
 
