@@ -256,8 +256,7 @@ static int co_end(void *arg)
         seat_release(m->seat);
     }
     co_blk_close(old, NULL); /* all that it held is in the target */
-    if (m->base && m->target)
-        (void)!co_blk_reopen(m->target, false, NULL);
+    /* A base stays writable: to make it read-only waits for requests, which wait for it. */
     co_blk_close(m->target, NULL);
     granules_drop(&m->todo);
     return rc;

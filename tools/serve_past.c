@@ -160,7 +160,7 @@ static int co_prepare_point(struct pointing *g, const json_t *one, struct serve_
     TRY(ask_known(one, keys, e));
     TRY(ask_text(one, "name", true, &name, e));
     TRY(ask_text(one, "as", true, &p->as, e));
-    TRY(serve_claim(g->s, name, "a point export", g->bitmap != NULL, &p->claim, e));
+    TRY(serve_claim(g->s, name, "a point export", true, &p->claim, e));
     struct scratch x = {.g = g, .size = p->claim.export->dev->size, .e = e};
     TRY(co_on(p->claim.export->dev->home, co_open_scratch, &x));
     p->store = x.dev;

@@ -178,7 +178,8 @@ instant "the first is of one instant" then
 instant "the second too" then2
 check "snapshot inside" ctl snapshot-inside a monday
 ctl point a open >/dev/null
-check "the server ends with a point and a mirror open" bash -c "'$LAMINA' ctl '$PWD/c' mirror a late.qcow2 by-hand=on && '$LAMINA' ctl '$PWD/c' shutdown"
+check "while there is a point, no other work begins" bash -c "! '$LAMINA' ctl '$PWD/c' snapshot a x.qcow2"
+check "the server ends with a point and a mirror open" bash -c "'$LAMINA' ctl '$PWD/c' mirror b late.qcow2 by-hand=on && '$LAMINA' ctl '$PWD/c' shutdown"
 wait "$server"
 is "cleanly" $? 0
 server=
