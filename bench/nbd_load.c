@@ -15,6 +15,7 @@
  * the CPU microseconds per request of process --pid). write: tagged blocks in rounds, each with a
  * flush, until the time is up or the server is gone; --state is read if it is there and says
  * afterwards what must be found. check: reads back what --state says. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <sched.h>
@@ -302,31 +303,53 @@ static void take_replies(struct load *l, uint64_t at_ns)
     l->in_bytes -= at;
 }
 
-static uint64_t cpu_ticks(int pid)
+/* What a process's threads have run, in ns: the scheduler counts finer than the clock ticks. */
+static uint64_t own_ns(int pid)
 {
-    char path[64], text[1024], *p;
-    unsigned long user = 0, system = 0;
-    FILE *f;
-    size_t n;
+    char path[400];
+    unsigned long long ns;
+    uint64_t sum = 0;
+    struct dirent *entry;
+    DIR *tasks;
 
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    tasks = opendir(path);
+    while (tasks && (entry = readdir(tasks))) {
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/schedstat", pid, entry->d_name);
+        f = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (f && fscanf(f, "%llu", &ns) == 1)
+            sum += ns;
+        if (f)
+            fclose(f);
+    }
+    if (tasks)
+        closedir(tasks);
+    return sum;
+}
+
+/* With its children's: some servers fork for each client. */
+static uint64_t cpu_ns(int pid)
+{
+    uint64_t ns = pid ? own_ns(pid) : 0;
+    char path[64];
+    int child;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
     f = pid ? fopen(path, "r") : NULL;
-    if (!f)
-        return 0;
-    n = fread(text, 1, sizeof(text) - 1, f);
-    fclose(f);
-    text[n] = 0;
-    p = strrchr(text, ')');
-    if (!p ||
-        sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return 0;
-    return user + system;
+    while (f && fscanf(f, "%d", &child) == 1)
+        ns += own_ns(child);
+    if (f)
+        fclose(f);
+    return ns;
 }
 
 static void run_load(struct load *l)
 {
     uint64_t begin = now_ns(), warm = begin + (uint64_t)(l->seconds * 0.1 * 1e9), t = begin;
-    uint64_t end = warm + (uint64_t)(l->seconds * 1e9), ticks = cpu_ticks(l->pid);
+    uint64_t end = warm + (uint64_t)(l->seconds * 1e9), ran = cpu_ns(l->pid);
     bool warming = true;
 
     for (unsigned i = 0; i < l->depth; i++)
@@ -350,16 +373,16 @@ static void run_load(struct load *l)
             warming = false;
             l->done = 0;
             memset(l->histogram, 0, sizeof(l->histogram));
-            ticks = cpu_ticks(l->pid);
+            ran = cpu_ns(l->pid);
             begin = t;
         }
     }
     double seconds = (double)(t - begin) / 1e9;
-    double cpu = (double)(cpu_ticks(l->pid) - ticks) / (double)sysconf(_SC_CLK_TCK);
+    double cpu = (double)(cpu_ns(l->pid) - ran) / 1e9;
     printf("{\"mode\": \"%s\", \"block\": %u, \"depth\": %u, \"iops\": %.0f, \"p50_us\": %.1f, "
            "\"p99_us\": %.1f, \"cpu_us\": %.3f}\n",
            l->mode, l->block, l->depth, (double)l->done / seconds, percentile(l, 0.5),
-           percentile(l, 0.99), l->pid ? cpu * 1e6 / (double)l->done : 0);
+           percentile(l, 0.99), l->pid && l->done ? cpu * 1e6 / (double)l->done : 0);
 }
 
 /* --- verification --- */

@@ -167,7 +167,8 @@ must_use int64_t host_stream_send_file(struct host_stream *s, struct host_file *
  * or -ECANCELED. One reader and one writer may wait at a time. @timeout_ns 0: for ever, else
  * -ETIMEDOUT. */
 must_use int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t timeout_ns);
-/* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. */
+/* Wakes all that wait on it; further calls answer -ECANCELED or end of stream. Of a listener that
+ * others hold too, or of vsock: where it accepts. */
 void host_stream_shutdown(struct host_stream *s);
 void host_stream_close(struct host_stream *s); /* nobody may be waiting (asserted) */
 /* For libraries that do their own I/O on a socket: gives a stream on which only

@@ -304,10 +304,10 @@ void os_stream_shutdown(struct host_stream *pub)
     struct os_stream *s = os_stream(pub);
 
     atomic_store(&s->shut, true);
-    if (s->shared)
-        os_stream_kick(s);
-    else
+    if (!s->shared)
         shutdown(s->fd, SHUT_RDWR); /* the hang-up is an edge: it wakes whoever waits, wherever */
+    if (pub->listening && s->owner && s->owner->worker == worker_self())
+        os_stream_kick(s); /* there is none of one that is shared, nor of vsock */
 }
 
 static void stream_free(struct os_stream *s)

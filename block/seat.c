@@ -324,7 +324,6 @@ const struct blk_driver seat_driver = {
     .title = "lets the device below be exchanged and its changes be watched",
     .stays_put = true, /* who sends from a file holds us meanwhile, so nothing is exchanged */
     .handles_fua = true,
-    .stays_put = true, /* those of the device it had stay where they were */
     .co_open = co_seat_open,
     .co_close = co_seat_close,
     .co_read = co_seat_read,

@@ -160,7 +160,7 @@ static int co_serve_until_told(struct serving *s)
 
     if (rc < 0)
         return rc;
-    if (s->plan->announce)
+    if (s->plan->announce && s->around->socket_count == 0) /* else whoever made them knows */
         serve_announce(s);
     if (s->plan->run)
         rc = serve_around_run(s, &e);

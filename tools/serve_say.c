@@ -49,7 +49,11 @@ char *serve_uri(const struct serving *s, const char *address, const char *name)
         n += (size_t)snprintf(out + n, room - n, "?socket=");
         escape(out + n, address, true);
     } else {
-        n += (size_t)snprintf(out + n, room - n, "%s/", address);
+        const char any[] = "4294967295:"; /* as guests see us */
+        bool is_any = i == 2 && strncmp(address, any, sizeof(any) - 1) == 0;
+
+        n += (size_t)snprintf(out + n, room - n, "%s%s/", is_any ? "2:" : "",
+                              is_any ? address + sizeof(any) - 1 : address);
         escape(out + n, name, true);
     }
     return out;

@@ -170,4 +170,28 @@ check "space: within it" qemu-io -f raw -c 'write -P 4 0 2M' "$(at golden/x)"
 check "space: no more" bash -c "qemu-io -f raw -c 'write -P 4 0 6M' '$(at golden/y)' 2>&1 | grep -q 'No space left'"
 check "space: what was there stays" qemu-io -f raw -c 'read -P 4 0 2M' "$(at golden/x)"
 stop
+if [ -z "${LAMINA_SAN:-}" ]; then
+    "$LAMINA" create -q -f qcow2 big.qcow2 64G
+    serve --clones --scratch scratch --export big big.qcow2
+    check "idle clones take less than 64 KiB each" timeout 60 /usr/bin/python3 - "$sock" "$server" <<'END2'
+import nbd, sys
+def rss():
+    return int([l for l in open("/proc/%s/status" % sys.argv[2]) if l.startswith("VmRSS")][0].split()[1])
+def clients(name, count):
+    all = []
+    for i in range(count):
+        h = nbd.NBD()
+        h.connect_uri("nbd+unix:///big/%s%d?socket=%s" % (name, i, sys.argv[1]))
+        all.append(h)
+    return all
+warm = clients("warm", 20)
+before = rss()
+idle = clients("idle", 300)
+each = (rss() - before) / 300
+print("%.1f KiB" % each)
+assert each < 64, each
+END2
+    sed 's/^/# idle clones: /' check.log
+    stop
+fi
 exit $bad

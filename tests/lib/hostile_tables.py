@@ -183,6 +183,41 @@ put('vmdk-text-long', text('#' + 'x' * 2000000))
 put('vmdk-text-vmfs', text('RW 99999999999999 VMFS "x.bin"', kind='vmfs'))
 put('vmdk-text-sesparse', text('RW 99999999999999 SESPARSE "x.bin"', kind='seSparse'))
 
+
+
+def sesparse(name, capacity=1 << 38, grain=8, table=64, directory=(4096, 1 << 40), tables=(8192, 1 << 50), version=0x200000001, length=1024):
+    places = [(1, 1), (2, 4), (8, 32), directory, tables, (1 << 20, 64), (1 << 21, 64), (1 << 22, capacity)]
+    raw = struct.pack('<10Q', 0xcafebabe, version, capacity, grain, table, 0, 0, 0, 0, 0) + b''.join(struct.pack('<QQ', *p) for p in places)
+    put(f'vmdk-{name}.bin', raw.ljust(512, b'\0') + struct.pack('<QQQ', 0xcafecafe, 0, 0).ljust(512, b'\0'), length)
+    put(f'vmdk-{name}', text(f'RW {capacity} SESPARSE "vmdk-{name}.bin"', kind='seSparse'))
+
+
+sesparse('sesparse')
+sesparse('sesparse-far', directory=(1 << 62, 1 << 62))
+sesparse('sesparse-grain', grain=1 << 62)
+sesparse('sesparse-size', capacity=1 << 54)
+sesparse('sesparse-short', directory=(16, 1), tables=(17, 64))
+
+# --- a folder of Parallels
+
+
+def hdd(name, storage, shots='', sectors=1 << 50):
+    put(f'hdd-{name}', (f'<?xml version="1.0"?><Parallels_disk_image Version="1.0"><Disk_Parameters><Disk_size>{sectors}</Disk_size></Disk_Parameters>'
+                        f'<StorageData>{storage}</StorageData><Snapshots>{shots}</Snapshots></Parallels_disk_image>').encode())
+
+
+guid = '{5fbaabe3-6958-40ff-92a7-860e329aab41}'
+image = f'<Image><GUID>{guid}</GUID><Type>Compressed</Type><File>%s</File></Image>'
+piece = '<Storage><Start>%d</Start><End>%d</End><Blocksize>%d</Blocksize>' + image + '</Storage>'
+hdd('size', piece % (0, 1 << 50, 2048, 'x.hds'))
+hdd('far', piece % (0, 1 << 50, 2048, '../../../etc/passwd'))
+hdd('itself', piece % (0, 1 << 20, 2048, 'hdd-itself'), sectors=1 << 20)
+hdd('blocks', piece % (0, 1 << 62, 1 << 62, 'x.hds'), sectors=1 << 62)
+hdd('storages', ''.join(piece % (i, i + 1, 1, 'x.hds') for i in range(5000)), sectors=5000)
+hdd('shots', piece % (0, 1 << 20, 2048, 'x.hds'), f'<Shot><GUID>{guid}</GUID><ParentGUID>{guid}</ParentGUID></Shot>' * 5000)
+hdd('deep', '<Storage>' * 20000)
+hdd('text', 'x' * 200000)
+
 # --- QED, Parallels
 
 

@@ -573,20 +573,6 @@ START_TEST(extended_requests)
         {&x, NBD_CMD_BLOCK_STATUS, LEN, 0, 8 + 4 * 33, NBD_EINVAL, 8 + 4 * 33},
         {&none, NBD_CMD_BLOCK_STATUS, LEN, 0, 12, NBD_EINVAL, 12},
     };
-    static const struct {
-        uint64_t length;
-        uint32_t ids[3], count, error, asked;
-    } filters[] = {
-        {1 * MiB, {1}, 1, 0, 1},
-        {1ULL << 40, {3, 1}, 2, 0, 5},
-        {1 * MiB, {2}, 1, NBD_EINVAL, 0},
-        {1 * MiB, {3, 3}, 2, NBD_EINVAL, 0},
-        {1 * MiB, {0}, 1, NBD_EINVAL, 0},
-        {1 * MiB, {33}, 1, NBD_EINVAL, 0},
-        {0, {1}, 1, NBD_EINVAL, 0},
-        {(1ULL << 40) + 1, {1}, 1, NBD_EINVAL, 0},
-        {512, {0}, 0, 0, 0},
-    };
     struct nbd_ask ask;
     const char *why;
     uint32_t error;
@@ -606,6 +592,33 @@ START_TEST(extended_requests)
         raw.flags = be16_of(LEN);
         ck_assert_int_eq(nbd_ask_parse(&raw, cases[i].s, &f, &ask, &error, &why), -EPROTO);
     }
+}
+END_TEST
+
+START_TEST(filters_of_block_status)
+{
+    enum { LEN = NBD_CMD_FLAG_PAYLOAD_LEN };
+    static const struct nbd_facts f = {
+        .size = 1ULL << 40, .flags = 1, .min_block = 1, .max_block = NBD_MAX_REQUEST};
+    static const struct nbd_session x = {true, true, 5, 1};
+    static const struct {
+        uint64_t length;
+        uint32_t ids[3], count, error, asked;
+    } filters[] = {
+        {1 * MiB, {1}, 1, 0, 1},
+        {1ULL << 40, {3, 1}, 2, 0, 5},
+        {1 * MiB, {2}, 1, NBD_EINVAL, 0},
+        {1 * MiB, {3, 3}, 2, NBD_EINVAL, 0},
+        {1 * MiB, {0}, 1, NBD_EINVAL, 0},
+        {1 * MiB, {33}, 1, NBD_EINVAL, 0},
+        {0, {1}, 1, NBD_EINVAL, 0},
+        {(1ULL << 40) + 1, {1}, 1, NBD_EINVAL, 0},
+        {512, {0}, 0, 0, 0},
+    };
+    struct nbd_ask ask;
+    const char *why;
+    uint32_t error;
+
     for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
         uint8_t raw[20];
         be64 length = be64_of(filters[i].length);
@@ -723,6 +736,7 @@ int main(void)
     tcase_add_test(tc, extended_headers);
     tcase_add_test(tc, contexts_are_named);
     tcase_add_test(tc, extended_requests);
+    tcase_add_test(tc, filters_of_block_status);
     tcase_add_test(tc, requests_are_checked_against_the_facts);
     srunner_run_all(sr, CK_NORMAL);
     failed = srunner_ntests_failed(sr);
