@@ -161,7 +161,11 @@ static int co_do_mirror(struct serve_work *w, struct blk_error *e)
                             .arg = w};
 
     w->image.taken = true;
-    return co_live_mirror(&m, e);
+    int rc = co_live_mirror(&m, e);
+    /* It was ready, and has missed something since: nobody shall take it for the disk. */
+    if (rc < 0 && rc != -ECANCELED && !w->image.anew && w->image.make.path)
+        (void)!co_host_unlink(w->s->tool->host, w->image.make.path);
+    return rc;
 }
 
 static int co_prepare_mirror(struct serve_work *w, const json_t *request, struct blk_error *e)

@@ -411,7 +411,7 @@ void co_sweep_close(struct sweep_work *w)
     w->dev = NULL;
     if (rc < 0 && !w->faults && !w->killed && !w->step_failed)
         sweep_broke(&w->verdict, BREAK_LIE, "close: %s", e.text);
-    if (rc < 0 || w->flush_failed || w->killed)
+    if (rc < 0 || w->flush_failed || w->killed || w->step_failed) /* its flush may have lost some */
         model_doubt(&w->model);
 }
 

@@ -39,7 +39,7 @@ static void name_of(unsigned n, char *to, size_t room)
         snprintf(to, room, "%s", SWEEP_TOP);
 }
 
-/* The number of the last name there is; none is ever removed. */
+/* The number of the last name there is. */
 static unsigned co_last(struct sweep_run *run)
 {
     for (unsigned n = 0;; n++) {
@@ -127,14 +127,16 @@ static int co_snapshot(struct sweep_run *run, struct blk_device *seat, struct bl
 struct ready {
     struct sweep_run *run;
     unsigned name;
+    bool named;
     struct blk_device *image;
 };
 
 static int co_ready(void *arg, struct blk_error *e)
 {
-    const struct ready *r = arg;
+    struct ready *r = arg;
     char name[40];
     name_of(r->name, name, sizeof(name));
+    r->named = true;
     TRY(co_name(r->run, NEW, r->name));
     return blk_file_renamed(r->image, name);
 }
@@ -154,7 +156,13 @@ static int co_mirror(struct sweep_run *run, struct blk_device *seat, struct blk_
     TRY(co_make(run, NEW, seat->size, "cluster_size=8192", e));
     TRY(co_open_image(run, NEW, "qcow2", 0, &m.target, e));
     ready.image = m.target;
-    return co_live_mirror(&m, e);
+    int rc = co_live_mirror(&m, e);
+    if (rc < 0 && ready.named) { /* it has missed something since */
+        char name[40];
+        name_of(ready.name, name, sizeof(name));
+        (void)!co_host_unlink(run->host, name);
+    }
+    return rc;
 }
 
 static int co_commit(struct sweep_run *run, struct blk_device *seat, struct blk_error *e)
