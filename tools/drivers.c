@@ -12,8 +12,8 @@
 #include "imgfmt/vhd.h"
 #include "imgfmt/vhdx.h"
 #include "imgfmt/vmdk.h"
-#include "raid/md.h"
 #include "nbd/client.h"
+#include "raid/md.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,

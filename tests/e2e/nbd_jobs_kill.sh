@@ -26,6 +26,7 @@ round() { # WORDS...: of the job; the image that is newest then is $image
     image=top.qcow2
     [ -e new.qcow2 ] && image=new.qcow2
     [ "$1" = backup ] && image=top.qcow2
+    let_go "$image" qcow2
     qemu-img check -q "$image" >check.log 2>&1
     case $? in 0 | 3) ;; *) cat check.log && return 1 ;; esac # leaks are harmless
     qemu-img convert -O raw "$image" raw && $python "$live" flushed log raw

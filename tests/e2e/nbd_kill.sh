@@ -13,6 +13,7 @@ count=$(wc -w <<<"$formats")
 # blocks mismatch"), so there our own check counts too.
 sound() {
     local f=$1 rc
+    let_go "disk.$f" "$f"
     [ "$f" = raw ] && return 0
     qemu-img check -q -f "$f" "disk.$f" >check.log 2>&1
     rc=$?

@@ -1,9 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* nbd_request.c - any 28 bytes as a request: what is let through lies inside the export, is no
- * longer than was advertised, and writes nothing that is read-only. */
+/* nbd_request.c - any bytes as a request's header, of either kind: what is let through lies inside
+ * the export, is no longer than was advertised, and writes nothing that is read-only. */
 #include <stdlib.h>
 
 #include "nbd/connection.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+static void must(bool true_here)
+{
+    if (!true_here)
+        abort();
+}
+
+static void look(const struct nbd_ask *a, const struct nbd_session *s, const struct nbd_facts *f)
+{
+    bool changes =
+        a->type == NBD_CMD_WRITE || a->type == NBD_CMD_TRIM || a->type == NBD_CMD_WRITE_ZEROES;
+
+    must(a->type < NBD_COMMANDS);
+    must(!(changes && f->flags & NBD_FLAG_READ_ONLY));
+    if (a->type == NBD_CMD_DISC || a->type == NBD_CMD_FLUSH)
+        return;
+    if (a->type == NBD_CMD_BLOCK_STATUS && a->flags & NBD_CMD_FLAG_PAYLOAD_LEN)
+        return; /* narrow() looks */
+    must(range_fits(a->offset, a->length, f->size));
+    must(((a->offset | a->length) & (s->align - 1)) == 0);
+    if (a->type == NBD_CMD_READ || a->type == NBD_CMD_WRITE)
+        must(a->length <= NBD_MAX_REQUEST);
+    if (a->type == NBD_CMD_BLOCK_STATUS)
+        must(s->agreed && a->length > 0);
+}
 
 /* The payload of a BLOCK_STATUS: a view of what is left, padded with zeroes. */
 static void narrow(struct nbd_ask *a, const uint8_t *data, size_t bytes,

@@ -56,6 +56,13 @@ stop() {
     server=
     return $rc
 }
+# A killed server's rings are taken down after it is gone, and its files are locked until then.
+let_go() { # FILE FORMAT
+    for _ in $(seq 100); do
+        qemu-img info -f "$2" "$1" >/dev/null 2>&1 && return 0
+        sleep 0.05
+    done
+}
 alive() { kill -0 "$server" 2>/dev/null && nbdinfo --size "$uri" >/dev/null 2>&1; }
 
 trap '[ -n "$server" ] && kill -KILL "$server" 2>/dev/null' EXIT
