@@ -253,7 +253,8 @@ static void co_do_commit(struct blk_device *dev)
         work = (struct blk_commit){.top = dev, .base = work.base->backing, .keep = true};
     bool was = work.base->writable;
     co_reopen(work.base, true);
-    ck_assert_msg(co_blk_commit(&work, &e) == 0, "%s", e.text);
+    int rc = co_blk_commit(&work, &e); /* version 2 with snapshots does not grow */
+    ck_assert_msg(rc == 0 || rc == -ENOTSUP, "%s", e.text);
     co_reopen(work.base, was);
 }
 
@@ -263,7 +264,8 @@ static void co_do_resize(struct blk_device *dev)
     uint64_t size = (1 + draw(2 * SIZE / 512)) * 512;
     if (dev->driver == &raw_driver) /* it would change with the file */
         return;
-    ck_assert_msg(co_blk_resize(dev, size, true, &e) == 0, "%s", e.text);
+    int rc = co_blk_resize(dev, size, true, &e);
+    ck_assert_msg(rc == 0 || rc == -ENOTSUP, "%s", e.text);
 }
 
 /* One is made; or the first there is comes back, and goes. */
@@ -336,7 +338,8 @@ static int co_random(void *arg)
     struct blk_device *top = co_open_chain(c, LAYERS - 1, BLK_OPEN_WRITE);
     co_compare(c, top, "opening");
     ck_assert_ptr_nonnull(top->behind);
-    unsigned rounds = getenv("LAMINA_LONG") ? 300 : 15;
+    const char *text = getenv("LAMINA_LONG");
+    unsigned rounds = text && *text ? 300 : 15;
     for (unsigned i = 0; i < rounds; i++)
         co_change(c, top);
     co_close_ok(top);
