@@ -458,6 +458,10 @@ must_use int co_blk_find_behind(struct blk_device *dev, struct blk_place *p);
  * and write instead. */
 must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
                          uint64_t src_offset, uint64_t bytes);
+/* The same by a read and a write for each part. */
+must_use int co_blk_copy_through_memory(struct blk_device *dst, uint64_t dst_offset,
+                                        struct blk_device *src, uint64_t src_offset,
+                                        uint64_t bytes);
 /* The checked form of the driver's co_copy: @from is a place in a host file. For drivers whose own
  * co_copy puts the bytes into a child. -ENOTSUP: nothing was done. */
 must_use int co_blk_copy_from(struct blk_device *dst, uint64_t offset,
