@@ -515,6 +515,10 @@ must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, s
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);
+/* For a driver's co_inner_open(): @dev shows that part of @child (inside it: asserted; borrowed, a
+ * reference is kept), at the speed of @child. 0 or -ENOMEM. */
+must_use int blk_show_slice(struct blk_device *dev, struct blk_device *child, uint64_t offset,
+                            uint64_t bytes);
 
 /* Snapshots: -ENOTSUP where the format keeps none. *out is to be freed by blk_snapshots_drop(). */
 must_use int co_blk_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, size_t *count,
