@@ -13,7 +13,8 @@ static const struct command *const commands[] = {
     &resize_command, &measure_command, &commit_command,
     &rebase_command, &amend_command,   &snapshot_command,
     &bitmap_command, &compact_command, &serve_command,
-    &ctl_command,    &top_command,     NULL,
+    &ctl_command,    &top_command,     &dd_command,
+    NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -51,7 +52,8 @@ static void print_tasks(const struct tool *t)
     puts(tasks);
     printf(" ");
     for (const struct command *const *c = t->commands; *c; c++)
-        printf(" %s", (*c)->name);
+        if ((*c)->faces & t->face)
+            printf(" %s", (*c)->name);
     putchar('\n');
 }
 
@@ -96,7 +98,8 @@ static int unknown_verb(const struct tool *t, const char *verb)
     const char *names[ARRAY_LEN(commands)];
     size_t count = 0;
     for (const struct command *const *c = t->commands; *c; c++)
-        names[count++] = (*c)->name;
+        if ((*c)->faces & t->face)
+            names[count++] = (*c)->name;
     const char *near = opts_nearest(verb, names, count);
     if (near)
         tool_error(t, "there is no verb '%s'; did you mean '%s'?", verb, near);
