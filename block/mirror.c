@@ -44,7 +44,7 @@ struct mirror {
     struct granules todo;  /* at home */
     struct granules loose; /* of a commit: changed since the layer was flushed */
     struct co_mutex settling;
-    atomic_int rc;        /* of a change that could not be made there */
+    atomic_int rc; /* of a change that could not be made there */
 };
 
 /* --- copying, at home, with the range locked ---------------------------------------------------
@@ -115,8 +115,7 @@ static int co_copy(struct mirror *m, uint64_t offset, uint64_t bytes, bool blank
 /* --- changes ---------------------------------------------------------------------------------- */
 
 /* One part of a change, all of which was copied before. */
-static int co_follow(struct mirror *m, const struct seat_change *c, uint64_t at,
-                     uint64_t bytes)
+static int co_follow(struct mirror *m, const struct seat_change *c, uint64_t at, uint64_t bytes)
 {
     if (c->rc < 0 || c->kind == SEAT_DISCARD) /* what is there now, only the device can say */
         return co_copy(m, c->offset + at, bytes, false);
