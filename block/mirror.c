@@ -27,12 +27,10 @@
 #include <stdatomic.h>
 
 #include "block/live.h"
-#include "block/pieces.h"
+#include "block/seat_walk.h"
 
-#define PIECE_BYTES (1 * MiB)
-#define ZERO_STEP   (1 * GiB)
-#define IN_FLIGHT   8
-#define POLL_NS     100000000ULL
+#define IN_FLIGHT 8
+#define POLL_NS   100000000ULL
 
 struct mirror {
     struct seat_watch watch;
@@ -50,22 +48,6 @@ struct mirror {
 /* --- copying, at home, with the range locked ---------------------------------------------------
  */
 
-static int co_through_memory(const struct mirror *m, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-        uint64_t n = MIN(bytes - at, PIECE_BYTES);
-        rc = co_blk_read_buf(seat_device(m->seat), offset + at, buf, n);
-        if (rc == 0)
-            rc = co_blk_write_buf(m->target, offset + at, buf, n, 0);
-    }
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
-
 static int co_copy_extent(const struct mirror *m, uint64_t offset, const struct blk_extent *x,
                           bool blank)
 {
@@ -74,7 +56,9 @@ static int co_copy_extent(const struct mirror *m, uint64_t offset, const struct 
     if (x->flags & BLK_EXT_ZERO)
         return blank ? 0 : co_blk_write_zeroes(m->target, offset, x->bytes, BLK_MAY_UNMAP);
     int rc = co_blk_copy(m->target, offset, seat_device(m->seat), offset, x->bytes);
-    return rc == -ENOTSUP ? co_through_memory(m, offset, x->bytes) : rc;
+    return rc == -ENOTSUP ? co_blk_copy_through_memory(m->target, offset, seat_device(m->seat),
+                                                       offset, x->bytes)
+                          : rc;
 }
 
 static void keep_error(struct mirror *m, int rc)
@@ -151,15 +135,9 @@ static void co_after(struct seat_watch *w, const struct seat_change *c)
 
 /* --- the walk, on the job's worker ------------------------------------------------------------ */
 
-struct stretch {
-    struct mirror *m;
-    uint64_t offset, bytes;
-};
-
-static int co_piece_at_home(void *arg)
+static int co_piece(void *arg, const struct seat_stretch *s)
 {
-    const struct stretch *s = arg;
-    struct mirror *m = s->m;
+    struct mirror *m = arg;
     struct co_range_hold hold;
     co_seat_lock(m->seat, &hold, s->offset, s->bytes);
     int rc = m->rc;
@@ -171,45 +149,25 @@ static int co_piece_at_home(void *arg)
     return rc;
 }
 
-static int co_piece(struct piece *p)
+static int co_plan(void *arg, struct seat_stretch *s)
 {
-    struct stretch s = {.m = p->all->arg, .offset = p->offset, .bytes = p->bytes};
-    return co_on(s.m->seat->home, co_piece_at_home, &s);
-}
-
-/* How much to do at once from an offset on: little of what has to be moved. */
-static int co_plan_at_home(void *arg)
-{
-    struct stretch *s = arg;
+    const struct mirror *m = arg;
     struct blk_extent x;
     unsigned depth;
-    TRY(co_blk_map_chain(seat_device(s->m->seat), s->m->base, s->offset, s->bytes, &x, &depth));
-    bool data = x.flags & BLK_EXT_DATA && !(x.flags & BLK_EXT_ZERO);
-    uint64_t most = MAX(data ? PIECE_BYTES : ZERO_STEP, granule_bytes(&s->m->todo));
-    s->bytes = MIN(MAX(MIN(x.bytes, most), PIECE_BYTES), s->bytes);
-    granules_widen(&s->m->todo, &s->offset, &s->bytes);
-    return 0;
-}
-
-static int co_walk(struct mirror *m, struct pieces *p)
-{
-    uint64_t size = m->seat->size;
-    for (uint64_t at = 0; at < size && !pieces_stopped(p);) {
-        struct stretch s = {.m = m, .offset = at, .bytes = size - at};
-        TRY(co_on(m->seat->home, co_plan_at_home, &s));
-        pieces_give(p, at, s.bytes, 0);
-        at += s.bytes;
-    }
+    TRY(co_blk_map_chain(seat_device(m->seat), m->base, s->offset, s->bytes, &x, &depth));
+    seat_stretch_cut(s, &m->todo, &x);
     return 0;
 }
 
 static int co_copy_all(struct mirror *m)
 {
-    struct pieces p = {.co_work = co_piece, .arg = m, .job = m->job, .limit = IN_FLIGHT};
-    pieces_init(&p);
-    int rc = co_walk(m, &p);
-    int done = pieces_wait(&p);
-    return rc < 0 ? rc : done;
+    struct seat_walk w = {.seat = m->seat,
+                          .job = m->job,
+                          .in_flight = IN_FLIGHT,
+                          .arg = m,
+                          .co_plan = co_plan,
+                          .co_work = co_piece};
+    return co_seat_walk(&w);
 }
 
 static int co_flush_both(void *arg)

@@ -13,29 +13,11 @@
  * store cannot take it, the past is lost, and the client's change goes on. */
 #include "block/past.h"
 
-#include "block/pieces.h"
+#include "block/seat_walk.h"
 
-#define PIECE_BYTES (1 * MiB)
-#define ZERO_STEP   (1 * GiB)
-#define IN_FLIGHT   8
+#define IN_FLIGHT 8
 
 /* --- copying, at home --- */
-
-static int co_through_memory(struct live_past *p, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-        uint64_t n = MIN(bytes - at, PIECE_BYTES);
-        rc = co_blk_read_buf(seat_device(p->seat), offset + at, buf, n);
-        if (rc == 0)
-            rc = co_blk_write_buf(p->store, offset + at, buf, n, 0);
-    }
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
 
 /* Copies what lies there, all of it still to be kept. */
 static int co_keep(struct live_past *p, uint64_t offset, uint64_t bytes)
@@ -48,7 +30,8 @@ static int co_keep(struct live_past *p, uint64_t offset, uint64_t bytes)
             p->copied += x.bytes;
             if (p->most && p->copied > p->most)
                 return -ENOSPC;
-            TRY(co_through_memory(p, offset, x.bytes));
+            TRY(co_blk_copy_through_memory(p->store, offset, seat_device(p->seat), offset,
+                                           x.bytes));
         } else if (!p->blank) {
             TRY(co_blk_write_zeroes(p->store, offset, x.bytes, BLK_MAY_UNMAP));
         }
@@ -96,71 +79,43 @@ static void co_flush(struct seat_watch *w, int rc)
 
 /* --- all of it, for a job --- */
 
-struct stretch {
-    struct live_past *p;
-    uint64_t offset, bytes;
-    bool wanted;
-};
-
 /* Another job may exchange the device, but not between two steps of ours: whoever looks at it is
  * inside the seat, before anything else that he waits for. */
-static int co_piece_at_home(void *arg)
+static int co_piece(void *arg, const struct seat_stretch *s)
 {
-    const struct stretch *s = arg;
-    co_blk_stay(s->p->seat);
-    int rc = co_save(s->p, s->offset, s->bytes);
-    blk_release(s->p->seat);
+    struct live_past *p = arg;
+    co_blk_stay(p->seat);
+    int rc = co_save(p, s->offset, s->bytes);
+    blk_release(p->seat);
     return rc;
 }
 
-static int co_piece(struct piece *piece)
+static int co_plan(void *arg, struct seat_stretch *s)
 {
-    struct stretch s = {.p = piece->all->arg, .offset = piece->offset, .bytes = piece->bytes};
-    return co_on(s.p->seat->home, co_piece_at_home, &s);
-}
-
-static int co_plan_at_home(void *arg)
-{
-    struct stretch *s = arg;
-    struct live_past *p = s->p;
+    struct live_past *p = arg;
     struct blk_extent x;
     unsigned depth;
-    s->wanted = granules_run(&p->todo, s->offset, &s->bytes);
-    if (!s->wanted)
+    s->pass = !granules_run(&p->todo, s->offset, &s->bytes);
+    if (s->pass)
         return 0;
     co_blk_stay(p->seat);
     int rc = co_blk_map_chain(seat_device(p->seat), NULL, s->offset, s->bytes, &x, &depth);
     blk_release(p->seat);
-    if (rc < 0)
-        return rc;
-    uint64_t most = MAX(x.flags & BLK_EXT_ZERO ? ZERO_STEP : PIECE_BYTES, granule_bytes(&p->todo));
-    s->bytes = MIN(MAX(MIN(x.bytes, most), PIECE_BYTES), s->bytes);
-    granules_widen(&p->todo, &s->offset, &s->bytes);
-    return 0;
-}
-
-static int co_walk(struct live_past *p, struct pieces *pieces)
-{
-    for (uint64_t at = 0; at < p->seat->size && !pieces_stopped(pieces);) {
-        struct stretch s = {.p = p, .offset = at, .bytes = p->seat->size - at};
-        TRY(co_on(p->seat->home, co_plan_at_home, &s));
-        if (s.wanted)
-            pieces_give(pieces, at, s.bytes, 0);
-        else
-            pieces_pass(pieces, s.bytes);
-        at += s.bytes;
-    }
-    return 0;
+    if (rc == 0)
+        seat_stretch_cut(s, &p->todo, &x);
+    return rc;
 }
 
 int co_live_past_copy(struct live_past *p, struct job *job, struct blk_error *e)
 {
-    struct pieces pieces = {.co_work = co_piece, .arg = p, .job = job, .limit = IN_FLIGHT};
+    struct seat_walk walk = {.seat = p->seat,
+                             .job = job,
+                             .in_flight = IN_FLIGHT,
+                             .arg = p,
+                             .co_plan = co_plan,
+                             .co_work = co_piece};
     job->total = p->seat->size;
-    pieces_init(&pieces);
-    int rc = co_walk(p, &pieces);
-    int done = pieces_wait(&pieces);
-    rc = rc < 0 ? rc : done;
+    int rc = co_seat_walk(&walk);
     if (rc == 0)
         rc = co_blk_flush(p->seat);
     if (rc == 0)
