@@ -26,6 +26,7 @@ static const struct command *const commands[] = {
     &ctl_command,
     &top_command,
     &raid_command,
+    &hash_command,
     NULL,
 };
 
