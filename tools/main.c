@@ -25,6 +25,7 @@ static const struct command *const commands[] = {
     &serve_command,
     &ctl_command,
     &top_command,
+    &raid_command,
     &hash_command,
     NULL,
 };
@@ -56,6 +57,7 @@ static const char tasks[] =
     "  lamina snapshot -c monday disk.qcow2         keep what it holds now under a name\n"
     "  lamina serve disk.qcow2                      offer it over NBD; `lamina ctl` steers the "
     "server\n"
+    "  lamina raid create -l 1 -n 2 a.img b.img     an array that Linux would assemble\n"
     "\n"
     "lamina VERB --help says all about a verb, lamina help formats what there is. The verbs:";
 
