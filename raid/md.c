@@ -91,16 +91,21 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
     return 0;
 }
 
+/* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
+ */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
 {
+    struct blk_error damaged = {0};
+    bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, e);
+        int rc = co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
-            return rc;
+            return err_set(e, rc, "out of memory");
+        any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
     }
-    return 0;
+    return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
 /* What an array that is being reshaped shows depends on how far that is. */
@@ -120,11 +125,7 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(co_read_supers(a, c, e));
-    struct blk_error damaged = *e;
-    int rc = raid_plan(c, a->member_count, force, &plan, e);
-    if (rc == -ENODATA && damaged.rc)
-        *e = damaged;
-    TRY(rc);
+    TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));

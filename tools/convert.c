@@ -13,7 +13,9 @@ enum {
     ARG_DROP_BEHIND,
     ARG_SALVAGE,
     ARG_BITMAPS,
-    ARG_SKIP_BROKEN
+    ARG_SKIP_BROKEN,
+    ARG_HASH,
+    ARG_EXPECT
 };
 
 static const struct arg_desc options[] = {
@@ -50,6 +52,10 @@ static const struct arg_desc options[] = {
      FACE_LAMINA, false},
     {ARG_SALVAGE, "salvage", NULL, "what cannot be read is zero, and told, instead of an error", 0,
      false},
+    {ARG_HASH, "hash", "NAME", "read TARGET back and print its hash: sha256 or blkhash",
+     FACE_LAMINA, false},
+    {ARG_EXPECT, "expect", "VALUE", "with --hash: fail, without a TARGET, unless it is VALUE",
+     FACE_LAMINA, false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "sources are driver=...,key=value or json:{...}", 0,
      false},
     {ARG_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "the same for TARGET; needs -n", 0, false},
@@ -66,7 +72,7 @@ static int co_body(struct task *t)
 {
     struct convert *c = container_of(t, struct convert, task);
     int rc = co_convert_open(c);
-    t->job.total = c->size;
+    t->job.total = c->hash.kind ? 2 * c->size : c->size;
     if (rc == 0)
         rc = co_convert_copy(c);
     if (rc == 0 && t->signal)
@@ -134,6 +140,10 @@ static int option(void *verb, int id, const char *value)
         return size_told(t, "rate limit", value, &c->task.rate) ? 0 : ARGS_BAD;
     case ARG_DROP_BEHIND:
         return drop_told(c, value);
+    case ARG_HASH:
+        return hash_kind_told(t, value, &c->hash);
+    case ARG_EXPECT:
+        return hash_expect_told(t, value, &c->hash);
     default:
         return 0; /* -W: said of every run */
     }
@@ -206,6 +216,7 @@ static const char *contradiction(const struct convert *c)
          "-l takes snapshot.id=ID, snapshot.name=NAME, or a name or id"},
         {c->skip_broken && !c->with_bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
         {c->with_bitmaps && c->count > 1, "Copying bitmaps only possible with single source"},
+        {c->hash.expect[0] && !c->hash.kind, "--expect needs --hash: which hash is it?"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
@@ -297,7 +308,10 @@ static int convert(struct convert *c)
         return 1;
     signal(SIGPIPE, SIG_IGN); /* who reads the progress may go away, */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like another */
-    return task_run(&c->task, 0);
+    int rc = task_run(&c->task, 0);
+    if (rc == 0 && c->hash.kind && !t->quiet)
+        printf("%s  %s\n", c->hash_text, c->make.name);
+    return rc;
 }
 
 static int run(struct tool *t, int argc, char **argv)
@@ -328,5 +342,6 @@ const struct command convert_command = {
         "\n"
         "  lamina convert disk.img disk.qcow2\n"
         "  lamina convert -p -c -O qcow2 /dev/vg0/vm1 vm1.qcow2\n"
+        "  lamina convert --hash sha256 disk.qcow2 disk.img\n"
         "  lamina convert -n -O raw disk.qcow2 /dev/vg0/vm1",
 };

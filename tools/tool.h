@@ -197,8 +197,9 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
-    snapshot_command, amend_command, bitmap_command, compact_command, dd_command;
-extern const struct command serve_command, ctl_command, top_command;
+    snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command;
+extern const struct command dd_command; /* qemu-img has it only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;
 
