@@ -9,7 +9,7 @@
  * Reading and writing are map.c's, places map_units.c's; a log that somebody left is replayed into
  * memory when an image is opened to be read. */
 #include "imgfmt/vhdx.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 
 enum { RANK_TABLE };
 
