@@ -127,7 +127,6 @@ START_TEST(what_is_not_known_is_an_error)
         {FACE_IMG, "--f=raw"}, /* --format, --force-share, --fork */
         {FACE_IMG, "--only-lamina"},
         {FACE_IMG, "--host=threads"},
-        {FACE_IMG, "--progress"},
         {FACE_LAMINA, "--progess"},
         {FACE_LAMINA, "--output=xml"},
         {FACE_LAMINA, "--compress=yes"},
