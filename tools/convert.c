@@ -27,7 +27,7 @@ static const struct arg_desc options[] = {
      false},
     {'B', NULL, "IMAGE", "the target stands on IMAGE, which shows what the source's own does", 0,
      false},
-    {'b', "backing", "IMAGE", "the same", FACE_LAMINA, false},
+    {'b', "backing", "IMAGE", "the same", 0, false},
     {'F', "backing-format", "FORMAT", "the format of -B's image", 0, false},
     {'l', "snapshot", "NAME",
      "what a snapshot inside the source holds: NAME, an id, snapshot.id=I or snapshot.name=S", 0,
@@ -43,9 +43,10 @@ static const struct arg_desc options[] = {
     {'T', "source-cache", "MODE", "the same for the sources", 0, false},
     {'S', "sparse-size", "SIZE", "leave out runs of SIZE zeroes (4k); 0 writes all", 0, false},
     {'m', "parallel", "N", "requests in flight (8)", 0, false},
-    {'W', NULL, NULL, "write in any order (it always may)", 0, false},
+    {'W', "oob-writes", NULL, "write in any order (it always may)", 0, false},
     {'r', "rate-limit", "RATE", "at most RATE bytes a second", 0, false},
-    {'C', NULL, NULL, "copy inside the kernel (it always does where it can)", 0, false},
+    {'C', "copy-range-offloading", NULL, "copy inside the kernel (it always does where it can)", 0,
+     false},
     {ARG_DROP_BEHIND, "drop-behind", "WHEN",
      "auto, on, off: take what was copied out of the page cache (auto: more than half of memory)",
      FACE_LAMINA, false},
@@ -253,6 +254,17 @@ static int target_format(struct convert *c)
     return 0;
 }
 
+/* Proxmox's qemu-img has a filter of that name: what lies behind reads zero. */
+static void take_zeroinit(struct convert *c)
+{
+    static const char prefix[] = "zeroinit:";
+    const char *name = c->make.name;
+    if (!name || c->make.tool->face != FACE_IMG || strncmp(name, prefix, strlen(prefix)) != 0)
+        return;
+    c->make.name = name + strlen(prefix);
+    c->target_is_zero |= c->into;
+}
+
 /* Everything that can be known before a file is opened; 0, or 1 after a message. */
 static int check(struct convert *c)
 {
@@ -260,6 +272,7 @@ static int check(struct convert *c)
     if (!cache_told(t, "cache", c->cache) || !cache_told(t, "source cache", c->source_cache))
         return 1;
     make_backing_told(c->make.options, &c->backing, &c->backing_format);
+    take_zeroinit(c);
     const char *sentence = contradiction(c);
     if (sentence) {
         tool_error(t, "%s", sentence);
