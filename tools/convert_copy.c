@@ -26,6 +26,7 @@ struct copy {
     struct pieces pieces;
     uint64_t run_offset, run_bytes; /* data seen and not yet given to a piece */
     uint64_t piece_bytes;
+    bool unnoted;          /* --resume: something was copied since the last note */
     struct co_group drops; /* one at a time, beside the pieces */
     uint64_t drop_at;
 };
@@ -346,15 +347,30 @@ static void add_zero(struct copy *k, uint64_t offset, uint64_t bytes, enum kind 
     }
 }
 
+/* --resume: all before @at is written and durable, and noted. */
+static int co_note(struct copy *k, uint64_t at)
+{
+    give_run(k);
+    TRY(pieces_wait(&k->pieces));
+    k->unnoted = false;
+    return co_convert_resume_note(k->c, at);
+}
+
 /* Data grows to whole units of the target, so that no cluster is written twice. */
 static int co_walk(struct copy *k)
 {
     struct convert *c = k->c;
-    for (uint64_t at = 0; at < c->size && !pieces_stopped(&k->pieces);) {
+    uint64_t stop = c->resume.asked ? convert_resume_step(c->resume.from) : UINT64_MAX;
+    pieces_pass(&k->pieces, c->resume.from);
+    for (uint64_t at = c->resume.from; at < c->size && !pieces_stopped(&k->pieces);) {
         enum kind kind;
         uint64_t bytes;
         TRY(co_status(c, at, &kind, &bytes));
         uint64_t end = at + bytes;
+        if (kind == KIND_DATA) {
+            end = MIN(end, stop);
+            k->unnoted = true;
+        }
         if (kind != KIND_DATA && end < c->size)
             end = align_down(end, c->unit);
         if (kind != KIND_DATA && end > at) {
@@ -364,6 +380,11 @@ static int co_walk(struct copy *k)
             add_data(k, at, end - at);
         }
         at = end;
+        if (at >= stop) {
+            if (k->unnoted && at < c->size)
+                TRY(co_note(k, at));
+            stop = convert_resume_step(at);
+        }
     }
     give_run(k);
     return 0;
