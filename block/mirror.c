@@ -17,7 +17,13 @@
  *   6 the target takes the device's place; the seat is released
  * A crash before 6 leaves the device whole. A commit writes below the layer only what the layer
  * shows, so a crash leaves what it showed, or there, what came later; after 5 the layer is empty
- * and shows what is below, for ever. */
+ * and shows what is below, for ever.
+ *
+ * A commit does not own its target: what it copies stays there when it fails. So it copies only
+ * what the layer holds durably: it flushes the layer as it begins, and once more before it copies
+ * from a granule that was changed since. Else a flush of the layer that fails and loses what was
+ * written (zeroes in a new cluster, say, also where nobody wrote) leaves that in the image below,
+ * and the layer, whose entry is lost too, no longer hides it. */
 #include <stdatomic.h>
 
 #include "block/live.h"
@@ -33,8 +39,10 @@ struct mirror {
     bool blank, by_hand, watching;
     bool both; /* flushes cover the target */
     struct job *job;
-    struct granules todo; /* at home */
-    atomic_int rc;        /* of a change that could not be made there */
+    struct granules todo;  /* at home */
+    struct granules loose; /* of a commit: changed since the layer was flushed */
+    struct co_mutex settling;
+    atomic_int rc; /* of a change that could not be made there */
 };
 
 /* --- copying, at home, with the range locked ---------------------------------------------------
@@ -53,8 +61,30 @@ static int co_copy_extent(const struct mirror *m, uint64_t offset, const struct 
                           : rc;
 }
 
-static int co_copy(const struct mirror *m, uint64_t offset, uint64_t bytes, bool blank)
+static void keep_error(struct mirror *m, int rc)
 {
+    if (rc < 0 && !m->rc)
+        m->rc = rc;
+}
+
+/* What a commit copies next is durable in the layer. Who comes meanwhile waits for the same flush;
+ * after one that failed nothing is copied any more. */
+static int co_settle(struct mirror *m, uint64_t offset, uint64_t bytes)
+{
+    with_lock(&m->settling);
+    uint64_t n = bytes;
+    bool is_loose = granules_run(&m->loose, offset, &n) || n < bytes;
+    if (is_loose && !m->rc) {
+        granules_set(&m->loose, 0, m->loose.size, false); /* what changes from here on is not in */
+        keep_error(m, co_blk_flush(seat_device(m->seat)));
+    }
+    return m->rc;
+}
+
+static int co_copy(struct mirror *m, uint64_t offset, uint64_t bytes, bool blank)
+{
+    if (m->base)
+        TRY(co_settle(m, offset, bytes));
     while (bytes) {
         struct blk_extent x;
         unsigned depth;
@@ -69,8 +99,7 @@ static int co_copy(const struct mirror *m, uint64_t offset, uint64_t bytes, bool
 /* --- changes ---------------------------------------------------------------------------------- */
 
 /* One part of a change, all of which was copied before. */
-static int co_follow(const struct mirror *m, const struct seat_change *c, uint64_t at,
-                     uint64_t bytes)
+static int co_follow(struct mirror *m, const struct seat_change *c, uint64_t at, uint64_t bytes)
 {
     if (c->rc < 0 || c->kind == SEAT_DISCARD) /* what is there now, only the device can say */
         return co_copy(m, c->offset + at, bytes, false);
@@ -82,15 +111,10 @@ static int co_follow(const struct mirror *m, const struct seat_change *c, uint64
     return co_blk_write(m->target, c->offset + at, &part, fua);
 }
 
-static void keep_error(struct mirror *m, int rc)
-{
-    if (rc < 0 && !m->rc)
-        m->rc = rc;
-}
-
-static void co_flush(struct seat_watch *w)
+static void co_flush(struct seat_watch *w, int rc)
 {
     struct mirror *m = container_of(w, struct mirror, watch);
+    keep_error(m, rc);
     if (m->both && !m->rc)
         keep_error(m, co_blk_flush(m->target));
 }
@@ -98,6 +122,9 @@ static void co_flush(struct seat_watch *w)
 static void co_after(struct seat_watch *w, const struct seat_change *c)
 {
     struct mirror *m = container_of(w, struct mirror, watch);
+    /* A discard that is lost leaves what was there, which it may. */
+    if (m->base && (c->rc < 0 || c->kind != SEAT_DISCARD))
+        granules_set(&m->loose, c->offset, c->bytes, true);
     for (uint64_t at = 0; at < c->bytes && !m->rc;) {
         uint64_t n = c->bytes - at;
         if (!granules_run(&m->todo, c->offset + at, &n))
@@ -169,12 +196,14 @@ static int co_begin(void *arg)
 {
     struct mirror *m = arg;
     TRY(granules_init(&m->todo, m->seat->size, true));
+    if (m->base)
+        TRY(granules_init(&m->loose, m->seat->size, false));
     m->watch = (struct seat_watch){.co_after = co_after, .co_flush = co_flush};
     co_seat_hold(m->seat);
     seat_watch(m->seat, &m->watch);
     seat_release(m->seat);
     m->watching = true;
-    return 0;
+    return m->base ? co_blk_flush(seat_device(m->seat)) : 0;
 }
 
 /* The seat is held, and nothing is to be copied any more. */
@@ -217,6 +246,7 @@ static int co_end(void *arg)
     /* A base stays writable: to make it read-only waits for requests, which wait for it. */
     co_blk_close(m->target, NULL);
     granules_drop(&m->todo);
+    granules_drop(&m->loose);
     return rc;
 }
 

@@ -5,7 +5,8 @@
  *   2 the bitmap, if there is one: a copy of it is made in the image, then it is cleared; both are
  *     durable when that returns
  *   3 from here on a change waits until what it is about to overwrite lies in the store
- *   4 a backup copies all that nobody has changed as well, then the store is flushed
+ *   4 a backup copies all that nobody has changed as well, then the device is flushed, which tells
+ *     whether all of that was really there, and the store
  *   5 it ends well: the bitmap's copy is removed. Or not: it is merged back
  * A crash between leaves an image whose bitmaps were not stored, which can only be removed: so the
  * next backup is a full one, and none is silently short. The device is never at risk: where the
@@ -68,6 +69,14 @@ static void co_before(struct seat_watch *w, const struct seat_change *c)
         (void)!co_save(p, c->offset, c->bytes);
 }
 
+/* What a device shows that has lost something is not what it showed. */
+static void co_flush(struct seat_watch *w, int rc)
+{
+    struct live_past *p = container_of(w, struct live_past, watch);
+    if (p->rc == 0)
+        p->rc = MIN(rc, 0);
+}
+
 /* --- all of it, for a job --- */
 
 /* Another job may exchange the device, but not between two steps of ours: whoever looks at it is
@@ -108,6 +117,8 @@ int co_live_past_copy(struct live_past *p, struct job *job, struct blk_error *e)
     job->total = p->seat->size;
     int rc = co_seat_walk(&walk);
     if (rc == 0)
+        rc = co_blk_flush(p->seat);
+    if (rc == 0)
         rc = p->rc;
     if (rc == 0)
         rc = co_blk_flush(p->store);
@@ -143,7 +154,7 @@ static int past_new(const struct live_past_options *o, struct live_past **out, s
                             .blank = o->blank,
                             .most = o->store_bytes,
                             .only_dirty = o->only_dirty,
-                            .watch = {.co_before = co_before}};
+                            .watch = {.co_before = co_before, .co_flush = co_flush}};
     p->bitmap = o->bitmap ? mem_strdup(o->bitmap) : NULL;
     p->before = o->bitmap ? mem_printf("%.900s.before", o->bitmap) : NULL;
     if ((o->bitmap && (!p->bitmap || !p->before)) ||

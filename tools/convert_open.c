@@ -157,6 +157,8 @@ int co_convert_close(struct convert *c, int rc)
             err_errno(e, rc, "%s cannot be made durable", c->make.name);
     }
     rc = co_image_close(take(c->target), rc, e);
+    if (rc == 0 && c->hash.kind)
+        rc = co_convert_hash(c);
     if (!c->into)
         rc = co_make_end(&c->make, rc, e);
     blk_bitmaps_drop(take(c->bitmaps), c->bitmap_count);

@@ -233,7 +233,8 @@ int co_make(struct make *m, struct blk_error *e)
     return co_image_close(file, rc, e);
 }
 
-int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct blk_error *e)
+static int co_open_written(struct make *m, unsigned flags, struct blk_device **out,
+                           struct blk_error *e)
 {
     char *text = m->path ? plain(m->written) : mem_strdup(m->name);
     if (!text)
@@ -242,11 +243,21 @@ int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct
                       .format = m->driver->name,
                       .cache = m->cache,
                       .secret = make_key_secret(m),
-                      .flags = flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0),
+                      .flags = flags,
                       .trust = TRUST_WRITE};
     int rc = co_image_open(m->tool, &i, out, e);
     mem_free(text);
     return rc;
+}
+
+int co_make_open(struct make *m, unsigned flags, struct blk_device **out, struct blk_error *e)
+{
+    return co_open_written(m, flags | BLK_OPEN_WRITE | (m->fresh ? BLK_OPEN_FRESH : 0), out, e);
+}
+
+int co_make_look(struct make *m, struct blk_device **out, struct blk_error *e)
+{
+    return co_open_written(m, 0, out, e);
 }
 
 int co_make_end(struct make *m, int rc, struct blk_error *e)

@@ -57,6 +57,8 @@ must_use int co_make(struct make *m, struct blk_error *e);
 /* Opens what co_make() made, for writing. */
 must_use int co_make_open(struct make *m, unsigned flags, struct blk_device **out,
                           struct blk_error *e);
+/* Opens what was written and closed, for reading. */
+must_use int co_make_look(struct make *m, struct blk_device **out, struct blk_error *e);
 /* All is written and closed (@rc 0): it takes the target's name. Or not: what we made goes away.
  * Gives the first error. */
 int co_make_end(struct make *m, int rc, struct blk_error *e);

@@ -144,11 +144,9 @@ must_use int tool_secret(const struct tool *t, const char *text, char **out, str
     {                                                            \
         'q', "quiet", NULL, "print nothing but errors", 0, false \
     }
-/* QEMU knows only the letter; a long name there would make abbreviations ambiguous. */
-#define ARG_PROGRESS                                                   \
-    {'p', "progress", NULL, "show how far it is", FACE_LAMINA, false}, \
-    {                                                                  \
-        'p', NULL, NULL, "show how far it is", FACE_IMG, false         \
+#define ARG_PROGRESS                                          \
+    {                                                         \
+        'p', "progress", NULL, "show how far it is", 0, false \
     }
 #define ARG_OUTPUT                                                                          \
     {                                                                                       \
@@ -199,8 +197,9 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
-    snapshot_command, amend_command, bitmap_command, compact_command;
-extern const struct command serve_command, ctl_command, top_command;
+    snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command;
+extern const struct command dd_command; /* qemu-img has it only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;
 
