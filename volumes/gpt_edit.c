@@ -224,7 +224,8 @@ static int find_room(struct gpt *g, uint64_t *start, uint64_t *size, struct blk_
     uint64_t list = gpt_entries_sectors(&g->header, g->t.sector_bytes);
     uint64_t end = (g->t.file->size / g->t.sector_bytes - 1 - list) * g->t.sector_bytes;
     uint64_t at = g->header.first * g->t.sector_bytes, best = 0, best_bytes = 0;
-    qsort(g->t.list, g->t.count, sizeof(*g->t.list), by_offset);
+    if (g->t.count)
+        qsort(g->t.list, g->t.count, sizeof(*g->t.list), by_offset);
     for (size_t i = 0; i <= g->t.count; i++) {
         uint64_t until = i < g->t.count ? MIN(g->t.list[i].offset, end) : end;
         uint64_t from = *start ? *start : align_up(at, ALIGN_BYTES);
