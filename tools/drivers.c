@@ -14,6 +14,7 @@
 #include "imgfmt/vmdk.h"
 #include "nbd/client.h"
 #include "raid/md.h"
+#include "volumes/lvm.h"
 #include "volumes/part.h"
 
 const struct blk_driver *const blk_drivers[] = {
@@ -46,6 +47,7 @@ const struct blk_driver *const blk_drivers[] = {
     &md_driver,
     &gpt_driver,
     &mbr_driver,
+    &lvm_driver,
     &file_driver,
     &mem_driver,
     &null_driver,
