@@ -237,6 +237,7 @@ struct blk_driver {
     bool is_format;          /* an image format: probed, created, named with -f/-O */
     bool is_filter;          /* what it leaves out goes to its children through resolve */
     bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool is_plain;           /* byte n of the disk is byte n of its file, which is as long */
     bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
