@@ -11,7 +11,7 @@
  * there instead, so a page that was half written shows. */
 #include <stdlib.h>
 
-#include "imgfmt/crc32c.h"
+#include "block/crc32c.h"
 #include "imgfmt/vhdx.h"
 
 #define HEAD_BYTES  ((uint64_t)sizeof(struct vhdx_log_entry_disk))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* vhdx_parse.c - headers, region table and metadata of a VHDX: bytes in, facts out, no I/O. */
-#include "imgfmt/crc32c.h"
+#include "block/crc32c.h"
 #include "imgfmt/uuid.h"
 #include "imgfmt/vhdx.h"
 

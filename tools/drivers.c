@@ -14,6 +14,7 @@
 #include "imgfmt/vmdk.h"
 #include "nbd/client.h"
 #include "raid/md.h"
+#include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
@@ -43,6 +44,7 @@ const struct blk_driver *const blk_drivers[] = {
     &raw_driver,
     /* not formats */
     &md_driver,
+    &thin_driver,
     &file_driver,
     &mem_driver,
     &null_driver,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "imgfmt/crc32c.h"
+#include "block/crc32c.h"
 #include "imgfmt/utf16.h"
 #include "imgfmt/vhdx.h"
 

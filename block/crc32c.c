@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* crc32c.c - by the CPU's own instruction where there is one, else four bits at a time. */
-#include "imgfmt/crc32c.h"
+#include "block/crc32c.h"
 
 static uint32_t by_table(uint32_t crc, const uint8_t *b, size_t count)
 {

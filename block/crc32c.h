@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* crc32c.h - CRC-32C (Castagnoli), which VHDX seals its structures with. */
-#ifndef IMGFMT_CRC32C_H
-#define IMGFMT_CRC32C_H
+/* crc32c.h - CRC-32C (Castagnoli), which VHDX and dm-thin seal their structures with. */
+#ifndef BLOCK_CRC32C_H
+#define BLOCK_CRC32C_H
 
 #include "block/base.h"
 
