@@ -73,6 +73,22 @@ static inline bool range_fits(uint64_t offset, uint64_t bytes, uint64_t limit)
     return offset <= limit && bytes <= limit - offset;
 }
 
+/* Of @count things that lie one behind the other, the one that holds @offset: the first that ends
+ * behind it, or the last. @end: where the first of them says it ends; @stride: bytes from one to
+ * the next. */
+static inline size_t find_by_end(const uint64_t *end, size_t stride, size_t count, uint64_t offset)
+{
+    size_t low = 0, high = count - 1;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (*(const uint64_t *)((const char *)end + middle * stride) > offset)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 /* Memory. All allocation after start-up goes through these; they return NULL on failure and the
  * fault sweep makes the n-th fail (struct worker's alloc_fault). Free with mem_free(). */
 void *mem_alloc(size_t bytes);  /* uninitialised */

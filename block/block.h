@@ -237,6 +237,7 @@ struct blk_driver {
     bool is_format;          /* an image format: probed, created, named with -f/-O */
     bool is_filter;          /* what it leaves out goes to its children through resolve */
     bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool is_plain;           /* byte n of the disk is byte n of its file, which is as long */
     bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
@@ -458,6 +459,10 @@ must_use int co_blk_find_behind(struct blk_device *dev, struct blk_place *p);
  * and write instead. */
 must_use int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
                          uint64_t src_offset, uint64_t bytes);
+/* The same by a read and a write for each part. */
+must_use int co_blk_copy_through_memory(struct blk_device *dst, uint64_t dst_offset,
+                                        struct blk_device *src, uint64_t src_offset,
+                                        uint64_t bytes);
 /* The checked form of the driver's co_copy: @from is a place in a host file. For drivers whose own
  * co_copy puts the bytes into a child. -ENOTSUP: nothing was done. */
 must_use int co_blk_copy_from(struct blk_device *dst, uint64_t offset,
@@ -511,6 +516,10 @@ must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, s
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);
+/* For a driver's co_inner_open(): @dev shows that part of @child (inside it: asserted; borrowed, a
+ * reference is kept), at the speed of @child. 0 or -ENOMEM. */
+must_use int blk_show_slice(struct blk_device *dev, struct blk_device *child, uint64_t offset,
+                            uint64_t bytes);
 
 /* Snapshots: -ENOTSUP where the format keeps none. *out is to be freed by blk_snapshots_drop(). */
 must_use int co_blk_snapshot_list(struct blk_device *dev, struct blk_snapshot **out, size_t *count,

@@ -20,25 +20,15 @@
 
 enum { DATA, ZERO };
 
-static int co_through_memory(const struct blk_commit *w, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = co_blk_read_buf(w->top, offset, buf, bytes);
-    if (rc == 0)
-        rc = co_blk_write_buf(w->base, offset, buf, bytes, 0);
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
-
 static int co_piece(struct piece *p)
 {
     const struct blk_commit *w = p->all->arg;
     if (p->kind == ZERO)
         return co_blk_write_zeroes(w->base, p->offset, p->bytes, BLK_MAY_UNMAP);
     int rc = co_blk_copy(w->base, p->offset, w->top, p->offset, p->bytes);
-    return rc == -ENOTSUP ? co_through_memory(w, p->offset, p->bytes) : rc;
+    return rc == -ENOTSUP
+               ? co_blk_copy_through_memory(w->base, p->offset, w->top, p->offset, p->bytes)
+               : rc;
 }
 
 static int co_walk(const struct blk_commit *w, struct pieces *p)

@@ -9,25 +9,11 @@ struct concat {
     uint64_t ends[]; /* of each child, in our offsets */
 };
 
-/* The index of the child that holds @offset: the first that ends behind it. */
-static size_t find(const struct concat *c, uint64_t offset)
-{
-    size_t low = 0, high = c->count - 1;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        if (c->ends[mid] > offset)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return low;
-}
-
 static bool concat_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
                            struct blk_place *out)
 {
     const struct concat *c = dev->state;
-    size_t i = find(c, offset);
+    size_t i = find_by_end(c->ends, sizeof(c->ends[0]), c->count, offset);
     uint64_t begin = i ? c->ends[i - 1] : 0;
     assert(offset >= begin && offset < c->ends[i]);
     *out = (struct blk_place){.child = dev->children[i].dev,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* crc32c.h - CRC-32C (Castagnoli), which VHDX and dm-thin seal their structures with. */
+/* crc32c.h - CRC-32C (Castagnoli), which VHDX seals its structures with. */
 #ifndef BLOCK_CRC32C_H
 #define BLOCK_CRC32C_H
 

@@ -9,12 +9,17 @@
  *
  *   p 0  consistent read    1  write    2  write of unchanged data    3  resize
  *
- * A reader uses 0 and denies 1 and 3; a writer uses 0, 1 and 3 and denies 1 and 3. */
+ * A reader uses 0 and denies 1 and 3; a writer uses 0, 1 and 3 and denies 1 and 3.
+ *
+ * Who is refused tries again, for a second where nobody is found who holds the lock: of a process
+ * that was killed the kernel takes down the rings after it is gone, and its locks with them. */
 #include <stdio.h>
 
 #include "block/file.h"
 
 enum { USES = 100, DENIES = 200 };
+/* 1 ms, then twice as long each time: a second in all, or a moment where a process has it open. */
+enum { LAST_WAIT_MS = 512, LAST_WAIT_HELD_MS = 8 };
 enum permission { CONSISTENT_READ = 0, WRITE = 1, RESIZE = 3, PERMISSIONS = 4 };
 
 static const char *const permission_names[PERMISSIONS] = {
@@ -80,18 +85,19 @@ static int take_bytes(struct host_file *f, struct file_claim c)
     return 0;
 }
 
-/* 0, or the conflict: which byte and whose. */
-static int look(struct host_file *f, const char *name, struct file_claim c, struct blk_error *e)
+/* 0, or the conflict: which byte and whose (*pid; 0: nobody's whom we could find). */
+static int look(struct host_file *f, const char *name, struct file_claim c, int *pid,
+                struct blk_error *e)
 {
     for (unsigned i = 0; i < 2 * PERMISSIONS; i++) {
         unsigned p = i % PERMISSIONS;
         bool shared = i >= PERMISSIONS; /* what we use first, then what we deny */
         if (!((shared ? denied(c) : used(c)) >> p & 1))
             continue;
-        int pid = 0;
-        int rc = host_lock_test(f, (shared ? USES : DENIES) + p, 1, 2, &pid);
+        *pid = 0;
+        int rc = host_lock_test(f, (shared ? USES : DENIES) + p, 1, 2, pid);
         if (rc == -EAGAIN)
-            return refuse(f, name, shared, p, pid, e);
+            return refuse(f, name, shared, p, *pid, e);
         TRY(rc);
     }
     return 0;
@@ -105,20 +111,38 @@ void file_unlock(struct host_file *f)
     (void)rc; /* closing lets go of them too */
 }
 
+static int co_take(struct host_file *f, const char *name, struct file_claim claim, int *pid,
+                   struct blk_error *e)
+{
+    *pid = 0;
+    int rc = take_bytes(f, claim);
+    if (rc == -EAGAIN) /* somebody holds one exclusively */
+        rc = refuse(f, name, false, claim.write ? WRITE : CONSISTENT_READ, 0, e);
+    else if (rc == 0)
+        rc = look(f, name, claim, pid, e);
+    if (rc == -EAGAIN)
+        file_unlock(f);
+    return rc;
+}
+
 int co_file_lock(struct host_file *f, const char *name, struct file_claim claim,
                  enum file_locking mode, struct blk_error *e)
 {
     if (mode == FILE_LOCK_OFF)
         return 0;
-    int rc = take_bytes(f, claim);
-    if (rc == -EAGAIN) /* somebody holds one exclusively */
-        rc = refuse(f, name, false, claim.write ? WRITE : CONSISTENT_READ, 0, e);
-    else if (rc == 0)
-        rc = look(f, name, claim, e);
-    if (rc == -EAGAIN) {
-        file_unlock(f);
-        return rc;
+    int pid;
+    int rc = co_take(f, name, claim, &pid, e);
+    for (unsigned ms = 1; rc == -EAGAIN && ms <= (pid ? LAST_WAIT_HELD_MS : LAST_WAIT_MS);
+         ms *= 2) {
+        co_sleep(ms * 1000000ULL);
+        rc = look(f, name, claim, &pid, e); /* without standing in anybody's way */
+        if (rc == 0)
+            rc = co_take(f, name, claim, &pid, e);
     }
+    if (rc == -EAGAIN)
+        return rc;
+    if (rc == 0 && e)
+        *e = (struct blk_error){0};
     if (rc < 0 && mode == FILE_LOCK_AUTO) /* a file system without locks */
         return 0;
     return rc < 0 ? err_errno(e, rc, "%s cannot be locked", name) : 0;

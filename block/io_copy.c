@@ -7,6 +7,7 @@
 #include "block/waist.h"
 
 #define BOUNCE_BYTES (256 * KiB)
+#define STEP_BYTES   (1 * MiB)
 
 /* --- one place of a host file ----------------------------------------------------------------- */
 
@@ -98,20 +99,20 @@ int co_blk_copy_from(struct blk_device *dst, uint64_t offset, const struct blk_p
 
 /* --- device to device ------------------------------------------------------------------------- */
 
-static int copy_through_memory(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
+int co_blk_copy_through_memory(struct blk_device *dst, uint64_t dst_offset, struct blk_device *src,
                                uint64_t src_offset, uint64_t bytes)
 {
-    void *buf = buf_get(BOUNCE_BYTES);
+    void *buf = buf_get(STEP_BYTES);
     if (!buf)
         return -ENOMEM;
     int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += BOUNCE_BYTES) {
-        uint64_t part = MIN(bytes - at, BOUNCE_BYTES);
+    for (uint64_t at = 0; rc == 0 && at < bytes; at += STEP_BYTES) {
+        uint64_t part = MIN(bytes - at, STEP_BYTES);
         rc = co_blk_read_buf(src, src_offset + at, buf, part);
         if (rc == 0)
             rc = co_blk_write_buf(dst, dst_offset + at, buf, part, 0);
     }
-    buf_put(buf, BOUNCE_BYTES);
+    buf_put(buf, STEP_BYTES);
     return rc;
 }
 
@@ -143,7 +144,7 @@ int co_blk_copy(struct blk_device *dst, uint64_t dst_offset, struct blk_device *
         uint64_t part = bytes - at;
         int rc = copy_piece(dst, dst_offset + at, src, src_offset + at, &part);
         if (rc == -ENOTSUP && at > 0)
-            rc = copy_through_memory(dst, dst_offset + at, src, src_offset + at, part);
+            rc = co_blk_copy_through_memory(dst, dst_offset + at, src, src_offset + at, part);
         TRY(rc);
         at += part;
     }

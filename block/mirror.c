@@ -17,16 +17,20 @@
  *   6 the target takes the device's place; the seat is released
  * A crash before 6 leaves the device whole. A commit writes below the layer only what the layer
  * shows, so a crash leaves what it showed, or there, what came later; after 5 the layer is empty
- * and shows what is below, for ever. */
+ * and shows what is below, for ever.
+ *
+ * A commit does not own its target: what it copies stays there when it fails. So it copies only
+ * what the layer holds durably: it flushes the layer as it begins, and once more before it copies
+ * from a granule that was changed since. Else a flush of the layer that fails and loses what was
+ * written (zeroes in a new cluster, say, also where nobody wrote) leaves that in the image below,
+ * and the layer, whose entry is lost too, no longer hides it. */
 #include <stdatomic.h>
 
 #include "block/live.h"
-#include "block/pieces.h"
+#include "block/seat_walk.h"
 
-#define PIECE_BYTES (1 * MiB)
-#define ZERO_STEP   (1 * GiB)
-#define IN_FLIGHT   8
-#define POLL_NS     100000000ULL
+#define IN_FLIGHT 8
+#define POLL_NS   100000000ULL
 
 struct mirror {
     struct seat_watch watch;
@@ -35,28 +39,14 @@ struct mirror {
     bool blank, by_hand, watching;
     bool both; /* flushes cover the target */
     struct job *job;
-    struct granules todo; /* at home */
-    atomic_int rc;        /* of a change that could not be made there */
+    struct granules todo;  /* at home */
+    struct granules loose; /* of a commit: changed since the layer was flushed */
+    struct co_mutex settling;
+    atomic_int rc; /* of a change that could not be made there */
 };
 
 /* --- copying, at home, with the range locked ---------------------------------------------------
  */
-
-static int co_through_memory(const struct mirror *m, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-        uint64_t n = MIN(bytes - at, PIECE_BYTES);
-        rc = co_blk_read_buf(seat_device(m->seat), offset + at, buf, n);
-        if (rc == 0)
-            rc = co_blk_write_buf(m->target, offset + at, buf, n, 0);
-    }
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
 
 static int co_copy_extent(const struct mirror *m, uint64_t offset, const struct blk_extent *x,
                           bool blank)
@@ -66,11 +56,35 @@ static int co_copy_extent(const struct mirror *m, uint64_t offset, const struct 
     if (x->flags & BLK_EXT_ZERO)
         return blank ? 0 : co_blk_write_zeroes(m->target, offset, x->bytes, BLK_MAY_UNMAP);
     int rc = co_blk_copy(m->target, offset, seat_device(m->seat), offset, x->bytes);
-    return rc == -ENOTSUP ? co_through_memory(m, offset, x->bytes) : rc;
+    return rc == -ENOTSUP ? co_blk_copy_through_memory(m->target, offset, seat_device(m->seat),
+                                                       offset, x->bytes)
+                          : rc;
 }
 
-static int co_copy(const struct mirror *m, uint64_t offset, uint64_t bytes, bool blank)
+static void keep_error(struct mirror *m, int rc)
 {
+    if (rc < 0 && !m->rc)
+        m->rc = rc;
+}
+
+/* What a commit copies next is durable in the layer. Who comes meanwhile waits for the same flush;
+ * after one that failed nothing is copied any more. */
+static int co_settle(struct mirror *m, uint64_t offset, uint64_t bytes)
+{
+    with_lock(&m->settling);
+    uint64_t n = bytes;
+    bool is_loose = granules_run(&m->loose, offset, &n) || n < bytes;
+    if (is_loose && !m->rc) {
+        granules_set(&m->loose, 0, m->loose.size, false); /* what changes from here on is not in */
+        keep_error(m, co_blk_flush(seat_device(m->seat)));
+    }
+    return m->rc;
+}
+
+static int co_copy(struct mirror *m, uint64_t offset, uint64_t bytes, bool blank)
+{
+    if (m->base)
+        TRY(co_settle(m, offset, bytes));
     while (bytes) {
         struct blk_extent x;
         unsigned depth;
@@ -85,8 +99,7 @@ static int co_copy(const struct mirror *m, uint64_t offset, uint64_t bytes, bool
 /* --- changes ---------------------------------------------------------------------------------- */
 
 /* One part of a change, all of which was copied before. */
-static int co_follow(const struct mirror *m, const struct seat_change *c, uint64_t at,
-                     uint64_t bytes)
+static int co_follow(struct mirror *m, const struct seat_change *c, uint64_t at, uint64_t bytes)
 {
     if (c->rc < 0 || c->kind == SEAT_DISCARD) /* what is there now, only the device can say */
         return co_copy(m, c->offset + at, bytes, false);
@@ -98,15 +111,10 @@ static int co_follow(const struct mirror *m, const struct seat_change *c, uint64
     return co_blk_write(m->target, c->offset + at, &part, fua);
 }
 
-static void keep_error(struct mirror *m, int rc)
-{
-    if (rc < 0 && !m->rc)
-        m->rc = rc;
-}
-
-static void co_flush(struct seat_watch *w)
+static void co_flush(struct seat_watch *w, int rc)
 {
     struct mirror *m = container_of(w, struct mirror, watch);
+    keep_error(m, rc);
     if (m->both && !m->rc)
         keep_error(m, co_blk_flush(m->target));
 }
@@ -114,6 +122,9 @@ static void co_flush(struct seat_watch *w)
 static void co_after(struct seat_watch *w, const struct seat_change *c)
 {
     struct mirror *m = container_of(w, struct mirror, watch);
+    /* A discard that is lost leaves what was there, which it may. */
+    if (m->base && (c->rc < 0 || c->kind != SEAT_DISCARD))
+        granules_set(&m->loose, c->offset, c->bytes, true);
     for (uint64_t at = 0; at < c->bytes && !m->rc;) {
         uint64_t n = c->bytes - at;
         if (!granules_run(&m->todo, c->offset + at, &n))
@@ -124,15 +135,9 @@ static void co_after(struct seat_watch *w, const struct seat_change *c)
 
 /* --- the walk, on the job's worker ------------------------------------------------------------ */
 
-struct stretch {
-    struct mirror *m;
-    uint64_t offset, bytes;
-};
-
-static int co_piece_at_home(void *arg)
+static int co_piece(void *arg, const struct seat_stretch *s)
 {
-    const struct stretch *s = arg;
-    struct mirror *m = s->m;
+    struct mirror *m = arg;
     struct co_range_hold hold;
     co_seat_lock(m->seat, &hold, s->offset, s->bytes);
     int rc = m->rc;
@@ -144,45 +149,25 @@ static int co_piece_at_home(void *arg)
     return rc;
 }
 
-static int co_piece(struct piece *p)
+static int co_plan(void *arg, struct seat_stretch *s)
 {
-    struct stretch s = {.m = p->all->arg, .offset = p->offset, .bytes = p->bytes};
-    return co_on(s.m->seat->home, co_piece_at_home, &s);
-}
-
-/* How much to do at once from an offset on: little of what has to be moved. */
-static int co_plan_at_home(void *arg)
-{
-    struct stretch *s = arg;
+    const struct mirror *m = arg;
     struct blk_extent x;
     unsigned depth;
-    TRY(co_blk_map_chain(seat_device(s->m->seat), s->m->base, s->offset, s->bytes, &x, &depth));
-    bool data = x.flags & BLK_EXT_DATA && !(x.flags & BLK_EXT_ZERO);
-    uint64_t most = MAX(data ? PIECE_BYTES : ZERO_STEP, granule_bytes(&s->m->todo));
-    s->bytes = MIN(MAX(MIN(x.bytes, most), PIECE_BYTES), s->bytes);
-    granules_widen(&s->m->todo, &s->offset, &s->bytes);
-    return 0;
-}
-
-static int co_walk(struct mirror *m, struct pieces *p)
-{
-    uint64_t size = m->seat->size;
-    for (uint64_t at = 0; at < size && !pieces_stopped(p);) {
-        struct stretch s = {.m = m, .offset = at, .bytes = size - at};
-        TRY(co_on(m->seat->home, co_plan_at_home, &s));
-        pieces_give(p, at, s.bytes, 0);
-        at += s.bytes;
-    }
+    TRY(co_blk_map_chain(seat_device(m->seat), m->base, s->offset, s->bytes, &x, &depth));
+    seat_stretch_cut(s, &m->todo, &x);
     return 0;
 }
 
 static int co_copy_all(struct mirror *m)
 {
-    struct pieces p = {.co_work = co_piece, .arg = m, .job = m->job, .limit = IN_FLIGHT};
-    pieces_init(&p);
-    int rc = co_walk(m, &p);
-    int done = pieces_wait(&p);
-    return rc < 0 ? rc : done;
+    struct seat_walk w = {.seat = m->seat,
+                          .job = m->job,
+                          .in_flight = IN_FLIGHT,
+                          .arg = m,
+                          .co_plan = co_plan,
+                          .co_work = co_piece};
+    return co_seat_walk(&w);
 }
 
 static int co_flush_both(void *arg)
@@ -211,12 +196,14 @@ static int co_begin(void *arg)
 {
     struct mirror *m = arg;
     TRY(granules_init(&m->todo, m->seat->size, true));
+    if (m->base)
+        TRY(granules_init(&m->loose, m->seat->size, false));
     m->watch = (struct seat_watch){.co_after = co_after, .co_flush = co_flush};
     co_seat_hold(m->seat);
     seat_watch(m->seat, &m->watch);
     seat_release(m->seat);
     m->watching = true;
-    return 0;
+    return m->base ? co_blk_flush(seat_device(m->seat)) : 0;
 }
 
 /* The seat is held, and nothing is to be copied any more. */
@@ -259,6 +246,7 @@ static int co_end(void *arg)
     /* A base stays writable: to make it read-only waits for requests, which wait for it. */
     co_blk_close(m->target, NULL);
     granules_drop(&m->todo);
+    granules_drop(&m->loose);
     return rc;
 }
 

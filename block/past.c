@@ -5,36 +5,19 @@
  *   2 the bitmap, if there is one: a copy of it is made in the image, then it is cleared; both are
  *     durable when that returns
  *   3 from here on a change waits until what it is about to overwrite lies in the store
- *   4 a backup copies all that nobody has changed as well, then the store is flushed
+ *   4 a backup copies all that nobody has changed as well, then the device is flushed, which tells
+ *     whether all of that was really there, and the store
  *   5 it ends well: the bitmap's copy is removed. Or not: it is merged back
  * A crash between leaves an image whose bitmaps were not stored, which can only be removed: so the
  * next backup is a full one, and none is silently short. The device is never at risk: where the
  * store cannot take it, the past is lost, and the client's change goes on. */
 #include "block/past.h"
 
-#include "block/pieces.h"
+#include "block/seat_walk.h"
 
-#define PIECE_BYTES (1 * MiB)
-#define ZERO_STEP   (1 * GiB)
-#define IN_FLIGHT   8
+#define IN_FLIGHT 8
 
 /* --- copying, at home --- */
-
-static int co_through_memory(struct live_past *p, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-        uint64_t n = MIN(bytes - at, PIECE_BYTES);
-        rc = co_blk_read_buf(seat_device(p->seat), offset + at, buf, n);
-        if (rc == 0)
-            rc = co_blk_write_buf(p->store, offset + at, buf, n, 0);
-    }
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
 
 /* Copies what lies there, all of it still to be kept. */
 static int co_keep(struct live_past *p, uint64_t offset, uint64_t bytes)
@@ -47,7 +30,8 @@ static int co_keep(struct live_past *p, uint64_t offset, uint64_t bytes)
             p->copied += x.bytes;
             if (p->most && p->copied > p->most)
                 return -ENOSPC;
-            TRY(co_through_memory(p, offset, x.bytes));
+            TRY(co_blk_copy_through_memory(p->store, offset, seat_device(p->seat), offset,
+                                           x.bytes));
         } else if (!p->blank) {
             TRY(co_blk_write_zeroes(p->store, offset, x.bytes, BLK_MAY_UNMAP));
         }
@@ -85,73 +69,55 @@ static void co_before(struct seat_watch *w, const struct seat_change *c)
         (void)!co_save(p, c->offset, c->bytes);
 }
 
-/* --- all of it, for a job --- */
+/* What a device shows that has lost something is not what it showed. */
+static void co_flush(struct seat_watch *w, int rc)
+{
+    struct live_past *p = container_of(w, struct live_past, watch);
+    if (p->rc == 0)
+        p->rc = MIN(rc, 0);
+}
 
-struct stretch {
-    struct live_past *p;
-    uint64_t offset, bytes;
-    bool wanted;
-};
+/* --- all of it, for a job --- */
 
 /* Another job may exchange the device, but not between two steps of ours: whoever looks at it is
  * inside the seat, before anything else that he waits for. */
-static int co_piece_at_home(void *arg)
+static int co_piece(void *arg, const struct seat_stretch *s)
 {
-    const struct stretch *s = arg;
-    co_blk_stay(s->p->seat);
-    int rc = co_save(s->p, s->offset, s->bytes);
-    blk_release(s->p->seat);
+    struct live_past *p = arg;
+    co_blk_stay(p->seat);
+    int rc = co_save(p, s->offset, s->bytes);
+    blk_release(p->seat);
     return rc;
 }
 
-static int co_piece(struct piece *piece)
+static int co_plan(void *arg, struct seat_stretch *s)
 {
-    struct stretch s = {.p = piece->all->arg, .offset = piece->offset, .bytes = piece->bytes};
-    return co_on(s.p->seat->home, co_piece_at_home, &s);
-}
-
-static int co_plan_at_home(void *arg)
-{
-    struct stretch *s = arg;
-    struct live_past *p = s->p;
+    struct live_past *p = arg;
     struct blk_extent x;
     unsigned depth;
-    s->wanted = granules_run(&p->todo, s->offset, &s->bytes);
-    if (!s->wanted)
+    s->pass = !granules_run(&p->todo, s->offset, &s->bytes);
+    if (s->pass)
         return 0;
     co_blk_stay(p->seat);
     int rc = co_blk_map_chain(seat_device(p->seat), NULL, s->offset, s->bytes, &x, &depth);
     blk_release(p->seat);
-    if (rc < 0)
-        return rc;
-    uint64_t most = MAX(x.flags & BLK_EXT_ZERO ? ZERO_STEP : PIECE_BYTES, granule_bytes(&p->todo));
-    s->bytes = MIN(MAX(MIN(x.bytes, most), PIECE_BYTES), s->bytes);
-    granules_widen(&p->todo, &s->offset, &s->bytes);
-    return 0;
-}
-
-static int co_walk(struct live_past *p, struct pieces *pieces)
-{
-    for (uint64_t at = 0; at < p->seat->size && !pieces_stopped(pieces);) {
-        struct stretch s = {.p = p, .offset = at, .bytes = p->seat->size - at};
-        TRY(co_on(p->seat->home, co_plan_at_home, &s));
-        if (s.wanted)
-            pieces_give(pieces, at, s.bytes, 0);
-        else
-            pieces_pass(pieces, s.bytes);
-        at += s.bytes;
-    }
-    return 0;
+    if (rc == 0)
+        seat_stretch_cut(s, &p->todo, &x);
+    return rc;
 }
 
 int co_live_past_copy(struct live_past *p, struct job *job, struct blk_error *e)
 {
-    struct pieces pieces = {.co_work = co_piece, .arg = p, .job = job, .limit = IN_FLIGHT};
+    struct seat_walk walk = {.seat = p->seat,
+                             .job = job,
+                             .in_flight = IN_FLIGHT,
+                             .arg = p,
+                             .co_plan = co_plan,
+                             .co_work = co_piece};
     job->total = p->seat->size;
-    pieces_init(&pieces);
-    int rc = co_walk(p, &pieces);
-    int done = pieces_wait(&pieces);
-    rc = rc < 0 ? rc : done;
+    int rc = co_seat_walk(&walk);
+    if (rc == 0)
+        rc = co_blk_flush(p->seat);
     if (rc == 0)
         rc = p->rc;
     if (rc == 0)
@@ -188,7 +154,7 @@ static int past_new(const struct live_past_options *o, struct live_past **out, s
                             .blank = o->blank,
                             .most = o->store_bytes,
                             .only_dirty = o->only_dirty,
-                            .watch = {.co_before = co_before}};
+                            .watch = {.co_before = co_before, .co_flush = co_flush}};
     p->bitmap = o->bitmap ? mem_strdup(o->bitmap) : NULL;
     p->before = o->bitmap ? mem_printf("%.900s.before", o->bitmap) : NULL;
     if ((o->bitmap && (!p->bitmap || !p->before)) ||

@@ -87,11 +87,11 @@ static int co_seat_read(struct blk_device *dev, uint64_t offset, const struct ve
 static int co_seat_flush(struct blk_device *dev)
 {
     struct seat *s = dev->state;
-    TRY(co_blk_flush(s->child));
+    int rc = co_blk_flush(s->child);
     for (struct seat_watch *w = s->watches; w; w = w->next)
         if (w->co_flush)
-            w->co_flush(w);
-    return 0;
+            w->co_flush(w, rc);
+    return rc;
 }
 
 static bool seat_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,

@@ -33,7 +33,8 @@ struct seat_watch {
     struct seat_watch *next;
     void (*co_before)(struct seat_watch *w, const struct seat_change *c); /* may be NULL */
     void (*co_after)(struct seat_watch *w, const struct seat_change *c);  /* may be NULL */
-    void (*co_flush)(struct seat_watch *w); /* the device was flushed; may be NULL */
+    /* The device was flushed, or (@rc < 0) has lost something. May be NULL. */
+    void (*co_flush)(struct seat_watch *w, int rc);
 };
 
 /* Puts a seat over @dev (taken, also on failure). */

@@ -64,3 +64,24 @@ const struct blk_driver slice_driver = {
     .co_close = co_slice_close,
     .resolve = slice_resolve,
 };
+
+int blk_show_slice(struct blk_device *dev, struct blk_device *child, uint64_t offset,
+                   uint64_t bytes)
+{
+    assert(range_fits(offset, bytes, child->size));
+    struct slice *s = mem_zalloc(sizeof(*s));
+    if (!s)
+        return -ENOMEM;
+    int rc = blk_add_child(dev, "file", blk_ref(child));
+    if (rc < 0) {
+        co_blk_close(child, NULL); /* the reference; not the last one */
+        mem_free(s);
+        return rc;
+    }
+    *s = (struct slice){.child = child, .offset = offset};
+    dev->driver = &slice_driver;
+    dev->state = s;
+    dev->size = bytes;
+    blk_inherit_limits(dev, child);
+    return 0;
+}

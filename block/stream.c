@@ -9,7 +9,7 @@
  *   4 the open device stands on that too; what it stood on is closed
  * So after a crash at any instant the image shows what it showed. */
 #include "block/live.h"
-#include "block/pieces.h"
+#include "block/seat_walk.h"
 
 #define PIECE_BYTES (1 * MiB)
 #define PASS_STEP   (1 * GiB)
@@ -36,28 +36,6 @@ static bool is_below(const struct stream *s, const struct blk_extent *x, unsigne
     return s->what->base || !(x->flags & BLK_EXT_ZERO);
 }
 
-static int co_take_data(struct blk_device *image, uint64_t offset, uint64_t bytes)
-{
-    void *buf = buf_get(PIECE_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    int rc = 0;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-        uint64_t n = MIN(bytes - at, PIECE_BYTES);
-        rc = co_blk_read_buf(image, offset + at, buf, n);
-        if (rc == 0)
-            rc = co_blk_write_buf(image, offset + at, buf, n, 0);
-    }
-    buf_put(buf, PIECE_BYTES);
-    return rc;
-}
-
-struct stretch {
-    struct stream *s;
-    uint64_t offset, bytes;
-    bool below;
-};
-
 static int co_take_in(const struct stream *s, uint64_t offset, uint64_t bytes)
 {
     struct blk_device *image = image_of(s);
@@ -66,53 +44,33 @@ static int co_take_in(const struct stream *s, uint64_t offset, uint64_t bytes)
         unsigned depth;
         TRY(co_blk_map_chain(image, s->what->base, offset, bytes, &x, &depth));
         if (is_below(s, &x, depth))
-            TRY(x.flags & BLK_EXT_ZERO ? co_blk_write_zeroes(image, offset, x.bytes, BLK_MAY_UNMAP)
-                                       : co_take_data(image, offset, x.bytes));
+            TRY(x.flags & BLK_EXT_ZERO
+                    ? co_blk_write_zeroes(image, offset, x.bytes, BLK_MAY_UNMAP)
+                    : co_blk_copy_through_memory(image, offset, image, offset, x.bytes));
         offset += x.bytes;
         bytes -= x.bytes;
     }
     return 0;
 }
 
-static int co_piece_at_home(void *arg)
+static int co_piece(void *arg, const struct seat_stretch *t)
 {
-    const struct stretch *t = arg;
+    struct stream *s = arg;
     struct co_range_hold hold;
-    co_seat_lock(t->s->seat, &hold, t->offset, t->bytes);
-    int rc = co_take_in(t->s, t->offset, t->bytes); /* looks again: a client may have been faster */
-    seat_unlock(t->s->seat, &hold);
+    co_seat_lock(s->seat, &hold, t->offset, t->bytes);
+    int rc = co_take_in(s, t->offset, t->bytes); /* looks again: a client may have been faster */
+    seat_unlock(s->seat, &hold);
     return rc;
 }
 
-static int co_piece(struct piece *p)
+static int co_plan(void *arg, struct seat_stretch *t)
 {
-    struct stretch t = {.s = p->all->arg, .offset = p->offset, .bytes = p->bytes};
-    return co_on(t.s->seat->home, co_piece_at_home, &t);
-}
-
-static int co_plan_at_home(void *arg)
-{
-    struct stretch *t = arg;
+    const struct stream *s = arg;
     struct blk_extent x;
     unsigned depth;
-    TRY(co_blk_map_chain(image_of(t->s), t->s->what->base, t->offset, t->bytes, &x, &depth));
-    t->below = is_below(t->s, &x, depth);
-    t->bytes = MIN(x.bytes, t->below && !(x.flags & BLK_EXT_ZERO) ? PIECE_BYTES : PASS_STEP);
-    return 0;
-}
-
-static int co_walk(struct stream *s, struct pieces *p)
-{
-    uint64_t size = s->seat->size;
-    for (uint64_t at = 0; at < size && !pieces_stopped(p);) {
-        struct stretch t = {.s = s, .offset = at, .bytes = size - at};
-        TRY(co_on(s->seat->home, co_plan_at_home, &t));
-        if (t.below)
-            pieces_give(p, at, t.bytes, 0);
-        else
-            pieces_pass(p, t.bytes);
-        at += t.bytes;
-    }
+    TRY(co_blk_map_chain(image_of(s), s->what->base, t->offset, t->bytes, &x, &depth));
+    t->pass = !is_below(s, &x, depth);
+    t->bytes = MIN(x.bytes, t->pass || x.flags & BLK_EXT_ZERO ? PASS_STEP : PIECE_BYTES);
     return 0;
 }
 
@@ -191,11 +149,13 @@ int co_live_stream(const struct live_stream *what, struct blk_error *e)
     struct worker *home = s.seat->home;
     what->job->total = s.seat->size;
     TRY(co_on(home, co_begin, &s));
-    struct pieces p = {.co_work = co_piece, .arg = &s, .job = what->job, .limit = IN_FLIGHT};
-    pieces_init(&p);
-    int rc = co_walk(&s, &p); /* 1 */
-    int done = pieces_wait(&p);
-    rc = rc < 0 ? rc : done;
+    struct seat_walk walk = {.seat = s.seat,
+                             .job = what->job,
+                             .in_flight = IN_FLIGHT,
+                             .arg = &s,
+                             .co_plan = co_plan,
+                             .co_work = co_piece};
+    int rc = co_seat_walk(&walk); /* 1 */
     if (rc == 0)
         return co_on(home, co_end, &s);
     co_on(home, co_leave, &s);

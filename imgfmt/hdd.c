@@ -165,15 +165,7 @@ static int co_hdd_opened(struct blk_device *dev, struct blk_error *e)
 
 static size_t part_at(const struct hdd_descriptor *d, uint64_t offset)
 {
-    size_t low = 0, high = d->part_count - 1;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (d->parts[middle].end > offset)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
+    return find_by_end(&d->parts[0].end, sizeof(d->parts[0]), d->part_count, offset);
 }
 
 static bool hdd_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
@@ -281,12 +273,7 @@ static const struct opt_desc hdd_create_options[] = {
      .choices = types,
      .preset = "expanding",
      .help = "of the image inside (expanding, plain)"},
-    {.name = "cluster_size",
-     .type = OPT_SIZE,
-     .help = "bytes that are allocated at once",
-     .preset = "1M",
-     .min = 512,
-     .max = 256 * MiB},
+    PARALLELS_CLUSTER_OPTION,
     {0},
 };
 

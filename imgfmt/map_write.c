@@ -445,6 +445,29 @@ int co_map_copy(struct blk_device *dev, uint64_t offset, const struct blk_place 
 
 /* --- moving --- */
 
+/* A run of @buffer that is all zeroes or all not, in units of a block of the host's file. */
+static uint64_t like_the_first(const uint8_t *buffer, uint64_t bytes, bool *zero)
+{
+    uint64_t at = MIN(4 * KiB, bytes);
+    *zero = mem_is_zero(buffer, at);
+    while (at < bytes && mem_is_zero(buffer + at, MIN(4 * KiB, bytes - at)) == *zero)
+        at += MIN(4 * KiB, bytes - at);
+    return at;
+}
+
+/* Zeroes take no space where they arrive: what had been punched out stays so. */
+static int co_put_moved(struct map *m, uint64_t to, uint8_t *buffer, uint64_t bytes)
+{
+    uint64_t n;
+    bool zero;
+    for (uint64_t at = 0; at < bytes; at += n) {
+        n = like_the_first(buffer + at, bytes - at, &zero);
+        TRY(zero ? co_blk_write_zeroes(m->data, to + at, n, BLK_MAY_UNMAP)
+                 : co_blk_write_buf(m->data, to + at, buffer + at, n, 0));
+    }
+    return 0;
+}
+
 /* The data of one cluster, and what leads it. */
 static int co_copy_cluster(struct map *m, uint64_t from, uint64_t to)
 {
@@ -455,11 +478,12 @@ static int co_copy_cluster(struct map *m, uint64_t from, uint64_t to)
     uint8_t *buffer = buf_get(step);
     int rc = buffer ? 0 : -ENOMEM;
     for (uint64_t done = 0; done < bytes && rc == 0; done += step) {
-        struct vec v = VEC_BUF(buffer, MIN(step, bytes - done));
+        uint64_t n = MIN(step, bytes - done);
+        struct vec v = VEC_BUF(buffer, n);
         struct map_cell there = {.state = MAP_DATA, .offset = from + done};
         rc = co_map_read_cell(m, 0, &there, 0, &v);
         if (rc == 0)
-            rc = co_blk_write(m->data, to + done, &v, 0);
+            rc = co_put_moved(m, to + done, buffer, n);
     }
     if (buffer)
         buf_put(buffer, step);

@@ -336,12 +336,7 @@ static const struct opt_desc parallels_open_options[] = {
 };
 
 static const struct opt_desc parallels_create_options[] = {
-    {.name = "cluster_size",
-     .type = OPT_SIZE,
-     .help = "bytes that are allocated at once",
-     .preset = "1M",
-     .min = 512,
-     .max = 256 * MiB},
+    PARALLELS_CLUSTER_OPTION,
     {0},
 };
 

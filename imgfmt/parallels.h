@@ -44,6 +44,13 @@ struct parallels {
     bool in_use;               /* what the header says of it now */
 };
 
+/* One of the options of create, in a folder too. */
+#define PARALLELS_CLUSTER_OPTION                                                              \
+    {                                                                                         \
+        .name = "cluster_size", .type = OPT_SIZE, .help = "bytes that are allocated at once", \
+        .preset = "1M", .min = 512, .max = 256 * MiB                                          \
+    }
+
 extern const struct blk_driver parallels_driver;
 
 #endif

@@ -6,7 +6,7 @@
  * Read as far as that goes: tags by their name, attributes between quotes, the five entities. */
 #include <ctype.h>
 
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 #include "imgfmt/vbox.h"
 
 #define TAG "<HardDisk"

@@ -16,7 +16,7 @@
  * The number that the next block gets is taken from the map, never from the header. */
 #include "imgfmt/vdi.h"
 #include "block/resolver.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 #include "imgfmt/vbox.h"
 
 #define MAP_AT      (4 * KiB)  /* where we put the map of a new image */

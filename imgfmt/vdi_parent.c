@@ -2,7 +2,7 @@
 /* vdi_parent.c - the image behind a differencing VDI image: its header holds the parent's UUID and
  * no name, so the parent is looked for in the folder, in Snapshots there, and in .vbox files. */
 #include "block/resolver.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 #include "imgfmt/vbox.h"
 #include "imgfmt/vdi.h"
 

@@ -6,8 +6,8 @@
  * large as the next geometry, so that all agree. With it the creator is given as "win ", which
  * means to all that the number counts. Azure wants whole MiB as well. */
 #include "block/host.h"
-#include "imgfmt/utf16.h"
-#include "imgfmt/uuid.h"
+#include "block/utf16.h"
+#include "block/uuid.h"
 #include "imgfmt/vhd.h"
 
 enum { SUB_DYNAMIC, SUB_FIXED };

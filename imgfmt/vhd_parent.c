@@ -9,7 +9,7 @@
  *   1 the new name, where the one that counts does not lie -> the new header in its spare place
  *     -> the header, whose two sectors a crash may tear: the spare one counts then -> no spare one
  * Images of others have no spare place as a rule: there the header is one write of 1024 bytes. */
-#include "imgfmt/utf16.h"
+#include "block/utf16.h"
 #include "imgfmt/vhd.h"
 
 #define NAME_MOST 4096

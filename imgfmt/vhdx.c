@@ -9,7 +9,7 @@
  * Reading and writing are map.c's, places map_units.c's; a log that somebody left is replayed into
  * memory when an image is opened to be read. */
 #include "imgfmt/vhdx.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 
 enum { RANK_TABLE };
 
@@ -298,6 +298,7 @@ static void fill_map(struct vhdx *v)
     v->units.table = UNITS_TABLE_MOVES;
     v->units.aligned = true;
     v->units.gaps = true;
+    v->units.roomy = true;
 }
 
 static int co_open_parts(struct vhdx *v, struct blk_device *dev, const struct opts *opts,

@@ -5,8 +5,8 @@
  *
  * All GUIDs follow from the option uuid where that is told, so that the same input makes the same
  * bytes; else they are random. The identifier is written last. */
-#include "imgfmt/utf16.h"
-#include "imgfmt/uuid.h"
+#include "block/utf16.h"
+#include "block/uuid.h"
 #include "imgfmt/vhdx.h"
 
 #define ITEMS_AT   (64 * KiB) /* in the metadata region */

@@ -3,8 +3,8 @@
  *
  * The locator holds keys and values. The relative path counts; where there is none, of the absolute
  * ones only the file's own name, looked for beside the child. */
-#include "imgfmt/utf16.h"
-#include "imgfmt/uuid.h"
+#include "block/utf16.h"
+#include "block/uuid.h"
 #include "imgfmt/vhdx.h"
 
 struct locator {

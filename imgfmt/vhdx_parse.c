@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* vhdx_parse.c - headers, region table and metadata of a VHDX: bytes in, facts out, no I/O. */
 #include "block/crc32c.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 #include "imgfmt/vhdx.h"
 
 #define CHECKSUM_AT  4

@@ -14,7 +14,7 @@
  *   7 resizing, moving, repairing: the log is empty all the while, the engine orders single
  *     entries; the new size and the table's place are one log entry (region tables, metadata)
  * A header is written over the older of both, so one of them is always whole. */
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 #include "imgfmt/vhdx.h"
 
 #define PAGES_AT_ONCE 64

@@ -17,15 +17,7 @@ static bool is_sparse(const struct vmdk_extent *x)
 
 static size_t find(const struct vmdk *v, uint64_t offset)
 {
-    size_t low = 0, high = v->d.count - 1;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (v->parts[middle].end > offset)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
+    return find_by_end(&v->parts[0].end, sizeof(v->parts[0]), v->d.count, offset);
 }
 
 static struct blk_place place_of(const struct vmdk *v, uint64_t offset, uint64_t bytes)

@@ -47,6 +47,13 @@ struct raid_member {
     uint64_t read_errors; /* corrected */
 };
 
+/* What comparing found: bytes. */
+struct raid_scrub {
+    uint64_t mismatches; /* do not agree */
+    uint64_t *by_role;   /* level 6: of these only that member can have the wrong ones; NULL: is not
+                            asked for */
+};
+
 /* What a kind of level does; offsets are in the array. NULL: the level has no such thing. */
 struct raid_engine {
     /* As a driver's. */
@@ -63,9 +70,9 @@ struct raid_engine {
     /* Fills [offset, +bytes) of @member's data from the others: recovery. */
     int (*co_rebuild)(struct raid_array *a, struct raid_member *member, uint64_t offset,
                       uint64_t bytes);
-    /* Compares; *mismatches += bytes that do not agree; with @repair they do afterwards. */
+    /* Compares, and adds what it finds to *found; with @repair all agree afterwards. */
     int (*co_scrub)(struct raid_array *a, uint64_t offset, uint64_t bytes, bool repair,
-                    uint64_t *mismatches);
+                    struct raid_scrub *found);
     uint64_t sync_unit; /* least that the four above take; 0: a chunk */
 };
 

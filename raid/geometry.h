@@ -62,7 +62,7 @@ struct raid_level {
 };
 
 struct raid_zone {
-    uint64_t start, bytes;  /* in the array */
+    uint64_t start, end;    /* in the array */
     uint64_t member_offset; /* where it begins in each of its members */
     unsigned disks;
     uint32_t *disk; /* roles, ascending */

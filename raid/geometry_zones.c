@@ -16,15 +16,7 @@
 
 static const struct raid_zone *zone_at(const struct raid_shape *s, uint64_t offset)
 {
-    size_t low = 0, high = s->zone_count - 1;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        if (s->zones[mid].start + s->zones[mid].bytes > offset)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return &s->zones[low];
+    return &s->zones[find_by_end(&s->zones[0].end, sizeof(s->zones[0]), s->zone_count, offset)];
 }
 
 struct raid_piece raid_zone_place(const struct raid_shape *s, uint64_t offset)
@@ -32,7 +24,7 @@ struct raid_piece raid_zone_place(const struct raid_shape *s, uint64_t offset)
     const struct raid_zone *z = zone_at(s, offset);
     uint64_t at = offset - z->start;
     if (z->disks == 1)
-        return (struct raid_piece){z->disk[0], z->member_offset + at, z->bytes - at};
+        return (struct raid_piece){z->disk[0], z->member_offset + at, z->end - offset};
     uint64_t row = at / (s->chunk * z->disks), in = at % s->chunk;
     uint64_t number = (s->layout == RAID0_ORIGINAL ? offset : at) / s->chunk;
     return (struct raid_piece){z->disk[number % z->disks], z->member_offset + row * s->chunk + in,
@@ -51,8 +43,10 @@ static int add_zone(struct raid_shape *s, const uint64_t *members, uint64_t from
     for (uint32_t d = 0; d < s->disks; d++)
         if (members[d] > from)
             z->disk[z->disks++] = d;
-    if (!mul_u64(to - from, z->disks, &z->bytes) || !add_u64(s->size, z->bytes, &s->size))
+    uint64_t bytes;
+    if (!mul_u64(to - from, z->disks, &bytes) || !add_u64(s->size, bytes, &z->end))
         return -EFBIG;
+    s->size = z->end;
     return 0;
 }
 
@@ -60,13 +54,14 @@ static int add_linear(struct raid_shape *s, const uint64_t *members)
 {
     for (uint32_t d = 0; d < s->disks; d++) {
         struct raid_zone *z = &s->zones[s->zone_count++];
-        *z = (struct raid_zone){.start = s->size, .bytes = members[d], .disks = 1};
+        *z = (struct raid_zone){.start = s->size, .disks = 1};
         z->disk = mem_array(1, sizeof(z->disk[0]));
         if (!z->disk)
             return -ENOMEM;
         z->disk[0] = d;
-        if (!add_u64(s->size, z->bytes, &s->size))
+        if (!add_u64(s->size, members[d], &z->end))
             return -EFBIG;
+        s->size = z->end;
     }
     return 0;
 }

@@ -32,7 +32,7 @@ static const struct raid_engine *engine_of(const struct raid_level *l)
 {
     if (l->is_zoned)
         return &raid_zone_engine;
-    return l->parities ? NULL : &raid_mirror_engine;
+    return l->parities ? &raid_row_engine : &raid_mirror_engine;
 }
 
 static void array_drop(struct raid_array *a)
@@ -91,16 +91,21 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
     return 0;
 }
 
+/* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
+ */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
 {
+    struct blk_error damaged = {0};
+    bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, e);
+        int rc = co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
-            return rc;
+            return err_set(e, rc, "out of memory");
+        any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
     }
-    return 0;
+    return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
 /* What an array that is being reshaped shows depends on how far that is. */
@@ -120,11 +125,7 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(co_read_supers(a, c, e));
-    struct blk_error damaged = *e;
-    int rc = raid_plan(c, a->member_count, force, &plan, e);
-    if (rc == -ENODATA && damaged.rc)
-        *e = damaged;
-    TRY(rc);
+    TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
@@ -219,6 +220,11 @@ static void set_limits(struct raid_array *a)
         l->discard_reads_zero &= m->discard_reads_zero;
     }
     l->optimal_transfer = a->shape.chunk;
+    if (a->shape.level->parities) { /* parts of a row are not discarded */
+        l->optimal_transfer = a->shape.chunk * a->shape.data_disks;
+        l->discard_granularity = l->optimal_transfer;
+        l->discard_reads_zero = false;
+    }
 }
 
 /* A superblock that must not be written keeps the whole array from being written. */
@@ -254,8 +260,6 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     int rc =
         opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
     a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
-    if (rc == 0 && !a->engine)
-        rc = err_set(e, -ENOTSUP, "%s is not read here", a->shape.level->name);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
         rc = may_write(a, e);
     if (rc == 0 && a->engine->co_open)
@@ -316,6 +320,34 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
     return a->engine->co_discard(a, offset, bytes);
 }
 
+static int co_flush_member(void *arg)
+{
+    struct member_io *io = arg;
+    io->rc = co_blk_flush(io->m->dev);
+    return 0;
+}
+
+/* All members that count. One that cannot be flushed has lost what it was told: it is put out. */
+static int co_md_flush(struct blk_device *dev)
+{
+    struct raid_array *a = dev->state;
+    struct co_group g;
+    auto_free struct member_io *io = mem_array(a->member_count, sizeof(*io));
+    if (!io)
+        return -ENOMEM;
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < a->member_count; i++) {
+        io[i].m = &a->members[i];
+        if (io[i].m->state != MEMBER_OUT)
+            co_group_start(&g, co_flush_member, &io[i]);
+    }
+    int rc = co_group_wait(&g);
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
+            rc = io[i].rc;
+    return rc;
+}
+
 /* --- facts -------------------------------------------------------------------------------------
  */
 
@@ -372,6 +404,7 @@ const struct blk_driver md_driver = {
     .co_write = co_md_write,
     .co_write_zeroes = co_md_zeroes,
     .co_discard = co_md_discard,
+    .co_flush = co_md_flush,
     .resolve = md_resolve,
     .co_info = co_md_info,
 };

@@ -103,10 +103,23 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     blk_tell(a->dev, BLK_EV_MEMBER_FAILED);
 }
 
+/* Who is not there has no role any more: from this update on it misses what is written. */
+static void forget_missing(struct raid_array *a)
+{
+    for (unsigned slot = 0; slot < a->super->role_count; slot++) {
+        bool there = a->super->roles[slot] >= MD_ROLE_MOST;
+        for (unsigned i = 0; i < a->member_count && !there; i++)
+            there = has_super_to_write(&a->members[i]) && a->members[i].super->number == slot;
+        if (!there)
+            (void)md_super_set_role(a->super, slot, MD_ROLE_FAULTY);
+    }
+}
+
 static int co_write_supers_locked(struct raid_array *a)
 {
     assert_held(&a->state_lock);
     struct raid_member *failed;
+    forget_missing(a);
     do {
         a->super->events++;
         a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;

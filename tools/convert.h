@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.h - the parts of convert: what is told (convert.c), opening and making (convert_open.c),
- * the walk and the copying (convert_copy.c), bitmaps (convert_bitmaps.c). */
+ * the walk and the copying (convert_copy.c), bitmaps (convert_bitmaps.c), the hash of the target
+ * (convert_hash.c), a pipe as the target (convert_pipe.c). */
 #ifndef TOOLS_CONVERT_H
 #define TOOLS_CONVERT_H
 
+#include "tools/hash.h"
 #include "tools/make.h"
 #include "tools/task.h"
 
@@ -35,6 +37,7 @@ struct convert {
     bool with_bitmaps, skip_broken;
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
     struct convert_drop drop;
+    struct hash_told hash;
     unsigned in_flight;
 
     /* open */
@@ -47,6 +50,7 @@ struct convert {
     bool target_reads_zero; /* what is not written reads zero */
     bool read_always;       /* bytes come up: -S, -c, direct I/O, or the target takes no copies */
     uint64_t unit;          /* of the target's space: pieces begin and end there */
+    char hash_text[HASH_TEXT]; /* of what was written */
 };
 
 must_use int co_convert_open(struct convert *c);
@@ -60,6 +64,12 @@ void co_convert_drop(struct convert *c, uint64_t offset);
 must_use int co_convert_check_bitmaps(struct convert *c);
 must_use int co_convert_check_target(struct convert *c);
 must_use int co_convert_copy_bitmaps(struct convert *c);
+/* The target is a pipe: writes the sources out one after the other, if it is a plain disk; else the
+ * image that was made of them, once it is complete. */
+must_use int co_convert_pipe_disk(struct convert *c);
+must_use int co_convert_pipe_image(struct convert *c);
+/* --hash: reads what was written, closed since; -EBADMSG if it is not what is expected. */
+must_use int co_convert_hash(struct convert *c);
 /* Closes all; with @rc 0 the target takes its name. The first error. */
 int co_convert_close(struct convert *c, int rc);
 

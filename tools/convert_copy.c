@@ -2,7 +2,7 @@
 /* convert_copy.c - the walk over the sources, and the pieces that are copied.
  *
  * One coroutine walks the sources' status: what reads zero is left out or zeroed, what holds data
- * is cut into pieces of 2 MiB at the target's cluster boundaries, and each piece is a child with a
+ * is cut into pieces of 8 MiB at the target's cluster boundaries, and each piece is a child with a
  * few of its kind in flight. A piece looks at the first bytes of every cluster: data answers there,
  * only what begins with zeroes is read whole. What is not zero is copied inside the kernel where
  * source and target both know the place of their bytes in files (co_blk_copy), else read and
@@ -12,7 +12,8 @@
 #include "block/pieces.h"
 #include "tools/convert.h"
 
-#define PIECE_BYTES  (2 * MiB)
+#define PIECE_BYTES  (8 * MiB) /* each costs some wakes and one call that reserves space */
+#define MEMORY_STEP  (2 * MiB) /* of a piece that comes up after all */
 #define PROBE_BYTES  64
 #define SALVAGE_UNIT 512u
 #define PROBE_UNIT   (64 * KiB) /* zeroes are looked for in units of at least this */
@@ -153,7 +154,7 @@ static int co_write_blocks(struct convert *c, uint64_t offset, const uint8_t *bu
     return 0;
 }
 
-static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
+static int co_memory_step(struct convert *c, uint64_t offset, uint64_t bytes)
 {
     uint8_t *buf = buf_get(bytes);
     if (!buf)
@@ -169,6 +170,14 @@ static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
         rc = co_write_blocks(c, offset, buf, bytes);
     buf_put(buf, bytes);
     return rc;
+}
+
+static int co_through_memory(struct convert *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t step = MAX(MEMORY_STEP, c->unit);
+    for (uint64_t at = 0; at < bytes; at += step)
+        TRY(co_memory_step(c, offset + at, MIN(bytes - at, step)));
+    return 0;
 }
 
 /* Copies @bytes that hold something, without their coming up if that can be. */

@@ -14,6 +14,7 @@
 #include "imgfmt/vmdk.h"
 #include "nbd/client.h"
 #include "raid/md.h"
+#include "volumes/lvm.h"
 #include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
@@ -45,6 +46,7 @@ const struct blk_driver *const blk_drivers[] = {
     /* not formats */
     &md_driver,
     &thin_driver,
+    &lvm_driver,
     &file_driver,
     &mem_driver,
     &null_driver,

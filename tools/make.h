@@ -20,13 +20,15 @@ struct make {
     uint64_t size;
     const char *cache;
     bool force;  /* an existing file may be replaced (lamina's own name) */
+    bool pipe;   /* it goes to standard output in the end: the file is a spool (pipe.h) */
     bool direct; /* write under the target's name at once */
     bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
     /* kept */
-    char *path;              /* of the file; NULL: the target is no plain file */
-    char *written;           /* the name that it is written under */
-    json_t *parts;           /* names of further files that we made for it; NULL: none */
-    bool created;            /* we made it: to be removed on failure */
+    char *path;               /* of the file; NULL: the target is no plain file */
+    char *written;            /* the name that it is written under */
+    json_t *parts;            /* names of further files that we made for it; NULL: none */
+    bool created;             /* we made it: to be removed on failure */
+    struct blk_device *spool; /* with pipe: the file, open until co_make_end() */
     struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
 };
 
@@ -57,6 +59,8 @@ must_use int co_make(struct make *m, struct blk_error *e);
 /* Opens what co_make() made, for writing. */
 must_use int co_make_open(struct make *m, unsigned flags, struct blk_device **out,
                           struct blk_error *e);
+/* Opens what was written and closed, for reading. */
+must_use int co_make_look(struct make *m, struct blk_device **out, struct blk_error *e);
 /* All is written and closed (@rc 0): it takes the target's name. Or not: what we made goes away.
  * Gives the first error. */
 int co_make_end(struct make *m, int rc, struct blk_error *e);

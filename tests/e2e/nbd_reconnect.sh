@@ -24,7 +24,6 @@ start_back() {
 kill_back() {
     kill -KILL $back
     wait $back 2>/dev/null
-    let_go disk.qcow2 qcow2
 }
 front() { # OPTIONS
     serve -f raw "driver=raw,file.driver=nbd,file.path=$PWD/back,$1"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* vbox.c - any bytes as a .vbox file: searched for a disk. */
 #include "imgfmt/vbox.h"
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {

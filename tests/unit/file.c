@@ -2,6 +2,7 @@
 /* file.c - the file driver and raw on it: options, locks, holes, growth, copies, creation. */
 #include <check.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -128,6 +129,57 @@ CO_TEST(the_locked_bytes_are_qemus)
         ck_assert_str_eq(held, rows[i].held);
         co_close_ok(dev);
     }
+    return 0;
+}
+
+/* Locks an open file as a writer does and puts it into a socket: no process has it open any more,
+ * as a killed one's when its rings are still there. Closing the socket lets go of it. */
+static int lock_in_a_socket(const char *name)
+{
+    int ends[2];
+    union {
+        struct cmsghdr head;
+        uint8_t room[CMSG_SPACE(sizeof(int))];
+    } control = {.head = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                          .cmsg_level = SOL_SOCKET,
+                          .cmsg_type = SCM_RIGHTS}};
+    struct iovec one = {.iov_base = "x", .iov_len = 1};
+    struct msghdr message = {.msg_iov = &one,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    struct flock lock = {.l_type = F_RDLCK, .l_start = 201, .l_len = 1};
+    int fd = open(name, O_RDWR);
+    ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+    ck_assert_int_eq(sendmsg(ends[0], &message, 0), 1);
+    close(fd);
+    close(ends[0]);
+    return ends[1];
+}
+
+static void let_go_later(void *arg)
+{
+    int *socket = arg;
+    co_sleep(50000000);
+    close(*socket);
+    *socket = -1;
+}
+
+CO_TEST(the_lock_of_one_who_is_gone_is_waited_for)
+{
+    struct blk_device *dev;
+    struct blk_error e = {0};
+    make_file("file-test.a", 1000);
+    int socket = lock_in_a_socket("file-test.a");
+    ck_assert_int_eq(try_file("file-test.a", "", BLK_OPEN_WRITE, &dev, &e), -EAGAIN); /* a second */
+    ck_assert_ptr_null(strstr(e.text, "Process"));
+    ck_assert_int_eq(co_start(let_go_later, &socket), 0);
+    ck_assert_int_eq(try_file("file-test.a", "", BLK_OPEN_WRITE, &dev, &e), 0);
+    ck_assert_int_eq(socket, -1);
+    ck_assert_str_eq(e.text, "");
+    co_close_ok(dev);
     return 0;
 }
 
@@ -524,6 +576,7 @@ int main(void)
     tcase_add_test(tc, what_cannot_be_opened_is_told_why);
     tcase_add_test(tc, a_writer_is_alone_and_readers_share);
     tcase_add_test(tc, the_locked_bytes_are_qemus);
+    tcase_add_test(tc, the_lock_of_one_who_is_gone_is_waited_for);
     tcase_add_test(tc, nothing_is_truncated_before_the_lock);
     tcase_add_test(tc, a_directory_contains_what_is_opened_beneath_it);
     tcase_add_test(tc, holes_are_seen_and_made);

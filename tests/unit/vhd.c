@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "imgfmt/utf16.h"
+#include "block/utf16.h"
 #include "imgfmt/vhd.h"
 
 static struct vhd_footer_disk good_footer(void)

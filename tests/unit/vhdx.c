@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "block/crc32c.h"
-#include "imgfmt/utf16.h"
+#include "block/utf16.h"
 #include "imgfmt/vhdx.h"
 
 static const uint8_t guid[16] = {1, 2, 3};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* uuid.h - UUIDs of images: told, made, written. In memory they are in RFC 4122 byte order. */
-#ifndef IMGFMT_UUID_H
-#define IMGFMT_UUID_H
+#ifndef BLOCK_UUID_H
+#define BLOCK_UUID_H
 
 #include "block/err.h"
 #include "block/host.h"

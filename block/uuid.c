@@ -3,7 +3,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
-#include "imgfmt/uuid.h"
+#include "block/uuid.h"
 
 static int digit(char c)
 {

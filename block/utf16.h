@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* utf16.h - names in UTF-16, as images of Microsoft's formats hold them. */
-#ifndef IMGFMT_UTF16_H
-#define IMGFMT_UTF16_H
+#ifndef BLOCK_UTF16_H
+#define BLOCK_UTF16_H
 
 #include "block/base.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* utf16.c - UTF-16 to UTF-8 and back; strict: lone surrogates and overlong forms are refused. */
-#include "imgfmt/utf16.h"
+#include "block/utf16.h"
 
 static unsigned unit_at(const uint8_t *b, bool big)
 {
