@@ -15,6 +15,7 @@
 #include "nbd/client.h"
 #include "raid/md.h"
 #include "volumes/lvm.h"
+#include "volumes/part.h"
 #include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
@@ -46,6 +47,8 @@ const struct blk_driver *const blk_drivers[] = {
     /* not formats */
     &md_driver,
     &thin_driver,
+    &gpt_driver,
+    &mbr_driver,
     &lvm_driver,
     &file_driver,
     &mem_driver,
