@@ -19,7 +19,7 @@ extern const struct command raid_create_command, raid_examine_command, raid_asse
 struct raid_heap_item {
     char *name; /* as a spec */
     struct blk_device *dev;
-    bool is_raw; /* it has no format */
+    bool is_raw;            /* it has no format */
     struct md_super *super; /* NULL: it has none that counts */
     struct blk_error error; /* why it could not be opened, or has none */
 };
