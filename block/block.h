@@ -264,6 +264,7 @@ struct blk_driver {
     bool is_format;          /* an image format: probed, created, named with -f/-O */
     bool is_filter;          /* what it leaves out goes to its children through resolve */
     bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
+    bool is_plain;           /* byte n of the disk is byte n of its file, which is as long */
     bool compresses;         /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
@@ -296,6 +297,17 @@ struct blk_driver {
     int (*co_inner_list)(struct blk_device *dev, struct blk_inner **out, size_t *count,
                          struct blk_error *e);
     int (*co_inner_open)(struct blk_device *container, const char *name, struct blk_device *dev,
+                         struct blk_error *e);
+
+    /* Makes an inner device (@opts are parsed with inner_options; gives its *name, mem_free() it),
+     * deletes one that nobody has open, or grows one (NULL: the last) into the space behind it,
+     * having adopted what the device below has grown by (*bytes: its new size). Durable when they
+     * return; a crash leaves what was before or what is after. */
+    const struct opt_desc *inner_options;
+    int (*co_inner_add)(struct blk_device *dev, const struct opts *opts, char **name,
+                        struct blk_error *e);
+    int (*co_inner_delete)(struct blk_device *dev, const char *name, struct blk_error *e);
+    int (*co_inner_grow)(struct blk_device *dev, const char *name, uint64_t *bytes,
                          struct blk_error *e);
 
     int (*co_read)(struct blk_device *dev, uint64_t offset, const struct vec *to);
@@ -551,6 +563,12 @@ must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, s
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);
+/* -ENOTSUP: the driver cannot. */
+must_use int co_blk_inner_add(struct blk_device *dev, const struct opts *opts, char **name,
+                              struct blk_error *e);
+must_use int co_blk_inner_delete(struct blk_device *dev, const char *name, struct blk_error *e);
+must_use int co_blk_inner_grow(struct blk_device *dev, const char *name, uint64_t *bytes,
+                               struct blk_error *e);
 /* For a driver's co_inner_open(): @dev shows that part of @child (inside it: asserted; borrowed, a
  * reference is kept), at the speed of @child. 0 or -ENOMEM. */
 must_use int blk_show_slice(struct blk_device *dev, struct blk_device *child, uint64_t offset,

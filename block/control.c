@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices,
+/* control.c - what is not on the way of data: reopen, resize, complete, check, info,
  * snapshots.
  *
  * Changes of mode and size close the device's gate: requests in flight end first, new ones wait.
@@ -13,8 +13,6 @@ struct control {
     bool flag; /* reopen: to write; resize: may shrink */
     struct blk_check *check;
     struct blk_info *info;
-    struct blk_inner **inner;
-    size_t *count;
     const char *name, *format;
     const struct opts *opts;
     struct blk_device *backing;
@@ -320,34 +318,6 @@ int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_err
 {
     struct control c = {.dev = dev, .e = e, .opts = opts};
     return co_on(dev->home, amend_at_home, &c);
-}
-
-/* --- inner devices ---------------------------------------------------------------------------- */
-
-static int inner_list_at_home(void *arg)
-{
-    struct control *c = arg;
-    return c->dev->driver->co_inner_list(c->dev, c->inner, c->count, c->e);
-}
-
-int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
-                      struct blk_error *e)
-{
-    *out = NULL;
-    *count = 0;
-    if (!dev->driver->co_inner_list)
-        return 0;
-    struct control c = {.dev = dev, .inner = out, .count = count, .e = e};
-    return co_on(dev->home, inner_list_at_home, &c);
-}
-
-void blk_inner_drop(struct blk_inner *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        mem_free(list[i].name);
-        mem_free(list[i].kind);
-    }
-    mem_free(list);
 }
 
 /* --- snapshots -------------------------------------------------------------------------------- */
