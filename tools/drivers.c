@@ -16,6 +16,7 @@
 #include "raid/md.h"
 #include "volumes/lvm.h"
 #include "volumes/part.h"
+#include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
@@ -45,6 +46,7 @@ const struct blk_driver *const blk_drivers[] = {
     &raw_driver,
     /* not formats */
     &md_driver,
+    &thin_driver,
     &gpt_driver,
     &mbr_driver,
     &lvm_driver,
