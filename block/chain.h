@@ -20,6 +20,7 @@ struct blk_rebase {
     struct blk_device *now, *next; /* what it stands on, and will stand on; each may be NULL */
     const char *name, *format;     /* to be written down; NULL: none */
     bool unsafe;                   /* only the name changes: now and next show the same bytes */
+    bool compress;                 /* what is written is, where it is whole clusters */
     struct job *job;
 };
 /* The image shows the same bytes as before, standing on next. It is to be closed then: the open

@@ -72,7 +72,10 @@ static int co_write(const struct rebase *r, uint64_t offset, const uint8_t *from
     const struct blk_rebase *w = r->what;
     if (w->now && offset + bytes <= w->now->size && mem_is_zero(from, bytes))
         return co_blk_write_zeroes(w->image, offset, bytes, BLK_MAY_UNMAP);
-    return co_blk_write_buf(w->image, offset, from, bytes, 0);
+    uint64_t cluster = w->image->limits.cluster_size, end = offset + bytes;
+    bool whole = cluster && offset % cluster == 0 && (end % cluster == 0 || end == w->image->size);
+    return co_blk_write_buf(w->image, offset, from, bytes,
+                            w->compress && whole ? BLK_COMPRESSED : 0);
 }
 
 /* Writes runs of units that differ. */

@@ -70,15 +70,19 @@ static void cut_inner(const struct spec_env *env, struct set_words *s)
     s->inner = at + 2;
 }
 
+/* @may_miss: the word `missing` is a member that is not there, the null device. */
 static int co_add_members(const struct spec_env *env, const struct set_words *s, json_t *tree,
-                          size_t *used, struct blk_error *e)
+                          bool may_miss, size_t *used, struct blk_error *e)
 {
     json_t *members = json_array();
     if (json_object_set_new(tree, "members", members) < 0)
         return err_set(e, -ENOMEM, "no memory for a spec");
     for (; *used < s->count && !is_key(env, s->words[*used]); ++*used) {
         json_t *member = NULL;
-        TRY(co_spec_plain(env, s->words[*used], &member, e));
+        if (may_miss && strcmp(s->words[*used], "missing") == 0)
+            member = json_pack("{s:s}", "driver", "null");
+        else
+            TRY(co_spec_plain(env, s->words[*used], &member, e));
         if (json_array_append_new(members, member) < 0)
             return err_set(e, -ENOMEM, "no memory for a spec");
     }
@@ -93,14 +97,27 @@ static int add_folder(const struct set_words *s, json_t *tree, size_t *used, str
     return 0;
 }
 
+/* `format=raw` behind a set's members is theirs: no member is probed. */
+static int tell_format(json_t *members, const char *format, struct blk_error *e)
+{
+    json_t *member;
+    size_t i;
+    json_array_foreach (members, i, member)
+        if (!json_object_get(member, "driver") &&
+            json_object_set_new_nocheck(member, "driver", json_string_nocheck(format)) < 0)
+            return err_set(e, -ENOMEM, "no memory for a spec");
+    return 0;
+}
+
 static int co_build(const struct spec_env *env, const char *driver, struct set_words *s,
                     json_t **tree, struct blk_error *e)
 {
     size_t used = 0;
     if (json_object_set_new(*tree, "driver", json_string(driver)) < 0)
         return err_set(e, -ENOMEM, "no memory for a spec");
-    TRY(strcmp(driver, "dir") == 0 ? add_folder(s, *tree, &used, e)
-                                   : co_add_members(env, s, *tree, &used, e));
+    TRY(strcmp(driver, "dir") == 0
+            ? add_folder(s, *tree, &used, e)
+            : co_add_members(env, s, *tree, strcmp(driver, "md") == 0, &used, e));
     for (; used < s->count; used++) {
         char *word = s->words[used], *equals = strchr(word, '=');
         if (!is_key(env, word))
@@ -109,7 +126,10 @@ static int co_build(const struct spec_env *env, const char *driver, struct set_w
         *equals = 0;
         if (strncmp(word, "x-lamina-", 9) == 0 || strcmp(word, "driver") == 0)
             return err_set(e, -EINVAL, "unknown option '%.60s'", word);
-        TRY(opts_put(*tree, word, json_string_nocheck(equals + 1), OPTS_DEPTH / 2, e));
+        if (strcmp(word, "format") == 0)
+            TRY(tell_format(json_object_get(*tree, "members"), equals + 1, e));
+        else
+            TRY(opts_put(*tree, word, json_string_nocheck(equals + 1), OPTS_DEPTH / 2, e));
     }
     return s->inner ? spec_inner(s->inner, tree, e) : 0;
 }

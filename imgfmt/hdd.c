@@ -273,12 +273,7 @@ static const struct opt_desc hdd_create_options[] = {
      .choices = types,
      .preset = "expanding",
      .help = "of the image inside (expanding, plain)"},
-    {.name = "cluster_size",
-     .type = OPT_SIZE,
-     .help = "bytes that are allocated at once",
-     .preset = "1M",
-     .min = 512,
-     .max = 256 * MiB},
+    PARALLELS_CLUSTER_OPTION,
     {0},
 };
 

@@ -64,21 +64,30 @@ static void place_stray(struct raid_candidate *c, const struct md_super *freshes
         c->role = RAID_NO_DISK;
 }
 
-/* A member that is as fresh as the freshest: each must believe that the other is there. */
+static bool is_active(unsigned role)
+{
+    return role < MD_ROLE_MOST;
+}
+
+/* Two that are as fresh must each believe that the other is there. */
+static bool is_split(const struct md_super *s, const struct md_super *freshest)
+{
+    bool both = s->events == freshest->events && is_active(md_super_role(s, s->number)) &&
+                is_active(md_super_role(freshest, freshest->number));
+    return both && (!is_active(md_super_role(freshest, s->number)) ||
+                    !is_active(md_super_role(s, freshest->number)));
+}
+
+/* A member that is as fresh as the freshest, or was until the last update. */
 static void place_fresh(struct raid_candidate *c, const struct md_super *freshest)
 {
     const struct md_super *s = c->super;
     unsigned said = md_super_role(freshest, s->number), own = md_super_role(s, s->number);
-    unsigned other = md_super_role(s, freshest->number);
-    if (s->events == freshest->events && other == MD_ROLE_FAULTY && own < MD_ROLE_MOST) {
-        leave_out(c, PLACE_SPLIT, "it says that the others failed: the array was split");
-    } else if (said == MD_ROLE_FAULTY) {
-        bool as_fresh = s->events == freshest->events && own < MD_ROLE_MOST;
-        leave_out(c, as_fresh ? PLACE_SPLIT : PLACE_FAULTY,
-                  as_fresh
-                      ? "the others say that it failed, and it was written to since: the array "
-                        "was split"
-                      : "the others say that it failed");
+    if (is_split(s, freshest)) {
+        leave_out(c, PLACE_SPLIT,
+                  "it and the others went on without each other: the array was split");
+    } else if (said == MD_ROLE_FAULTY || (is_active(own) && said == MD_ROLE_SPARE)) {
+        leave_out(c, PLACE_FAULTY, "the others say that it failed");
     } else if (said == MD_ROLE_JOURNAL) {
         leave_out(c, PLACE_JOURNAL, "");
     } else if (said >= freshest->disks) {

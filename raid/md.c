@@ -32,7 +32,7 @@ static const struct raid_engine *engine_of(const struct raid_level *l)
 {
     if (l->is_zoned)
         return &raid_zone_engine;
-    return l->parities ? NULL : &raid_mirror_engine;
+    return l->parities ? &raid_row_engine : &raid_mirror_engine;
 }
 
 static void array_drop(struct raid_array *a)
@@ -53,7 +53,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     a->dev = dev;
     a->member_count = (unsigned)dev->child_count;
-    a->members = mem_array(dev->child_count, sizeof(a->members[0]));
+    a->member_room = a->member_count + RAID_MEMBERS_MORE;
+    a->members = mem_array(a->member_room, sizeof(a->members[0]));
     if (!a->members) {
         mem_free(a);
         return NULL;
@@ -71,7 +72,7 @@ static const char *name_of(const struct raid_member *m)
 /* Puts the plan's places into the members. */
 static int take_places(struct raid_array *a, const struct raid_candidate *c, struct blk_error *e)
 {
-    a->by_role = mem_array(a->shape.disks, sizeof(*a->by_role));
+    a->by_role = mem_array(a->shape.disks + RAID_MEMBERS_MORE, sizeof(*a->by_role));
     if (!a->by_role)
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
@@ -84,23 +85,29 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
             continue;
         m->role = c[i].role;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
-        m->recovered = recovering ? m->super->recovery_offset : 0;
+        m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
+        m->recovered_saved = m->recovered;
         m->data_offset = m->super->data_offset;
         a->by_role[m->role] = m;
     }
     return 0;
 }
 
+/* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
+ */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
 {
+    struct blk_error damaged = {0};
+    bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, e);
+        int rc = co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
-            return rc;
+            return err_set(e, rc, "out of memory");
+        any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
     }
-    return 0;
+    return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
 /* What an array that is being reshaped shows depends on how far that is. */
@@ -120,17 +127,15 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(co_read_supers(a, c, e));
-    struct blk_error damaged = *e;
-    int rc = raid_plan(c, a->member_count, force, &plan, e);
-    if (rc == -ENODATA && damaged.rc)
-        *e = damaged;
-    TRY(rc);
+    TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
         return err_set(e, -ENOMEM, "out of memory");
     *a->super = *plan.freshest;
+    if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
+        a->resync_at = align_down(a->super->resync_offset, 4096);
     TRY(refuse_reshape(a->super, e));
     return take_places(a, c, e);
 }
@@ -219,6 +224,11 @@ static void set_limits(struct raid_array *a)
         l->discard_reads_zero &= m->discard_reads_zero;
     }
     l->optimal_transfer = a->shape.chunk;
+    if (a->shape.level->parities) { /* parts of a row are not discarded */
+        l->optimal_transfer = a->shape.chunk * a->shape.data_disks;
+        l->discard_granularity = l->optimal_transfer;
+        l->discard_reads_zero = false;
+    }
 }
 
 /* A superblock that must not be written keeps the whole array from being written. */
@@ -254,8 +264,6 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     int rc =
         opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
     a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
-    if (rc == 0 && !a->engine)
-        rc = err_set(e, -ENOTSUP, "%s is not read here", a->shape.level->name);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
         rc = may_write(a, e);
     if (rc == 0 && a->engine->co_open)
@@ -273,9 +281,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
 static int co_md_close(struct blk_device *dev, struct blk_error *e)
 {
     struct raid_array *a = dev->state;
-    int rc = a->marked_dirty ? co_blk_flush(dev) : 0;
-    if (rc == 0)
-        rc = co_array_mark_clean(a);
+    int rc = dev->writable ? co_array_mark_clean(a) : 0;
     if (rc < 0)
         err_errno(e, rc, "the array stays dirty");
     if (a->engine->close)
@@ -316,6 +322,33 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
     return a->engine->co_discard(a, offset, bytes);
 }
 
+static int co_md_flush(struct blk_device *dev)
+{
+    return co_array_flush(dev->state);
+}
+
+static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
+{
+    return co_array_sync(dev->state, s, e);
+}
+
+static int co_md_sync_save(struct blk_device *dev, struct blk_error *e)
+{
+    int rc = co_array_checkpoint(dev->state);
+    return rc < 0 ? err_errno(e, rc, "how far it is cannot be written down") : 0;
+}
+
+static int co_md_member(struct blk_device *dev, const struct blk_member_change *c,
+                        struct blk_error *e)
+{
+    return co_array_member(dev->state, c, e);
+}
+
+static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+{
+    return co_array_grow(dev->state, disks, e);
+}
+
 /* --- facts -------------------------------------------------------------------------------------
  */
 
@@ -334,6 +367,10 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)
         json_object_set_new(facts, "events", json_integer((json_int_t)m->super->events));
+    if (facts && m->state == MEMBER_REBUILDING)
+        json_object_set_new(facts, "recovered", json_integer((json_int_t)m->recovered));
+    if (facts && m->mismatches)
+        json_object_set_new(facts, "mismatches", json_integer((json_int_t)m->mismatches));
     return facts;
 }
 
@@ -349,13 +386,16 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
     if (!facts)
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++)
-        json_array_append_new(members, member_facts(a, i));
+        if (a->members[i].dev) /* it was not removed */
+            json_array_append_new(members, member_facts(a, i));
     if (a->super) {
         md_uuid_text(a->super, uuid);
         json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
         json_object_set_new(facts, "uuid", json_string(uuid));
         json_object_set_new(facts, "name", json_from_text(a->super->name));
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
+        if (a->was_dirty)
+            json_object_set_new(facts, "resynced", json_integer((json_int_t)a->resync_at));
     }
     out->specific = facts;
     return 0;
@@ -372,6 +412,11 @@ const struct blk_driver md_driver = {
     .co_write = co_md_write,
     .co_write_zeroes = co_md_zeroes,
     .co_discard = co_md_discard,
+    .co_flush = co_md_flush,
+    .co_sync = co_md_sync,
+    .co_sync_save = co_md_sync_save,
+    .co_member = co_md_member,
+    .co_members_grow = co_md_grow,
     .resolve = md_resolve,
     .co_info = co_md_info,
 };

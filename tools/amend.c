@@ -6,9 +6,9 @@
 enum { ARG_FORCE = ARG_LONG };
 
 static const struct arg_desc options[] = {
-    {'o', NULL, "KEY=VALUE,...", "what is to change; -o help lists it", 0, false},
+    {'o', "options", "KEY=VALUE,...", "what is to change; -o help lists it", 0, false},
     ARG_IMAGE_FORMAT,
-    {'t', NULL, "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
+    {'t', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
     {ARG_FORCE, "force", NULL, "allow what would make an encrypted image unreadable", 0, false},
     ARG_IMAGE_OPTIONS,

@@ -82,6 +82,15 @@ void args_drop(struct args *a)
     a->shorts = NULL;
 }
 
+static int take_progress(struct tool *t, const char *value)
+{
+    t->progress = strcmp(value, "json") == 0 ? PROGRESS_JSON : PROGRESS_BAR;
+    if (t->progress == PROGRESS_JSON || strcmp(value, "bar") == 0)
+        return 0;
+    tool_misuse(t, "--progress is bar or json, not '%s'", value);
+    return ARGS_BAD;
+}
+
 /* Sets what the frame itself understands; true if it did, *rc is 0 or ARGS_BAD. */
 static bool take_common(struct args *a, int id, const char *value, int *rc)
 {
@@ -104,7 +113,10 @@ static bool take_common(struct args *a, int id, const char *value, int *rc)
         t->quiet = true;
         break;
     case 'p':
-        t->progress = true;
+        t->progress = PROGRESS_BAR;
+        break;
+    case ARG_PROGRESS_ID:
+        *rc = take_progress(t, value);
         break;
     case ARG_OUTPUT_ID:
         t->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.c - convert: what is told, and how it is run. */
 #include <signal.h>
+#include <unistd.h>
 
 #include "tools/convert.h"
+#include "tools/pipe.h"
 
 enum {
     ARG_FORCE = ARG_LONG,
@@ -27,7 +29,7 @@ static const struct arg_desc options[] = {
      false},
     {'B', NULL, "IMAGE", "the target stands on IMAGE, which shows what the source's own does", 0,
      false},
-    {'b', "backing", "IMAGE", "the same", FACE_LAMINA, false},
+    {'b', "backing", "IMAGE", "the same", 0, false},
     {'F', "backing-format", "FORMAT", "the format of -B's image", 0, false},
     {'l', "snapshot", "NAME",
      "what a snapshot inside the source holds: NAME, an id, snapshot.id=I or snapshot.name=S", 0,
@@ -43,9 +45,10 @@ static const struct arg_desc options[] = {
     {'T', "source-cache", "MODE", "the same for the sources", 0, false},
     {'S', "sparse-size", "SIZE", "leave out runs of SIZE zeroes (4k); 0 writes all", 0, false},
     {'m', "parallel", "N", "requests in flight (8)", 0, false},
-    {'W', NULL, NULL, "write in any order (it always may)", 0, false},
+    {'W', "oob-writes", NULL, "write in any order (it always may)", 0, false},
     {'r', "rate-limit", "RATE", "at most RATE bytes a second", 0, false},
-    {'C', NULL, NULL, "copy inside the kernel (it always does where it can)", 0, false},
+    {'C', "copy-range-offloading", NULL, "copy inside the kernel (it always does where it can)", 0,
+     false},
     {ARG_DROP_BEHIND, "drop-behind", "WHEN",
      "auto, on, off: take what was copied out of the page cache (auto: more than half of memory)",
      FACE_LAMINA, false},
@@ -73,7 +76,7 @@ static int co_body(struct task *t)
     int rc = co_convert_open(c);
     t->job.total = c->hash.kind ? 2 * c->size : c->size;
     if (rc == 0)
-        rc = co_convert_copy(c);
+        rc = c->target ? co_convert_copy(c) : co_convert_pipe_disk(c);
     if (rc == 0 && t->signal)
         rc = err_set(&t->error, -ECANCELED, "interrupted");
     return co_convert_close(c, rc);
@@ -179,6 +182,7 @@ static int parse(struct convert *c, int argc, char **argv)
     c->names = line.argv;
     c->count = line.argc > 1 ? (size_t)line.argc - 1 : 0;
     c->make.name = line.argc > 0 ? line.argv[line.argc - 1] : NULL;
+    c->make.pipe = c->make.tool->face == FACE_LAMINA && is_pipe(c->make.name);
     return ARGS_END;
 }
 
@@ -216,6 +220,8 @@ static const char *contradiction(const struct convert *c)
         {c->skip_broken && !c->with_bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
         {c->with_bitmaps && c->count > 1, "Copying bitmaps only possible with single source"},
         {c->hash.expect[0] && !c->hash.kind, "--expect needs --hash: which hash is it?"},
+        {c->make.pipe && (c->into || c->backing || c->hash.kind || c->sync),
+         "-n, -B, --hash and --sync need a target that is no pipe"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
@@ -253,6 +259,17 @@ static int target_format(struct convert *c)
     return 0;
 }
 
+/* Proxmox's qemu-img has a filter of that name: what lies behind reads zero. */
+static void take_zeroinit(struct convert *c)
+{
+    static const char prefix[] = "zeroinit:";
+    const char *name = c->make.name;
+    if (!name || c->make.tool->face != FACE_IMG || strncmp(name, prefix, strlen(prefix)) != 0)
+        return;
+    c->make.name = name + strlen(prefix);
+    c->target_is_zero |= c->into;
+}
+
 /* Everything that can be known before a file is opened; 0, or 1 after a message. */
 static int check(struct convert *c)
 {
@@ -260,6 +277,7 @@ static int check(struct convert *c)
     if (!cache_told(t, "cache", c->cache) || !cache_told(t, "source cache", c->source_cache))
         return 1;
     make_backing_told(c->make.options, &c->backing, &c->backing_format);
+    take_zeroinit(c);
     const char *sentence = contradiction(c);
     if (sentence) {
         tool_error(t, "%s", sentence);
@@ -293,6 +311,11 @@ static int convert(struct convert *c)
     }
     if (check(c))
         return 1;
+    if (c->make.pipe && isatty(STDOUT_FILENO)) {
+        tool_error(t, "standard output is a terminal: send it into a file or a program");
+        return 1;
+    }
+    t->stdout_taken = c->make.pipe;
     signal(SIGPIPE, SIG_IGN); /* who reads the progress may go away, */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like another */
     int rc = task_run(&c->task, 0);
@@ -325,10 +348,12 @@ const struct command convert_command = {
         "Several sources are put one behind the other. TARGET must not exist, unless --force says\n"
         "that it may be replaced or -n that it shall be written into. A new TARGET has its name "
         "only\n"
-        "when it is whole. SIGUSR1 asks how far it is.\n"
+        "when it is whole. SIGUSR1 asks how far it is. A SOURCE or TARGET - is standard input or\n"
+        "output.\n"
         "\n"
         "  lamina convert disk.img disk.qcow2\n"
         "  lamina convert -p -c -O qcow2 /dev/vg0/vm1 vm1.qcow2\n"
         "  lamina convert --hash sha256 disk.qcow2 disk.img\n"
+        "  lamina convert -O qcow2 disk.img - | ssh host 'cat > disk.qcow2'\n"
         "  lamina convert -n -O raw disk.qcow2 /dev/vg0/vm1",
 };

@@ -10,9 +10,10 @@ static const struct arg_desc options[] = {
      false},
     {'b', "backing", "IMAGE", "what it shows until something is written over it", 0, false},
     {'F', "backing-format", "FORMAT", "the backing image's format", 0, false},
+    {'B', NULL, "FORMAT", "the same", FACE_IMG, false},
     {'u', "backing-unsafe", NULL, "do not open the backing image to look whether it is there", 0,
      false},
-    {'o', NULL, "KEY=VALUE,...", "options of the format; -o help lists them", 0, false},
+    {'o', "options", "KEY=VALUE,...", "options of the format; -o help lists them", 0, false},
     {ARG_FORCE, "force", NULL, "replace FILE if it exists", FACE_LAMINA, false},
     ARG_SECRET,
     ARG_QUIET,
@@ -112,9 +113,13 @@ static int operands(struct create *c, int count, char **words)
 
 static int parse(struct create *c, int argc, char **argv)
 {
-    const struct arg_place places[] = {{'f', &c->format, NULL},           {'b', &c->backing, NULL},
-                                       {'F', &c->backing_format, NULL},   {'u', NULL, &c->unsafe},
-                                       {ARG_FORCE, NULL, &c->make.force}, {0, NULL, NULL}};
+    const struct arg_place places[] = {{'f', &c->format, NULL},
+                                       {'b', &c->backing, NULL},
+                                       {'F', &c->backing_format, NULL},
+                                       {'B', &c->backing_format, NULL},
+                                       {'u', NULL, &c->unsafe},
+                                       {ARG_FORCE, NULL, &c->make.force},
+                                       {0, NULL, NULL}};
     struct command_line line = {argc, argv, places, option, c};
     int id = args_read(c->make.tool, &line);
     return id == ARGS_END ? operands(c, line.argc, line.argv) : id;

@@ -14,6 +14,9 @@
 #include "imgfmt/vmdk.h"
 #include "nbd/client.h"
 #include "raid/md.h"
+#include "volumes/lvm.h"
+#include "volumes/part.h"
+#include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
@@ -43,6 +46,10 @@ const struct blk_driver *const blk_drivers[] = {
     &raw_driver,
     /* not formats */
     &md_driver,
+    &thin_driver,
+    &gpt_driver,
+    &mbr_driver,
+    &lvm_driver,
     &file_driver,
     &mem_driver,
     &null_driver,

@@ -8,25 +8,17 @@
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command,
-    &convert_command,
-    &create_command,
-    &check_command,
-    &compare_command,
-    &map_command,
-    &resize_command,
-    &measure_command,
-    &commit_command,
-    &rebase_command,
-    &amend_command,
-    &snapshot_command,
-    &bitmap_command,
-    &compact_command,
-    &serve_command,
-    &ctl_command,
-    &top_command,
-    &hash_command,
-    NULL,
+    &info_command,      &convert_command,
+    &create_command,    &check_command,
+    &compare_command,   &map_command,
+    &resize_command,    &measure_command,
+    &commit_command,    &rebase_command,
+    &amend_command,     &snapshot_command,
+    &bitmap_command,    &compact_command,
+    &serve_command,     &ctl_command,
+    &top_command,       &raid_command,
+    &hash_command,      &dd_command,
+    &img_bench_command, NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -56,6 +48,7 @@ static const char tasks[] =
     "  lamina snapshot -c monday disk.qcow2         keep what it holds now under a name\n"
     "  lamina serve disk.qcow2                      offer it over NBD; `lamina ctl` steers the "
     "server\n"
+    "  lamina raid create -l 1 -n 2 a.img b.img     an array that Linux would assemble\n"
     "\n"
     "lamina VERB --help says all about a verb, lamina help formats what there is. The verbs:";
 
@@ -64,7 +57,8 @@ static void print_tasks(const struct tool *t)
     puts(tasks);
     printf(" ");
     for (const struct command *const *c = t->commands; *c; c++)
-        printf(" %s", (*c)->name);
+        if ((*c)->faces & t->face)
+            printf(" %s", (*c)->name);
     putchar('\n');
 }
 
@@ -109,7 +103,8 @@ static int unknown_verb(const struct tool *t, const char *verb)
     const char *names[ARRAY_LEN(commands)];
     size_t count = 0;
     for (const struct command *const *c = t->commands; *c; c++)
-        names[count++] = (*c)->name;
+        if ((*c)->faces & t->face)
+            names[count++] = (*c)->name;
     const char *near = opts_nearest(verb, names, count);
     if (near)
         tool_error(t, "there is no verb '%s'; did you mean '%s'?", verb, near);

@@ -5,12 +5,10 @@
 #include "tools/output.h"
 #include "tools/task.h"
 
-enum { ARG_SIZE = ARG_LONG };
-
 static const struct arg_desc options[] = {
     {'O', "target-format", "FORMAT", "the new image's format (raw)", 0, false},
-    {'o', NULL, "KEY=VALUE,...", "options of the format", 0, false},
-    {ARG_SIZE, "size", "SIZE", "the new image is empty and shows SIZE bytes", 0, false},
+    {'o', "options", "KEY=VALUE,...", "options of the format", 0, false},
+    {'s', "size", "SIZE", "the new image is empty and shows SIZE bytes", 0, false},
     {'f', "format", "FORMAT", "IMAGE's format (else it is found out)", 0, false},
     {'l', "snapshot", "SNAPSHOT", "what IMAGE held when that snapshot was taken", 0, false},
     ARG_IMAGE_OPTIONS,

@@ -6,11 +6,16 @@
 static const struct arg_desc options[] = {
     {'b', "backing", "IMAGE", "what it is to stand on; an empty name: nothing", 0, false},
     {'F', "backing-format", "FORMAT", "the format of that", 0, false},
-    {'u', "unsafe", NULL, "change the name only: what it will show is the caller's care", 0, false},
+    {'B', NULL, "FORMAT", "the same", FACE_IMG, false},
+    {'u', "unsafe", NULL, "change the name only: what it will show is the caller's care",
+     FACE_LAMINA, false},
+    {'u', "backing-unsafe", NULL, "change the name only", FACE_IMG, false},
+    {'c', "compress", NULL, "compress what is written", 0, false},
     ARG_IMAGE_FORMAT,
     {'t', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
-    {'T', "source-cache", "MODE", "the same for the images below", 0, false},
+    {'T', "source-cache", "MODE", "the same for the images below", FACE_LAMINA, false},
+    {'T', "backing-cache", "MODE", "the same for the images below", FACE_IMG, false},
     ARG_IMAGE_OPTIONS,
     ARG_SECRET,
     ARG_PROGRESS,
@@ -22,7 +27,7 @@ struct rebase {
     struct task task;
     struct image image;
     const char *backing, *format, *source_cache;
-    bool unsafe;
+    bool unsafe, compress;
 };
 
 static int co_open_next(struct rebase *r, struct blk_device **next)
@@ -65,6 +70,7 @@ static int co_rebase(struct rebase *r, struct blk_device *image)
                               .now = blk_child(image, "backing"),
                               .name = named ? r->backing : NULL,
                               .unsafe = r->unsafe,
+                              .compress = r->compress,
                               .job = &t->job};
     bool identify = image->driver->co_identify_backing;
     if (named && image->driver->co_change_backing && (!r->unsafe || identify))
@@ -81,7 +87,9 @@ static int co_body(struct task *t)
     struct rebase *r = container_of(t, struct rebase, task);
     struct blk_device *image;
     TRY(co_image_open(t->tool, &r->image, &image, &t->error));
-    int rc = co_rebase(r, image);
+    int rc = r->compress && (!image->driver->compresses || image->limits.never_compressed)
+                 ? err_set(&t->error, -ENOTSUP, "Compression not supported for this file format")
+                 : co_rebase(r, image);
     return co_image_close(image, rc, &t->error);
 }
 
@@ -106,9 +114,9 @@ static int check(const struct rebase *r)
 static int parse(struct rebase *r, int argc, char **argv)
 {
     const struct arg_place places[] = {
-        IMAGE_PLACES(&r->image), {'b', &r->backing, NULL},     {'F', &r->format, NULL},
-        {'u', NULL, &r->unsafe}, {'t', &r->image.cache, NULL}, {'T', &r->source_cache, NULL},
-        {0, NULL, NULL}};
+        IMAGE_PLACES(&r->image),      {'b', &r->backing, NULL},      {'F', &r->format, NULL},
+        {'B', &r->format, NULL},      {'c', NULL, &r->compress},     {'u', NULL, &r->unsafe},
+        {'t', &r->image.cache, NULL}, {'T', &r->source_cache, NULL}, {0, NULL, NULL}};
     struct command_line line = {argc, argv, places, NULL, NULL};
     int id = image_read(r->task.tool, &line, &r->image);
     if (id != ARGS_END)

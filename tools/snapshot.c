@@ -10,11 +10,11 @@ enum { ARG_OUTPUT_OWN = ARG_LONG };
 enum action { NOTHING, LIST, CREATE, APPLY, DELETE };
 
 static const struct arg_desc options[] = {
-    {'l', NULL, NULL, "list the snapshots (the default)", 0, false},
-    {'c', NULL, "NAME", "make one of the disk as it is now", 0, false},
-    {'a', NULL, "NAME", "make the disk what it was then; what it is now is lost", 0, false},
-    {'d', NULL, "NAME", "delete one; says how much space that freed", 0, false},
-    {'f', "format", "FORMAT", "the image's format (else it is found out)", FACE_LAMINA, false},
+    {'l', "list", NULL, "list the snapshots (the default)", 0, false},
+    {'c', "create", "NAME", "make one of the disk as it is now", 0, false},
+    {'a', "apply", "NAME", "make the disk what it was then; what it is now is lost", 0, false},
+    {'d', "delete", "NAME", "delete one; says how much space that freed", 0, false},
+    {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
     {ARG_OUTPUT_OWN, "output", "human|json", "print for people or for programs", FACE_LAMINA,
      false},
     ARG_IMAGE_OPTIONS,

@@ -221,6 +221,16 @@ static bool is_now(const struct world *w, const struct shown *s)
     return is_instant(w, s, n, n);
 }
 
+/* Nobody writes any more, and what is there is what was written last. */
+static void co_end(struct world *w)
+{
+    struct shown last;
+    co_stop_writers(w);
+    co_look(w->seat, &last);
+    must(is_now(w, &last));
+    co_close_ok(w->seat);
+}
+
 /* --- pasts --------------------------------------------------------------------------------------
  */
 
@@ -278,7 +288,6 @@ static void co_past_is_stable(struct world *w, bool copy)
 
 static int co_pasts(void *arg)
 {
-    struct shown last;
     struct world *w = mem_alloc(sizeof(*w));
     for (uint64_t seed = 1; seed <= 40; seed++) {
         co_begin(w, arg, seed);
@@ -286,10 +295,7 @@ static int co_pasts(void *arg)
         co_sleep(3000000);
         co_past_is_stable(w, false);
         co_past_is_stable(w, true);
-        co_stop_writers(w);
-        co_look(w->seat, &last);
-        must(is_now(w, &last));
-        co_close_ok(w->seat);
+        co_end(w);
     }
     mem_free(w);
     return 0;
@@ -364,7 +370,6 @@ static void co_one_mirror_of(struct world *w)
 static int co_mirrors(void *arg)
 {
     struct world *w = mem_alloc(sizeof(*w));
-    struct shown now;
     for (uint64_t seed = 1; seed <= 40; seed++) {
         co_begin(w, arg, seed);
         start_writers(w);
@@ -373,10 +378,7 @@ static int co_mirrors(void *arg)
         co_one_mirror(w, 1 + seed, false);
         co_one_mirror(w, 0, true);
         co_one_mirror(w, 0, false);
-        co_stop_writers(w);
-        co_look(w->seat, &now);
-        must(is_now(w, &now));
-        co_close_ok(w->seat);
+        co_end(w);
     }
     mem_free(w);
     return 0;
@@ -414,7 +416,6 @@ static void co_mirrorer(void *arg)
 static int co_exchanges(void *arg)
 {
     struct world *w = mem_alloc(sizeof(*w));
-    struct shown now;
     for (uint64_t seed = 1; seed <= 20; seed++) {
         co_begin(w, arg, seed);
         start_writers(w);
@@ -423,10 +424,7 @@ static int co_exchanges(void *arg)
         must(co_start_later(co_mirrorer, w) == 0);
         co_past_is_stable(w, false);
         co_past_is_stable(w, true);
-        co_stop_writers(w);
-        co_look(w->seat, &now);
-        must(is_now(w, &now));
-        co_close_ok(w->seat);
+        co_end(w);
     }
     mem_free(w);
     return 0;

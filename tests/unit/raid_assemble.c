@@ -112,6 +112,27 @@ START_TEST(a_stale_member_never_wins)
 }
 END_TEST
 
+/* Both halves went on without the other, by as many events; whichever word the tables have for who
+ * is gone. */
+START_TEST(halves_that_are_as_fresh_are_split)
+{
+    static const unsigned gone[] = {MD_ROLE_FAULTY, MD_ROLE_SPARE};
+    for (size_t i = 0; i < ARRAY_LEN(gone); i++) {
+        struct heap h;
+        struct raid_plan p;
+        heap_init(&h, 1, 2);
+        ck_assert(md_super_set_role(&h.supers[0], 1, gone[i]));
+        ck_assert(md_super_set_role(&h.supers[1], 0, gone[i]));
+        ck_assert_int_eq(plan(&h, false, &p), -EBUSY);
+        h.supers[1]
+            .events--; /* only one half was written to: the other one's word counts no more */
+        ck_assert_int_eq(plan(&h, false, &p), 0);
+        ck_assert_int_eq(find(&h, 1)->place, PLACE_FAULTY);
+        raid_plan_drop(&p);
+    }
+}
+END_TEST
+
 START_TEST(the_faulty_stay_out)
 {
     struct heap h;
@@ -230,6 +251,7 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_test(tc, members_are_found_in_any_order);
     tcase_add_test(tc, a_stale_member_never_wins);
+    tcase_add_test(tc, halves_that_are_as_fresh_are_split);
     tcase_add_test(tc, the_faulty_stay_out);
     tcase_add_test(tc, a_split_array_is_refused);
     tcase_add_test(tc, spares_and_strangers_are_no_members);

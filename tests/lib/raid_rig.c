@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid_rig.c - see raid_rig.h. */
+#include "tests/lib/raid_rig.h"
+
+#include "block/fault.h"
+#include "raid/md.h"
+
+static void co_write_super(struct rig *r, unsigned i)
+{
+    struct md_super *s = mem_zalloc(sizeof(*s));
+    struct md_super model = {.version = MD_1_2,
+                             .super_offset = 4096,
+                             .level = r->level,
+                             .layout = r->layout,
+                             .disks = r->disks,
+                             .events = 5,
+                             .number = i,
+                             .chunk = r->level == 1 ? 0 : RIG_CHUNK,
+                             .data_offset = MiB,
+                             .size = r->level > 0 ? RIG_DATA : 0,
+                             .data_size = RIG_DATA,
+                             .resync_offset = UINT64_MAX,
+                             .recovery_offset = UINT64_MAX};
+    must(s);
+    *s = model;
+    memcpy(s->uuid, "test-array-uuid!", 16);
+    if (r->level == 0)
+        s->features = MD_RAID0_LAYOUT;
+    for (unsigned k = 0; k < r->disks; k++)
+        must(md_super_set_role(s, k, k));
+    md_super_build(s);
+    must(co_blk_write_buf(r->disk[i], 4096, s->raw, MD_SUPER_BYTES, 0) == 0);
+    mem_free(s);
+}
+
+void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks)
+{
+    *r = (struct rig){.level = level, .layout = layout, .disks = disks};
+    must(disks <= RIG_MOST);
+    for (unsigned i = 0; i < disks; i++) {
+        r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+        co_write_super(r, i);
+    }
+}
+
+int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
+                struct blk_error *e)
+{
+    struct blk_child parts[RIG_MOST];
+    size_t count = 0;
+    for (unsigned n = 0; n < r->disks; n++) {
+        unsigned i = r->disks - 1 - n; /* not in the order of their roles */
+        if (without >> i & 1)
+            continue;
+        struct blk_device *dev = blk_ref(r->disk[i]);
+        if (fault && (i == at || at == RIG_ALL))
+            dev = co_open_text(&fault_driver, fault, dev);
+        parts[count++] = (struct blk_child){"member", dev};
+    }
+    return co_blk_open(&md_driver, NULL, NULL, BLK_OPEN_WRITE, NULL, parts, count, &r->array, e);
+}
+
+void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault)
+{
+    struct blk_error e = {0};
+    if (co_rig_open(r, without, at, fault, &e) < 0) {
+        fprintf(stderr, "%s\n", e.text);
+        abort();
+    }
+    if (!r->model)
+        r->model = mem_zalloc(r->array->size);
+    must(r->model);
+}
+
+void co_rig_close(struct rig *r)
+{
+    must(co_blk_close(r->array, NULL) == 0);
+    r->array = NULL;
+}
+
+void co_rig_drop(struct rig *r)
+{
+    for (unsigned i = 0; i < r->disks; i++)
+        must(co_blk_close(r->disk[i], NULL) == 0);
+    mem_free(r->model);
+}
+
+/* --- work --------------------------------------------------------------------------------------
+ */
+
+static void fill(uint8_t *to, uint64_t offset, uint64_t bytes, uint8_t seed)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        uint64_t at = offset + i;
+        to[i] = seed ? (uint8_t)(seed + at + (at >> 9) * 37 + (at >> 16) * 91) : 0;
+    }
+}
+
+int co_rig_put(struct rig *r, uint64_t offset, uint64_t bytes, uint8_t seed)
+{
+    fill(r->model + offset, offset, bytes, seed);
+    if (!seed)
+        return co_blk_write_zeroes(r->array, offset, bytes, BLK_MAY_UNMAP);
+    auto_free uint8_t *buf = mem_aligned(bytes);
+    must(buf);
+    memcpy(buf, r->model + offset, bytes);
+    return co_blk_write_buf(r->array, offset, buf, bytes, seed % 7 ? 0 : BLK_FUA);
+}
+
+struct job {
+    struct rig *r;
+    uint64_t offset, bytes;
+    uint8_t seed;
+};
+
+static int co_job(void *arg)
+{
+    struct job *j = arg;
+    return co_rig_put(j->r, j->offset, j->bytes, j->seed);
+}
+
+/* Each in its own sixteenth. */
+void co_rig_work(struct rig *r, unsigned rounds)
+{
+    uint64_t part = r->array->size / 16;
+    for (unsigned n = 0; n < rounds; n++) {
+        struct job jobs[16];
+        struct co_group g;
+        co_group_init(&g, 0);
+        for (unsigned i = 0; i < 16; i++) {
+            uint64_t at = (uint64_t)random() % part, bytes = 1 + (uint64_t)random() % (200 * KiB);
+            if (random() % 2) {
+                at = at / 4096 * 4096;
+                bytes = align_up(bytes, 4096);
+            }
+            jobs[i] = (struct job){r, i * part + at, MIN(bytes, part - at),
+                                   (uint8_t)(random() % 5 ? random() : 0)};
+            co_group_start(&g, co_job, &jobs[i]);
+        }
+        must(co_group_wait(&g) == 0);
+    }
+}
+
+void co_rig_compare(struct rig *r)
+{
+    auto_free uint8_t *buf = mem_aligned(MiB);
+    must(buf);
+    for (uint64_t at = 0; at < r->array->size; at += MiB) {
+        uint64_t n = MIN(MiB, r->array->size - at);
+        must(co_blk_read_buf(r->array, at, buf, n) == 0);
+        if (memcmp(buf, r->model + at, n) != 0) {
+            fprintf(stderr, "level %d, layout %u: wrong bytes in the MiB at %" PRIu64 "\n",
+                    r->level, r->layout, at);
+            abort();
+        }
+    }
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid_rig.h - small arrays over disks in memory, for unit tests: made, opened with members that
+ * are missing or break, written to at random beside a model, and compared with it. */
+#ifndef TESTS_RAID_RIG_H
+#define TESTS_RAID_RIG_H
+
+#include <limits.h>
+
+#include "raid/array.h"
+#include "tests/lib/on_host.h"
+
+#define RIG_DATA  (2 * MiB) /* that each member holds */
+#define RIG_CHUNK (64 * KiB)
+#define RIG_MOST  6
+#define RIG_ALL   UINT_MAX /* every member has the fault layer */
+
+struct rig {
+    int level;
+    uint32_t layout;
+    unsigned disks;
+    struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
+    uint8_t *model;
+    struct blk_device *array;
+};
+
+/* New, clean members with superblocks, full of zeroes. */
+void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks);
+/* @without: bits of members that are missing; @fault: options of a fault layer over member @at;
+ * NULL: none. In co_rig_reopen() that has to work. */
+int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
+                struct blk_error *e);
+void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault);
+void co_rig_close(struct rig *r);
+void co_rig_drop(struct rig *r);
+static inline struct raid_array *rig_array(const struct rig *r)
+{
+    return r->array->state;
+}
+
+/* Writes and zeroes of any size and place, sixteen at once that do not overlap, and the model. */
+void co_rig_work(struct rig *r, unsigned rounds);
+/* One write of bytes that tell where they belong, as far as they differ by @seed; 0: zeroes. */
+int co_rig_put(struct rig *r, uint64_t offset, uint64_t bytes, uint8_t seed);
+void co_rig_compare(struct rig *r);
+
+#endif

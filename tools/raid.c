@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid.c - `lamina raid VERB`: arrays of md, with mdadm's words. */
+#include "tools/raid.h"
+#include "raid/array.h"
+
+static const struct command *const verbs[] = {&raid_create_command,
+                                              &raid_assemble_command,
+                                              &raid_examine_command,
+                                              &raid_detail_command,
+                                              &raid_sync_command,
+                                              &raid_scrub_command,
+                                              &raid_add_command,
+                                              &raid_fail_command,
+                                              &raid_remove_command,
+                                              &raid_grow_command,
+                                              NULL};
+
+/* --- a heap of devices -------------------------------------------------------------------------
+ */
+
+#define FOLDER "dir:"
+
+static int add_name(struct raid_heap *h, char *name, struct blk_error *e)
+{
+    struct raid_heap_item *more = mem_resize(h->items, (h->count + 1) * sizeof(*more));
+    if (more)
+        h->items = more;
+    if (!name || !more) {
+        mem_free(name);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    h->items[h->count++] = (struct raid_heap_item){.name = name};
+    return 0;
+}
+
+static int co_add_folder(struct tool *t, struct raid_heap *h, const char *folder,
+                         struct blk_error *e)
+{
+    char **names;
+    size_t count;
+    int rc = co_host_list(t->host, folder, &names, &count);
+    if (rc < 0)
+        return err_errno(e, rc, "%s", folder);
+    for (size_t i = 0; i < count; i++) {
+        struct host_stat st;
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        if (rc == 0 && path && co_host_stat(t->host, path, &st) == 0 &&
+            (st.type == HOST_FILE_REGULAR || st.type == HOST_FILE_BLOCK))
+            rc = add_name(h, take(path), e);
+        mem_free(path);
+        mem_free(names[i]);
+    }
+    mem_free(names);
+    h->same_folder = true;
+    return rc;
+}
+
+static void co_look_at(struct tool *t, struct raid_heap_item *item, const char *format)
+{
+    struct image image = {.text = item->name, .format = format, .trust = TRUST_READ};
+    int rc = co_image_open(t, &image, &item->dev, &item->error);
+    item->is_raw = rc == 0 && item->dev->driver->is_filter;
+    if (rc == 0)
+        rc = co_member_find_super(item->dev, &item->super, &item->error);
+    if (rc == 0 && !item->super)
+        err_set(&item->error, -ENODATA, "it has no superblock of md");
+}
+
+int co_raid_heap_open(struct tool *t, char *const *told, size_t count, const char *format,
+                      struct raid_heap *out, struct blk_error *e)
+{
+    bool quiet = t->quiet;
+    int rc = 0;
+    *out = (struct raid_heap){0};
+    for (size_t i = 0; i < count && rc == 0; i++)
+        rc = strncmp(told[i], FOLDER, strlen(FOLDER)) == 0
+                 ? co_add_folder(t, out, told[i] + strlen(FOLDER), e)
+                 : add_name(out, mem_strdup(told[i]), e);
+    t->quiet |= out->same_folder; /* that a format was found out is not worth a line for each */
+    for (size_t i = 0; i < out->count && rc == 0; i++)
+        co_look_at(t, &out->items[i], format);
+    t->quiet = quiet;
+    return rc;
+}
+
+void co_raid_heap_close(struct raid_heap *h)
+{
+    for (size_t i = 0; i < h->count; i++)
+        (void)!co_blk_close(take(h->items[i].dev), NULL);
+}
+
+void raid_heap_drop(struct raid_heap *h)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        mem_free(h->items[i].name);
+        mem_free(h->items[i].super);
+    }
+    mem_free(h->items);
+}
+
+/* --- which verb --------------------------------------------------------------------------------
+ */
+
+static int print_verbs(const struct tool *t)
+{
+    printf("usage: %s %s\n%s.\n\n", t->called, t->command->usage, t->command->summary);
+    for (const struct command *const *v = verbs; *v; v++)
+        printf("  %-14s %s\n", (*v)->name + strlen("raid "), (*v)->summary);
+    printf("\n`%s raid VERB --help` has a verb's options.\n", t->called);
+    return 0;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "--help", *names[ARRAY_LEN(verbs)];
+    size_t count = 0;
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+        return print_verbs(t);
+    for (const struct command *const *v = verbs; *v; v++) {
+        names[count] = (*v)->name + strlen("raid ");
+        if (strcmp(word, names[count++]) != 0)
+            continue;
+        t->command = *v;
+        return (*v)->run(t, argc - 1, argv + 1);
+    }
+    const char *near = opts_nearest(word, names, count);
+    return near ? tool_misuse(t, "raid has no verb '%s'; did you mean '%s'?", word, near)
+                : tool_misuse(t, "raid has no verb '%s'", word);
+}
+
+static const struct arg_desc options[] = {ARG_END};
+
+const struct command raid_command = {
+    .name = "raid",
+    .run = run,
+    .usage = "raid VERB [OPTION]... ...",
+    .summary = "Arrays of Linux' md: made, examined, assembled, kept whole",
+    .faces = FACE_LAMINA,
+    .options = options,
+};

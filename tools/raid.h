@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid.h - what the verbs of `lamina raid` share.
+ *
+ *   raid.c           which verb; opening a heap of devices
+ *   raid_create.c    create
+ *   raid_examine.c   examine: what one device's superblock says
+ *   raid_assemble.c  assemble: who belongs together; detail: one array
+ *   raid_change.c    sync, scrub, add, fail, remove, grow */
+#ifndef TOOLS_RAID_H
+#define TOOLS_RAID_H
+
+#include "raid/super.h"
+#include "tools/output.h"
+#include "tools/task.h"
+
+extern const struct command raid_create_command, raid_examine_command, raid_assemble_command,
+    raid_detail_command, raid_sync_command, raid_scrub_command, raid_add_command, raid_fail_command,
+    raid_remove_command, raid_grow_command;
+
+/* Devices that were told, those in folders one by one. */
+struct raid_heap_item {
+    char *name; /* as a spec */
+    struct blk_device *dev;
+    bool is_raw;            /* it has no format */
+    struct md_super *super; /* NULL: it has none that counts */
+    struct blk_error error; /* why it could not be opened, or has none */
+};
+struct raid_heap {
+    struct raid_heap_item *items;
+    size_t count;
+    bool same_folder; /* some came from dir:, where not everything is a member */
+};
+/* What @told names, opened read-only, with their superblocks; one that cannot be opened says so in
+ * its item. Inside a task's body; to be dropped there, also on failure. */
+must_use int co_raid_heap_open(struct tool *t, char *const *told, size_t count, const char *format,
+                               struct raid_heap *out, struct blk_error *e);
+void co_raid_heap_close(struct raid_heap *h); /* devices only: names and superblocks stay */
+void raid_heap_drop(struct raid_heap *h);
+
+/* How a fact is printed for people. */
+enum raid_fact { FACT_TEXT, FACT_NUMBER, FACT_SIZE, FACT_TIME, FACT_CLEAN };
+struct raid_label {
+    const char *key, *label;
+    enum raid_fact kind;
+};
+/* Those of @facts that are there, in the rows' order, one on a line. */
+void raid_print_facts(const json_t *facts, const struct raid_label *rows, size_t count);
+/* What a superblock says; @name: of the device. NULL: no memory. */
+json_t *raid_super_json(const char *name, const struct md_super *s);
+
+#endif
