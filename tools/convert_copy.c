@@ -155,11 +155,21 @@ static int co_write_blocks(struct convert *c, uint64_t offset, const uint8_t *bu
     return 0;
 }
 
+/* A new target may be longer than a source of odd size: its last cluster is given whole, since part
+ * of one can be neither compressed nor streamed. */
+static uint64_t whole_units(const struct convert *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes;
+    return c->into || end < c->size ? bytes : MIN(align_up(end, c->unit), c->target->size) - offset;
+}
+
 static int co_memory_step(struct convert *c, uint64_t offset, uint64_t bytes)
 {
-    uint8_t *buf = buf_get(bytes);
+    uint64_t whole = whole_units(c, offset, bytes);
+    uint8_t *buf = buf_get(whole);
     if (!buf)
         return err_set(&c->task.error, -ENOMEM, "out of memory");
+    memset(buf + bytes, 0, whole - bytes);
     int rc = co_read(c, offset, buf, bytes);
     if (rc < 0 && c->salvage) {
         co_salvage(c, offset, buf, bytes);
@@ -168,8 +178,8 @@ static int co_memory_step(struct convert *c, uint64_t offset, uint64_t bytes)
     if (rc < 0)
         read_failed(c, rc, offset);
     else
-        rc = co_write_blocks(c, offset, buf, bytes);
-    buf_put(buf, bytes);
+        rc = co_write_blocks(c, offset, buf, whole);
+    buf_put(buf, whole);
     return rc;
 }
 

@@ -4,8 +4,8 @@
 RANDOM=${SEED:=$$}
 echo "# SEED=$SEED repeats the choice of moments"
 
-cat /usr/lib/x86_64-linux-gnu/*.so* 2>/dev/null | head -c 150M >big.raw
-truncate -s 170M big.raw
+cat /usr/lib/x86_64-linux-gnu/*.so* 2>/dev/null | head -c 90M >big.raw
+truncate -s 100M big.raw
 printf 'end' >>big.raw # an odd length
 mkdir out
 once() { timeout -s KILL "$1" "$LAMINA" convert --resume -q "${@:2}" big.raw out/t; }
