@@ -1,26 +1,33 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* group.c - a command that is a word in front of verbs of its own: `lamina raid create`. */
+/* group.c - verbs of two words (`lamina raid create`): the second one out of a table. */
 #include "tools/tool.h"
 
-static int print_verbs(const struct tool *t, const struct command *const *verbs, size_t skip)
+#define GROUP_MAX 32
+
+/* The second word of its name. */
+static const char *second(const struct command *c)
+{
+    return strchr(c->name, ' ') + 1;
+}
+
+static int print_verbs(const struct tool *t, const struct command *const *verbs)
 {
     printf("usage: %s %s\n%s.\n\n", t->called, t->command->usage, t->command->summary);
     for (const struct command *const *v = verbs; *v; v++)
-        printf("  %-14s %s\n", (*v)->name + skip, (*v)->summary);
+        printf("  %-14s %s\n", second(*v), (*v)->summary);
     printf("\n`%s %s VERB --help` has a verb's options.\n", t->called, t->command->name);
     return 0;
 }
 
 int command_group(struct tool *t, const struct command *const *verbs, int argc, char **argv)
 {
-    const char *group = t->command->name, *names[TOOL_GROUP_MOST];
-    const char *word = argc > 1 ? argv[1] : "--help";
-    size_t count = 0, skip = strlen(group) + 1;
+    const char *word = argc > 1 ? argv[1] : "--help", *names[GROUP_MAX];
+    const char *group = t->command->name;
+    size_t count = 0;
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
-        return print_verbs(t, verbs, skip);
-    for (const struct command *const *v = verbs; *v; v++) {
-        assert(count < TOOL_GROUP_MOST);
-        names[count] = (*v)->name + skip;
+        return print_verbs(t, verbs);
+    for (const struct command *const *v = verbs; *v && count < GROUP_MAX; v++) {
+        names[count] = second(*v);
         if (strcmp(word, names[count++]) != 0)
             continue;
         t->command = *v;
