@@ -9,6 +9,7 @@
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
  *     bitmap.c, log.c, ppl.c, ...      what must be on disk before a write
  *     sync.c                           resync, recovery, check, repair
+ *     reshape.h                        arrays that change their shape
  *     md.c, member.c                   the driver: one blk_device over members as children
  *
  * Everything runs at the device's home worker.
@@ -94,7 +95,12 @@ struct raid_array {
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
+    struct reshape *reshape;  /* of one that changes its shape, or did since it was opened */
+    struct raid_array *whole; /* of a view of one: the array itself, else NULL */
 };
+
+/* md.c */
+const struct raid_engine *raid_engine_of(const struct raid_level *l);
 
 /* state.c */
 /* A1; returns at once when it has been done. */
@@ -104,6 +110,8 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* A4: whether the array goes on without @m. */
+bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
 /* How far resync and recovery are goes into the superblocks, once it is durable. */
 must_use int co_array_checkpoint(struct raid_array *a);
 /* All that was written to members is durable. One that cannot be flushed fails. */
@@ -153,6 +161,7 @@ int co_member_io(void *io); /* gives 0 */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
 
-extern const struct raid_engine raid_zone_engine, raid_mirror_engine, raid_row_engine;
+extern const struct raid_engine raid_zone_engine, raid_mirror_engine, raid_row_engine,
+    raid_reshape_engine;
 
 #endif

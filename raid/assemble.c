@@ -60,7 +60,7 @@ static void place_stray(struct raid_candidate *c, const struct md_super *freshes
     else
         leave_out(c, PLACE_STALE, "it left the array before the others went on without it");
     c->role = c->place == PLACE_STALE ? md_super_role(c->super, c->super->number) : c->role;
-    if (c->role >= freshest->disks)
+    if (c->role >= md_super_roles(freshest))
         c->role = RAID_NO_DISK;
 }
 
@@ -90,7 +90,7 @@ static void place_fresh(struct raid_candidate *c, const struct md_super *freshes
         leave_out(c, PLACE_FAULTY, "the others say that it failed");
     } else if (said == MD_ROLE_JOURNAL) {
         leave_out(c, PLACE_JOURNAL, "");
-    } else if (said >= freshest->disks) {
+    } else if (said >= md_super_roles(freshest)) {
         leave_out(c, PLACE_SPARE, "");
     } else {
         c->place = s->features & MD_REPLACEMENT ? PLACE_REPLACEMENT : PLACE_MEMBER;
@@ -170,7 +170,7 @@ static int make_shape(const struct raid_candidate *c, size_t count, struct raid_
 {
     const struct md_super *s = p->freshest;
     int old = (int)s->disks - (s->reshaping ? s->delta_disks : 0);
-    auto_free uint64_t *sizes = mem_array(MAX(s->disks, 1), sizeof(*sizes));
+    auto_free uint64_t *sizes = mem_array(MAX(md_super_roles(s), 1), sizeof(*sizes));
     if (!sizes)
         return err_set(e, -ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
@@ -275,7 +275,7 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
     if (force)
-        take_stale(c, count, out->freshest->disks);
+        take_stale(c, count, md_super_roles(out->freshest));
     int rc = make_shape(c, count, out, e);
     if (rc == 0)
         rc = count_roles(c, count, out, e);

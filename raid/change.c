@@ -8,8 +8,8 @@
  * device shows it. */
 #include <stdlib.h>
 
-#include "raid/array.h"
 #include "raid/create.h"
+#include "raid/reshape.h"
 
 static const char *name_of(const struct raid_member *m)
 {
@@ -184,8 +184,10 @@ static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error
     if (!a->super || a->shape.level->is_zoned)
         return err_set(e, -ENOTSUP, "%s does not grow",
                        a->super ? a->shape.level->name : "an array without superblocks");
-    if (disks && disks != a->shape.disks && a->shape.level->number != 1)
-        return err_set(e, -ENOTSUP, "the number of members changes in raid1 only");
+    if (disks && disks != a->shape.disks && a->shape.level->number == 10)
+        return err_set(e, -ENOTSUP, "the number of members of raid10 does not change");
+    if (a->engine == &raid_reshape_engine)
+        return err_set(e, -EBUSY, "the array is being reshaped already");
     if (disks > a->shape.disks + RAID_MEMBERS_MORE || disks > RAID_COPIES_MOST)
         return err_set(e, -EINVAL, "%u members are too many at once", disks);
     for (unsigned role = disks; disks && role < a->shape.disks; role++)
@@ -217,6 +219,8 @@ int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e)
 {
     struct raid_shape shape;
     TRY(may_grow(a, disks, e));
+    if (disks && disks != a->shape.disks && a->shape.level->parities)
+        return co_array_reshape_begin(a, disks, e);
     uint64_t used = disks ? a->shape.member : MAX(room(a), a->shape.member);
     struct raid_wanted w = {.level = a->shape.level->number,
                             .layout = a->shape.layout,

@@ -9,6 +9,7 @@
 #include "block/resolver.h"
 #include "raid/assemble.h"
 #include "raid/md.h"
+#include "raid/reshape.h"
 
 static const struct opt_desc md_options[] = {
     {.name = "members", .type = OPT_CHILDREN, .help = "the devices, in any order"},
@@ -28,7 +29,7 @@ static const struct opt_desc md_options[] = {
 /* --- opening -----------------------------------------------------------------------------------
  */
 
-static const struct raid_engine *engine_of(const struct raid_level *l)
+const struct raid_engine *raid_engine_of(const struct raid_level *l)
 {
     if (l->is_zoned)
         return &raid_zone_engine;
@@ -39,6 +40,7 @@ static void array_drop(struct raid_array *a)
 {
     for (unsigned i = 0; i < a->member_count; i++)
         mem_free(a->members[i].super);
+    raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
     mem_free(a->super);
     mem_free(a->members);
@@ -81,14 +83,15 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         m->state = MEMBER_OUT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
-        if (c[i].place != PLACE_MEMBER || c[i].role >= a->shape.disks)
+        if (c[i].place != PLACE_MEMBER || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
         m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
         m->data_offset = m->super->data_offset;
-        a->by_role[m->role] = m;
+        if (m->role < a->shape.disks) /* one that a reshape adds has no place in the old shape */
+            a->by_role[m->role] = m;
     }
     return 0;
 }
@@ -110,16 +113,6 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
-/* What an array that is being reshaped shows depends on how far that is. */
-static int refuse_reshape(const struct md_super *s, struct blk_error *e)
-{
-    if (!s->reshaping)
-        return 0;
-    return err_set(e, -EBUSY,
-                   "the array is being reshaped (from %d members to %u): let Linux finish that",
-                   (int)s->disks - s->delta_disks, s->disks);
-}
-
 static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
 {
     auto_free struct raid_candidate *c = mem_array(a->member_count, sizeof(*c));
@@ -136,7 +129,6 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     *a->super = *plan.freshest;
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
-    TRY(refuse_reshape(a->super, e));
     return take_places(a, c, e);
 }
 
@@ -241,6 +233,8 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
                 e, -EROFS, "the superblock of %s is %s: open the array read-only", name_of(m),
                 m->super->swapped ? "in the byte order of another machine" : "of a newer kernel");
     }
+    if (a->reshape)
+        TRY(raid_reshape_may_write(a, e));
     unsigned kept = MD_BITMAP | MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
     if (a->super && a->super->features & kept)
         return err_set(e, -EROFS,
@@ -263,7 +257,9 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         return err_set(e, -ENOMEM, "out of memory");
     int rc =
         opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
-    a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
+    a->engine = rc == 0 ? raid_engine_of(a->shape.level) : NULL;
+    if (rc == 0 && a->super && a->super->reshaping)
+        rc = raid_reshape_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
         rc = may_write(a, e);
     if (rc == 0 && a->engine->co_open)
@@ -394,6 +390,8 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
         json_object_set_new(facts, "uuid", json_string(uuid));
         json_object_set_new(facts, "name", json_from_text(a->super->name));
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
+        if (a->super->reshaping)
+            json_object_set_new(facts, "reshape", raid_reshape_facts(a));
         if (a->was_dirty)
             json_object_set_new(facts, "resynced", json_integer((json_int_t)a->resync_at));
     }

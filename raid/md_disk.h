@@ -18,10 +18,11 @@ enum md_feature {
     MD_BITMAP = 1,
     MD_RECOVERY = 2, /* recovery_offset counts: in sync up to there only */
     MD_RESHAPE = 4,
-    MD_BAD_BLOCKS = 8,        /* the list is not empty */
-    MD_REPLACEMENT = 16,      /* of the member that has the same role */
-    MD_BACKWARDS = 32,        /* a reshape that does not change the number of members */
-    MD_NEW_OFFSET = 64,       /* of data, once reshaped */
+    MD_BAD_BLOCKS = 8,   /* the list is not empty */
+    MD_REPLACEMENT = 16, /* of the member that has the same role */
+    MD_BACKWARDS = 32,   /* a reshape that does not change the number of members */
+    MD_NEW_OFFSET = 64,  /* of data, once reshaped */
+    MD_RESHAPE_FEATURES = MD_RESHAPE | MD_BACKWARDS | MD_NEW_OFFSET,
     MD_BITMAP_RECOVERY = 128, /* only what the bitmap marks is recovered */
     MD_CLUSTERED = 256,
     MD_JOURNAL = 512,

@@ -3,7 +3,7 @@
  *
  * Order of an update: what it is about is durable; then all superblocks at once, each durable
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
-#include "raid/array.h"
+#include "raid/reshape.h"
 
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes)
@@ -28,7 +28,14 @@ static void fill(const struct raid_array *a, struct raid_member *m)
     s->size = a->super->size;
     s->role_count = a->super->role_count;
     memcpy(s->roles, a->super->roles, sizeof(s->roles));
-    s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY);
+    s->reshaping = a->super->reshaping;
+    s->delta_disks = a->super->delta_disks;
+    s->new_level = a->super->new_level;
+    s->new_layout = a->super->new_layout;
+    s->new_chunk = a->super->new_chunk;
+    s->reshape_position = a->super->reshape_position;
+    s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY | MD_RESHAPE_FEATURES);
+    s->features |= a->super->features & MD_RESHAPE_FEATURES;
     s->recovery_offset = UINT64_MAX;
     if (m->state == MEMBER_REBUILDING) {
         s->features |= MD_RECOVERY;
@@ -82,8 +89,7 @@ static int co_write_all(struct raid_array *a, struct raid_member **failed)
     return rc;
 }
 
-/* A4: whether the array goes on without @m. */
-static bool can_spare(const struct raid_array *a, const struct raid_member *m)
+bool array_can_spare(const struct raid_array *a, const struct raid_member *m)
 {
     bool there[RAID_DISKS_MOST];
     if (m->role == RAID_NO_DISK || a->by_role[m->role] != m || m->state != MEMBER_IN_SYNC)
@@ -95,8 +101,16 @@ static bool can_spare(const struct raid_array *a, const struct raid_member *m)
     return raid_enough(&a->shape, there);
 }
 
+/* While it is reshaped: in both views. */
+static bool can_go(const struct raid_array *a, const struct raid_member *m)
+{
+    return array_can_spare(a, m) && (!a->reshape || raid_reshape_can_spare(a, m));
+}
+
 static void take_out(struct raid_array *a, struct raid_member *m)
 {
+    if (a->reshape)
+        raid_reshape_forget(a, m);
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
     m->state = MEMBER_OUT;
@@ -126,7 +140,7 @@ int co_array_write_supers_locked(struct raid_array *a)
         a->super->events++;
         a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;
         TRY(co_write_all(a, &failed));
-        if (failed && !can_spare(a, failed))
+        if (failed && !can_go(a, failed))
             return -EIO;
         if (failed)
             take_out(a, failed);
@@ -244,10 +258,12 @@ int co_array_mark_clean(struct raid_array *a)
 
 int co_array_fail(struct raid_array *a, struct raid_member *m)
 {
+    if (a->whole)
+        return co_array_fail(a->whole, &a->whole->members[m - a->members]);
     with_lock(&a->state_lock);
     if (m->state == MEMBER_OUT) /* another request came first, and A2 holds */
         return 0;
-    if (!can_spare(a, m))
+    if (!can_go(a, m))
         return -EIO;
     take_out(a, m);
     return a->super ? co_array_write_supers_locked(a) : 0;

@@ -90,3 +90,19 @@ void md_uuid_text(const struct md_super *s, char text[MD_UUID_TEXT])
         at += snprintf(at, (size_t)(text + MD_UUID_TEXT - at), "%s%02x", i && i % 4 == 0 ? ":" : "",
                        s->uuid[i]);
 }
+
+unsigned md_super_roles(const struct md_super *s)
+{
+    int before = (int)s->disks - (s->reshaping ? s->delta_disks : 0);
+    return MAX(s->disks, (unsigned)MAX(before, 0));
+}
+
+uint64_t md_super_end(const struct md_super *s)
+{
+    uint64_t end = s->super_offset + MD_SUPER_BYTES;
+    if (s->bad_bytes)
+        end = MAX(end, s->super_offset + (uint64_t)s->bad_offset + s->bad_bytes);
+    if (s->features & (MD_PPL | MD_MULTIPLE_PPLS))
+        end = MAX(end, s->super_offset + (uint64_t)s->ppl_offset + s->ppl_bytes);
+    return end;
+}

@@ -59,6 +59,10 @@ void md_super_build(struct md_super *s);
 /* How many bytes of raw have to be written: whole @block_bytes (512 or 4096). */
 uint64_t md_super_bytes(const struct md_super *s, uint64_t block_bytes);
 
+/* How many roles there are: while it is reshaped those of the larger shape. */
+unsigned md_super_roles(const struct md_super *s);
+/* Where what belongs to the superblock ends; version 1.1 and 1.2: data may begin there. */
+uint64_t md_super_end(const struct md_super *s);
 /* The role of the slot; MD_ROLE_SPARE behind the table. */
 unsigned md_super_role(const struct md_super *s, unsigned number);
 /* Puts it in, growing the table. False: it has no room. */

@@ -8,7 +8,7 @@
  *  3. what steps have reached is flushed, then the superblocks say how far it is (state.c);
  *  4. at the end all is flushed, then superblocks say in sync.
  * An interruption at any point goes on at what the superblocks say. */
-#include "raid/array.h"
+#include "raid/reshape.h"
 
 #define STEP_MOST (8 * MiB)
 
@@ -153,6 +153,8 @@ static int co_prepare(struct raid_array *a, const struct blk_sync *s)
 
 int co_array_sync(struct raid_array *a, struct blk_sync *s, struct blk_error *e)
 {
+    if (s->kind == BLK_SYNC_OWED && a->engine == &raid_reshape_engine)
+        return co_array_reshape_step(a, s, e);
     int rc = s->kind == BLK_SYNC_OWED ? 0 : co_prepare(a, s);
     if (rc == 0)
         rc = s->kind == BLK_SYNC_OWED ? co_owed(a, s) : co_scrub(a, s);

@@ -66,6 +66,17 @@ while read -r level n options; do
     our_files+=("${files[*]}") our_names+=("$name")
     echo "ours$numbers" >>job/arrays
 done <<<"$ours"
+# In the middle of getting a member more: the kernel goes on with it.
+for level in 5 6; do
+    take_slots 5
+    few=md:${files[0]},${files[1]},${files[2]},${files[3]}
+    is "made: $level in a reshape" "$LAMINA" raid create -q --level=$level --raid-devices=4 --chunk=64K "${files[@]:0:4}"
+    is "written: $level in a reshape" "$LAMINA" convert -q -n -f raw -O raw content "$few"
+    is "a spare: $level in a reshape" "$LAMINA" raid add -q "$few" "${files[4]}"
+    timeout -s KILL 0.7 "$LAMINA" raid grow -q --speed=8M --raid-devices=5 "$(spec)" 2>/dev/null
+    our_files+=("${files[*]}") our_names+=("$level in a reshape at $("$LAMINA" info --output json "$(spec)" | jq -r '."format-specific".data.reshape.position')")
+    echo "ours$numbers" >>job/arrays
+done
 
 # --- arrays of the kernel's: what members - mdadm's words (the last member may be left out of the creation)
 theirs='whole 2 --level=1 --metadata=0.90
@@ -206,5 +217,9 @@ for i in "${!their_names[@]}"; do
     case ${their_kinds[$i]} in whole | reshape) want=$content ;; esac
     equal "the kernel made: ${their_names[$i]} $(of $array at)" "$(of $array failed:)" ""
     equal "... and lamina reads it" "$(front "$(spec)")" "$want"
+    [ "${their_kinds[$i]}" = reshape ] || continue
+    is "... and goes on with it" "$LAMINA" raid sync -q "$(spec)"
+    equal "... and it is right" "$(front "$(spec)")" "$want"
+    is "... everywhere" "$LAMINA" raid scrub -q "$(spec)"
 done
 exit $failed
