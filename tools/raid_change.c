@@ -226,7 +226,7 @@ static const struct arg_desc scrub_options[] = {
     ARG_QUIET,
     ARG_END};
 static const struct arg_desc grow_options[] = {
-    {ARG_DEVICES, "raid-devices", "N", "of raid1: so many active members", 0, false},
+    {ARG_DEVICES, "raid-devices", "N", "so many active members; levels 1, 4, 5 and 6", 0, false},
     {ARG_SIZE, "size", "max", "use all room that the members have now", 0, false},
     ARG_SPEED_LIMIT,
     ARG_IMAGE_FORMAT,
@@ -298,7 +298,7 @@ const struct command raid_grow_command = {
     .name = "raid grow",
     .run = run_grow,
     .usage = "raid grow [OPTION]... ARRAY",
-    .summary = "Use more room of each member, or more members (raid1)",
+    .summary = "Use more room of each member, or more members",
     .faces = FACE_LAMINA,
     .options = grow_options,
     .notes = "  lamina raid grow --size=max md:a.img,b.img,c.img\n"
