@@ -632,6 +632,6 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver, throttle_driver;
+    fault_driver, log_driver, throttle_driver, zeroes_driver;
 
 #endif

@@ -180,6 +180,9 @@ enum {
 /* Prints usage, summary, options and notes of @c. */
 void command_help(const struct tool *t, const struct command *c, FILE *to);
 const struct command *command_find(const struct tool *t, const char *name);
+/* Runs the verb of two words whose second one is argv[1]; t->command is the group, whose name is
+ * the first one. @verbs ends with NULL. Gives the exit status. */
+int command_group(struct tool *t, const struct command *const *verbs, int argc, char **argv);
 
 /* --- messages
  * --------------------------------------------------------------------------------------------- */
@@ -213,7 +216,8 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
-extern const struct command serve_command, ctl_command, top_command, raid_command;
+extern const struct command part_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;
