@@ -45,6 +45,7 @@ struct raid_member {
     unsigned role;        /* RAID_NO_DISK: of spares, and of those that are left out */
     uint64_t recovered;   /* MEMBER_REBUILDING: bytes of its data that are in sync */
     uint64_t read_errors; /* corrected */
+    struct log_ring *log; /* its part of the stripe log; NULL: none */
 };
 
 /* What comparing found: bytes. */
@@ -89,6 +90,7 @@ struct raid_array {
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
+    struct raid_log *log; /* levels 4 to 6: the stripe log; NULL: none */
 };
 
 /* state.c */
@@ -99,6 +101,8 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* All that was written to members is durable. One that cannot be flushed fails. */
+must_use int co_array_flush(struct raid_array *a);
 /* Writes all superblocks (events + 1) with what a->super, roles and members' state say. Members
  * that cannot be written fail. */
 must_use int co_array_write_supers(struct raid_array *a);

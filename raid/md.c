@@ -8,6 +8,7 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/log.h"
 #include "raid/md.h"
 
 static const struct opt_desc md_options[] = {
@@ -104,6 +105,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
+        if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
+            c[i].log_session = co_log_session(m);
     }
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
@@ -320,32 +323,9 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
     return a->engine->co_discard(a, offset, bytes);
 }
 
-static int co_flush_member(void *arg)
-{
-    struct member_io *io = arg;
-    io->rc = co_blk_flush(io->m->dev);
-    return 0;
-}
-
-/* All members that count. One that cannot be flushed has lost what it was told: it is put out. */
 static int co_md_flush(struct blk_device *dev)
 {
-    struct raid_array *a = dev->state;
-    struct co_group g;
-    auto_free struct member_io *io = mem_array(a->member_count, sizeof(*io));
-    if (!io)
-        return -ENOMEM;
-    co_group_init(&g, 0);
-    for (unsigned i = 0; i < a->member_count; i++) {
-        io[i].m = &a->members[i];
-        if (io[i].m->state != MEMBER_OUT)
-            co_group_start(&g, co_flush_member, &io[i]);
-    }
-    int rc = co_group_wait(&g);
-    for (unsigned i = 0; i < a->member_count; i++)
-        if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
-            rc = io[i].rc;
-    return rc;
+    return co_array_flush(dev->state);
 }
 
 /* --- facts -------------------------------------------------------------------------------------

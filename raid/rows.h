@@ -6,6 +6,7 @@
  *     rows_strip.c   a strip: reading it, getting back what is lost
  *     rows_write.c   a strip that changes: what to read, parity, what to write
  *     rows_sync.c    resync, recovery, scrub
+ *     log.h          what a strip writes is durable elsewhere before
  *
  * A *row* is a chunk of each member. A *part* is what one request has in one row, in bytes of the
  * row's data. A *strip* is what is read, computed and written at once: the same columns of all
@@ -38,6 +39,7 @@ struct row_gate {
 /* The engine's state. */
 struct rows {
     uint64_t held, most; /* bytes of memory of all strips */
+    uint64_t slice;      /* columns of a strip, so that its record fits into the log */
     struct co_queue room;
     struct row_gate *gates[64]; /* by row */
     uint64_t merged;            /* parts that went with another one's write */
@@ -62,6 +64,7 @@ struct row_batch {
     uint64_t row;
     struct row_part *parts;
     unsigned flags;
+    bool whole; /* the whole row is written */
     int (*co_strip)(struct raid_array *a, struct row_batch *b, uint64_t at, uint64_t bytes);
 };
 /* Cuts a batch into strips and runs co_strip for each, several at a time. */

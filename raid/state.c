@@ -3,7 +3,7 @@
  *
  * Order of an update: what it is about is durable; then all superblocks at once, each durable
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
-#include "raid/array.h"
+#include "raid/log.h"
 
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes)
@@ -39,6 +39,7 @@ static void fill(const struct raid_array *a, struct raid_member *m)
 }
 
 struct update {
+    struct raid_array *a;
     struct raid_member *m;
     int rc;
 };
@@ -48,7 +49,12 @@ static int co_write_one(void *arg)
     struct update *u = arg;
     struct md_super *s = u->m->super;
     uint64_t block = MAX(u->m->dev->limits.request_align, 512);
-    u->rc = co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    u->rc = co_log_announce(u->a, u->m);
+    if (u->rc == 0)
+        u->rc =
+            co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    if (u->rc == 0)
+        log_announced(u->m);
     return 0;
 }
 
@@ -67,7 +73,7 @@ static int co_write_all(struct raid_array *a, struct raid_member **failed)
     *failed = NULL;
     co_group_init(&g, 0);
     for (unsigned i = 0; i < a->member_count; i++) {
-        updates[i].m = &a->members[i];
+        updates[i] = (struct update){.a = a, .m = &a->members[i]};
         if (!has_super_to_write(&a->members[i]))
             continue;
         fill(a, &a->members[i]);
@@ -171,6 +177,36 @@ int co_array_mark_clean(struct raid_array *a)
     int rc = co_write_supers_locked(a);
     if (rc == 0)
         a->marked_dirty = false;
+    return rc;
+}
+
+/* --- flushing ----------------------------------------------------------------------------------
+ */
+
+static int co_flush_member(void *arg)
+{
+    struct member_io *io = arg;
+    io->rc = co_blk_flush(io->m->dev);
+    return 0;
+}
+
+int co_array_flush(struct raid_array *a)
+{
+    struct co_group g;
+    unsigned count = a->member_count;
+    auto_free struct member_io *io = mem_array(count, sizeof(*io));
+    if (!io)
+        return -ENOMEM;
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < count; i++) {
+        io[i].m = &a->members[i];
+        if (io[i].m->state != MEMBER_OUT)
+            co_group_start(&g, co_flush_member, &io[i]);
+    }
+    int rc = co_group_wait(&g);
+    for (unsigned i = 0; i < count; i++)
+        if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
+            rc = io[i].rc;
     return rc;
 }
 
