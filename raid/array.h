@@ -44,6 +44,7 @@ struct raid_member {
     enum raid_member_state state;
     unsigned role;        /* RAID_NO_DISK: of spares, and of those that are left out */
     uint64_t recovered;   /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    uint64_t events;      /* that its superblock has, durably */
     uint64_t read_errors; /* corrected */
     struct log_ring *log; /* its part of the stripe log; NULL: none */
 };
@@ -101,6 +102,9 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* After a crash in the middle of an update: superblocks that are behind become what the freshest
+ * says, so that the next update cannot leave any of them two behind. */
+must_use int co_array_level(struct raid_array *a);
 /* All that was written to members is durable. One that cannot be flushed fails. */
 must_use int co_array_flush(struct raid_array *a);
 /* Writes all superblocks (events + 1) with what a->super, roles and members' state say. Members

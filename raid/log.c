@@ -18,7 +18,8 @@
 #include "block/host.h"
 #include "block/worker.h"
 
-#define PIECES_MOST 280 /* of memory, in one write of records */
+#define PIECES_MOST   280 /* of memory, in one write of records */
+#define SEQUENCE_JUMP (1ULL << 32)
 
 /* --- places ------------------------------------------------------------------------------------
  */
@@ -73,7 +74,7 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail
     if (!block)
         return -ENOMEM;
     struct log_head_disk h = {.tag = LOG_HEAD_TAG,
-                              .flags = le32_of(a->was_dirty ? 0 : LOG_SYNCED),
+                              .flags = le32_of(a->was_dirty && !a->log->synced ? 0 : LOG_SYNCED),
                               .session = le64_of(a->log->session),
                               .ring_bytes = le64_of(r->bytes),
                               .tail = le64_of(tail),
@@ -152,12 +153,15 @@ static bool has_room(const struct log_ring *r, uint64_t bytes)
     return place_of(r, bytes) + bytes - r->tail <= r->bytes;
 }
 
-/* Everything older than the oldest strip in flight is in place; flushed, its room is free. */
+/* Everything older than the oldest strip in flight is in place; flushed, its room is free. A ring
+ * that a record is missing from goes on under other numbers when nothing in it is needed. */
 static int co_trim(struct raid_array *a, struct log_ring *r)
 {
+    if (r->rc && !r->first && !r->trimming)
+        r->next_sequence += SEQUENCE_JUMP;
     uint64_t tail = r->first ? r->first->at : r->next;
     uint64_t sequence = r->first ? r->first->sequence : r->next_sequence;
-    if (r->trimming || tail == r->tail) {
+    if (r->trimming || (r->rc ? r->first != NULL : tail == r->tail)) {
         co_queue_wait(&a->log->room);
         return 0;
     }
@@ -166,6 +170,8 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
     if (rc == 0) {
         with_lock(&r->head_lock);
         rc = co_write_head(a, r, tail, sequence);
+        if (rc == 0)
+            r->rc = 0;
     }
     r->trimming = false;
     a->log->trims++;
@@ -228,6 +234,7 @@ static void take_place(struct raid_array *a, struct log_ticket *t, const uint8_t
     r->next = t->at + t->bytes;
     h->session = le64_of(a->log->session);
     h->sequence = le64_of(t->sequence);
+    h->order = le64_of(a->log->order);
     h->bytes = le32_of((uint32_t)t->bytes);
     h->crc = le32_of(0);
     h->crc = le32_of(crc32c(0, h, header_bytes));
@@ -349,7 +356,7 @@ static int co_find_room(const struct row_strip *s, struct log_hold *h, uint64_t 
         unsigned with_room = 0;
         find_rings(s, h);
         for (unsigned i = 0; i < h->count; i++) {
-            if (!has_room(h->ticket[i].ring, bytes)) {
+            if (h->ticket[i].ring->rc || !has_room(h->ticket[i].ring, bytes)) {
                 TRY(co_trim(s->a, h->ticket[i].ring));
                 break;
             }
@@ -406,6 +413,7 @@ int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h)
         h->ticket[i].bytes = used + contents;
         take_place(s->a, &h->ticket[i], (const uint8_t *)header, used);
     }
+    s->a->log->order++;
     buf_put(header, header_bytes);
     if (rc == 0)
         rc = co_write_tickets(h);

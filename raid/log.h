@@ -51,12 +51,14 @@ struct log_record_disk {
     char tag[8];
     le32 crc;          /* CRC-32C of the header blocks, with this one zero */
     le32 contents_crc; /* of what follows them */
-    le64 session, sequence;
-    le32 bytes; /* with header blocks and contents */
+    le64 session;
+    le64 sequence; /* in the ring */
+    le64 order;    /* among the records of all rings; those of one strip have the same */
+    le32 bytes;    /* with header blocks and contents */
     le32 count;
     struct log_entry_disk entry[];
 };
-static_assert(sizeof(struct log_record_disk) == 40, "log record");
+static_assert(sizeof(struct log_record_disk) == 48, "log record");
 static_assert(sizeof(struct log_entry_disk) == 16, "log entry");
 
 /* Header blocks of a record with that many entries. */
@@ -78,12 +80,15 @@ struct log_ring {
     struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
     struct log_ticket *unwritten, *end; /* records that are still to be written */
     bool writing, trimming;
-    int rc; /* a record could not be written: those behind it would not be found */
+    int rc; /* a record could not be written: those behind it would not be found, until the head
+               says that what counts begins there */
     struct co_mutex head_lock;
 };
 
 struct raid_log {
     uint64_t session;
+    uint64_t order;       /* of the next record */
+    bool synced;          /* while it is replayed: nothing else can be wrong in parity */
     struct co_queue room; /* who waits for room in a ring */
     uint64_t records, trims;
 };

@@ -6,11 +6,14 @@
  * in sequence; what comes behind was not durable, so that its strip was not begun in place.
  *
  * Order:
- *  1. Contents are written again, oldest first, but for what a later mark covers: there newer data
- *     was being written in place.
+ *  1. Contents are written again, oldest first of all rings (what has not reached all of them was
+ *     not begun in place, and is written whole all the same), but for what a later mark covers:
+ * there newer data was being written in place.
  *  2. Parity is made anew where there are marks, if all data is there.
  *  3. All members are flushed; then superblocks say clean.
  * Interrupted anywhere, it is done again. */
+#include <stdlib.h>
+
 #include "block/crc32c.h"
 #include "block/worker.h"
 #include "raid/log.h"
@@ -51,76 +54,64 @@ uint64_t co_log_session(const struct raid_member *m)
 /* --- records -----------------------------------------------------------------------------------
  */
 
+/* What was found in the rings. */
+struct place {
+    uint64_t order, at, bytes; /* at: on the ring's member */
+    struct raid_member *m;
+};
 struct mark {
-    uint64_t sequence, offset, bytes;
+    uint64_t order, offset, bytes;
 };
 
-/* A ring while it is read. */
-struct reader {
+struct replay {
     struct raid_array *a;
-    struct log_ring *r;
-    uint64_t session;
-    uint64_t at, sequence; /* of the next record */
-    uint64_t end_sequence; /* once all have been seen: behind the last */
-    uint8_t *record;       /* the one that was read last; room for the longest */
-    uint64_t room;
+    uint8_t *record; /* the one that was read last */
+    uint64_t room;   /* for the longest */
+    struct place *places;
+    size_t place_count, place_room;
     struct mark *marks;
     size_t mark_count, mark_room;
 };
 
-/* The one at @at, if it is the next; its header and contents are whole. */
-static int co_read_at(struct reader *d, uint64_t at, uint64_t *bytes)
+static const struct log_record_disk *header_of(const struct replay *d)
 {
-    uint64_t place = at % d->r->bytes, left = d->r->bytes - place;
-    struct log_record_disk *h = (struct log_record_disk *)d->record;
-    TRY(co_blk_read_buf(d->r->m->dev, d->r->start + place, d->record, LOG_BLOCK));
+    return (const struct log_record_disk *)d->record;
+}
+
+/* Reads the record at @at of @r, if it is the next one; its header and contents are whole. */
+static int co_read_record(struct replay *d, const struct log_ring *r, uint64_t at)
+{
+    uint64_t place = at % r->bytes, most = MIN(r->bytes - place, d->room);
+    const struct log_record_disk *h = header_of(d);
+    TRY(co_blk_read_buf(r->m->dev, r->start + place, d->record, LOG_BLOCK));
     uint64_t header = log_header_bytes(le32_get(h->count)), total = le32_get(h->bytes);
-    if (memcmp(h->tag, LOG_TAG, sizeof(h->tag)) != 0 || le64_get(h->session) != d->session ||
-        le64_get(h->sequence) != d->sequence || header > total || total > MIN(left, d->room))
+    if (memcmp(h->tag, LOG_TAG, sizeof(h->tag)) != 0 ||
+        le64_get(h->session) != d->a->log->session || le64_get(h->sequence) != r->next_sequence ||
+        header > total || total > most)
         return -ENODATA;
-    TRY(co_blk_read_buf(d->r->m->dev, d->r->start + place, d->record, total));
+    TRY(co_blk_read_buf(r->m->dev, r->start + place, d->record, total));
     if (le32_get(h->crc) != crc32c_but(h, header, offsetof(struct log_record_disk, crc)) ||
         le32_get(h->contents_crc) != crc32c(0, d->record + header, total - header))
         return -ENODATA;
-    *bytes = total;
     return 0;
 }
 
-/* 1: there is one, and it has been read; 0: there is none. */
-static int co_next_record(struct reader *d)
+/* Room for one more in an array that grows. */
+static int grow(void **items, size_t item_bytes, size_t count, size_t *room)
 {
-    uint64_t bytes, place = d->at % d->r->bytes;
-    int rc = co_read_at(d, d->at, &bytes);
-    if (rc == -ENODATA && place > 0) { /* it did not fit there */
-        d->at += d->r->bytes - place;
-        rc = co_read_at(d, d->at, &bytes);
-        if (rc == -ENODATA)
-            d->at -= d->r->bytes - place;
-    }
-    if (rc < 0)
-        return rc == -ENODATA ? 0 : rc;
-    d->at += bytes;
-    d->sequence++;
-    return 1;
-}
-
-static int remember_mark(struct reader *d, const struct log_entry_disk *e)
-{
-    if (d->mark_count == d->mark_room) {
-        size_t room = d->mark_room ? 2 * d->mark_room : 64;
-        struct mark *more = mem_resize(d->marks, room * sizeof(*more));
-        if (!more)
-            return -ENOMEM;
-        d->marks = more;
-        d->mark_room = room;
-    }
-    d->marks[d->mark_count++] =
-        (struct mark){d->sequence - 1, le64_get(e->offset), le32_get(e->bytes)};
+    if (count < *room)
+        return 0;
+    size_t more = *room ? 2 * *room : 256;
+    void *bigger = mem_resize(*items, more * item_bytes);
+    if (!bigger)
+        return -ENOMEM;
+    *items = bigger;
+    *room = more;
     return 0;
 }
 
-/* Whether an entry can be what it says: @left bytes of contents are there. */
-static bool is_sane(const struct reader *d, const struct log_entry_disk *e, uint64_t left)
+/* Whether an entry can be what it says, with @left bytes of contents. */
+static bool is_sane(const struct replay *d, const struct log_entry_disk *e, uint64_t left)
 {
     uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes);
     return range_fits(offset, bytes, d->a->shape.member) && offset % ROW_PAGE == 0 && bytes > 0 &&
@@ -129,11 +120,11 @@ static bool is_sane(const struct reader *d, const struct log_entry_disk *e, uint
 }
 
 /* Calls @co_entry for each entry of the record that was read, with its contents. */
-static int co_entries(struct reader *d,
-                      int (*co_entry)(struct reader *d, const struct log_entry_disk *e,
+static int co_entries(struct replay *d,
+                      int (*co_entry)(struct replay *d, const struct log_entry_disk *e,
                                       uint8_t *contents))
 {
-    const struct log_record_disk *h = (const struct log_record_disk *)d->record;
+    const struct log_record_disk *h = header_of(d);
     uint64_t at = log_header_bytes(le32_get(h->count)), total = le32_get(h->bytes);
     for (unsigned i = 0; i < le32_get(h->count); i++) {
         const struct log_entry_disk *e = &h->entry[i];
@@ -145,26 +136,62 @@ static int co_entries(struct reader *d,
     return 0;
 }
 
+/* --- finding them ------------------------------------------------------------------------------
+ */
+
+static int co_remember_mark(struct replay *d, const struct log_entry_disk *e, uint8_t *contents)
+{
+    (void)contents;
+    if (le16_get(e->kind) != LOG_MARK)
+        return 0;
+    TRY(grow((void **)&d->marks, sizeof(*d->marks), d->mark_count, &d->mark_room));
+    d->marks[d->mark_count++] =
+        (struct mark){le64_get(header_of(d)->order), le64_get(e->offset), le32_get(e->bytes)};
+    return 0;
+}
+
+/* All records from the tail on; r->next is behind the last then. */
+static int co_find_records(struct replay *d, struct log_ring *r)
+{
+    for (;;) {
+        uint64_t rest = r->bytes - r->next % r->bytes;
+        int rc = co_read_record(d, r, r->next);
+        if (rc == -ENODATA && rest < r->bytes) { /* it may not have fitted there */
+            rc = co_read_record(d, r, r->next + rest);
+            r->next += rc == 0 ? rest : 0;
+        }
+        if (rc < 0)
+            return rc == -ENODATA ? 0 : rc;
+        const struct log_record_disk *h = header_of(d);
+        TRY(grow((void **)&d->places, sizeof(*d->places), d->place_count, &d->place_room));
+        d->places[d->place_count++] = (struct place){
+            le64_get(h->order), r->start + r->next % r->bytes, le32_get(h->bytes), r->m};
+        TRY(co_entries(d, co_remember_mark));
+        r->next += le32_get(h->bytes);
+        r->next_sequence++;
+    }
+}
+
+static int by_order(const void *a, const void *b)
+{
+    uint64_t x = ((const struct place *)a)->order, y = ((const struct place *)b)->order;
+    return (x > y) - (x < y);
+}
+
 /* --- replaying ---------------------------------------------------------------------------------
  */
 
-static bool is_covered(const struct reader *d, uint64_t offset)
+static bool is_covered(const struct replay *d, uint64_t offset)
 {
     for (size_t i = 0; i < d->mark_count; i++)
-        if (d->marks[i].sequence >= d->sequence && offset >= d->marks[i].offset &&
+        if (d->marks[i].order > le64_get(header_of(d)->order) && offset >= d->marks[i].offset &&
             offset - d->marks[i].offset < d->marks[i].bytes)
             return true;
     return false;
 }
 
-static int co_see(struct reader *d, const struct log_entry_disk *e, uint8_t *contents)
-{
-    (void)contents;
-    return le16_get(e->kind) == LOG_MARK ? remember_mark(d, e) : 0;
-}
-
 /* Runs of pages that no later mark covers, as one write each. */
-static int co_put(struct reader *d, const struct log_entry_disk *e, uint8_t *contents)
+static int co_put(struct replay *d, const struct log_entry_disk *e, uint8_t *contents)
 {
     uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes), run;
     struct raid_member *m = array_writable(d->a, le16_get(e->role));
@@ -189,22 +216,19 @@ static int co_put(struct reader *d, const struct log_entry_disk *e, uint8_t *con
     return 0;
 }
 
-/* All records from the tail on; the first time to know the marks, then to do it. */
-static int co_pass(struct reader *d,
-                   int (*co_entry)(struct reader *d, const struct log_entry_disk *e,
-                                   uint8_t *contents))
+static int co_put_records(struct replay *d)
 {
-    int rc;
-    d->at = d->r->tail;
-    d->sequence = d->r->tail_sequence;
-    while (d->sequence < d->end_sequence && (rc = co_next_record(d)) != 0) {
-        TRY(rc);
-        TRY(co_entries(d, co_entry));
+    if (d->place_count)
+        qsort(d->places, d->place_count, sizeof(*d->places), by_order);
+    for (size_t i = 0; i < d->place_count; i++) {
+        const struct place *p = &d->places[i];
+        TRY(co_blk_read_buf(p->m->dev, p->at, d->record, p->bytes));
+        TRY(co_entries(d, co_put));
     }
     return 0;
 }
 
-static int co_make_marked_parity(struct reader *d)
+static int co_make_marked_parity(struct replay *d)
 {
     for (size_t i = 0; i < d->mark_count; i++) {
         const struct mark *m = &d->marks[i];
@@ -216,32 +240,6 @@ static int co_make_marked_parity(struct reader *d)
             TRY(co_rows_resync(d->a, m->offset, m->bytes));
     }
     return 0;
-}
-
-static void take_tail(struct log_ring *r, const struct log_head_disk *h)
-{
-    r->tail = r->next = le64_get(h->tail);
-    r->tail_sequence = r->next_sequence = le64_get(h->tail_sequence);
-}
-
-static int co_replay_ring(struct raid_array *a, struct log_ring *r)
-{
-    struct reader d = {.a = a, .r = r, .session = a->log->session, .room = r->bytes / 2};
-    auto_free uint8_t *record = mem_aligned(d.room);
-    if (!record)
-        return -ENOMEM;
-    d.record = record;
-    d.end_sequence = UINT64_MAX;
-    int rc = co_pass(&d, co_see);
-    d.end_sequence = d.sequence;
-    if (rc == 0)
-        rc = co_pass(&d, co_put);
-    if (rc == 0)
-        rc = co_make_marked_parity(&d);
-    r->next = d.at;
-    r->next_sequence = d.sequence;
-    mem_free(d.marks);
-    return rc;
 }
 
 /* --- all rings ---------------------------------------------------------------------------------
@@ -284,19 +282,29 @@ static int co_read_heads(struct raid_array *a, struct log_head_disk *h, uint64_t
     return *session ? 0 : -ENODATA;
 }
 
-static int co_replay_rings(struct raid_array *a, const struct log_head_disk *h)
+static void take_tail(struct log_ring *r, const struct log_head_disk *h)
 {
-    int rc = 0;
-    /* From here on a head that is written for another reason says the same as it did. */
+    r->tail = r->next = le64_get(h->tail);
+    r->tail_sequence = r->next_sequence = le64_get(h->tail_sequence);
+}
+
+static int co_replay_all(struct replay *d, const struct log_head_disk *h)
+{
+    struct raid_array *a = d->a;
+    /* From here on a head that is written for another reason says the same as it did. One whose
+     * superblock says clean was not written to in a session that it does not know (A1). */
     for (unsigned i = 0; i < a->member_count; i++)
         if (counts(&a->members[i]) && le64_get(h[i].session) == a->log->session)
             take_tail(a->members[i].log, &h[i]);
-    /* One whose superblock says clean was not written to in a session that it does not know (A1).
-     */
-    for (unsigned i = 0; i < a->member_count && rc == 0; i++)
+    TRY(co_array_level(a));
+    for (unsigned i = 0; i < a->member_count; i++)
         if (counts(&a->members[i]) && le64_get(h[i].session) == a->log->session)
-            rc = co_replay_ring(a, a->members[i].log);
-    return rc < 0 ? rc : co_array_flush(a);
+            TRY(co_find_records(d, a->members[i].log));
+    for (size_t i = 0; i < d->place_count; i++)
+        a->log->order = MAX(a->log->order, d->places[i].order + 1);
+    TRY(co_put_records(d));
+    TRY(co_make_marked_parity(d));
+    return co_array_flush(a);
 }
 
 int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
@@ -310,8 +318,14 @@ int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
     if (rc == -ENODATA)
         return 0;
     if (rc == 0) {
+        struct replay d = {.a = a, .room = LOG_MOST / 2};
         a->log->session = session;
-        rc = co_replay_rings(a, h);
+        a->log->synced = synced;
+        d.record = mem_aligned(d.room);
+        rc = d.record ? co_replay_all(&d, h) : -ENOMEM;
+        mem_free(d.record);
+        mem_free(d.places);
+        mem_free(d.marks);
     }
     if (rc < 0)
         return err_errno(e, rc, "replaying the stripe log");

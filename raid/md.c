@@ -105,6 +105,7 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
+        m->events = m->super ? m->super->events : 0;
         if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
             c[i].log_session = co_log_session(m);
     }
@@ -267,6 +268,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         rc = may_write(a, e);
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {
+        rc = err_set(e, -EIO, "a superblock that is behind the others cannot be written");
+        if (a->engine->close)
+            a->engine->close(a);
+    }
     if (rc < 0) {
         array_drop(a);
         return rc;
