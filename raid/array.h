@@ -67,6 +67,8 @@ struct raid_engine {
     int (*co_write)(struct raid_array *a, uint64_t offset, const struct vec *from, unsigned flags);
     int (*co_write_zeroes)(struct raid_array *a, uint64_t offset, uint64_t bytes, unsigned flags);
     int (*co_discard)(struct raid_array *a, uint64_t offset, uint64_t bytes);
+    /* Finishes what could be written only in part: a->torn. */
+    int (*co_mend)(struct raid_array *a);
     /* Makes [offset, +bytes) of all members agree (level 10: of the array): resync. */
     int (*co_resync)(struct raid_array *a, uint64_t offset, uint64_t bytes);
     /* Fills [offset, +bytes) of @member's data from the others: recovery. */
@@ -85,8 +87,10 @@ struct raid_array {
     struct raid_member **by_role; /* shape.disks of them; NULL: missing */
     struct raid_member *members;  /* all, spares too */
     unsigned member_count;
-    struct md_super *super;     /* of the array: what all members are to say; NULL: has none */
-    bool was_dirty;             /* when it was opened: copies may differ, parity may be wrong */
+    struct md_super *super; /* of the array: what all members are to say; NULL: has none */
+    bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
+    bool
+        torn; /* something could be written only in part: nothing is durable until that is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */

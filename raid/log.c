@@ -166,7 +166,7 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
         return 0;
     }
     r->trimming = true;
-    int rc = co_array_flush(a);
+    int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
     if (rc == 0) {
         with_lock(&r->head_lock);
         rc = co_write_head(a, r, tail, sequence);

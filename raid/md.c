@@ -331,7 +331,10 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
 
 static int co_md_flush(struct blk_device *dev)
 {
-    return co_array_flush(dev->state);
+    struct raid_array *a = dev->state;
+    if (a->torn && a->engine->co_mend)
+        TRY(a->engine->co_mend(a));
+    return co_array_flush(a);
 }
 
 /* --- facts -------------------------------------------------------------------------------------

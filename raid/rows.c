@@ -17,6 +17,7 @@ static uint64_t row_bytes(const struct raid_array *a)
 static void rows_close(struct raid_array *a)
 {
     log_close(a);
+    rows_forget_torn(a);
     mem_free(a->engine_state);
     a->engine_state = NULL;
 }
@@ -180,6 +181,7 @@ const struct raid_engine raid_row_engine = {
     .co_write = co_rows_write,
     .co_write_zeroes = co_rows_zeroes,
     .co_discard = co_rows_discard,
+    .co_mend = co_rows_mend,
     .co_resync = co_rows_resync,
     .co_rebuild = co_rows_rebuild,
     .co_scrub = co_rows_scrub,

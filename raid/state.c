@@ -234,7 +234,7 @@ int co_array_flush(struct raid_array *a)
     for (unsigned i = 0; i < count; i++)
         if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
             rc = io[i].rc;
-    return rc;
+    return a->torn ? -EIO : rc;
 }
 
 /* --- failing -----------------------------------------------------------------------------------
