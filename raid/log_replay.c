@@ -6,11 +6,12 @@
  * in sequence; what comes behind was not durable, so that its strip was not begun in place.
  *
  * Order:
- *  1. Contents are written again, oldest first of all rings (what has not reached all of them was
+ *  1. All members are flushed: the records that were found are durable.
+ *  2. Contents are written again, oldest first of all rings (what has not reached all of them was
  *     not begun in place, and is written whole all the same), but for what a later mark covers:
  * there newer data was being written in place.
- *  2. Parity is made anew where there are marks, if all data is there.
- *  3. All members are flushed; then superblocks say clean.
+ *  3. Parity is made anew where there are marks, if all data is there.
+ *  4. All members are flushed; then superblocks say clean.
  * Interrupted anywhere, it is done again. */
 #include <stdlib.h>
 
@@ -302,6 +303,8 @@ static int co_replay_all(struct replay *d, const struct log_head_disk *h)
             TRY(co_find_records(d, a->members[i].log));
     for (size_t i = 0; i < d->place_count; i++)
         a->log->order = MAX(a->log->order, d->places[i].order + 1);
+    if (d->place_count) /* what was found may have been in memory only, of a process that died */
+        TRY(co_array_flush(a));
     TRY(co_put_records(d));
     TRY(co_make_marked_parity(d));
     return co_array_flush(a);

@@ -137,10 +137,18 @@ static int co_change_part(struct raid_array *a, struct row_part *p)
     return co_rows_batch(&b);
 }
 
+/* A torn strip keeps the log's room, so it is mended by whoever writes next. */
+static int co_prepare(struct raid_array *a)
+{
+    if (unlikely(a->torn))
+        TRY(co_rows_mend(a));
+    return co_array_mark_dirty(a);
+}
+
 static int co_rows_write(struct raid_array *a, uint64_t offset, const struct vec *from,
                          unsigned flags)
 {
-    TRY(co_array_mark_dirty(a));
+    TRY(co_prepare(a));
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = from->bytes,
@@ -154,7 +162,7 @@ static int co_rows_zeroes(struct raid_array *a, uint64_t offset, uint64_t bytes,
 {
     if (flags & BLK_NO_FALLBACK && !a->dev->limits.can_zero_fast)
         return -ENOTSUP;
-    TRY(co_array_mark_dirty(a));
+    TRY(co_prepare(a));
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = bytes,

@@ -157,7 +157,7 @@ static struct array turned6 = {{.level = 6, .layout = DDF_N_CONTINUE, .disks = 5
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
-    .flags = SWEEP_DISCARD_ANY
+    .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE
 
 static const struct sweep_subject rows[] = {
     {.name = "raid4", ROW(level4, 2)},
