@@ -99,6 +99,7 @@ struct map_units {
                      free one below the last owned */
     bool gaps;    /* free units below the last owned one are no leaks: what takes several units may
                      not fit there, and a table that moved leaves its old place */
+    bool roomy;   /* nor are those behind it: the format's writers leave room at the end */
     bool aligned; /* a place off the unit boundaries is a corruption (QED, VHDX) */
     bool unfinished;     /* a fresh image that is not completed: the header has no signature yet */
     uint32_t page_bytes; /* of the metadata cache; 0: the largest that keeps to the flat table */

@@ -44,8 +44,9 @@ static int co_examine(struct map *m, struct map_units_bad *bad, struct map_units
                       struct blk_check *c)
 {
     TRY(co_map_units_census(m, bad, found));
-    const struct map_space *s = &m->units->space;
-    uint64_t leaks = map_units_in_file(m) - (m->units->gaps ? s->next : s->count);
+    const struct map_units *u = m->units;
+    uint64_t end = u->roomy ? u->space.next : map_units_in_file(m);
+    uint64_t leaks = end - (u->gaps ? u->space.next : u->space.count);
     map_units_say(c, found->twice, "entries own a place that another one owns");
     map_units_say(c, found->out_of_range, "entries are out of range");
     map_units_say(c, found->misaligned, "entries are misaligned");

@@ -298,6 +298,7 @@ static void fill_map(struct vhdx *v)
     v->units.table = UNITS_TABLE_MOVES;
     v->units.aligned = true;
     v->units.gaps = true;
+    v->units.roomy = true;
 }
 
 static int co_open_parts(struct vhdx *v, struct blk_device *dev, const struct opts *opts,

@@ -7,7 +7,7 @@
  *     assemble.h                       pure: from superblocks to a plan: who has which role
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c, ppl.c, ...      what must be on disk before a write
+ *     bitmap.c, log.c                  what must be on disk before a write
  *     sync.c                           resync, recovery, check, repair
  *     md.c, member.c                   the driver: one blk_device over members as children
  *
@@ -42,11 +42,13 @@ struct raid_member {
     struct md_super *super; /* NULL in arrays without superblocks */
     uint64_t data_offset;   /* bytes, in dev */
     enum raid_member_state state;
-    unsigned role;        /* RAID_NO_DISK: of spares, and of those that are left out */
-    uint64_t recovered;   /* MEMBER_REBUILDING: bytes of its data that are in sync */
-    uint64_t events;      /* that its superblock has, durably */
-    uint64_t read_errors; /* corrected */
-    struct log_ring *log; /* its part of the stripe log; NULL: none */
+    unsigned role;            /* RAID_NO_DISK: of spares, and of those that are left out */
+    uint64_t recovered;       /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    uint64_t recovered_saved; /* durably: what its superblock may say */
+    uint64_t read_errors;     /* corrected */
+    uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
+    uint64_t events;          /* that its superblock has, durably */
+    struct log_ring *log;     /* its part of the stripe log; NULL: none */
 };
 
 /* What comparing found: bytes. */
@@ -80,17 +82,19 @@ struct raid_engine {
     uint64_t sync_unit; /* least that the four above take; 0: a chunk */
 };
 
+#define RAID_MEMBERS_MORE 64 /* that can be added while the array is open */
+
 struct raid_array {
     struct blk_device *dev;
     struct raid_shape shape;
     const struct raid_engine *engine;
     struct raid_member **by_role; /* shape.disks of them; NULL: missing */
-    struct raid_member *members;  /* all, spares too */
-    unsigned member_count;
+    struct raid_member *members;  /* all, spares too; they never move */
+    unsigned member_count, member_room;
     struct md_super *super; /* of the array: what all members are to say; NULL: has none */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
-    bool
-        torn; /* something could be written only in part: nothing is durable until that is mended */
+    uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
+    bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
@@ -101,7 +105,7 @@ struct raid_array {
 /* state.c */
 /* A1; returns at once when it has been done. */
 must_use int co_array_mark_dirty(struct raid_array *a);
-/* At closing, when everything is written and durable: superblocks say clean. */
+/* At closing, when everything is written: makes it durable, then superblocks say clean. */
 must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
@@ -109,11 +113,20 @@ must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest
  * says, so that the next update cannot leave any of them two behind. */
 must_use int co_array_level(struct raid_array *a);
+/* How far resync and recovery are goes into the superblocks, once it is durable. */
+must_use int co_array_checkpoint(struct raid_array *a);
 /* All that was written to members is durable. One that cannot be flushed fails. */
 must_use int co_array_flush(struct raid_array *a);
 /* Writes all superblocks (events + 1) with what a->super, roles and members' state say. Members
  * that cannot be written fail. */
 must_use int co_array_write_supers(struct raid_array *a);
+must_use int co_array_write_supers_locked(struct raid_array *a); /* by who holds state_lock */
+
+/* Bytes that are kept in sync: of each member's data; level 10: of the array. Zoned levels: 0. */
+static inline uint64_t array_sync_bytes(const struct raid_array *a)
+{
+    return a->shape.near ? a->shape.size : a->shape.member;
+}
 
 /* The member that has @role and whose bytes [offset, +bytes) of data are right; NULL: none. */
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
@@ -123,6 +136,15 @@ static inline struct raid_member *array_writable(const struct raid_array *a, uns
 {
     return a->by_role[role];
 }
+
+/* sync.c: struct blk_driver's; and spares take the places of members that are missing: *taken says
+ * whether one did. */
+int co_array_sync(struct raid_array *a, struct blk_sync *s, struct blk_error *e);
+must_use int co_array_use_spares(struct raid_array *a, bool *taken);
+
+/* change.c: struct blk_driver's */
+int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e);
+int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e);
 
 /* member.c: one request to a member's data; a child of a co_group (it answers through rc). */
 enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_ZERO, MEMBER_DISCARD };

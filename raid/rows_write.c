@@ -57,7 +57,7 @@ static void need_block(const struct change *c, struct need *n, const struct row_
 static bool parity_may_be_wrong(const struct change *c)
 {
     const struct raid_array *a = c->s.a;
-    return a->was_dirty && a->super && c->s.offset + c->s.bytes > a->super->resync_offset;
+    return a->was_dirty && c->s.offset + c->s.bytes > a->resync_at;
 }
 
 /* Marks what is written, and decides. */

@@ -54,9 +54,9 @@ must_use int image_read(struct tool *t, struct command_line *w, struct image *im
 
 /* What @name means when the image @image names it: relative to its directory. NULL: no memory. */
 char *image_beside(const char *image, const char *name);
-/* True if @name is one of the cache modes, or NULL; else false after a message, in which it is
- * called
- * @what: "cache" or "source cache". */
+/* True if @name is one of the cache modes, or NULL. */
+bool cache_is_known(const char *name);
+/* The same; false after a message, in which it is called @what: "cache" or "source cache". */
 bool cache_told(const struct tool *t, const char *what, const char *name);
 /* By name or NULL after a message that names the nearest; @what goes in front ("x.img: "). */
 const struct blk_driver *format_find(const struct tool *t, const char *name, const char *what);

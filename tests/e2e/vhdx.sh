@@ -7,7 +7,10 @@ make_disk disk.raw 37
 for o in subformat=dynamic subformat=fixed block_size=1M block_size=256M log_size=8M block_state_zero=off; do
     qemu-img convert -f raw -O vhdx -o $o disk.raw b.vhdx
     is "QEMU's $o" "$LAMINA" compare -q -f raw -F vhdx disk.raw b.vhdx
+    is "QEMU's $o: check" "$LAMINA" check -q -f vhdx b.vhdx
 done
+qemu-img create -q -f vhdx fresh.vhdx 1G
+is "QEMU's empty one: the room it leaves at the end is no leak" "$LAMINA" check -q -f vhdx fresh.vhdx
 equal "found out" "$("$LAMINA" info --output json b.vhdx | jq -r .format)" vhdx
 
 # QEMU dies at the n-th flush: between a log's entry, its header and its application.
