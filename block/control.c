@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* control.c - what is not on the way of data: reopen, resize, complete, check, info, inner devices,
+/* control.c - what is not on the way of data: reopen, resize, complete, check, info,
  * snapshots.
  *
  * Changes of mode and size close the device's gate: requests in flight end first, new ones wait.
@@ -13,8 +13,6 @@ struct control {
     bool flag; /* reopen: to write; resize: may shrink */
     struct blk_check *check;
     struct blk_info *info;
-    struct blk_inner **inner;
-    size_t *count;
     const char *name, *format;
     const struct opts *opts;
     struct blk_device *backing;
@@ -322,34 +320,6 @@ int co_blk_amend(struct blk_device *dev, const struct opts *opts, struct blk_err
     return co_on(dev->home, amend_at_home, &c);
 }
 
-/* --- inner devices ---------------------------------------------------------------------------- */
-
-static int inner_list_at_home(void *arg)
-{
-    struct control *c = arg;
-    return c->dev->driver->co_inner_list(c->dev, c->inner, c->count, c->e);
-}
-
-int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
-                      struct blk_error *e)
-{
-    *out = NULL;
-    *count = 0;
-    if (!dev->driver->co_inner_list)
-        return 0;
-    struct control c = {.dev = dev, .inner = out, .count = count, .e = e};
-    return co_on(dev->home, inner_list_at_home, &c);
-}
-
-void blk_inner_drop(struct blk_inner *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        mem_free(list[i].name);
-        mem_free(list[i].kind);
-    }
-    mem_free(list);
-}
-
 /* --- snapshots -------------------------------------------------------------------------------- */
 
 struct snapshot_call {
@@ -456,4 +426,83 @@ const struct blk_snapshot *blk_snapshot_by_name(const struct blk_snapshot *list,
         if (strcmp(list[i].name, name) == 0)
             return &list[i];
     return NULL;
+}
+
+/* --- redundancy ------------------------------------------------------------------------------- */
+
+struct members {
+    struct blk_device *dev;
+    struct blk_sync *sync;
+    const struct blk_member_change *change;
+    unsigned disks;
+    struct blk_error *e;
+};
+
+static int has_members(const struct members *m)
+{
+    if (!m->dev->driver->co_sync)
+        return err_set(m->e, -ENOTSUP, "%s has no members", m->dev->name);
+    return may_change(m->dev, m->e);
+}
+
+static int sync_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    int rc = m->dev->driver->co_sync(m->dev, m->sync, m->e);
+    assert(rc < 0 || !m->sync->doing || m->sync->at <= m->sync->total);
+    return rc;
+}
+
+int co_blk_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .sync = s, .e = e};
+    return co_on(dev->home, sync_at_home, &m);
+}
+
+static int save_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    return m->dev->driver->co_sync_save(m->dev, m->e);
+}
+
+int co_blk_sync_save(struct blk_device *dev, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .e = e};
+    return co_on(dev->home, save_at_home, &m);
+}
+
+static int member_at_home(void *arg)
+{
+    struct members *m = arg;
+    int rc = has_members(m);
+    if (rc == 0)
+        return m->dev->driver->co_member(m->dev, m->change, m->e);
+    co_blk_close(m->change->device, NULL);
+    return rc;
+}
+
+int co_blk_member(struct blk_device *dev, const struct blk_member_change *c, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .change = c, .e = e};
+    return co_on(dev->home, member_at_home, &m);
+}
+
+static int grow_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    co_blk_gate_close(m->dev);
+    int rc = m->dev->driver->co_members_grow(m->dev, m->disks, m->e);
+    blk_gate_open(m->dev);
+    if (rc == 0)
+        blk_tell(m->dev, BLK_EV_RESIZED);
+    return rc;
+}
+
+int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .disks = disks, .e = e};
+    return co_on(dev->home, grow_at_home, &m);
 }

@@ -67,3 +67,47 @@ int co_resolver_probe(struct resolver *r, struct blk_device *file, const struct 
     *out = best_of(r, &p, reason ? reason : &why);
     return *out ? 0 : err_set(e, -ENOTSUP, "this build has no driver \"raw\"");
 }
+
+/* --- containers --------------------------------------------------------------------------------
+ */
+
+const struct blk_driver *co_find_container(struct resolver *r, struct blk_device *dev)
+{
+    const struct blk_driver *best = NULL;
+    int best_score = 0;
+    struct blk_probe p = {.name = dev->name ? dev->name : ""};
+    auto_free uint8_t *buf = mem_aligned(BLK_PROBE_HEAD + BLK_PROBE_TAIL);
+    if (!buf || dev->size == 0 || co_read_ends(dev, &p, buf, buf + BLK_PROBE_HEAD) < 0)
+        return NULL;
+    for (const struct blk_driver *const *d = r->drivers; *d; d++) {
+        const char *why;
+        if ((*d)->is_format || !(*d)->co_inner_open || !(*d)->probe)
+            continue;
+        int score = (*d)->probe(&p, &why);
+        if (score > best_score) {
+            best = *d;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+int co_resolver_container(struct resolver *r, struct blk_device *dev, struct blk_device **out,
+                          struct blk_error *e)
+{
+    const struct blk_driver *d = co_find_container(r, dev);
+    struct blk_child child = {"file", dev};
+    struct open_run run = {.r = r, .rule = trust_rule(r)};
+    struct blk_opener o = {.run = &run}; /* what it says is heard */
+    o.node.flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
+    o.node.link = link_new(&run, NULL, true);
+    if (!d || !o.node.link) {
+        links_drop(&run);
+        return d ? err_set(e, -ENOMEM, "no memory to open a device")
+                 : err_set(e, -ENOENT, "nothing in it is known to hold devices");
+    }
+    blk_ref(dev);
+    int rc = co_blk_open(d, dev->name, NULL, o.node.flags, &o, &child, 1, out, e);
+    links_drop(&run);
+    return rc;
+}

@@ -78,6 +78,11 @@ must_use int co_resolver_probe(struct resolver *r, struct blk_device *file,
                                const struct blk_driver **out, const char **reason,
                                struct blk_error *e);
 
+/* What sees containers (partition tables, volumes) in the contents of @dev, whatever that is: gives
+ * *out, a device over @dev (a reference is kept) with the same rights. -ENOENT: nothing does. */
+must_use int co_resolver_container(struct resolver *r, struct blk_device *dev,
+                                   struct blk_device **out, struct blk_error *e);
+
 /* --- for drivers, in open()
  * ---------------------------------------------------------------------------------------------------------
  */
@@ -122,6 +127,8 @@ must_use int co_opener_find(struct blk_opener *o, const struct opener_search *s,
 /* What @reference would be, without opening: gives *out (mem_free). For info's
  * full-backing-filename. */
 must_use int opener_full_name(const struct blk_opener *o, const char *reference, char **out);
+/* A sentence for the person, if there is one who listens. @o NULL: a stack built by hand. */
+void opener_say(const struct blk_opener *o, const char *fmt, ...) printf_like(2, 3);
 /* The name of the file the device stands on, or NULL. Borrowed. */
 const char *opener_file_name(const struct blk_opener *o);
 /* A secret by id: *out is to be wiped and mem_free()d by the caller, a zero byte follows it.

@@ -277,47 +277,16 @@ static int co_file_open(struct open_run *run, const struct node *n, const struct
 /* --- a device inside another
  * ------------------------------------------------------------------------------------- */
 
-/* What sees containers in the contents of @dev: partition tables, volumes. NULL: nobody. */
-static const struct blk_driver *co_find_container(struct open_run *run, struct blk_device *dev)
-{
-    const struct blk_driver *best = NULL;
-    int best_score = 0;
-    auto_free uint8_t *buf = mem_aligned(BLK_PROBE_HEAD + BLK_PROBE_TAIL);
-    struct blk_probe p = {
-        .head = buf,
-        .tail = buf ? buf + BLK_PROBE_HEAD : NULL,
-        .head_bytes = (size_t)MIN(dev->size, BLK_PROBE_HEAD),
-        .tail_bytes = (size_t)MIN(dev->size, BLK_PROBE_TAIL),
-        .size = dev->size,
-        .name = dev->name,
-    };
-    if (!buf || co_blk_read_buf(dev, 0, buf, p.head_bytes) < 0 ||
-        co_blk_read_buf(dev, p.size - p.tail_bytes, buf + BLK_PROBE_HEAD, p.tail_bytes) < 0)
-        return NULL;
-    for (const struct blk_driver *const *d = run->r->drivers; *d; d++) {
-        const char *why;
-        if ((*d)->is_format || !(*d)->co_inner_open || !(*d)->probe)
-            continue;
-        int score = (*d)->probe(&p, &why);
-        if (score > best_score) {
-            best = *d;
-            best_score = score;
-        }
-    }
-    return best;
-}
-
-/* *dev, or what sees a container in it: then that is over it. */
+/* *dev becomes what sees a container in its contents. -ENOENT: nothing does, and it stays. */
 static int co_as_container(struct open_run *run, const struct node *n, struct blk_device **dev,
                            struct blk_error *e)
 {
-    if ((*dev)->driver->co_inner_open)
-        return 0;
-    const struct blk_driver *d = co_find_container(run, *dev);
+    const struct blk_driver *d = co_find_container(run->r, *dev);
     if (!d)
-        return err_set(e, -ENOTSUP, "driver \"%s\" has no inner devices, and none was recognised",
+        return err_set(e, -ENOENT, "driver \"%s\" has no inner devices, and none was recognised",
                        (*dev)->driver->name);
-    json_auto_t *tree = json_pack("{s:s, s:{}}", "driver", d->name, "file");
+    json_auto_t *tree = json_pack("{s:s, s:s, s:{}}", "driver", d->name, "x-lamina-name",
+                                  tree_name(n->tree), "file");
     if (!tree)
         return err_set(e, -ENOMEM, "no memory to open a device");
     struct node over = *n;
@@ -325,6 +294,27 @@ static int co_as_container(struct open_run *run, const struct node *n, struct bl
     struct blk_device *below = *dev;
     *dev = NULL;
     return co_driver_open(run, &over, d, below, dev, e);
+}
+
+/* A device inside *container: its driver's (a snapshot always is), else what is found in its
+ * contents, which *container becomes then. */
+static int co_open_named(struct open_run *run, const struct node *n, const char *name,
+                         struct blk_device **container, struct blk_device **out,
+                         struct blk_error *e)
+{
+    const struct blk_driver *own = (*container)->driver;
+    int rc = -ENOENT;
+    if (own->co_inner_open)
+        rc = co_blk_inner_open(*container, name, out, e);
+    if (rc != -ENOENT || own->only_inner || (own->co_inner_open && *name == '@'))
+        return rc;
+    struct blk_error none;
+    rc = co_as_container(run, n, container, own->co_inner_open ? &none : e);
+    if (rc == -ENOENT && *container)
+        return rc; /* in the driver's own words */
+    if (rc < 0 && own->co_inner_open)
+        *e = none;
+    return rc < 0 ? rc : co_blk_inner_open(*container, name, out, e);
 }
 
 /* x//luks: a driver that is a layer, named behind //, with its options. NULL: it is none. */
@@ -413,9 +403,7 @@ static int co_inner_open(struct open_run *run, const struct node *n, struct blk_
         return co_layer_open(run, n, &of, layer, out, e);
     struct blk_device *container = NULL;
     TRY(co_node_open(run, &of, &container, e));
-    int rc = co_as_container(run, n, &container, e);
-    if (rc == 0)
-        rc = co_blk_inner_open(container, name, out, e);
+    int rc = co_open_named(run, n, name, &container, out, e);
     if (rc == 0 && container->driver->inner_is_image && !n->bottom)
         rc = co_image_inside(run, n, out, e);
     co_blk_close(container, NULL);
@@ -681,6 +669,18 @@ bool opener_has(const struct blk_opener *o, const char *key)
         json_object_set_new_nocheck(o->claimed, key, json_true()) < 0)
         return has; /* then it is refused as unknown: no memory is an error too */
     return has;
+}
+
+void opener_say(const struct blk_opener *o, const char *fmt, ...)
+{
+    char sentence[sizeof(((struct blk_error *)0)->text)];
+    va_list ap;
+    if (!o || !o->run->r->say || o->run->rule->face)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(sentence, sizeof(sentence), fmt, ap);
+    va_end(ap);
+    o->run->r->say(o->run->r, sentence);
 }
 
 const char *opener_file_name(const struct blk_opener *o)

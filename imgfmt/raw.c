@@ -182,6 +182,7 @@ const struct blk_driver raw_driver = {
     .title = "a disk as it is, byte for byte",
     .extensions = "raw img",
     .is_format = true,
+    .is_plain = true,
     .is_filter = true,
     .stays_put = true,
     .open_options = raw_options,

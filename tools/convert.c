@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.c - convert: what is told, and how it is run. */
 #include <signal.h>
+#include <unistd.h>
 
 #include "tools/convert.h"
+#include "tools/pipe.h"
 
 enum {
     ARG_FORCE = ARG_LONG,
@@ -74,7 +76,7 @@ static int co_body(struct task *t)
     int rc = co_convert_open(c);
     t->job.total = c->hash.kind ? 2 * c->size : c->size;
     if (rc == 0)
-        rc = co_convert_copy(c);
+        rc = c->target ? co_convert_copy(c) : co_convert_pipe_disk(c);
     if (rc == 0 && t->signal)
         rc = err_set(&t->error, -ECANCELED, "interrupted");
     return co_convert_close(c, rc);
@@ -180,6 +182,7 @@ static int parse(struct convert *c, int argc, char **argv)
     c->names = line.argv;
     c->count = line.argc > 1 ? (size_t)line.argc - 1 : 0;
     c->make.name = line.argc > 0 ? line.argv[line.argc - 1] : NULL;
+    c->make.pipe = c->make.tool->face == FACE_LAMINA && is_pipe(c->make.name);
     return ARGS_END;
 }
 
@@ -217,6 +220,8 @@ static const char *contradiction(const struct convert *c)
         {c->skip_broken && !c->with_bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
         {c->with_bitmaps && c->count > 1, "Copying bitmaps only possible with single source"},
         {c->hash.expect[0] && !c->hash.kind, "--expect needs --hash: which hash is it?"},
+        {c->make.pipe && (c->into || c->backing || c->hash.kind || c->sync),
+         "-n, -B, --hash and --sync need a target that is no pipe"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
@@ -306,6 +311,11 @@ static int convert(struct convert *c)
     }
     if (check(c))
         return 1;
+    if (c->make.pipe && isatty(STDOUT_FILENO)) {
+        tool_error(t, "standard output is a terminal: send it into a file or a program");
+        return 1;
+    }
+    t->stdout_taken = c->make.pipe;
     signal(SIGPIPE, SIG_IGN); /* who reads the progress may go away, */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like another */
     int rc = task_run(&c->task, 0);
@@ -338,10 +348,12 @@ const struct command convert_command = {
         "Several sources are put one behind the other. TARGET must not exist, unless --force says\n"
         "that it may be replaced or -n that it shall be written into. A new TARGET has its name "
         "only\n"
-        "when it is whole. SIGUSR1 asks how far it is.\n"
+        "when it is whole. SIGUSR1 asks how far it is. A SOURCE or TARGET - is standard input or\n"
+        "output.\n"
         "\n"
         "  lamina convert disk.img disk.qcow2\n"
         "  lamina convert -p -c -O qcow2 /dev/vg0/vm1 vm1.qcow2\n"
         "  lamina convert --hash sha256 disk.qcow2 disk.img\n"
+        "  lamina convert -O qcow2 disk.img - | ssh host 'cat > disk.qcow2'\n"
         "  lamina convert -n -O raw disk.qcow2 /dev/vg0/vm1",
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.h - the parts of convert: what is told (convert.c), opening and making (convert_open.c),
  * the walk and the copying (convert_copy.c), bitmaps (convert_bitmaps.c), the hash of the target
- * (convert_hash.c). */
+ * (convert_hash.c), a pipe as the target (convert_pipe.c). */
 #ifndef TOOLS_CONVERT_H
 #define TOOLS_CONVERT_H
 
@@ -64,6 +64,10 @@ void co_convert_drop(struct convert *c, uint64_t offset);
 must_use int co_convert_check_bitmaps(struct convert *c);
 must_use int co_convert_check_target(struct convert *c);
 must_use int co_convert_copy_bitmaps(struct convert *c);
+/* The target is a pipe: writes the sources out one after the other, if it is a plain disk; else the
+ * image that was made of them, once it is complete. */
+must_use int co_convert_pipe_disk(struct convert *c);
+must_use int co_convert_pipe_image(struct convert *c);
 /* --hash: reads what was written, closed since; -EBADMSG if it is not what is expected. */
 must_use int co_convert_hash(struct convert *c);
 /* Closes all; with @rc 0 the target takes its name. The first error. */

@@ -75,9 +75,7 @@ static int co_make_target(struct convert *c)
     int rc = make_check_options(m, &c->task.error);
     if (rc < 0)
         return rc == -ENOTSUP ? face_prefix(c, rc) : rc;
-    m->size = m->driver->extensions && strcmp(m->driver->name, "raw") != 0
-                  ? align_up(c->size, SECTOR)
-                  : c->size;
+    m->size = m->driver->extensions && !m->driver->is_plain ? align_up(c->size, SECTOR) : c->size;
     TRY(face_prefix(c, co_make(m, &c->task.error)));
     return co_make_open(m, 0, &c->target, &c->task.error);
 }
@@ -108,6 +106,8 @@ int co_convert_open(struct convert *c)
     TRY(co_open_sources(c));
     if (c->with_bitmaps)
         TRY(co_convert_check_bitmaps(c));
+    if (c->make.pipe && c->make.driver->is_plain)
+        return 0;
     TRY(c->into ? co_open_target(c) : co_make_target(c));
     if (c->with_bitmaps)
         TRY(co_convert_check_target(c));
@@ -147,16 +147,18 @@ int co_convert_close(struct convert *c, int rc)
 {
     struct blk_error *e = &c->task.error;
     bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
-    if (rc == 0 && c->make.fresh && !c->into)
+    if (rc == 0 && c->target && c->make.fresh && !c->into)
         rc = co_blk_complete(c->target, e);
     if (rc == 0 && c->with_bitmaps)
         rc = co_convert_copy_bitmaps(c);
-    if (rc == 0 && durable) {
+    if (rc == 0 && c->target && durable) {
         rc = co_blk_flush(c->target);
         if (rc < 0)
             err_errno(e, rc, "%s cannot be made durable", c->make.name);
     }
     rc = co_image_close(take(c->target), rc, e);
+    if (rc == 0 && c->make.spool)
+        rc = co_convert_pipe_image(c);
     if (rc == 0 && c->hash.kind)
         rc = co_convert_hash(c);
     if (!c->into)

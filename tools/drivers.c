@@ -15,6 +15,8 @@
 #include "nbd/client.h"
 #include "raid/md.h"
 #include "volumes/lvm.h"
+#include "volumes/part.h"
+#include "volumes/thin.h"
 
 const struct blk_driver *const blk_drivers[] = {
     &qcow2_driver,
@@ -44,6 +46,9 @@ const struct blk_driver *const blk_drivers[] = {
     &raw_driver,
     /* not formats */
     &md_driver,
+    &thin_driver,
+    &gpt_driver,
+    &mbr_driver,
     &lvm_driver,
     &file_driver,
     &mem_driver,
@@ -53,6 +58,7 @@ const struct blk_driver *const blk_drivers[] = {
     &fault_driver,
     &log_driver,
     &throttle_driver,
+    &zeroes_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif

@@ -4,6 +4,7 @@
 #include <ctype.h>
 
 #include "tools/image.h"
+#include "tools/pipe.h"
 
 int co_tool_resolver(struct tool *t, enum trust trust, const char *cache, struct resolver *r,
                      struct blk_error *e)
@@ -36,12 +37,33 @@ static void face_words(const struct tool *t, const struct image *i, struct blk_e
         memmove(e->text, e->text + n, strlen(e->text + n) + 1);
 }
 
+/* What comes through standard input. */
+static int co_open_pipe(struct tool *t, const struct image *i, struct resolver *r,
+                        struct blk_device **out, struct blk_error *e)
+{
+    struct host_file *keep;
+    char *path;
+    if (i->flags & BLK_OPEN_WRITE)
+        return err_set(e, -EROFS, "standard input cannot be written to");
+    TRY(co_pipe_in(t, &keep, &path, e));
+    json_auto_t *tree = json_pack("{s:s*, s:{s:s, s:s, s:s}}", "driver", i->format, "file",
+                                  "driver", "file", "filename", path, "x-lamina-name", "-");
+    int rc = tree ? co_resolver_open_tree(r, tree, i->flags, out, e)
+                  : err_set(e, -ENOMEM, "out of memory");
+    mem_free(path);
+    if (keep)
+        co_host_close(keep); /* the device has opened it for itself */
+    return rc;
+}
+
 static int co_open(struct tool *t, const struct image *i, struct resolver *r,
                    struct blk_device **out, struct blk_error *e)
 {
     unsigned flags = i->flags;
     if (t->force_share && !(flags & BLK_OPEN_WRITE))
         flags |= BLK_OPEN_FORCE_SHARE;
+    if (is_pipe(i->text) && t->face == FACE_LAMINA && !i->image_opts)
+        return co_open_pipe(t, i, r, out, e);
     if (!i->image_opts)
         return co_resolver_open(r, i->text, i->format, flags, out, e);
     return co_resolver_open_opts(r, i->text, flags, out, e);

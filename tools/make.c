@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "tools/make.h"
+#include "tools/pipe.h"
 
 /* --- where it lies -----------------------------------------------------------------------------
  */
@@ -114,7 +115,13 @@ static int co_reuse_file(struct make *m, struct resolver *r, struct blk_device *
 static int co_file(struct make *m, struct resolver *r, struct blk_device **out, struct blk_error *e)
 {
     struct host_stat st;
-    TRY(co_find_path(m, r, e));
+    if (!m->pipe)
+        TRY(co_find_path(m, r, e));
+    if (m->pipe) {
+        TRY(co_pipe_spool(m->tool, &m->spool, e));
+        *out = blk_ref(m->spool);
+        return 0;
+    }
     if (!m->path) { /* whoever is behind that name makes it */
         m->direct = true;
         return co_resolver_open_file(r, m->name, BLK_OPEN_WRITE, HOST_CREATE, out, e);
@@ -236,6 +243,10 @@ int co_make(struct make *m, struct blk_error *e)
 static int co_open_written(struct make *m, unsigned flags, struct blk_device **out,
                            struct blk_error *e)
 {
+    if (m->spool) {
+        struct blk_child file = {"file", blk_ref(m->spool)};
+        return co_blk_open(m->driver, m->name, NULL, flags, NULL, &file, 1, out, e);
+    }
     char *text = m->path ? plain(m->written) : mem_strdup(m->name);
     if (!text)
         return err_set(e, -ENOMEM, "out of memory");
@@ -273,8 +284,8 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
         (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
     for (size_t i = 0; rc < 0 && i < json_array_size(m->parts); i++)
         (void)!co_host_unlink(h, json_string_value(json_array_get(m->parts, i)));
-    rc = co_image_close(take(m->held), rc, e);
-    return rc;
+    rc = co_image_close(take(m->spool), rc, e);
+    return co_image_close(take(m->held), rc, e);
 }
 
 void make_drop(struct make *m)

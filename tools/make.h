@@ -20,13 +20,15 @@ struct make {
     uint64_t size;
     const char *cache;
     bool force;  /* an existing file may be replaced (lamina's own name) */
+    bool pipe;   /* it goes to standard output in the end: the file is a spool (pipe.h) */
     bool direct; /* write under the target's name at once */
     bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
     /* kept */
-    char *path;              /* of the file; NULL: the target is no plain file */
-    char *written;           /* the name that it is written under */
-    json_t *parts;           /* names of further files that we made for it; NULL: none */
-    bool created;            /* we made it: to be removed on failure */
+    char *path;               /* of the file; NULL: the target is no plain file */
+    char *written;            /* the name that it is written under */
+    json_t *parts;            /* names of further files that we made for it; NULL: none */
+    bool created;             /* we made it: to be removed on failure */
+    struct blk_device *spool; /* with pipe: the file, open until co_make_end() */
     struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
 };
 

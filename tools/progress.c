@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* progress.c - a bar with rate and time left on a terminal; QEMU's "    (12.34/100%)" elsewhere and
- * in the faces, where callers parse it. */
+ * in the faces, where callers parse it; a JSON object on a line of its own for programs. */
 #include <unistd.h>
 
 #include "tools/output.h"
@@ -13,7 +13,9 @@
 void progress_init(struct progress *p, const struct tool *t)
 {
     *p = (struct progress){.tool = t, .shown = t->progress && !t->quiet, .last = -1};
-    p->bar = p->shown && t->face == FACE_LAMINA && isatty(STDOUT_FILENO);
+    p->to = t->stdout_taken ? stderr : stdout;
+    p->json = t->progress == PROGRESS_JSON;
+    p->bar = p->shown && !p->json && t->face == FACE_LAMINA && isatty(fileno(p->to));
 }
 
 static double percent(const struct job *j)
@@ -37,7 +39,7 @@ static void time_left(const struct job *j, double seconds, char *to, size_t byte
         snprintf(to, bytes, "%u:%02u left", (unsigned)(s / 60), (unsigned)(s % 60));
 }
 
-static void picture(const struct job *j, uint64_t now)
+static void picture(FILE *to, const struct job *j, uint64_t now)
 {
     char bar[BAR_WIDTH + 1], done[32], total[32], rate[32], left[48];
     double seconds = (double)(now - j->started_ns) / 1e9, p = percent(j);
@@ -47,16 +49,23 @@ static void picture(const struct job *j, uint64_t now)
     bar[BAR_WIDTH] = '\0';
     time_left(j, seconds, left, sizeof(left));
     output_size(seconds > 0 ? (uint64_t)((double)j->done / seconds) : 0, rate, sizeof(rate));
-    printf("\r%3.0f%% [%s] %s of %s, %s/s, %s \033[K", p, bar,
-           output_size(j->done, done, sizeof(done)), output_size(j->total, total, sizeof(total)),
-           rate, left);
-    fflush(stdout);
+    fprintf(to, "\r%3.0f%% [%s] %s of %s, %s/s, %s \033[K", p, bar,
+            output_size(j->done, done, sizeof(done)), output_size(j->total, total, sizeof(total)),
+            rate, left);
+    fflush(to);
 }
 
-static void line(double p)
+/* @kind is a word of ours: nothing in it must be escaped. */
+static void line(const struct progress *p, const struct job *j, double now)
 {
-    printf("    (%3.2f/100%%)\r", p);
-    fflush(stdout);
+    if (p->json)
+        fprintf(p->to,
+                "{\"job\": \"%s\", \"done\": %" PRIu64 ", \"total\": %" PRIu64
+                ", \"percent\": %.2f, \"seconds\": %.3f}\n",
+                j->kind, j->done, j->total, now, (double)(worker_now() - j->started_ns) / 1e9);
+    else
+        fprintf(p->to, "    (%3.2f/100%%)\r", now);
+    fflush(p->to);
 }
 
 void progress_update(struct progress *p, const struct job *j)
@@ -70,14 +79,14 @@ void progress_update(struct progress *p, const struct job *j)
         if (now == p->last)
             return;
         p->last = now;
-        line(now);
+        line(p, j, now);
         return;
     }
     uint64_t now = worker_now();
     if (p->last_ns && now < p->last_ns + BAR_PAUSE)
         return;
     p->last_ns = now;
-    picture(j, now);
+    picture(p->to, j, now);
 }
 
 void progress_line(const struct job *j)
@@ -90,9 +99,10 @@ void progress_end(struct progress *p, const struct job *j, bool done)
     if (!p->shown)
         return;
     if (p->bar)
-        picture(j, worker_now());
+        picture(p->to, j, worker_now());
     else if (done && p->last < 100)
-        line(100);
-    putchar('\n');
-    fflush(stdout);
+        line(p, j, 100);
+    if (!p->json)
+        fputc('\n', p->to);
+    fflush(p->to);
 }

@@ -8,8 +8,10 @@
 
 struct progress {
     const struct tool *tool;
-    bool shown;  /* -p, and not -q */
-    bool bar;    /* on a terminal, under lamina's own name */
+    FILE *to;   /* standard output, or error where an image goes to that */
+    bool shown; /* -p, and not -q */
+    bool bar;   /* on a terminal, under lamina's own name */
+    bool json;
     double last; /* percent shown last */
     uint64_t last_ns;
 };

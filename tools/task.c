@@ -18,6 +18,7 @@ static void co_signals(void *arg)
             continue;
         }
         t->signal = s;
+        __atomic_store_n(&t->tool->ending, true, __ATOMIC_RELAXED);
         job_cancel(&t->job);
     }
     t->listening = false;

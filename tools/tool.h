@@ -22,6 +22,7 @@ enum face {
 };
 
 enum output { OUTPUT_HUMAN, OUTPUT_JSON };
+enum progress_kind { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_JSON };
 #define TOOL_OBJECTS 32
 
 /* What the caller asked of this run. main.c fills it, args_next() sets the common options. */
@@ -38,11 +39,14 @@ struct tool {
     bool untrusted;                    /* --untrusted */
     bool force_share;                  /* -U */
     bool quiet;                        /* -q */
-    bool progress;                     /* -p */
+    enum progress_kind progress;       /* -p, --progress */
     enum output output;                /* --output */
     const char *objects[TOOL_OBJECTS]; /* --object, in order */
     char *told_objects[TOOL_OBJECTS];  /* those that came from a descriptor; owned */
     unsigned object_count;
+
+    bool stdout_taken, stdin_taken; /* an image goes to, or came from, there (pipe.h) */
+    bool ending;                    /* a signal asks for the end; atomic */
 
     struct tool_server *servers; /* started for this run (bracket.c) */
 
@@ -144,9 +148,13 @@ must_use int tool_secret(const struct tool *t, const char *text, char **out, str
     {                                                            \
         'q', "quiet", NULL, "print nothing but errors", 0, false \
     }
-#define ARG_PROGRESS                                          \
-    {                                                         \
-        'p', "progress", NULL, "show how far it is", 0, false \
+/* Under lamina's own name the long one says how. */
+#define ARG_PROGRESS                                                                             \
+    {'p', NULL, NULL, "show how far it is", FACE_LAMINA, false},                                 \
+        {'p', "progress", NULL, "show how far it is", FACE_IMG, false},                          \
+    {                                                                                            \
+        ARG_PROGRESS_ID, "progress", "bar|json", "the same, or as a line of JSON for each step", \
+            FACE_LAMINA, false                                                                   \
     }
 #define ARG_OUTPUT                                                                          \
     {                                                                                       \
@@ -160,11 +168,21 @@ must_use int tool_secret(const struct tool *t, const char *text, char **out, str
     {                                 \
         0, NULL, NULL, NULL, 0, false \
     }
-enum { ARG_OUTPUT_ID = 900, ARG_HOST_ID, ARG_CHAIN_ID, ARG_UNTRUSTED_ID, ARG_OBJECT_ID };
+enum {
+    ARG_OUTPUT_ID = 900,
+    ARG_HOST_ID,
+    ARG_CHAIN_ID,
+    ARG_UNTRUSTED_ID,
+    ARG_OBJECT_ID,
+    ARG_PROGRESS_ID
+};
 
 /* Prints usage, summary, options and notes of @c. */
 void command_help(const struct tool *t, const struct command *c, FILE *to);
 const struct command *command_find(const struct tool *t, const char *name);
+/* Runs the verb of two words whose second one is argv[1]; t->command is the group, whose name is
+ * the first one. @verbs ends with NULL. Gives the exit status. */
+int command_group(struct tool *t, const struct command *const *verbs, int argc, char **argv);
 
 /* --- messages
  * --------------------------------------------------------------------------------------------- */
@@ -201,7 +219,8 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
-extern const struct command serve_command, ctl_command, top_command, raid_command;
+extern const struct command part_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;
