@@ -35,6 +35,7 @@ struct lvm_set {
     size_t member_count;
     struct lvm_vg **vgs;
     size_t vg_count;
+    bool unsure;             /* a commit failed midway: what is on disk is to be read anew */
     bool force;              /* arrays are read where single blocks may be wrong */
     struct co_mutex opening; /* held while a volume is opened, and those that it stands on */
 };

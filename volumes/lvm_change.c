@@ -66,6 +66,19 @@ int lvm_vg_create(const char *name, const char *uuid, uint64_t extent_bytes, str
     return lvm_vg_read(&t, out, e);
 }
 
+int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *e)
+{
+    struct lvm_text tree;
+    auto_free char *text = NULL;
+    size_t bytes;
+    TRY(no_memory(lvm_text_build(&vg->text, &text, &bytes), e));
+    TRY(lvm_text_parse(text, bytes, &tree, e));
+    TRY(lvm_vg_read(&tree, out, e));
+    for (size_t i = 0; i < vg->pv_count; i++)
+        (*out)->pvs[i].dev = vg->pvs[i].dev;
+    return 0;
+}
+
 int lvm_vg_rename(struct lvm_vg *vg, const char *name, struct blk_error *e)
 {
     TRY(lvm_check_name(name, false, e));

@@ -2,7 +2,8 @@
 /* lvm_change.h - changes of a group, made to its text. Pure: nothing is on disk until
  * co_lvm_commit(), and the group's model shows a change only then; so one change at a time.
  *
- * What was changed and then not committed, or failed, is to be dropped with the group. */
+ * What was changed and then not committed, or failed, is to be dropped: who goes on with the group
+ * changes a copy of it. */
 #ifndef VOLUMES_LVM_CHANGE_H
 #define VOLUMES_LVM_CHANGE_H
 
@@ -45,6 +46,7 @@ must_use int lvm_lv_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_erro
 must_use int lvm_lv_rename(struct lvm_vg *vg, struct lvm_lv *lv, const char *name,
                            struct blk_error *e);
 
+must_use int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *e);
 /* The text of a group without volumes. Gives *out. */
 must_use int lvm_vg_create(const char *name, const char *uuid, uint64_t extent_bytes,
                            struct lvm_vg **out, struct blk_error *e);

@@ -152,6 +152,7 @@ static int co_write_all(struct commit *c)
         return err_errno(c->e, rc, "the metadata could not be written; it is as it was");
     }
     rc = co_write_headers(c, HEADER_NEW);
+    c->set->unsure = rc < 0;
     if (rc < 0)
         return err_errno(c->e, rc, "the metadata could not be written everywhere");
     for (size_t i = 0; i < c->count; i++)
@@ -194,6 +195,8 @@ static int may_change(const struct lvm_set *s, const struct lvm_vg *vg, struct b
                            "the group %s cannot be changed while its physical volume %s (%s) is "
                            "not here",
                            vg->name, vg->pvs[i].name, vg->pvs[i].uuid);
+    if (s->unsure)
+        return err_set(e, -EIO, "an earlier change of %s failed midway: open it anew", vg->name);
     return s->dev->writable ? 0 : err_set(e, -EROFS, "the group was opened to be read");
 }
 
@@ -252,13 +255,16 @@ static int co_commit(struct commit *c, struct lvm_vg *now)
     return 0;
 }
 
-/* @now takes the place of @old, or is new in @s. */
-static int put_group(struct lvm_set *s, struct lvm_vg *old, struct lvm_vg *now)
+/* @now takes the place of what @s has of that group, or is new in it. */
+static int put_group(struct lvm_set *s, struct lvm_vg *now)
 {
+    struct lvm_vg *old = NULL;
     size_t i = 0;
-    while (i < s->vg_count && s->vgs[i] != old)
+    while (i < s->vg_count && strcmp(s->vgs[i]->uuid, now->uuid) != 0)
         i++;
-    if (i == s->vg_count) {
+    if (i < s->vg_count) {
+        old = s->vgs[i];
+    } else {
         struct lvm_vg **grown = mem_resize(s->vgs, (i + 1) * sizeof(*grown));
         if (!grown)
             return -ENOMEM;
@@ -286,8 +292,13 @@ int co_lvm_commit(struct lvm_set *s, struct lvm_vg **vg, const char *why, struct
         rc = reread(s, &c, &now);
     if (rc == 0)
         rc = co_commit(&c, now);
-    if (rc == 0 && put_group(s, *vg, now) < 0)
+    bool ours = false; /* it is dropped with what it replaces */
+    for (size_t i = 0; i < s->vg_count; i++)
+        ours |= s->vgs[i] == *vg;
+    if (rc == 0 && put_group(s, now) < 0)
         rc = err_set(e, -ENOMEM, "out of memory");
+    if (rc == 0 && !ours)
+        lvm_vg_drop(*vg);
     if (rc < 0)
         lvm_vg_drop(now);
     else

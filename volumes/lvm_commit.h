@@ -13,9 +13,9 @@ must_use int co_lvm_pv_remove(struct lvm_member *m, struct blk_error *e);
 /* Adds @m, which is in no group, to the text of @vg. */
 must_use int lvm_vg_add_member(struct lvm_vg *vg, const struct lvm_member *m, struct blk_error *e);
 
-/* Writes what @vg, a group of @s or a new one, says now. @why: for people. Durable when it returns;
- * after an error or a crash the old text counts, or the new one. @vg is read anew: *vg is the model
- * of what was written. */
+/* Writes what @vg says now: a group of @s, a copy of one, or a new one. @why: for people. Durable
+ * when it returns; after an error or a crash the old text counts, or the new one. Takes *vg, and
+ * gives the model of what was written, which is in @s; on failure *vg stays the caller's. */
 must_use int co_lvm_commit(struct lvm_set *s, struct lvm_vg **vg, const char *why,
                            struct blk_error *e);
 /* @m, whose physical volume is no longer in a text of its group, is in none. */
