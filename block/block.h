@@ -170,6 +170,33 @@ struct blk_bitmap_extent {
     uint64_t bytes;
 };
 
+/* Redundancy of a device over members: one step of the work that keeps it whole. */
+enum blk_sync_kind {
+    BLK_SYNC_OWED,   /* what is not redundant yet: resync after a crash, recovery of members */
+    BLK_SYNC_CHECK,  /* compares everything; what cannot be read is rewritten */
+    BLK_SYNC_REPAIR, /* and makes what differs the same */
+};
+struct blk_sync {
+    enum blk_sync_kind kind; /* in */
+    const char *doing;       /* out: what the next step does: "resync", ... (static); NULL: it is
+                                all done */
+    uint64_t at, total;      /* out: how far that is, bytes; in: 0 before the first step */
+    uint64_t mismatches;     /* out: bytes that differed */
+};
+
+/* Members that come and go while the device is in use. */
+enum blk_member_action {
+    BLK_MEMBER_ADD,    /* as a spare; what lacks a member takes it */
+    BLK_MEMBER_RE_ADD, /* one that was there before: only what it missed is copied */
+    BLK_MEMBER_FAIL,
+    BLK_MEMBER_REMOVE, /* one that failed, or a spare */
+};
+struct blk_member_change {
+    enum blk_member_action action;
+    const char *name;          /* of the member as info shows it, or its role; not of add */
+    struct blk_device *device; /* add, re-add: taken, also on failure; open for writing */
+};
+
 struct blk_inner {
     char *name; /* as written behind // */
     char *kind; /* "partition", "snapshot", "volume", ... */
@@ -342,6 +369,15 @@ struct blk_driver {
                           struct blk_error *e);
     int (*co_bitmap_change)(struct blk_device *dev, const struct blk_bitmap_change *c,
                             struct blk_error *e);
+    /* Redundancy; all or none. A step of @s->kind, beside requests; one caller at a time for each
+     * kind. */
+    int (*co_sync)(struct blk_device *dev, struct blk_sync *s, struct blk_error *e);
+    /* Writes down how far resync and recovery are; durable. */
+    int (*co_sync_save)(struct blk_device *dev, struct blk_error *e);
+    int (*co_member)(struct blk_device *dev, const struct blk_member_change *c,
+                     struct blk_error *e);
+    /* All members' room is used, and there are @disks of them (0: as many as now); durable. */
+    int (*co_members_grow)(struct blk_device *dev, unsigned disks, struct blk_error *e);
     /* What the bitmap says from @offset on, at most @bytes of it. */
     int (*co_bitmap_read)(struct blk_device *dev, const char *name, uint64_t offset, uint64_t bytes,
                           struct blk_bitmap_extent *out, struct blk_error *e);
@@ -565,6 +601,16 @@ must_use int co_blk_bitmap_change(struct blk_device *dev, const struct blk_bitma
 must_use int co_blk_bitmap_read(struct blk_device *dev, const char *name, uint64_t offset,
                                 uint64_t bytes, struct blk_bitmap_extent *out, struct blk_error *e);
 void blk_bitmaps_drop(struct blk_bitmap *list, size_t count);
+
+/* The device with redundancy that @dev is, or stands on; NULL: there is none. */
+struct blk_device *blk_find_redundant(struct blk_device *dev);
+must_use int co_blk_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e);
+must_use int co_blk_sync_save(struct blk_device *dev, struct blk_error *e);
+must_use int co_blk_member(struct blk_device *dev, const struct blk_member_change *c,
+                           struct blk_error *e);
+must_use int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e);
+/* For drivers: the child at @index of dev->children goes; gives its reference. */
+struct blk_device *blk_remove_child(struct blk_device *dev, size_t index);
 void blk_listen(struct blk_device *dev, struct blk_listener *l);
 void blk_unlisten(struct blk_device *dev, struct blk_listener *l);
 void blk_tell(struct blk_device *dev, enum blk_event ev); /* for drivers */
@@ -587,6 +633,6 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver, throttle_driver;
+    fault_driver, log_driver, throttle_driver, zeroes_driver;
 
 #endif

@@ -427,3 +427,82 @@ const struct blk_snapshot *blk_snapshot_by_name(const struct blk_snapshot *list,
             return &list[i];
     return NULL;
 }
+
+/* --- redundancy ------------------------------------------------------------------------------- */
+
+struct members {
+    struct blk_device *dev;
+    struct blk_sync *sync;
+    const struct blk_member_change *change;
+    unsigned disks;
+    struct blk_error *e;
+};
+
+static int has_members(const struct members *m)
+{
+    if (!m->dev->driver->co_sync)
+        return err_set(m->e, -ENOTSUP, "%s has no members", m->dev->name);
+    return may_change(m->dev, m->e);
+}
+
+static int sync_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    int rc = m->dev->driver->co_sync(m->dev, m->sync, m->e);
+    assert(rc < 0 || !m->sync->doing || m->sync->at <= m->sync->total);
+    return rc;
+}
+
+int co_blk_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .sync = s, .e = e};
+    return co_on(dev->home, sync_at_home, &m);
+}
+
+static int save_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    return m->dev->driver->co_sync_save(m->dev, m->e);
+}
+
+int co_blk_sync_save(struct blk_device *dev, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .e = e};
+    return co_on(dev->home, save_at_home, &m);
+}
+
+static int member_at_home(void *arg)
+{
+    struct members *m = arg;
+    int rc = has_members(m);
+    if (rc == 0)
+        return m->dev->driver->co_member(m->dev, m->change, m->e);
+    co_blk_close(m->change->device, NULL);
+    return rc;
+}
+
+int co_blk_member(struct blk_device *dev, const struct blk_member_change *c, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .change = c, .e = e};
+    return co_on(dev->home, member_at_home, &m);
+}
+
+static int grow_at_home(void *arg)
+{
+    struct members *m = arg;
+    TRY(has_members(m));
+    co_blk_gate_close(m->dev);
+    int rc = m->dev->driver->co_members_grow(m->dev, m->disks, m->e);
+    blk_gate_open(m->dev);
+    if (rc == 0)
+        blk_tell(m->dev, BLK_EV_RESIZED);
+    return rc;
+}
+
+int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+{
+    struct members m = {.dev = dev, .disks = disks, .e = e};
+    return co_on(dev->home, grow_at_home, &m);
+}

@@ -201,9 +201,9 @@ int blk_add_child(struct blk_device *dev, const char *role, struct blk_device *c
     return 0;
 }
 
-/* Takes the child at @i out of the array. */
-static struct blk_device *child_out(struct blk_device *dev, size_t i)
+struct blk_device *blk_remove_child(struct blk_device *dev, size_t i)
 {
+    assert(i < dev->child_count);
     struct blk_device *old = dev->children[i].dev;
     memmove(&dev->children[i], &dev->children[i + 1],
             (--dev->child_count - i) * sizeof(*dev->children));
@@ -220,7 +220,7 @@ static int exchange_gated(struct blk_device *dev, const char *role, struct blk_d
         *old = dev->children[i].dev;
         dev->children[i].dev = child;
     } else if (i < dev->child_count) {
-        *old = child_out(dev, i);
+        *old = blk_remove_child(dev, i);
     } else if (child && blk_add_child(dev, role, child) < 0) {
         co_blk_close(child, NULL);
         return err_set(e, -ENOMEM, "out of memory");

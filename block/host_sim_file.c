@@ -231,7 +231,8 @@ int sim_fsync(struct host_file *file)
     struct sim_host *h = sim_of(file->host);
     struct sim_inode *i = sim_file_of(file)->inode;
     int rc = sim_fault_hit(h, SIM_FSYNC);
-    bool loss = rc < 0 && h->fault.lose_unsynced;
+    /* A severed call never reached the kernel: whoever is killed loses nothing by it. */
+    bool loss = rc < 0 && h->fault.lose_unsynced && !h->severed;
     struct sim_change *c = sim_change_new(h, CHANGE_SYNC, i, NULL);
     if (!c)
         return -ENOMEM;

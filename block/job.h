@@ -60,6 +60,12 @@ must_use int co_job_step(struct job *j, uint64_t bytes);
 /* For kinds that do not end by themselves: ready from here on, until somebody asks it to complete,
  * or for @poll_ns. -ECANCELED once cancelled; 1: complete; 0: the time is over. */
 must_use int co_job_ready(struct job *j, uint64_t poll_ns);
+/* sync.c: does all of @s's kind (block.h) to @dev as @j's work, and writes down how far it is every
+ * 10 seconds and at the end, whatever ended it. */
+struct blk_device;
+struct blk_sync;
+must_use int co_job_sync(struct job *j, struct blk_device *dev, struct blk_sync *s,
+                         struct blk_error *e);
 void job_complete(struct job *j);
 void job_pause(struct job *j);
 void job_resume(struct job *j);

@@ -38,7 +38,7 @@ static int parse_geometry(const struct parallels_header_disk *raw, struct parall
         return err_set(e, -EINVAL, "the table of %u entries reaches into the data at %" PRIu64,
                        out->entries, out->data_offset);
     if (!out->old) /* places are whole clusters of the file */
-        out->data_offset = align_up(out->data_offset, out->cluster_bytes);
+        out->data_offset = div_up(out->data_offset, out->cluster_bytes) * out->cluster_bytes;
     if (out->size > out->entries * (uint64_t)out->cluster_bytes)
         return err_set(e, -EINVAL, "%u clusters of %u bytes are too few for a disk of %" PRIu64,
                        out->entries, out->cluster_bytes, out->size);
@@ -55,9 +55,8 @@ int parallels_header_parse(const struct parallels_header_disk *raw, uint64_t fil
         return err_set(e, -EINVAL, "not a Parallels image");
     if (version != PARALLELS_VERSION)
         return err_set(e, -ENOTSUP, "Parallels version %u is unknown; 2 is", version);
-    if (cluster < 512 || cluster > 256 * MiB || !is_pow2(cluster))
-        return err_set(e, -EINVAL,
-                       "clusters of %" PRIu64 " bytes: not a power of two from 512 to 256 MiB",
+    if (cluster < 512 || cluster > 256 * MiB)
+        return err_set(e, -EINVAL, "clusters of %" PRIu64 " bytes: not from 512 to 256 MiB",
                        cluster);
     if (old)
         sectors &= UINT32_MAX;
@@ -95,23 +94,19 @@ static struct parallels *parallels_of(const struct map *m)
     return container_of(m, struct parallels, map);
 }
 
-static uint64_t entry_unit(const struct map *m)
-{
-    return parallels_of(m)->h.old ? 512 : m->cluster_bytes;
-}
-
 static int parallels_decode(const struct map *m, const void *entry, struct map_cell *out)
 {
     le32 raw;
     memcpy(&raw, entry, sizeof(raw));
-    out->offset = le32_get(raw) * entry_unit(m);
+    out->offset = le32_get(raw) * parallels_entry_unit(&parallels_of(m)->h);
     out->state = out->offset ? MAP_DATA : MAP_HOLE;
     return 0;
 }
 
 static void parallels_encode(const struct map *m, const struct map_cell *cell, void *entry)
 {
-    le32 raw = le32_of(cell->state == MAP_DATA ? cell->offset / entry_unit(m) : 0);
+    le32 raw = le32_of(
+        cell->state == MAP_DATA ? cell->offset / parallels_entry_unit(&parallels_of(m)->h) : 0);
     memcpy(entry, &raw, sizeof(raw));
 }
 
@@ -302,6 +297,8 @@ static int co_parallels_open(struct blk_device *dev, const struct opts *opts,
     if (!p)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(parallels_header_parse(&raw, file->size, fresh, &p->h, e));
+    if (!is_pow2(p->h.cluster_bytes))
+        return parallels_open_odd(dev, file, &p->h, opts_number(opts, "cache-size"), e);
     p->units.unfinished = raw.magic[0] == 0;
     fill_map(p, dev, file);
     TRY(co_map_units_open(&p->map, opts_number(opts, "cache-size"), e));

@@ -37,6 +37,17 @@ struct parallels_header {
 must_use int parallels_header_parse(const struct parallels_header_disk *raw, uint64_t file_bytes,
                                     bool fresh, struct parallels_header *out, struct blk_error *e);
 
+/* What an entry counts in: bytes. */
+static inline uint64_t parallels_entry_unit(const struct parallels_header *h)
+{
+    return h->old ? 512 : h->cluster_bytes;
+}
+
+/* parallels_odd.c: for co_open(), where clusters are no power of two. Refuses an open to write. */
+must_use int parallels_open_odd(struct blk_device *dev, struct blk_device *file,
+                                const struct parallels_header *h, uint64_t cache_bytes,
+                                struct blk_error *e);
+
 struct parallels {
     struct map map; /* first: dev->state is a struct map * */
     struct map_units units;

@@ -214,7 +214,8 @@ static int co_open_fleeting(struct clones *c, struct blk_device **out, struct bl
         co_blk_close(file, NULL);
         return err_errno(e, rc, "%s cannot be removed", path);
     }
-    TRY(co_nbd_budget_put(file, &c->budget, !c->keep, &file, e));
+    if (c->budget.limit != NBD_NO_BUDGET)
+        TRY(co_nbd_budget_put(file, &c->budget, !c->keep, &file, e));
     rc = co_write_image(c, file, e);
     if (rc < 0) {
         co_blk_close(file, NULL);
@@ -435,4 +436,23 @@ int co_nbd_clones_open(const struct nbd_clones_options *o, struct nbd_source **o
     }
     *out = &c->pub;
     return 0;
+}
+
+int co_nbd_clone_alone(const struct nbd_clones_options *o, struct blk_device **out,
+                       struct blk_error *e)
+{
+    struct nbd_clones_options alone = *o;
+    struct clones *c = mem_zalloc(sizeof(*c));
+    int rc;
+
+    alone.keep = NULL;
+    alone.space = NBD_NO_BUDGET;
+    if (!c)
+        return err_set(e, -ENOMEM, "out of memory");
+    c->golden = o->golden;
+    rc = co_set_up(c, &alone, e);
+    if (rc == 0)
+        rc = co_open_fleeting(c, out, e);
+    clones_free(c);
+    return rc;
 }

@@ -20,8 +20,15 @@ struct nbd_clones_options {
     uint64_t space;      /* bytes that all clones may take */
 };
 
+#define NBD_NO_BUDGET UINT64_MAX
+
 /* Gives *out: its zone, max_writers, idle_ns and say are still to be set. */
 must_use int co_nbd_clones_open(const struct nbd_clones_options *o, struct nbd_source **out,
+                                struct blk_error *e);
+
+/* One clone that goes when it is closed, with nothing that bounds it; @golden is borrowed. Gives
+ * *out. */
+must_use int co_nbd_clone_alone(const struct nbd_clones_options *o, struct blk_device **out,
                                 struct blk_error *e);
 
 /* --- budget.c --- */

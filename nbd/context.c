@@ -18,11 +18,23 @@ void nbd_contexts_drop(struct nbd_contexts *list)
     mem_free(list);
 }
 
+static bool is_shown(const struct nbd_shown *shown, const char *bitmap)
+{
+    size_t i = 0;
+
+    if (!shown)
+        return true;
+    while (i < shown->bitmap_count && strcmp(shown->bitmaps[i], bitmap) != 0)
+        i++;
+    return i < shown->bitmap_count;
+}
+
 /* What its image marked as not to be relied on tells nobody anything. */
-static int collect(const struct blk_bitmap *all, size_t count, struct nbd_contexts *list)
+static int collect(const struct blk_bitmap *all, size_t count, const struct nbd_shown *shown,
+                   struct nbd_contexts *list)
 {
     for (size_t i = 0; i < count && list->bitmaps < ARRAY_LEN(list->bitmap); i++) {
-        if (all[i].inconsistent || all[i].foreign)
+        if (all[i].inconsistent || all[i].foreign || !is_shown(shown, all[i].name))
             continue;
         list->bitmap[list->bitmaps] = mem_strdup(all[i].name);
         if (!list->bitmap[list->bitmaps])
@@ -32,22 +44,24 @@ static int collect(const struct blk_bitmap *all, size_t count, struct nbd_contex
     return 0;
 }
 
-int co_nbd_contexts_of(struct blk_device *dev, struct nbd_contexts **out)
+int co_nbd_contexts_of(struct blk_device *dev, const struct nbd_shown *shown,
+                       struct nbd_contexts **out)
 {
     struct blk_error e = {0};
-    struct blk_bitmap *all;
+    struct blk_bitmap *all = NULL;
     struct nbd_contexts *list;
-    size_t count;
+    size_t count = 0;
     int rc;
 
     *out = NULL;
-    if (co_blk_bitmap_list(dev, &all, &count, &e) < 0)
+    if (co_blk_bitmap_list(dev, &all, &count, &e) < 0 && !shown)
         return 0;
     list = mem_zalloc(sizeof(*list));
     rc = -ENOMEM;
     if (list) {
         list->refs = 1;
-        rc = collect(all, count, list);
+        list->no_depth = shown && !shown->depth;
+        rc = collect(all, count, shown, list);
     }
     blk_bitmaps_drop(all, count);
     if (rc < 0)
@@ -81,7 +95,6 @@ bool nbd_context_meant(const struct nbd_contexts *list, unsigned index, const vo
 {
     const char *kind = nbd_context_kind(index), *rest = nbd_context_rest(list, index);
     size_t kind_bytes = strlen(kind), rest_bytes = strlen(rest);
-
     if (bytes == kind_bytes + rest_bytes && memcmp(query, kind, kind_bytes) == 0 &&
         memcmp((const char *)query + kind_bytes, rest, rest_bytes) == 0)
         return true;

@@ -17,16 +17,27 @@
 
 enum nbd_context { NBD_ALLOCATION, NBD_DEPTH, NBD_FIRST_BITMAP };
 
+/* What of a device is shown, where that is told: else all there is. */
+struct nbd_shown {
+    bool depth;           /* qemu:allocation-depth */
+    bool one_client;      /* there will never be a second one: no MULTI_CONN */
+    const char **bitmaps; /* by name; borrowed */
+    size_t bitmap_count;
+};
+
 /* NULL is the list without bitmaps. */
 struct nbd_contexts {
     unsigned refs, bitmaps;
+    bool no_depth;
     char *bitmap[NBD_MAX_CONTEXTS - NBD_FIRST_BITMAP];
 };
 
 struct nbd_contexts *nbd_contexts_ref(struct nbd_contexts *list);
 void nbd_contexts_drop(struct nbd_contexts *list);
-/* The contexts of @dev now; those that cannot be read are left out. *out may be NULL. */
-must_use int co_nbd_contexts_of(struct blk_device *dev, struct nbd_contexts **out);
+/* The contexts of @dev now, of them those @shown (NULL: all); those that cannot be read are left
+ * out. *out may be NULL. */
+must_use int co_nbd_contexts_of(struct blk_device *dev, const struct nbd_shown *shown,
+                                struct nbd_contexts **out);
 
 unsigned nbd_contexts_count(const struct nbd_contexts *list);
 /* A context's name is both, one behind the other. */

@@ -53,11 +53,18 @@ struct nbd_facts nbd_facts_now(const struct nbd_facts *from)
     };
 }
 
+static void facts_of(const struct nbd_export *x, struct nbd_facts *out)
+{
+    nbd_facts_of(x->dev, out);
+    if (x->shown && x->shown->one_client)
+        out->flags &= (uint16_t)~NBD_FLAG_CAN_MULTI_CONN;
+}
+
 static void publish_facts(struct nbd_export *x)
 {
     struct nbd_facts now;
 
-    nbd_facts_of(x->dev, &now);
+    facts_of(x, &now);
     nbd_facts_publish(&x->facts, &now);
 }
 
@@ -138,7 +145,8 @@ static int export_new(struct blk_device *dev, const struct nbd_export_options *o
         export_free(x);
         return -ENOMEM;
     }
-    nbd_facts_of(dev, &x->facts);
+    x->shown = o->shown;
+    facts_of(x, &x->facts);
     *out = x;
     return 0;
 }

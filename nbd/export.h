@@ -11,6 +11,7 @@
 
 #include "block/block.h"
 #include "block/share.h"
+#include "nbd/context.h"
 #include "nbd/stats.h"
 #include "nbd/zone.h"
 
@@ -51,7 +52,8 @@ struct nbd_export {
     struct nbd_zone zone; /* who sees it */
     unsigned max_writers; /* hosts with clients on it while it is writable; 0: any number */
     struct nbd_writer *writers;
-    bool preset; /* what the empty name means */
+    bool preset;                   /* what the empty name means */
+    const struct nbd_shown *shown; /* borrowed; NULL: all of the device */
 
     unsigned holds; /* see above */
     bool gone;      /* taken off the list: nobody else may choose it */
@@ -78,6 +80,7 @@ struct nbd_export_options {
     const struct nbd_zone *zone; /* copied; NULL: everybody */
     unsigned max_writers;        /* 0: any number */
     bool preset;
+    const struct nbd_shown *shown; /* lives as long; NULL: all of the device */
 };
 
 /* Adds @dev (name unique, else -EEXIST). Takes the reference on @dev, also on failure. Read-only

@@ -78,7 +78,7 @@ static void co_fetch_contexts(struct nbd_handshake *h)
 {
     struct nbd_contexts *list;
 
-    if (co_nbd_contexts_of(h->about->dev, &list) < 0)
+    if (co_nbd_contexts_of(h->about->dev, h->about->shown, &list) < 0)
         list = NULL;
     nbd_handshake_knows(h, list);
 }

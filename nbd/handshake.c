@@ -416,16 +416,18 @@ static void opt_extended(struct nbd_handshake *h, uint32_t code, const uint8_t *
 static uint32_t meant(const struct nbd_handshake *h, struct nbd_meta_request *r, bool listing)
 {
     unsigned count = nbd_contexts_count(h->contexts);
-    uint32_t set = 0;
+    uint32_t all = count == 32 ? UINT32_MAX : (1u << count) - 1, set = 0;
     struct nbd_name query;
 
+    if (h->contexts && h->contexts->no_depth)
+        all &= ~(1u << NBD_DEPTH);
     if (listing && r->left == 0)
-        return count == 32 ? UINT32_MAX : (1u << count) - 1;
+        return all;
     while (nbd_meta_next(r, &query))
         for (unsigned i = 0; i < count; i++)
             if (nbd_context_meant(h->contexts, i, query.text, query.bytes, listing))
                 set |= 1u << i;
-    return set;
+    return set & all;
 }
 
 static void put_context(struct nbd_handshake *h, uint32_t code, unsigned index, uint32_t id)

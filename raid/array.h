@@ -42,9 +42,11 @@ struct raid_member {
     struct md_super *super; /* NULL in arrays without superblocks */
     uint64_t data_offset;   /* bytes, in dev */
     enum raid_member_state state;
-    unsigned role;        /* RAID_NO_DISK: of spares, and of those that are left out */
-    uint64_t recovered;   /* MEMBER_REBUILDING: bytes of its data that are in sync */
-    uint64_t read_errors; /* corrected */
+    unsigned role;            /* RAID_NO_DISK: of spares, and of those that are left out */
+    uint64_t recovered;       /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    uint64_t recovered_saved; /* durably: what its superblock may say */
+    uint64_t read_errors;     /* corrected */
+    uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
 };
 
 /* What comparing found: bytes. */
@@ -76,15 +78,18 @@ struct raid_engine {
     uint64_t sync_unit; /* least that the four above take; 0: a chunk */
 };
 
+#define RAID_MEMBERS_MORE 64 /* that can be added while the array is open */
+
 struct raid_array {
     struct blk_device *dev;
     struct raid_shape shape;
     const struct raid_engine *engine;
     struct raid_member **by_role; /* shape.disks of them; NULL: missing */
-    struct raid_member *members;  /* all, spares too */
-    unsigned member_count;
+    struct raid_member *members;  /* all, spares too; they never move */
+    unsigned member_count, member_room;
     struct md_super *super;     /* of the array: what all members are to say; NULL: has none */
     bool was_dirty;             /* when it was opened: copies may differ, parity may be wrong */
+    uint64_t resync_at;         /* while was_dirty: to where they have been made to agree since */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
@@ -94,14 +99,25 @@ struct raid_array {
 /* state.c */
 /* A1; returns at once when it has been done. */
 must_use int co_array_mark_dirty(struct raid_array *a);
-/* At closing, when everything is written and durable: superblocks say clean. */
+/* At closing, when everything is written: makes it durable, then superblocks say clean. */
 must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* How far resync and recovery are goes into the superblocks, once it is durable. */
+must_use int co_array_checkpoint(struct raid_array *a);
+/* All that was written to members is durable. One that cannot be flushed fails. */
+must_use int co_array_flush(struct raid_array *a);
 /* Writes all superblocks (events + 1) with what a->super, roles and members' state say. Members
  * that cannot be written fail. */
 must_use int co_array_write_supers(struct raid_array *a);
+must_use int co_array_write_supers_locked(struct raid_array *a); /* by who holds state_lock */
+
+/* Bytes that are kept in sync: of each member's data; level 10: of the array. Zoned levels: 0. */
+static inline uint64_t array_sync_bytes(const struct raid_array *a)
+{
+    return a->shape.near ? a->shape.size : a->shape.member;
+}
 
 /* The member that has @role and whose bytes [offset, +bytes) of data are right; NULL: none. */
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
@@ -111,6 +127,15 @@ static inline struct raid_member *array_writable(const struct raid_array *a, uns
 {
     return a->by_role[role];
 }
+
+/* sync.c: struct blk_driver's; and spares take the places of members that are missing: *taken says
+ * whether one did. */
+int co_array_sync(struct raid_array *a, struct blk_sync *s, struct blk_error *e);
+must_use int co_array_use_spares(struct raid_array *a, bool *taken);
+
+/* change.c: struct blk_driver's */
+int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e);
+int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e);
 
 /* member.c: one request to a member's data; a child of a co_group (it answers through rc). */
 enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_ZERO, MEMBER_DISCARD };

@@ -228,16 +228,22 @@ static int co_write_bad_log(struct blk_device *dev, const struct md_super *s)
     return co_blk_write_buf(dev, s->super_offset + (uint64_t)s->bad_offset, ones, s->bad_bytes, 0);
 }
 
+int co_raid_prepare_member(struct blk_device *dev, const struct md_super *s)
+{
+    TRY(co_forget_old(dev));
+    if (s->bad_bytes)
+        TRY(co_write_bad_log(dev, s));
+    return co_blk_flush(dev);
+}
+
 static int co_prepare(struct making *m, size_t i)
 {
     struct blk_device *dev = m->c->members[i];
     const struct md_super *s = m->super;
-    TRY(co_forget_old(dev));
-    TRY(co_write_bad_log(dev, s));
     if (m->c->bitmap)
         TRY(co_bitmap_make(dev, s->super_offset + (uint64_t)s->bitmap_offset,
                            bitmap_room(dev->size), &m->bitmap, !m->out->clean));
-    return co_blk_flush(dev);
+    return co_raid_prepare_member(dev, s);
 }
 
 static int co_write_super(struct making *m, size_t i)

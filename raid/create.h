@@ -6,6 +6,7 @@
 
 #include "block/block.h"
 #include "raid/geometry.h"
+#include "raid/super.h"
 
 #define RAID_DEFAULT UINT64_MAX
 
@@ -38,5 +39,9 @@ struct raid_created {
  * superblocks. A crash before the last one leaves an array with members missing, or none. */
 must_use int co_raid_create(const struct raid_create *c, struct raid_created *out,
                             struct blk_error *e);
+
+/* What a new member of an array that lives gets before its superblock, which @s is to be: old ones
+ * go, its log of bad blocks is empty; durable. */
+must_use int co_raid_prepare_member(struct blk_device *dev, const struct md_super *s);
 
 #endif

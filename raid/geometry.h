@@ -158,6 +158,8 @@ const struct parity_rule *raid_rule_by_name(const struct raid_level *l, const ch
 int raid10_prepare(struct raid_shape *s, struct blk_error *e);
 int raid_rows_prepare(struct raid_shape *s, struct blk_error *e);
 struct raid_piece raid10_place(const struct raid_shape *s, uint64_t offset, unsigned copy);
+/* The other way round: which byte of the array lies at @offset of @disk; false: none. */
+bool raid10_find(const struct raid_shape *s, uint32_t disk, uint64_t offset, uint64_t *array);
 struct raid_piece raid_zone_place(const struct raid_shape *s, uint64_t offset);
 must_use int raid_zones_init(struct raid_shape *s, const uint64_t *members, struct blk_error *e);
 

@@ -77,3 +77,27 @@ struct raid_piece raid10_place(const struct raid_shape *s, uint64_t offset, unsi
     }
     return (struct raid_piece){disk, at, s->chunk - in};
 }
+
+/* Chunks of which a copy may lie in a row of @disk are those of one row of first copies; which of
+ * them it is, raid10_place() says. */
+bool raid10_find(const struct raid_shape *s, uint32_t disk, uint64_t offset, uint64_t *array)
+{
+    uint64_t in = offset % s->chunk, at = offset - in, row = at / s->chunk;
+    for (unsigned f = 0; f < s->far; f++) {
+        uint64_t back = f * s->stride / s->chunk; /* rows from a first copy to this far one */
+        if (row < back || (s->offset_copies && (row - back) % s->far != 0))
+            continue;
+        uint64_t first = s->offset_copies ? (row - back) / s->far : row - back;
+        for (uint64_t d = 0; d < s->disks; d++) {
+            uint64_t chunk = (first * s->disks + d) / s->near;
+            for (unsigned copy = 0; copy < s->copies && chunk < s->size / s->chunk; copy++) {
+                struct raid_piece p = raid10_place(s, chunk * s->chunk, copy);
+                if (p.disk != disk || p.offset != at)
+                    continue;
+                *array = chunk * s->chunk + in;
+                return true;
+            }
+        }
+    }
+    return false;
+}

@@ -53,7 +53,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     a->dev = dev;
     a->member_count = (unsigned)dev->child_count;
-    a->members = mem_array(dev->child_count, sizeof(a->members[0]));
+    a->member_room = a->member_count + RAID_MEMBERS_MORE;
+    a->members = mem_array(a->member_room, sizeof(a->members[0]));
     if (!a->members) {
         mem_free(a);
         return NULL;
@@ -71,7 +72,7 @@ static const char *name_of(const struct raid_member *m)
 /* Puts the plan's places into the members. */
 static int take_places(struct raid_array *a, const struct raid_candidate *c, struct blk_error *e)
 {
-    a->by_role = mem_array(a->shape.disks, sizeof(*a->by_role));
+    a->by_role = mem_array(a->shape.disks + RAID_MEMBERS_MORE, sizeof(*a->by_role));
     if (!a->by_role)
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
@@ -84,7 +85,8 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
             continue;
         m->role = c[i].role;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
-        m->recovered = recovering ? m->super->recovery_offset : 0;
+        m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
+        m->recovered_saved = m->recovered;
         m->data_offset = m->super->data_offset;
         a->by_role[m->role] = m;
     }
@@ -132,6 +134,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     if (!a->super)
         return err_set(e, -ENOMEM, "out of memory");
     *a->super = *plan.freshest;
+    if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
+        a->resync_at = align_down(a->super->resync_offset, 4096);
     TRY(refuse_reshape(a->super, e));
     return take_places(a, c, e);
 }
@@ -277,9 +281,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
 static int co_md_close(struct blk_device *dev, struct blk_error *e)
 {
     struct raid_array *a = dev->state;
-    int rc = a->marked_dirty ? co_blk_flush(dev) : 0;
-    if (rc == 0)
-        rc = co_array_mark_clean(a);
+    int rc = dev->writable ? co_array_mark_clean(a) : 0;
     if (rc < 0)
         err_errno(e, rc, "the array stays dirty");
     if (a->engine->close)
@@ -320,32 +322,31 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
     return a->engine->co_discard(a, offset, bytes);
 }
 
-static int co_flush_member(void *arg)
-{
-    struct member_io *io = arg;
-    io->rc = co_blk_flush(io->m->dev);
-    return 0;
-}
-
-/* All members that count. One that cannot be flushed has lost what it was told: it is put out. */
 static int co_md_flush(struct blk_device *dev)
 {
-    struct raid_array *a = dev->state;
-    struct co_group g;
-    auto_free struct member_io *io = mem_array(a->member_count, sizeof(*io));
-    if (!io)
-        return -ENOMEM;
-    co_group_init(&g, 0);
-    for (unsigned i = 0; i < a->member_count; i++) {
-        io[i].m = &a->members[i];
-        if (io[i].m->state != MEMBER_OUT)
-            co_group_start(&g, co_flush_member, &io[i]);
-    }
-    int rc = co_group_wait(&g);
-    for (unsigned i = 0; i < a->member_count; i++)
-        if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
-            rc = io[i].rc;
-    return rc;
+    return co_array_flush(dev->state);
+}
+
+static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
+{
+    return co_array_sync(dev->state, s, e);
+}
+
+static int co_md_sync_save(struct blk_device *dev, struct blk_error *e)
+{
+    int rc = co_array_checkpoint(dev->state);
+    return rc < 0 ? err_errno(e, rc, "how far it is cannot be written down") : 0;
+}
+
+static int co_md_member(struct blk_device *dev, const struct blk_member_change *c,
+                        struct blk_error *e)
+{
+    return co_array_member(dev->state, c, e);
+}
+
+static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+{
+    return co_array_grow(dev->state, disks, e);
 }
 
 /* --- facts -------------------------------------------------------------------------------------
@@ -366,6 +367,10 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)
         json_object_set_new(facts, "events", json_integer((json_int_t)m->super->events));
+    if (facts && m->state == MEMBER_REBUILDING)
+        json_object_set_new(facts, "recovered", json_integer((json_int_t)m->recovered));
+    if (facts && m->mismatches)
+        json_object_set_new(facts, "mismatches", json_integer((json_int_t)m->mismatches));
     return facts;
 }
 
@@ -381,13 +386,16 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
     if (!facts)
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++)
-        json_array_append_new(members, member_facts(a, i));
+        if (a->members[i].dev) /* it was not removed */
+            json_array_append_new(members, member_facts(a, i));
     if (a->super) {
         md_uuid_text(a->super, uuid);
         json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
         json_object_set_new(facts, "uuid", json_string(uuid));
         json_object_set_new(facts, "name", json_from_text(a->super->name));
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
+        if (a->was_dirty)
+            json_object_set_new(facts, "resynced", json_integer((json_int_t)a->resync_at));
     }
     out->specific = facts;
     return 0;
@@ -405,6 +413,10 @@ const struct blk_driver md_driver = {
     .co_write_zeroes = co_md_zeroes,
     .co_discard = co_md_discard,
     .co_flush = co_md_flush,
+    .co_sync = co_md_sync,
+    .co_sync_save = co_md_sync_save,
+    .co_member = co_md_member,
+    .co_members_grow = co_md_grow,
     .resolve = md_resolve,
     .co_info = co_md_info,
 };

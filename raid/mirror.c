@@ -7,7 +7,7 @@
  *   write  all copies side by side; overlapping writes one after the other, since copies must not
  *          end up different (A5). A member that cannot be written fails (A2), and the write is good
  *          if one copy of each byte is. */
-#include "raid/array.h"
+#include "raid/mirror.h"
 
 #define TURN_BYTES MiB /* of one member, before the next one serves */
 
@@ -60,7 +60,7 @@ static int co_write_back(struct raid_array *a, const struct raid_piece *p, const
 }
 
 /* One piece that lies together in all copies; @bad: copies that failed are written back. */
-static int co_read_piece(struct raid_array *a, uint64_t offset, const struct vec *to)
+int co_mirror_read_piece(struct raid_array *a, uint64_t offset, const struct vec *to)
 {
     struct raid_piece failed[RAID_COPIES_MOST];
     unsigned count = 0;
@@ -98,7 +98,7 @@ static int co_mirror_read(struct raid_array *a, uint64_t offset, const struct ve
     for (uint64_t at = 0; at < to->bytes && rc == 0;) {
         uint64_t n = together(a, offset + at, to->bytes - at);
         struct vec piece = vec_slice(to, at, n);
-        rc = co_read_piece(a, offset + at, &piece);
+        rc = co_mirror_read_piece(a, offset + at, &piece);
         at += n;
     }
     co_range_unlock(&a->writers, &hold);
@@ -194,4 +194,8 @@ const struct raid_engine raid_mirror_engine = {
     .co_write = co_mirror_write,
     .co_write_zeroes = co_mirror_zeroes,
     .co_discard = co_mirror_discard,
+    .co_resync = co_mirror_resync,
+    .co_rebuild = co_mirror_rebuild,
+    .co_scrub = co_mirror_scrub,
+    .sync_unit = 64 * KiB,
 };

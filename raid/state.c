@@ -24,13 +24,15 @@ static void fill(const struct raid_array *a, struct raid_member *m)
     s->events = a->super->events;
     s->utime = a->super->utime;
     s->resync_offset = a->super->resync_offset;
+    s->disks = a->super->disks;
+    s->size = a->super->size;
     s->role_count = a->super->role_count;
     memcpy(s->roles, a->super->roles, sizeof(s->roles));
     s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY);
     s->recovery_offset = UINT64_MAX;
     if (m->state == MEMBER_REBUILDING) {
         s->features |= MD_RECOVERY;
-        s->recovery_offset = m->recovered;
+        s->recovery_offset = m->recovered_saved;
     }
     if (m->read_errors)
         s->corrected_reads += (uint32_t)MIN(m->read_errors, UINT32_MAX - s->corrected_reads);
@@ -115,7 +117,7 @@ static void forget_missing(struct raid_array *a)
     }
 }
 
-static int co_write_supers_locked(struct raid_array *a)
+int co_array_write_supers_locked(struct raid_array *a)
 {
     assert_held(&a->state_lock);
     struct raid_member *failed;
@@ -135,13 +137,14 @@ static int co_write_supers_locked(struct raid_array *a)
 int co_array_write_supers(struct raid_array *a)
 {
     with_lock(&a->state_lock);
-    return a->super ? co_write_supers_locked(a) : 0;
+    return a->super ? co_array_write_supers_locked(a) : 0;
 }
 
 /* --- clean and dirty ---------------------------------------------------------------------------
  */
 
-/* Zoned levels have nothing that could disagree. */
+/* While it is written to all of it may disagree after a crash, whatever was in sync before. Zoned
+ * levels have nothing that could. */
 int co_array_mark_dirty(struct raid_array *a)
 {
     if (likely(a->marked_dirty))
@@ -151,8 +154,8 @@ int co_array_mark_dirty(struct raid_array *a)
         return 0;
     if (a->super && !a->shape.level->is_zoned) {
         uint64_t was = a->super->resync_offset;
-        a->super->resync_offset = a->was_dirty ? was : 0;
-        int rc = co_write_supers_locked(a);
+        a->super->resync_offset = 0;
+        int rc = co_array_write_supers_locked(a);
         if (rc < 0) {
             a->super->resync_offset = was;
             return rc;
@@ -162,16 +165,78 @@ int co_array_mark_dirty(struct raid_array *a)
     return 0;
 }
 
-int co_array_mark_clean(struct raid_array *a)
+static int co_flush_member(void *arg)
 {
-    with_lock(&a->state_lock);
-    if (!a->marked_dirty || !a->super || a->shape.level->is_zoned || a->was_dirty)
+    struct member_io *io = arg;
+    io->rc = co_blk_flush(io->m->dev);
+    return 0;
+}
+
+int co_array_flush(struct raid_array *a)
+{
+    struct co_group g;
+    unsigned count = a->member_count;
+    auto_free struct member_io *io = mem_array(count, sizeof(*io));
+    if (!io)
+        return -ENOMEM;
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < count; i++) {
+        io[i].m = &a->members[i];
+        if (io[i].m->state != MEMBER_OUT)
+            co_group_start(&g, co_flush_member, &io[i]);
+    }
+    int rc = co_group_wait(&g);
+    for (unsigned i = 0; i < count; i++)
+        if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
+            rc = io[i].rc;
+    return rc;
+}
+
+/* What resync and recovery have reached now is what counts once it has been flushed. False: the
+ * superblocks say all of that already. */
+static bool take_positions(struct raid_array *a, uint64_t *resync, uint64_t *recovered)
+{
+    bool news = false;
+    *resync = a->was_dirty ? a->resync_at : UINT64_MAX;
+    for (unsigned i = 0; i < a->member_count; i++) {
+        recovered[i] = a->members[i].recovered;
+        news |= a->members[i].recovered != a->members[i].recovered_saved;
+    }
+    return news;
+}
+
+/* @clean: nobody writes any more. */
+static int co_settle(struct raid_array *a, bool clean)
+{
+    uint64_t resync;
+    auto_free uint64_t *recovered = mem_array(a->member_room, sizeof(*recovered));
+    if (!recovered)
+        return -ENOMEM;
+    bool news = take_positions(a, &resync, recovered);
+    clean |= !a->marked_dirty;
+    if (!a->super || a->shape.level->is_zoned ||
+        (!news && (!clean || a->super->resync_offset == resync)))
         return 0;
-    a->super->resync_offset = UINT64_MAX;
-    int rc = co_write_supers_locked(a);
-    if (rc == 0)
+    TRY(co_array_flush(a));
+    with_lock(&a->state_lock);
+    for (unsigned i = 0; i < a->member_count; i++)
+        a->members[i].recovered_saved = recovered[i];
+    if (clean)
+        a->super->resync_offset = resync;
+    int rc = co_array_write_supers_locked(a);
+    if (rc == 0 && clean)
         a->marked_dirty = false;
     return rc;
+}
+
+int co_array_checkpoint(struct raid_array *a)
+{
+    return co_settle(a, false);
+}
+
+int co_array_mark_clean(struct raid_array *a)
+{
+    return co_settle(a, true);
 }
 
 /* --- failing -----------------------------------------------------------------------------------
@@ -185,5 +250,5 @@ int co_array_fail(struct raid_array *a, struct raid_member *m)
     if (!can_spare(a, m))
         return -EIO;
     take_out(a, m);
-    return a->super ? co_write_supers_locked(a) : 0;
+    return a->super ? co_array_write_supers_locked(a) : 0;
 }

@@ -162,16 +162,31 @@ static int unknown_option(const struct args *a)
 {
     const char *word = a->argv[optind > 0 ? optind - 1 : 0];
     if (strncmp(word, "--", 2) != 0) {
-        tool_misuse(a->tool, "unrecognized option '-%c'", optopt);
+        tool_misuse(a->tool,
+                    a->tool->face == FACE_NBD ? "invalid option -- '%c'"
+                                              : "unrecognized option '-%c'",
+                    optopt);
         return ARGS_BAD;
     }
     const char *near = nearest_option(a, word);
     if (near && a->tool->face == FACE_LAMINA)
         tool_misuse(a->tool, "unrecognized option '%s'; did you mean '--%s'?", word, near);
-    else if (near)
+    else if (near && a->tool->face == FACE_IMG)
         tool_misuse(a->tool, "unrecognized option '%s'\nThe nearest is '--%s'.", word, near);
     else
         tool_misuse(a->tool, "unrecognized option '%s'", word);
+    return ARGS_BAD;
+}
+
+static int missing_value(const struct args *a)
+{
+    const char *word = a->argv[optind - 1];
+    if (a->tool->face != FACE_NBD)
+        tool_misuse(a->tool, "missing argument for option '%s'", word);
+    else if (strncmp(word, "--", 2) == 0)
+        tool_misuse(a->tool, "option '%s' requires an argument", word);
+    else
+        tool_misuse(a->tool, "option requires an argument -- '%c'", optopt);
     return ARGS_BAD;
 }
 
@@ -185,8 +200,7 @@ int args_next(struct args *a, const char **value)
         if (id == '?')
             return unknown_option(a);
         if (id == ':') {
-            tool_misuse(a->tool, "missing argument for option '%s'", a->argv[optind - 1]);
-            return ARGS_BAD;
+            return missing_value(a);
         }
         if (id == 'h') {
             command_help(a->tool, a->command, stdout);
@@ -324,7 +338,9 @@ int tool_misuse(const struct tool *t, const char *fmt, ...)
     va_start(ap, fmt);
     message(t, fmt, ap);
     va_end(ap);
-    if (t->face != FACE_LAMINA || !t->command)
+    if (t->face == FACE_NBD) /* qemu-nbd says this as an error of its own */
+        fprintf(stderr, "%s: Try `%s --help' for more information.\n", t->called, t->called);
+    else if (t->face != FACE_LAMINA || !t->command)
         fprintf(stderr, "Try '%s --help' for more information\n", t->called);
     else
         fprintf(stderr, "Try '%s %s --help' for more information\n", t->called, t->command->name);

@@ -58,6 +58,7 @@ const struct blk_driver *const blk_drivers[] = {
     &fault_driver,
     &log_driver,
     &throttle_driver,
+    &zeroes_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif

@@ -361,7 +361,7 @@ static int run(struct tool *t, int argc, char **argv)
                                                   &lv_remove_command,
                                                   &lv_list_command,
                                                   NULL};
-    return tool_run_verb(t, argc, argv, verbs);
+    return command_group(t, verbs, argc, argv);
 }
 
 static const struct arg_desc no_options[] = {ARG_END};

@@ -148,7 +148,7 @@ static int run(struct tool *t, int argc, char **argv)
 {
     static const struct command *const verbs[] = {&pv_create_command, &pv_remove_command,
                                                   &pv_list_command, NULL};
-    return tool_run_verb(t, argc, argv, verbs);
+    return command_group(t, verbs, argc, argv);
 }
 
 static const struct arg_desc no_options[] = {ARG_END};

@@ -3,8 +3,17 @@
 #include "tools/raid.h"
 #include "raid/array.h"
 
-static const struct command *const verbs[] = {&raid_create_command, &raid_assemble_command,
-                                              &raid_examine_command, &raid_detail_command, NULL};
+static const struct command *const verbs[] = {&raid_create_command,
+                                              &raid_assemble_command,
+                                              &raid_examine_command,
+                                              &raid_detail_command,
+                                              &raid_sync_command,
+                                              &raid_scrub_command,
+                                              &raid_add_command,
+                                              &raid_fail_command,
+                                              &raid_remove_command,
+                                              &raid_grow_command,
+                                              NULL};
 
 /* --- a heap of devices -------------------------------------------------------------------------
  */
@@ -94,7 +103,7 @@ void raid_heap_drop(struct raid_heap *h)
 
 static int run(struct tool *t, int argc, char **argv)
 {
-    return tool_run_verb(t, argc, argv, verbs);
+    return command_group(t, verbs, argc, argv);
 }
 
 static const struct arg_desc options[] = {ARG_END};

@@ -4,7 +4,8 @@
  *   raid.c           which verb; opening a heap of devices
  *   raid_create.c    create
  *   raid_examine.c   examine: what one device's superblock says
- *   raid_assemble.c  assemble: who belongs together; detail: one array */
+ *   raid_assemble.c  assemble: who belongs together; detail: one array
+ *   raid_change.c    sync, scrub, add, fail, remove, grow */
 #ifndef TOOLS_RAID_H
 #define TOOLS_RAID_H
 
@@ -13,13 +14,14 @@
 #include "tools/task.h"
 
 extern const struct command raid_create_command, raid_examine_command, raid_assemble_command,
-    raid_detail_command;
+    raid_detail_command, raid_sync_command, raid_scrub_command, raid_add_command, raid_fail_command,
+    raid_remove_command, raid_grow_command;
 
 /* Devices that were told, those in folders one by one. */
 struct raid_heap_item {
     char *name; /* as a spec */
     struct blk_device *dev;
-    bool is_raw; /* it has no format */
+    bool is_raw;            /* it has no format */
     struct md_super *super; /* NULL: it has none that counts */
     struct blk_error error; /* why it could not be opened, or has none */
 };

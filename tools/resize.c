@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* resize.c - an image's virtual size: larger, or with --shrink smaller. */
+/* resize.c - an image's virtual size: larger, or with --shrink smaller; with --grow a partition in
+ * it becomes larger too. */
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_SHRINK = ARG_LONG, ARG_PREALLOCATION };
+enum { ARG_SHRINK = ARG_LONG, ARG_PREALLOCATION, ARG_GROW };
 
 static const struct arg_desc options[] = {
     {'f', "format", "FORMAT", "the image's format", 0, false},
     {ARG_SHRINK, "shrink", NULL, "allow it to become smaller: what lies behind is lost", 0, false},
     {ARG_PREALLOCATION, "preallocation", "off|falloc|full", "reserve the space that is added", 0,
      false},
+    {ARG_GROW, "grow", NULL,
+     "let the partition pN (else the last one) take the space behind it; SIZE may be left out",
+     FACE_LAMINA, false},
     ARG_IMAGE_OPTIONS,
     ARG_SECRET,
     ARG_QUIET,
@@ -20,7 +24,9 @@ enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_
 struct resize {
     struct tool *tool;
     struct image image;
-    bool shrink;
+    bool shrink, grow;
+    const char *part; /* that grows; NULL: the last one */
+    uint64_t part_bytes;
     enum preallocation preallocation;
     const char *size_text;
     int sign; /* of what is told: +1, -1, or 0: the size itself */
@@ -89,12 +95,29 @@ static int co_change(struct resize *r, struct blk_device *dev)
     return rc < 0 ? err_errno(&r->error, rc, "the new size cannot be made durable") : 0;
 }
 
+/* The table in the image takes in what was added, and so does a partition. */
+static int co_grow(struct resize *r, struct blk_device *dev)
+{
+    struct resolver resolver;
+    struct blk_device *table;
+    TRY(co_tool_resolver(r->tool, r->image.trust, NULL, &resolver, &r->error));
+    int rc = co_resolver_container(&resolver, dev, &table, &r->error);
+    resolver_drop(&resolver);
+    if (rc == -ENOENT)
+        return err_set(&r->error, rc, "%s holds no partitions that could grow", r->image.text);
+    TRY(rc);
+    rc = co_blk_inner_grow(table, r->part, &r->part_bytes, &r->error);
+    return co_image_close(table, rc, &r->error);
+}
+
 static int co_run(void *arg)
 {
     struct resize *r = arg;
     struct blk_device *dev;
     TRY(co_image_open(r->tool, &r->image, &dev, &r->error));
-    int rc = co_change(r, dev);
+    int rc = r->size_text ? co_change(r, dev) : 0;
+    if (rc == 0 && r->grow)
+        rc = co_grow(r, dev);
     return co_image_close(dev, rc, &r->error);
 }
 
@@ -142,22 +165,50 @@ static int size_of_text(struct resize *r)
     return ARGS_BAD;
 }
 
+static bool is_size(const char *text)
+{
+    uint64_t bytes;
+    return opts_parse_size(text, &bytes, NULL) == 0;
+}
+
+/* With --grow: [pN] IMAGE [SIZE]. *word: what was taken for a size. */
+static int grow_operands(struct resize *r, struct command_line *line, char *word)
+{
+    if (r->size_text && !is_size(r->size_text)) { /* it is the image */
+        r->size_text = NULL;
+        line->argv[line->argc++] = word;
+    }
+    if (line->argc == 2) {
+        r->part = line->argv[0];
+        line->argv++;
+        line->argc--;
+    }
+    return line->argc == 1 && (r->size_text || !r->shrink) ? 0 : -EINVAL;
+}
+
 static int parse(struct resize *r, int argc, char **argv)
 {
-    const struct arg_place places[] = {
-        IMAGE_PLACES(&r->image), {ARG_SHRINK, NULL, &r->shrink}, {0, NULL, NULL}};
+    const struct arg_place places[] = {IMAGE_PLACES(&r->image),
+                                       {ARG_SHRINK, NULL, &r->shrink},
+                                       {ARG_GROW, NULL, &r->grow},
+                                       {0, NULL, NULL}};
+    char *last = argv[argc - 1];
     take_size(r, &argc, argv);
     struct command_line line = {argc, argv, places, option, r};
     int id = args_read(r->tool, &line);
     if (id != ARGS_END)
         return id;
-    if (!r->size_text || line.argc != 1) {
+    if (r->grow && grow_operands(r, &line, last) < 0) {
+        tool_misuse(r->tool, "Expecting [pN] IMAGE [+SIZE]");
+        return ARGS_BAD;
+    }
+    if (!r->grow && (!r->size_text || line.argc != 1)) {
         tool_misuse(r->tool,
                     !r->size_text ? "Not enough arguments" : "Expecting image file name and size");
         return ARGS_BAD;
     }
     r->image.text = line.argv[0];
-    return size_of_text(r) < 0 ? ARGS_BAD : ARGS_END;
+    return r->size_text && size_of_text(r) < 0 ? ARGS_BAD : ARGS_END;
 }
 
 static int failed(const struct resize *r)
@@ -178,8 +229,10 @@ static int run(struct tool *t, int argc, char **argv)
         return id == ARGS_HELP ? 0 : 1;
     if (tool_run(t, 1, co_run, &r) < 0)
         return failed(&r);
-    if (!t->quiet)
+    if (!t->quiet && r.size_text)
         puts("Image resized.");
+    if (!t->quiet && r.grow)
+        printf("The partition has %" PRIu64 " bytes now.\n", r.part_bytes);
     return 0;
 }
 
@@ -190,9 +243,16 @@ const struct command resize_command = {
     .summary = "Change an image's virtual size",
     .faces = FACE_LAMINA | FACE_IMG,
     .options = options,
-    .notes = "SIZE is the new size; +SIZE is added, -SIZE taken away. Make the file system in it "
-             "smaller\nbefore the image.\n"
-             "\n"
-             "  lamina resize disk.qcow2 +10G\n"
-             "  lamina resize -f raw --shrink disk.img 5G",
+    .notes =
+        "SIZE is the new size; +SIZE is added, -SIZE taken away. Make the file system in it "
+        "smaller\nbefore the image.\n"
+        "\n"
+        "With --grow the table of partitions takes in what was added, and pN or the last\n"
+        "partition reaches to the next one or the end. The file system in it is then grown by\n"
+        "its own tool.\n"
+        "\n"
+        "  lamina resize disk.qcow2 +10G\n"
+        "  lamina resize --grow p2 disk.qcow2 +10G\n"
+        "  lamina resize --grow disk.qcow2\n"
+        "  lamina resize -f raw --shrink disk.img 5G",
 };

@@ -42,9 +42,16 @@ struct serve_offer {
     unsigned writers;
     struct nbd_zone zone; /* owned */
     char *made;           /* what owned texts lie in; NULL: none */
+    /* Puts further layers on the image that was opened: *dev is taken, also on failure, and given.
+     * NULL: none. */
+    int (*co_over)(void *arg, struct blk_device **dev, struct blk_error *e);
+    void *over_arg;
+    const struct nbd_shown *shown; /* NULL: all of it */
 };
 
 #define SERVE_ADDRESSES 8
+
+struct serving;
 
 struct serve_plan {
     struct tool *tool;
@@ -60,14 +67,19 @@ struct serve_plan {
     const char *run;            /* command to run; the end of it ends the server; NULL: none */
     struct nbd_tls_options tls; /* folder NULL: no TLS */
     enum nbd_tls_mode tls_mode;
-    bool image_opts;       /* specs are key=value, or JSON */
-    bool once;             /* end with the last client */
-    bool announce;         /* print URIs and a QEMU line */
-    bool check_only;       /* open all, read-only, say so, and end */
-    bool exit_with_parent; /* stop when who started us has ended */
-    bool background;       /* be a daemon when clients can connect */
-    bool keep_sockets;     /* give the listening sockets to the service manager */
-    unsigned max_clients;  /* 0: no limit */
+    /* Called when clients can connect, in place of telling who waits for us to go to the
+     * background: it does that itself (serve_around_background). NULL: nothing. */
+    int (*on_ready)(void *arg, struct serving *s, struct blk_error *e);
+    void *ready_arg;
+    bool image_opts;          /* specs are key=value, or JSON */
+    bool once;                /* end with the last client */
+    bool announce;            /* print URIs and a QEMU line */
+    bool check_only;          /* open all, read-only, say so, and end */
+    bool exit_with_parent;    /* stop when who started us has ended */
+    bool background;          /* be a daemon when clients can connect */
+    const char *socket_label; /* SELinux's, of the sockets; NULL: none is told */
+    bool keep_sockets;        /* give the listening sockets to the service manager */
+    unsigned max_clients;     /* 0: no limit */
     struct serve_watch_plan watch;
     unsigned workers; /* event loops: exports are spread over them; 0: one */
 };
@@ -155,6 +167,10 @@ void serve_around_notify(const struct serve_around *a, const char *text, const i
                          unsigned count);
 /* Clients can connect: whoever waits for that is told. */
 void serve_around_ready(struct serving *s);
+/* Lets who waits go on without us: from here on we are in the background. */
+void serve_around_background(struct serve_around *a);
+/* SELinux's label of the sockets that this thread makes (NULL: the process's again). */
+must_use int serve_around_label(const char *label, struct blk_error *e);
 /* Runs plan->run. */
 must_use int serve_around_run(struct serving *s, struct blk_error *e);
 /* A child ended: true if it was the command. */

@@ -226,7 +226,7 @@ bool serve_around_fork(struct serve_around *a, int *status)
     return true;
 }
 
-static void tell_who_waits(struct serve_around *a)
+void serve_around_background(struct serve_around *a)
 {
     int null;
 
@@ -251,7 +251,22 @@ void serve_around_ready(struct serving *s)
         serve_around_notify(a, "FDSTORE=1\nFDNAME=lamina", fds,
                             nbd_server_share(s->server, fds, SERVE_SOCKETS));
     serve_around_notify(a, "READY=1", NULL, 0);
-    tell_who_waits(a);
+    if (!s->plan->on_ready)
+        serve_around_background(a);
+}
+
+int serve_around_label(const char *label, struct blk_error *e)
+{
+    static const char attribute[] = "/proc/thread-self/attr/sockcreate";
+    int fd = open(attribute, O_WRONLY | O_CLOEXEC), rc = 0;
+
+    if (fd < 0 || write(fd, label ? label : "", label ? strlen(label) + 1 : 0) < 0)
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    return rc < 0 && label ? err_set(e, rc, "Cannot set SELinux socket create context to %s: %s",
+                                     label, strerror(-rc))
+                           : 0;
 }
 
 /* --- a command --- */

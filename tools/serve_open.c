@@ -6,30 +6,31 @@
 #include "tools/image.h"
 #include "tools/serve.h"
 
-/* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
-static int open_failed(struct serving *s, const char *spec, const struct blk_error *e)
-{
-    const struct tool *t = s->plan->tool;
-    const char *text = e->text;
-    char prefix[256];
-    int n = snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", spec);
-
-    if (t->face != FACE_NBD) {
-        tool_error(t, "%s", text);
-        return e->rc;
-    }
-    if (strncmp(text, prefix, (size_t)n) == 0)
-        text += n;
-    tool_error(t, "Failed to blk_new_open '%s': %s", spec, text);
-    return e->rc;
-}
-
 struct opening {
     struct serving *serving;
     const struct serve_offer *offer;
     struct blk_device *dev;
+    bool opened; /* the image */
     struct blk_error error;
 };
+
+/* The qemu-nbd face says it as qemu-nbd does: without the words that qemu-img begins with. */
+static int open_failed(const struct opening *o)
+{
+    const struct tool *t = o->serving->plan->tool;
+    const char *text = o->error.text, *spec = o->offer->what;
+    char prefix[256];
+    int n = snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", spec);
+
+    if (t->face != FACE_NBD || o->opened) {
+        tool_error(t, "%s", text);
+        return o->error.rc;
+    }
+    if (strncmp(text, prefix, (size_t)n) == 0)
+        text += n;
+    tool_error(t, "Failed to blk_new_open '%s': %s", spec, text);
+    return o->error.rc;
+}
 
 static bool read_only(const struct serving *s, const struct serve_offer *o)
 {
@@ -53,6 +54,9 @@ static int co_open_at_home(void *arg)
     if (p->check_only)
         i.flags |= BLK_OPEN_FORCE_SHARE;
     TRY(co_image_open(p->tool, &i, &dev, &o->error));
+    o->opened = true;
+    if (o->offer->co_over)
+        TRY(o->offer->co_over(o->offer->over_arg, &dev, &o->error));
     if (p->control) /* else nobody could ask for work on it */
         return co_serve_seat(dev, &o->dev, &o->error);
     o->dev = dev;
@@ -65,7 +69,8 @@ static int co_add_export(struct serving *s, const struct serve_offer *o, struct 
                                          .description = o->description,
                                          .zone = &o->zone,
                                          .max_writers = o->writers,
-                                         .preset = o->preset};
+                                         .preset = o->preset,
+                                         .shown = o->shown};
 
     return co_nbd_export_add(nbd_server_exports(s->server), opened->dev, &x, NULL, &opened->error);
 }
@@ -131,7 +136,7 @@ static int co_open_offer(struct serving *s, size_t i)
     if (rc == 0)
         rc =
             o->kind == SERVE_EXPORT ? co_add_export(s, o, &opening) : co_add_source(s, o, &opening);
-    return rc < 0 ? open_failed(s, o->what, &opening.error) : 0;
+    return rc < 0 ? open_failed(&opening) : 0;
 }
 
 int co_serve_open(struct serving *s)

@@ -59,19 +59,48 @@ static int co_write_pid_file(struct serving *s)
         co_host_close(f);
     }
     if (rc < 0)
-        tool_error(s->plan->tool, "cannot write the pid file %s: %s", path, strerror(-rc));
+        tool_error(s->plan->tool,
+                   s->plan->tool->face == FACE_NBD ? "Could not create '%s': %s"
+                                                   : "cannot write the pid file %s: %s",
+                   path, strerror(-rc));
     s->pid_written = rc == 0;
     return rc;
 }
 
 /* --- where it listens --- */
 
+/* As qemu-nbd says that an address cannot be had. */
+static void face_words(const char *address, struct blk_error *e)
+{
+    bool is_unix = strncmp(address, "unix:", 5) == 0;
+
+    if (e->rc == -EADDRINUSE && !is_unix)
+        err_set(e, e->rc, "Failed to find an available port: %s", strerror(-e->rc));
+    else
+        err_set(e, e->rc, "Failed to bind socket%s%s: %s", is_unix ? " to " : "",
+                is_unix ? address + 5 : "", strerror(-e->rc));
+}
+
+static int co_make_socket(struct serving *s, const char *address, struct blk_error *e)
+{
+    const char *label = s->plan->socket_label;
+    int rc = label ? serve_around_label(label, e) : 0;
+
+    if (rc < 0)
+        return rc;
+    rc = co_nbd_server_listen(s->server, address, e);
+    if (label)
+        (void)!serve_around_label(NULL, NULL);
+    if (rc < 0 && s->plan->tool->face == FACE_NBD)
+        face_words(address, e);
+    return rc;
+}
+
 static int co_listen_on(struct serving *s, const char *address)
 {
     struct blk_error e = {0};
     int fd = serve_around_take(s->around, address);
-    int rc = fd >= 0 ? nbd_server_listen_at(s->server, fd, &e)
-                     : co_nbd_server_listen(s->server, address, &e);
+    int rc = fd >= 0 ? nbd_server_listen_at(s->server, fd, &e) : co_make_socket(s, address, &e);
 
     return rc < 0 ? say(s, &e) : 0;
 }
@@ -164,6 +193,8 @@ static int co_serve_until_told(struct serving *s)
         serve_announce(s);
     if (s->plan->run)
         rc = serve_around_run(s, &e);
+    else if (s->plan->on_ready)
+        rc = s->plan->on_ready(s->plan->ready_arg, s, &e);
     if (rc < 0) {
         say(s, &e);
         nbd_server_stop(s->server);

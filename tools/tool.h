@@ -66,10 +66,6 @@ struct command {
     const char *notes; /* what --help says below the options: prose and examples; may be NULL */
 };
 
-/* Runs the one of @verbs (ends with NULL; their names are "COMMAND VERB") that argv[1] says. */
-#define TOOL_VERBS_MOST 32
-int tool_run_verb(struct tool *t, int argc, char **argv, const struct command *const *verbs);
-
 /* --- servers on the command line (bracket.c)
  * ----------------------------------------------------------------------------------------- */
 
@@ -184,6 +180,9 @@ enum {
 /* Prints usage, summary, options and notes of @c. */
 void command_help(const struct tool *t, const struct command *c, FILE *to);
 const struct command *command_find(const struct tool *t, const char *name);
+/* Runs the verb of two words whose second one is argv[1]; t->command is the group, whose name is
+ * the first one. @verbs ends with NULL. Gives the exit status. */
+int command_group(struct tool *t, const struct command *const *verbs, int argc, char **argv);
 
 /* --- messages
  * --------------------------------------------------------------------------------------------- */
@@ -217,8 +216,8 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
-extern const struct command serve_command, ctl_command, top_command, pv_command, vg_command,
-    lv_command, raid_command;
+extern const struct command part_command, pv_command, vg_command, lv_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;

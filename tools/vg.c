@@ -234,7 +234,7 @@ static int run(struct tool *t, int argc, char **argv)
                                                   &vg_remove_command,
                                                   &vg_list_command,
                                                   NULL};
-    return tool_run_verb(t, argc, argv, verbs);
+    return command_group(t, verbs, argc, argv);
 }
 
 static const struct arg_desc no_options[] = {ARG_END};

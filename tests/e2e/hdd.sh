@@ -4,6 +4,16 @@
 . "$(dirname "$0")/../lib/nbd.sh"
 . "$(dirname "$0")/../lib/e2e.sh"
 make_disk disk.raw 12
+
+# One image, of clusters that are no power of two: only read.
+for cluster in 32256 96k 3M; do
+    qemu-img convert -f raw -O parallels -o cluster_size=$cluster disk.raw odd.img
+    is "clusters of $cluster: read" "$LAMINA" compare -q -f raw -F parallels disk.raw odd.img
+    "$LAMINA" convert -q -f parallels -O raw --force odd.img odd.raw
+    is "clusters of $cluster: converted" cmp disk.raw odd.raw
+    equal "clusters of $cluster: told" "$("$LAMINA" info --output json odd.img | jq '."cluster-size"')" "$(numfmt --from=iec ${cluster^^})"
+    fails "clusters of $cluster: not written to" 1 "are only read: convert it" "$LAMINA" resize -q -f parallels odd.img 20M
+done
 top='{5fbaabe3-6958-40ff-92a7-860e329aab41}'
 nil='{00000000-0000-0000-0000-000000000000}'
 id() { printf '{%08x-0000-4000-8000-00000000000%x}' "$1" "$1"; }

@@ -99,7 +99,7 @@ says() { # WHAT WANTED COMMAND...: fails with 1 and says so
     rc=$?
     [ $rc = 1 ] && grep -qF -- "$want" <<<"$got" && ok "$what" || fail "$what: $rc, $got"
 }
-says "qemu-nbd: an unknown option is an error" "qemu-nbd: unrecognized option '--connect'" "$qnbd" --connect /dev/nbd0 a.img
+says "qemu-nbd: an unknown option is an error" "qemu-nbd: unrecognized option '--conncet'" "$qnbd" --conncet /dev/nbd0 a.img
 says "qemu-nbd: -e not a number" "qemu-nbd: Invalid shared device number 'z'" "$qnbd" -e z a.img
 says "qemu-nbd: a relative socket" "qemu-nbd: socket path must be absolute" "$qnbd" -k rel a.img
 says "qemu-nbd: no operand" "qemu-nbd: Invalid number of arguments" "$qnbd" -k "$sock"

@@ -87,6 +87,11 @@ static struct blk_device *co_stack_raw_log_concat(void)
                         co_open_text(&log_driver, "data=on", co_concat(co_aligned_512)));
 }
 
+static struct blk_device *co_stack_zeroes(void)
+{
+    return co_open_text(&zeroes_driver, "detect=unmap,discard=ignore", co_aligned_512(DISK));
+}
+
 static char scratch[64];
 
 static struct blk_device *co_scratch_file(const char *options)
@@ -127,6 +132,7 @@ static const struct stack {
     {"4096-byte blocks that cannot grow", co_stack_aligned_fixed, false},
     {"odd slice of 4096-byte blocks", co_stack_slice_of_aligned, false},
     {"raw over log over concat of blocks", co_stack_raw_log_concat, false},
+    {"zeroes that are found", co_stack_zeroes, false},
     {"raw over file", co_stack_file, true},
     {"raw over file, O_DIRECT", co_stack_file_direct, true},
     {"raw over file, O_DIRECT and durable", co_stack_file_through, true},
@@ -349,6 +355,36 @@ START_TEST(faults_come_when_they_are_asked_for)
 }
 END_TEST
 
+/* What goes down through it, as a log says. */
+static int co_finds_zeroes(void *arg)
+{
+    struct blk_device *file = co_mem(0);
+    struct blk_child children[] = {{"file", co_mem(10000)}, {"log", blk_ref(file)}};
+    struct blk_device *log, *dev;
+    struct blk_error e = {0};
+    static const uint8_t zero[600];
+    uint8_t odd[600] = {[599] = 1};
+    ck_assert_int_eq(
+        co_blk_open(&log_driver, "log", NULL, BLK_OPEN_WRITE, NULL, children, 2, &log, &e), 0);
+    dev = co_open_text(&zeroes_driver, "detect=on,discard=ignore", log);
+    ck_assert_int_eq(co_blk_write_buf(dev, 7, zero, sizeof(zero), BLK_FUA), 0);
+    ck_assert_int_eq(co_blk_discard(dev, 0, 5000), 0);
+    ck_assert_int_eq(co_blk_write_buf(dev, 7, odd, sizeof(odd), 0), 0);
+    ck_assert_uint_eq(log_count(log), 2);
+    ck_assert_int_eq(log_at(log, 0)->op, LOG_ZERO);
+    ck_assert_int_eq(log_at(log, 0)->flags, BLK_FUA);
+    ck_assert_int_eq(log_at(log, 1)->op, LOG_WRITE);
+    co_close_ok(dev);
+    co_close_ok(file);
+    return 0;
+}
+
+START_TEST(zeroes_are_found_and_discards_dropped)
+{
+    on_host(NULL, co_finds_zeroes, NULL);
+}
+END_TEST
+
 static int co_logs(void *arg)
 {
     struct blk_device *file = co_mem(0);
@@ -438,6 +474,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, random_requests_match_the_model, 0, ARRAY_LEN(stacks));
     tcase_add_test(tc, faults_come_when_they_are_asked_for);
+    tcase_add_test(tc, zeroes_are_found_and_discards_dropped);
     tcase_add_test(tc, a_log_reads_back);
     tcase_add_test(tc, bad_options_are_refused_with_a_sentence);
     suite_add_tcase(s, tc);

@@ -36,7 +36,7 @@ START_TEST(header_bounds)
     REFUSED(magic[3], 'x', -EINVAL);
     REFUSED(version, le32_of(1), -ENOTSUP);
     REFUSED(cluster_sectors, le32_of(0), -EINVAL);
-    REFUSED(cluster_sectors, le32_of(63), -EINVAL);
+    REFUSED(cluster_sectors, le32_of(63), -EINVAL); /* then they are too few for the disk */
     REFUSED(cluster_sectors, le32_of(1 << 20), -EINVAL);
     REFUSED(entries, le32_of(99), -EINVAL);         /* too few for the disk */
     REFUSED(entries, le32_of(101), -EINVAL);        /* past the file */

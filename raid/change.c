@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* change.c - members that come and go while the array is in use, and arrays that grow.
+ *
+ * Order of add: (1) old superblocks of the device go, its log of bad blocks and bitmap are written,
+ * all durable; (2) all superblocks, its own among them, say that it is a spare. It takes a place
+ * when there is work to be done (sync.c).
+ * Order of grow: (1) superblocks say the new size, and that what is new is not in sync; (2) the
+ * device shows it. */
+#include <stdlib.h>
+
+#include "raid/array.h"
+#include "raid/create.h"
+
+static const char *name_of(const struct raid_member *m)
+{
+    return m->dev->name ? m->dev->name : "a member";
+}
+
+/* By its role, or its name. */
+static struct raid_member *find(const struct raid_array *a, const char *name)
+{
+    char *end;
+    unsigned long role = strtoul(name, &end, 10);
+    if (*name >= '0' && *name <= '9' && !*end)
+        return role < a->shape.disks ? a->by_role[role] : NULL;
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].dev && strcmp(name_of(&a->members[i]), name) == 0)
+            return &a->members[i];
+    return NULL;
+}
+
+/* --- add ---------------------------------------------------------------------------------------
+ */
+
+/* A slot of the role table that nobody has, behind those of the first members. */
+static bool free_slot(const struct raid_array *a, unsigned *slot)
+{
+    for (*slot = a->shape.disks; *slot < MD_ROLES_1; ++*slot) {
+        bool taken = md_super_role(a->super, *slot) < MD_ROLE_MOST;
+        for (unsigned i = 0; i < a->member_count && !taken; i++)
+            taken =
+                a->members[i].dev && a->members[i].super && a->members[i].super->number == *slot;
+        if (!taken)
+            return true;
+    }
+    return false;
+}
+
+/* Where its data ends: version 1.0 has superblock, bitmap and log behind it. */
+static uint64_t data_end(const struct md_super *s, uint64_t device)
+{
+    int64_t before = MIN(0, MIN(s->bitmap_offset, s->bad_offset));
+    return s->version == MD_1_0 ? s->super_offset - (uint64_t)-before : align_down(device, 512);
+}
+
+/* What the new member's superblock says: as the others', but for its own. */
+static int fill(const struct raid_array *a, struct blk_device *dev, struct md_super *s,
+                struct blk_error *e)
+{
+    *s = *a->super;
+    if (s->version == MD_0_90)
+        return err_set(e, -ENOTSUP, "arrays of version 0.90 take no new members here");
+    if (!free_slot(a, &s->number))
+        return err_set(e, -ENOSPC, "the array has no place for another member");
+    if (!md_super_place(s->version, dev->size, &s->super_offset) || dev->size <= s->data_offset ||
+        data_end(s, dev->size) <= s->data_offset)
+        return err_set(e, -ENOSPC, "%s is too small", dev->name);
+    s->data_size = data_end(s, dev->size) - s->data_offset;
+    if (s->data_size < a->shape.member)
+        return err_set(e, -ENOSPC,
+                       "%s has room for %" PRIu64 " bytes of data, and members hold %" PRIu64,
+                       dev->name, s->data_size, a->shape.member);
+    host_random(dev->host, s->device_uuid, sizeof(s->device_uuid));
+    s->features &= ~(unsigned)(MD_RECOVERY | MD_BAD_BLOCKS | MD_REPLACEMENT | MD_BITMAP_RECOVERY);
+    s->recovery_offset = UINT64_MAX;
+    s->corrected_reads = 0;
+    s->devflags = 0;
+    return 0;
+}
+
+static int may_join(const struct raid_array *a, struct blk_device *dev, struct blk_error *e)
+{
+    if (!a->super || a->shape.level->is_zoned)
+        return err_set(e, -ENOTSUP, "%s takes no further members",
+                       a->super ? a->shape.level->name : "an array without superblocks");
+    if (dev->limits.request_align > a->dev->limits.request_align)
+        return err_set(e, -EINVAL, "%s has larger sectors than the array", dev->name);
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].dev == dev)
+            return err_set(e, -EEXIST, "%s is a member already", dev->name);
+    return 0;
+}
+
+/* One that was removed leaves its place. */
+static struct raid_member *free_member(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (!a->members[i].dev)
+            return &a->members[i];
+    return a->member_count < a->member_room ? &a->members[a->member_count++] : NULL;
+}
+
+static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s,
+                   struct blk_error *e)
+{
+    int rc = co_raid_prepare_member(dev, s);
+    if (rc < 0)
+        return err_errno(e, rc, "%s", dev->name);
+    with_lock(&a->state_lock);
+    struct raid_member *m = free_member(a);
+    if (!m || blk_add_child(a->dev, "member", dev) < 0)
+        return err_set(e, -ENOMEM, "no more members can be added while the array is open");
+    *m = (struct raid_member){
+        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
+    m->state = MEMBER_SPARE;
+    (void)md_super_set_role(a->super, s->number, MD_ROLE_SPARE);
+    rc = co_array_write_supers_locked(a);
+    return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+}
+
+static int co_add(struct raid_array *a, struct blk_device *dev, struct blk_error *e)
+{
+    struct md_super *s = mem_alloc(sizeof(*s));
+    int rc = s ? may_join(a, dev, e) : err_set(e, -ENOMEM, "out of memory");
+    if (rc == 0)
+        rc = fill(a, dev, s, e);
+    if (rc == 0)
+        rc = co_join(a, dev, s, e);
+    if (rc == 1)
+        return 0;
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].super == s) /* it is in, and stays */
+            return rc;
+    mem_free(s);
+    co_blk_close(dev, NULL);
+    return rc;
+}
+
+/* --- fail and remove ---------------------------------------------------------------------------
+ */
+
+static int co_fail(struct raid_array *a, struct raid_member *m, struct blk_error *e)
+{
+    if (m->state == MEMBER_OUT)
+        return 0;
+    int rc = co_array_fail(a, m);
+    return rc < 0 ? err_set(e, -EBUSY, "%s does not go on without %s", a->shape.level->name,
+                            name_of(m))
+                  : 0;
+}
+
+static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_error *e)
+{
+    struct blk_device *dev = m->dev;
+    if (m->state == MEMBER_SPARE)
+        TRY(co_fail(a, m, e));
+    if (m->state != MEMBER_OUT)
+        return err_set(e, -EBUSY, "%s is in use: it has to fail before it is removed", name_of(m));
+    for (size_t i = 0; i < a->dev->child_count; i++)
+        if (a->dev->children[i].dev == dev)
+            (void)blk_remove_child(a->dev, i);
+    m->dev = NULL;
+    mem_free(take(m->super));
+    co_blk_quiesce(a->dev);
+    return co_blk_close(dev, e);
+}
+
+int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
+{
+    if (c->action == BLK_MEMBER_ADD)
+        return co_add(a, c->device, e);
+    struct raid_member *m = find(a, c->name);
+    if (!m)
+        return err_set(e, -ENOENT, "the array has no member %s", c->name);
+    return c->action == BLK_MEMBER_FAIL ? co_fail(a, m, e) : co_remove(a, m, e);
+}
+
+/* --- grow --------------------------------------------------------------------------------------
+ */
+
+static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error *e)
+{
+    bool behind = a->super && (a->super->version == MD_0_90 || a->super->version == MD_1_0);
+    if (!a->super || a->shape.level->is_zoned)
+        return err_set(e, -ENOTSUP, "%s does not grow",
+                       a->super ? a->shape.level->name : "an array without superblocks");
+    if (disks && disks != a->shape.disks && a->shape.level->number != 1)
+        return err_set(e, -ENOTSUP, "the number of members changes in raid1 only");
+    if (disks > a->shape.disks + RAID_MEMBERS_MORE || disks > RAID_COPIES_MOST)
+        return err_set(e, -EINVAL, "%u members are too many at once", disks);
+    for (unsigned role = disks; disks && role < a->shape.disks; role++)
+        if (a->by_role[role])
+            return err_set(e, -EBUSY, "%s has to be removed first", name_of(a->by_role[role]));
+    if (!disks && (behind || a->shape.far > 1))
+        return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
+                       behind ? "an array with its superblocks at the end" : "a far layout");
+    if (a->super->features & (MD_BITMAP | MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
+        return err_set(e, -ENOTSUP, "an array with a bitmap or a log does not grow");
+    return 0;
+}
+
+/* What all members have room for by now. */
+static uint64_t room(const struct raid_array *a)
+{
+    uint64_t least = UINT64_MAX, unit = a->shape.chunk ? a->shape.chunk : 64 * KiB;
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->state == MEMBER_OUT)
+            continue;
+        m->super->data_size = data_end(m->super, m->dev->size) - m->super->data_offset;
+        least = MIN(least, m->super->data_size);
+    }
+    return align_down(least, unit);
+}
+
+int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e)
+{
+    struct raid_shape shape;
+    TRY(may_grow(a, disks, e));
+    uint64_t used = disks ? a->shape.member : MAX(room(a), a->shape.member);
+    struct raid_wanted w = {.level = a->shape.level->number,
+                            .layout = a->shape.layout,
+                            .disks = disks ? disks : a->shape.disks,
+                            .chunk = a->shape.chunk,
+                            .used = used};
+    TRY(raid_shape_init(&shape, &w, e));
+    with_lock(&a->state_lock);
+    uint64_t in_sync = a->was_dirty ? a->resync_at : array_sync_bytes(a);
+    raid_shape_drop(&a->shape);
+    a->shape = shape;
+    a->was_dirty = in_sync < array_sync_bytes(a);
+    a->resync_at = in_sync;
+    a->super->disks = shape.disks;
+    a->super->size = shape.member;
+    a->super->resync_offset = a->marked_dirty ? 0 : a->was_dirty ? in_sync : UINT64_MAX;
+    int rc = co_array_write_supers_locked(a);
+    if (rc < 0)
+        return err_errno(e, rc, "superblocks");
+    a->dev->size = shape.size;
+    return 0;
+}

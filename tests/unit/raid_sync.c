@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid_sync.c - what keeps arrays whole, over disks in memory: recovery that is interrupted after
+ * every step, resync and scrub beside writes, members that come, go, fail meanwhile, and growing.
+ */
+#include <check.h>
+
+#include "block/fault.h"
+#include "raid/array.h"
+#include "tests/lib/raid_rig.h"
+
+static const struct kind {
+    int level;
+    uint32_t layout;
+    unsigned disks;
+} kinds[] = {{1, 0, 2},
+             {1, 0, 3},
+             {10, 0x102, 4},
+             {10, 0x102, 3},
+             {10, 0x201, 4},
+             {10, 0x10201, 3},
+             {10, 0x202, 4},
+             {4, 0, 3},
+             {5, LEFT_SYMMETRIC, 4},
+             {6, LEFT_SYMMETRIC, 5}};
+
+static void co_rig_start(struct rig *r, const struct kind *k)
+{
+    co_rig_init(r, k->level, k->layout, k->disks);
+    co_rig_reopen(r, 0, 0, NULL);
+}
+
+static void co_rig_end(struct rig *r)
+{
+    co_rig_close(r);
+    co_rig_drop(r);
+}
+
+/* Steps until all is done, or @most of them were. Gives how many. */
+static unsigned co_sync(struct rig *r, enum blk_sync_kind kind, unsigned most, uint64_t *mismatches)
+{
+    struct blk_sync s = {.kind = kind};
+    struct blk_error e = {0};
+    unsigned n = 0;
+    do {
+        if (co_blk_sync(r->array, &s, &e) < 0)
+            ck_abort_msg("%s", e.text);
+    } while (s.doing && ++n < most);
+    ck_assert_int_eq(co_blk_sync_save(r->array, &e), 0);
+    if (mismatches)
+        *mismatches = s.mismatches;
+    return n;
+}
+
+static uint64_t co_check(struct rig *r, enum blk_sync_kind kind)
+{
+    uint64_t mismatches;
+    co_sync(r, kind, UINT32_MAX, &mismatches);
+    return mismatches;
+}
+
+static void co_member(struct rig *r, enum blk_member_action action, const char *name,
+                      struct blk_device *dev, int want)
+{
+    struct blk_member_change c = {.action = action, .name = name, .device = dev};
+    struct blk_error e = {0};
+    ck_assert_msg(co_blk_member(r->array, &c, &e) == want, "%s", e.text);
+}
+
+static unsigned count_in(const struct rig *r, enum raid_member_state state)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < rig_array(r)->member_count; i++)
+        n += rig_array(r)->members[i].dev && rig_array(r)->members[i].state == state;
+    return n;
+}
+
+/* The new disk takes the place of disk @at in the rig as well, so that it is there next time. */
+static void co_add_in_place_of(struct rig *r, unsigned at)
+{
+    struct blk_device *fresh = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+    ck_assert_int_eq(co_blk_close(r->disk[at], NULL), 0);
+    r->disk[at] = fresh;
+    co_member(r, BLK_MEMBER_ADD, NULL, blk_ref(fresh), 0);
+}
+
+/* One member is lost, another one filled: after every step the array is closed and opened again,
+ * and written to. In the end each other member may be lost. */
+static int co_recovery(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        unsigned rounds = 0;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 1, 0, NULL);
+        co_add_in_place_of(&r, 0);
+        while (co_sync(&r, BLK_SYNC_OWED, 2, NULL) == 2) {
+            co_rig_work(&r, 1);
+            co_rig_compare(&r);
+            co_rig_close(&r);
+            co_rig_reopen(&r, 0, 0, NULL);
+            ck_assert_uint_le(++rounds, 64);
+        }
+        ck_assert_uint_ge(rounds, 2);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), kinds[k].disks);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 2, 0, NULL);
+        co_rig_compare(&r);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(recovery_goes_on_wherever_it_was_interrupted)
+{
+    ck_assert_int_eq(on_host(NULL, co_recovery, NULL), 0);
+}
+END_TEST
+
+/* Copies and parity are damaged behind the array's back. */
+static void co_damage(struct rig *r, unsigned disk, uint64_t offset, uint64_t bytes)
+{
+    auto_free uint8_t *junk = mem_alloc(bytes);
+    memset(junk, 0x5a, bytes);
+    ck_assert_int_eq(co_blk_write_buf(r->disk[disk], MiB + offset, junk, bytes, 0), 0);
+}
+
+static int co_scrub(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_damage(&r, kinds[k].disks - 1, 0, RIG_CHUNK);
+        ck_assert_uint_gt(co_check(&r, BLK_SYNC_CHECK), 0);
+        ck_assert_uint_gt(co_check(&r, BLK_SYNC_REPAIR), 0);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(scrub_finds_what_differs_and_repairs_it)
+{
+    ck_assert_int_eq(on_host(NULL, co_scrub, NULL), 0);
+}
+END_TEST
+
+/* Superblocks of all members: dirty from @from on. */
+static void co_make_dirty(struct rig *r, uint64_t from)
+{
+    for (unsigned i = 0; i < r->disks; i++) {
+        struct md_super *s;
+        ck_assert_int_eq(co_member_find_super(r->disk[i], &s, NULL), 0);
+        s->resync_offset = from;
+        md_super_build(s);
+        ck_assert_int_eq(co_blk_write_buf(r->disk[i], 4096, s->raw, MD_SUPER_BYTES, 0), 0);
+        mem_free(s);
+    }
+}
+
+/* The first copy, or the data, is what is true in the end; a half-done resync begins where it was.
+ */
+static int co_resync(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_rig_close(&r);
+        uint64_t half = RIG_DATA / 2;
+        co_damage(&r, kinds[k].disks - 1, RIG_DATA - 2 * RIG_CHUNK, RIG_CHUNK);
+        co_make_dirty(&r, half);
+        co_rig_reopen(&r, 0, 0, NULL);
+        ck_assert(rig_array(&r)->was_dirty);
+        ck_assert_uint_eq(rig_array(&r)->resync_at, half);
+        co_sync(&r, BLK_SYNC_OWED, 1, NULL);
+        uint64_t at = rig_array(&r)->resync_at;
+        ck_assert_uint_gt(at, half);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        ck_assert_uint_eq(rig_array(&r)->resync_at, at);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert(!rig_array(&r)->was_dirty);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(resync_begins_where_it_was)
+{
+    ck_assert_int_eq(on_host(NULL, co_resync, NULL), 0);
+}
+END_TEST
+
+static int co_keep_syncing(void *arg)
+{
+    struct rig *r = arg;
+    struct blk_sync s = {.kind = BLK_SYNC_OWED};
+    do {
+        ck_assert_int_eq(co_blk_sync(r->array, &s, NULL), 0);
+        co_yield ();
+    } while (s.doing);
+    return 0;
+}
+
+/* Writes go on while a member is filled. */
+static int co_beside(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        struct co_group g;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_member(&r, BLK_MEMBER_FAIL, "0", NULL, 0);
+        co_add_in_place_of(&r, 0);
+        co_group_init(&g, 0);
+        co_group_start(&g, co_keep_syncing, &r);
+        co_rig_work(&r, 8);
+        ck_assert_int_eq(co_group_wait(&g), 0);
+        co_rig_compare(&r);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), kinds[k].disks);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(writes_go_on_while_a_member_is_filled)
+{
+    ck_assert_int_eq(on_host(NULL, co_beside, NULL), 0);
+}
+END_TEST
+
+/* Fail, remove, spares: what may be done when. */
+static int co_members(void *arg)
+{
+    struct rig r;
+    co_rig_start(&r, &(struct kind){1, 0, 2});
+    co_rig_work(&r, 1);
+    co_member(&r, BLK_MEMBER_REMOVE, "1", NULL, -EBUSY);
+    co_member(&r, BLK_MEMBER_FAIL, "nobody", NULL, -ENOENT);
+    co_member(&r, BLK_MEMBER_ADD, NULL, co_open_text(&mem_driver, "size=2M,growable=off", NULL),
+              -ENOSPC);
+    co_add_in_place_of(&r, 1); /* a spare, beside the old one */
+    ck_assert_uint_eq(count_in(&r, MEMBER_SPARE), 1);
+    ck_assert_uint_eq(co_sync(&r, BLK_SYNC_OWED, 1000, NULL), 0);
+    co_member(&r, BLK_MEMBER_FAIL, "1", NULL, 0);
+    ck_assert_uint_eq(count_in(&r, MEMBER_OUT), 1);
+    co_member(&r, BLK_MEMBER_FAIL, "0", NULL, -EBUSY);
+    ck_assert_uint_gt(co_sync(&r, BLK_SYNC_OWED, 1000, NULL), 1);
+    ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 2);
+    co_member(&r, BLK_MEMBER_FAIL, "0", NULL, 0);
+    co_rig_compare(&r);
+    co_rig_end(&r);
+    return 0;
+}
+
+START_TEST(members_come_and_go)
+{
+    ck_assert_int_eq(on_host(NULL, co_members, NULL), 0);
+}
+END_TEST
+
+/* The member that is filled breaks at the n-th write: it is out, the next spare takes over. */
+static int co_breaks(void *arg)
+{
+    for (unsigned n = 1; n < 12; n += 2) {
+        struct rig r;
+        char fault[64];
+        co_rig_start(&r, &(struct kind){10, 0x102, 4});
+        co_rig_work(&r, 2);
+        co_member(&r, BLK_MEMBER_FAIL, "2", NULL, 0);
+        snprintf(fault, sizeof(fault), "op=write,nth=%u,times=0,errno=EIO", n + 8);
+        struct blk_device *bad = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+        co_member(&r, BLK_MEMBER_ADD, NULL, co_open_text(&fault_driver, fault, bad), 0);
+        co_add_in_place_of(&r, 2);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 4);
+        co_rig_compare(&r);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(a_spare_that_breaks_makes_room_for_the_next)
+{
+    ck_assert_int_eq(on_host(NULL, co_breaks, NULL), 0);
+}
+END_TEST
+
+/* Another copy; and more room in each. */
+static int co_grow(void *arg)
+{
+    struct rig r;
+    struct blk_error e = {0};
+    co_rig_start(&r, &(struct kind){1, 0, 2});
+    co_rig_work(&r, 1);
+    co_member(&r, BLK_MEMBER_ADD, NULL, co_open_text(&mem_driver, "size=4M,growable=off", NULL), 0);
+    ck_assert_int_eq(co_blk_members_grow(r.array, 3, &e), 0);
+    co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+    ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 3);
+    uint64_t was = r.array->size;
+    ck_assert_int_eq(co_blk_members_grow(r.array, 0, &e), 0);
+    ck_assert_uint_eq(r.array->size, 3 * MiB); /* 4 MiB, data from 1 MiB on */
+    ck_assert_uint_gt(co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL), 0);
+    ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+    r.array->size = was; /* of the model */
+    co_rig_compare(&r);
+    r.array->size = 3 * MiB;
+    co_rig_end(&r);
+    return 0;
+}
+
+START_TEST(an_array_grows)
+{
+    ck_assert_int_eq(on_host(NULL, co_grow, NULL), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("raid_sync");
+    TCase *tc = tcase_create("all");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, recovery_goes_on_wherever_it_was_interrupted);
+    tcase_add_test(tc, scrub_finds_what_differs_and_repairs_it);
+    tcase_add_test(tc, resync_begins_where_it_was);
+    tcase_add_test(tc, writes_go_on_while_a_member_is_filled);
+    tcase_add_test(tc, members_come_and_go);
+    tcase_add_test(tc, a_spare_that_breaks_makes_room_for_the_next);
+    tcase_add_test(tc, an_array_grows);
+    suite_add_tcase(s, tc);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
