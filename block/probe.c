@@ -97,9 +97,17 @@ int co_resolver_container(struct resolver *r, struct blk_device *dev, struct blk
 {
     const struct blk_driver *d = co_find_container(r, dev);
     struct blk_child child = {"file", dev};
-    unsigned flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
-    if (!d)
-        return err_set(e, -ENOENT, "nothing in it is known to hold devices");
+    struct open_run run = {.r = r, .rule = trust_rule(r)};
+    struct blk_opener o = {.run = &run}; /* what it says is heard */
+    o.node.flags = dev->open_flags & (BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE);
+    o.node.link = link_new(&run, NULL, true);
+    if (!d || !o.node.link) {
+        links_drop(&run);
+        return d ? err_set(e, -ENOMEM, "no memory to open a device")
+                 : err_set(e, -ENOENT, "nothing in it is known to hold devices");
+    }
     blk_ref(dev);
-    return co_blk_open(d, dev->name, NULL, flags, NULL, &child, 1, out, e);
+    int rc = co_blk_open(d, dev->name, NULL, o.node.flags, &o, &child, 1, out, e);
+    links_drop(&run);
+    return rc;
 }

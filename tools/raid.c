@@ -101,31 +101,9 @@ void raid_heap_drop(struct raid_heap *h)
 /* --- which verb --------------------------------------------------------------------------------
  */
 
-static int print_verbs(const struct tool *t)
-{
-    printf("usage: %s %s\n%s.\n\n", t->called, t->command->usage, t->command->summary);
-    for (const struct command *const *v = verbs; *v; v++)
-        printf("  %-14s %s\n", (*v)->name + strlen("raid "), (*v)->summary);
-    printf("\n`%s raid VERB --help` has a verb's options.\n", t->called);
-    return 0;
-}
-
 static int run(struct tool *t, int argc, char **argv)
 {
-    const char *word = argc > 1 ? argv[1] : "--help", *names[ARRAY_LEN(verbs)];
-    size_t count = 0;
-    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
-        return print_verbs(t);
-    for (const struct command *const *v = verbs; *v; v++) {
-        names[count] = (*v)->name + strlen("raid ");
-        if (strcmp(word, names[count++]) != 0)
-            continue;
-        t->command = *v;
-        return (*v)->run(t, argc - 1, argv + 1);
-    }
-    const char *near = opts_nearest(word, names, count);
-    return near ? tool_misuse(t, "raid has no verb '%s'; did you mean '%s'?", word, near)
-                : tool_misuse(t, "raid has no verb '%s'", word);
+    return command_group(t, verbs, argc, argv);
 }
 
 static const struct arg_desc options[] = {ARG_END};
