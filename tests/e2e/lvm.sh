@@ -33,6 +33,11 @@ done
 reads "raid6 with two images missing" lvm:pv4.img,pv5.img,pv7.img//vgr/r6 r6
 reads "a mirror with its log in memory" $vgr/m1 m1
 reads "a mirror with its log on disk" $vgr/m2 m2
+reads "a thin volume" pv8.img//vgt/t1 t1
+reads "its snapshot" pv8.img//vgt/monday monday
+reads "... by its origin" pv8.img//vgt/t1@monday monday
+reads "... and one that is called by its origin" pv8.img//vgt/t1@tuesday t1.tuesday
+fails "a pool is no volume" 1 "is a thin pool" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
 qemu-img convert -O qcow2 pv0.img pv0.qcow2
 reads "a volume on images of two formats" lvm:pv1.img,pv0.qcow2,pv2.img//vga/fast fast
 reads "raid1 with one image missing" lvm:pv4.img,pv5.img,pv6.img,pv7.img//vgr/r1 r1
@@ -142,6 +147,15 @@ reads "... and nothing else was" $vga/root root
 reads "... nor this" $vga/between between
 fails "what has snapshots is not written to" 1 "has snapshots" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/root
 fails "mirrors are not written to" 1 "mirror of the old kind" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/m1
+
+head -c 3M /dev/urandom >thin.raw
+truncate -s 8M thin.raw
+is "a thin volume is written to" "$LAMINA" convert -q -n -f raw -O raw thin.raw pv8.img//vgt/t1
+is "... and read again" "$LAMINA" compare -q -f raw thin.raw pv8.img//vgt/t1
+reads "... its snapshots are what they were" pv8.img//vgt/monday monday
+reads "... both" pv8.img//vgt/t1.tuesday t1.tuesday
+"$LAMINA" convert -q --force -O raw pv8.img//vgt/pool_tmeta meta.raw
+is "... and thin_check finds no fault" thin_check -q meta.raw
 
 # --- damage: another copy counts, and what is stale does not
 dd if=/dev/zero of=pv1.img bs=512 seek=9 count=1 conv=notrunc 2>/dev/null
