@@ -12,6 +12,7 @@
  *                    lvm_snapshot.c snapshots that copy on write
  *                    lvm_raid.c   RAID: the driver md over images
  *                    lvm_thin.c   thin volumes: the driver thin over the pool's parts
+ *                    lvm_pool.c   thin pools made, and told what the text says
  *
  * All but the last two are pure. Everything here runs at the container's home. */
 #ifndef VOLUMES_LVM_H
