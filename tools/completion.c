@@ -59,11 +59,18 @@ static void each_verb(const struct tool *t,
     }
 }
 
+/* "create" of "raid create": a verb of a verb has both in its name. */
+static const char *last_word(const struct command *c)
+{
+    const char *blank = strrchr(c->name, ' ');
+    return blank ? blank + 1 : c->name;
+}
+
 static void verb_names(const struct command *const *c)
 {
     for (; c && *c; c++)
         if ((*c)->faces & FACE_LAMINA)
-            printf(" %s", (*c)->name);
+            printf(" %s", last_word(*c));
 }
 
 /* --- bash --- */
@@ -92,7 +99,7 @@ static void bash_value(const struct arg_desc *d, void *arg)
 
 static void bash_verb(const struct command *of, const struct command *c)
 {
-    printf("    \"%s%s%s\")\n        words=\"", of ? of->name : "", of ? " " : "", c->name);
+    printf("    \"%s\")\n        words=\"", c->name);
     each_option(c, bash_option, NULL);
     printf("\"\n        case $previous in\n");
     each_option(c, bash_value, NULL);
@@ -175,7 +182,7 @@ static void zsh_verb(const struct command *of, const struct command *c)
         puts("; return; fi ;;");
         return;
     }
-    printf("    '%s%s%s') _arguments ", of ? of->name : "", of ? " " : "", c->name);
+    printf("    '%s') _arguments ", c->name);
     each_option(c, zsh_option, NULL);
     puts("'*:image:_files' ;;");
 }
@@ -215,7 +222,7 @@ static void fish_condition(const struct fish_place *p)
     printf("complete -c lamina -n '__fish_seen_subcommand_from %s",
            p->of ? p->of->name : p->command->name);
     if (p->of)
-        printf("; and __fish_seen_subcommand_from %s", p->command->name);
+        printf("; and __fish_seen_subcommand_from %s", last_word(p->command));
     printf("'");
 }
 
@@ -243,7 +250,7 @@ static void fish_verb(const struct command *of, const struct command *c)
     struct fish_place p = {of, c};
     if (of)
         printf("complete -c lamina -n '__fish_seen_subcommand_from %s' -a %s -d ", of->name,
-               c->name);
+               last_word(c));
     else
         printf("complete -c lamina -n __fish_use_subcommand -a %s -d ", c->name);
     fish_text(c->summary);
