@@ -406,15 +406,16 @@ static const struct command lv_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
+static const struct command *const verbs[] = {&lv_create_command,
+                                              &lv_extend_command,
+                                              &lv_reduce_command,
+                                              &lv_rename_command,
+                                              &lv_remove_command,
+                                              &lv_list_command,
+                                              NULL};
+
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct command *const verbs[] = {&lv_create_command,
-                                                  &lv_extend_command,
-                                                  &lv_reduce_command,
-                                                  &lv_rename_command,
-                                                  &lv_remove_command,
-                                                  &lv_list_command,
-                                                  NULL};
     return command_group(t, verbs, argc, argv);
 }
 
@@ -426,6 +427,7 @@ const struct command lv_command = {
     .usage = "lv VERB [OPTION]... ...",
     .summary = "Logical volumes of LVM2",
     .faces = FACE_LAMINA,
+    .verbs = verbs,
     .options = no_options,
     .notes = "SET is a physical volume, or lvm:PV,PV,...",
 };
