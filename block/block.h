@@ -103,6 +103,7 @@ struct blk_extent {
 struct blk_info {
     uint64_t virtual_size, actual_size; /* actual: on disk; UINT64_MAX: unknown */
     uint32_t cluster_size;              /* 0: none */
+    uint64_t vm_state_offset;           /* where the state of a VM would lie; 0: nowhere */
     bool encrypted, compressed, dirty, corrupt;
     bool has_dirty;   /* the format can say dirty-flag */
     bool has_bitmaps; /* the image can hold persistent bitmaps */
@@ -186,15 +187,14 @@ struct blk_sync {
 
 /* Members that come and go while the device is in use. */
 enum blk_member_action {
-    BLK_MEMBER_ADD,    /* as a spare; what lacks a member takes it */
-    BLK_MEMBER_RE_ADD, /* one that was there before: only what it missed is copied */
+    BLK_MEMBER_ADD, /* as a spare; what lacks a member takes it */
     BLK_MEMBER_FAIL,
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
 };
 struct blk_member_change {
     enum blk_member_action action;
     const char *name;          /* of the member as info shows it, or its role; not of add */
-    struct blk_device *device; /* add, re-add: taken, also on failure; open for writing */
+    struct blk_device *device; /* add: taken, also on failure; open for writing */
 };
 
 struct blk_inner {
@@ -466,6 +466,11 @@ void co_blk_quiesce(struct blk_device *dev);
 must_use int co_blk_read(struct blk_device *dev, uint64_t offset, const struct vec *to);
 must_use int co_blk_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
                           unsigned flags);
+/* For layers that ask for an alignment which @dev does not need: what was widened past its end
+ * reads as zero there, and is not written unless @dev can grow. */
+must_use int co_blk_read_inside(struct blk_device *dev, uint64_t offset, const struct vec *to);
+must_use int co_blk_write_inside(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                                 unsigned flags);
 must_use int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
                                  unsigned flags);
 must_use int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes);
@@ -633,6 +638,6 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver, throttle_driver, zeroes_driver;
+    fault_driver, compress_driver, log_driver, throttle_driver, zeroes_driver;
 
 #endif

@@ -3,30 +3,31 @@
  *
  * Order of add: (1) old superblocks of the device go, its log of bad blocks and bitmap are written,
  * all durable; (2) all superblocks, its own among them, say that it is a spare. It takes a place
- * when there is work to be done (sync.c).
+ * when there is work to be done (sync.c). With a bitmap, one that was a member before takes its
+ * place at once, and only what bits are set for is copied.
  * Order of grow: (1) superblocks say the new size, and that what is new is not in sync; (2) the
  * device shows it. */
 #include <stdlib.h>
 
 #include "raid/create.h"
+#include "raid/intent.h"
 #include "raid/reshape.h"
 
-static const char *name_of(const struct raid_member *m)
+/* By its role, or its name; of several that are called the same one with @state is meant. */
+static struct raid_member *find(const struct raid_array *a, const char *name,
+                                enum raid_member_state state)
 {
-    return m->dev->name ? m->dev->name : "a member";
-}
-
-/* By its role, or its name. */
-static struct raid_member *find(const struct raid_array *a, const char *name)
-{
+    struct raid_member *found = NULL;
     char *end;
     unsigned long role = strtoul(name, &end, 10);
     if (*name >= '0' && *name <= '9' && !*end)
         return role < a->shape.disks ? a->by_role[role] : NULL;
-    for (unsigned i = 0; i < a->member_count; i++)
-        if (a->members[i].dev && strcmp(name_of(&a->members[i]), name) == 0)
-            return &a->members[i];
-    return NULL;
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->dev && strcmp(member_name(m), name) == 0 && (!found || m->state == state))
+            found = m;
+    }
+    return found;
 }
 
 /* --- add ---------------------------------------------------------------------------------------
@@ -100,10 +101,21 @@ static struct raid_member *free_member(struct raid_array *a)
     return a->member_count < a->member_room ? &a->members[a->member_count++] : NULL;
 }
 
-static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s,
+/* What is on the device before its superblock. */
+static int co_prepare(struct raid_array *a, struct blk_device *dev, const struct md_super *s,
+                      bool again)
+{
+    if (!again)
+        TRY(co_raid_prepare_member(dev, s));
+    return a->intent ? co_intent_copy_to(a->intent, dev, s) : 0;
+}
+
+/* @again: in the place that its superblock says. Gives 1 once it is in. */
+static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s, bool again,
                    struct blk_error *e)
 {
-    int rc = co_raid_prepare_member(dev, s);
+    unsigned role = again ? md_super_role(s, s->number) : MD_ROLE_SPARE;
+    int rc = co_prepare(a, dev, s, again);
     if (rc < 0)
         return err_errno(e, rc, "%s", dev->name);
     with_lock(&a->state_lock);
@@ -113,19 +125,48 @@ static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super
     *m = (struct raid_member){
         .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
     m->state = MEMBER_SPARE;
-    (void)md_super_set_role(a->super, s->number, MD_ROLE_SPARE);
+    if (again) {
+        m->role = role;
+        m->state = MEMBER_REBUILDING;
+        m->by_bitmap = true;
+        a->by_role[role] = m;
+    }
+    (void)md_super_set_role(a->super, s->number, role);
     rc = co_array_write_supers_locked(a);
     return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+}
+
+/* Whether the device was a member, and missed only what the bitmap knows of: then its superblock is
+ * *s. */
+static bool co_was_member(const struct raid_array *a, struct blk_device *dev, struct md_super *s)
+{
+    struct blk_error ignored = {0};
+    struct md_super *own;
+    if (!a->intent || co_member_find_super(dev, &own, &ignored) < 0 || !own)
+        return false;
+    unsigned role = md_super_role(own, own->number);
+    bool was = md_super_same_array(own, a->super) && role < a->shape.disks && !a->by_role[role] &&
+               !(own->features & MD_RECOVERY) && own->events <= a->super->events &&
+               own->size == a->super->size && own->version == a->super->version &&
+               intent_reaches(a->intent, own->events);
+    for (unsigned i = 0; i < a->member_count && was; i++)
+        was = !a->members[i].dev || a->members[i].state == MEMBER_OUT ||
+              a->members[i].super->number != own->number;
+    if (was)
+        *s = *own;
+    mem_free(own);
+    return was;
 }
 
 static int co_add(struct raid_array *a, struct blk_device *dev, struct blk_error *e)
 {
     struct md_super *s = mem_alloc(sizeof(*s));
     int rc = s ? may_join(a, dev, e) : err_set(e, -ENOMEM, "out of memory");
-    if (rc == 0)
+    bool again = rc == 0 && co_was_member(a, dev, s);
+    if (rc == 0 && !again)
         rc = fill(a, dev, s, e);
     if (rc == 0)
-        rc = co_join(a, dev, s, e);
+        rc = co_join(a, dev, s, again, e);
     if (rc == 1)
         return 0;
     for (unsigned i = 0; i < a->member_count; i++)
@@ -145,7 +186,7 @@ static int co_fail(struct raid_array *a, struct raid_member *m, struct blk_error
         return 0;
     int rc = co_array_fail(a, m);
     return rc < 0 ? err_set(e, -EBUSY, "%s does not go on without %s", a->shape.level->name,
-                            name_of(m))
+                            member_name(m))
                   : 0;
 }
 
@@ -155,7 +196,8 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
     if (m->state == MEMBER_SPARE)
         TRY(co_fail(a, m, e));
     if (m->state != MEMBER_OUT)
-        return err_set(e, -EBUSY, "%s is in use: it has to fail before it is removed", name_of(m));
+        return err_set(e, -EBUSY, "%s is in use: it has to fail before it is removed",
+                       member_name(m));
     for (size_t i = 0; i < a->dev->child_count; i++)
         if (a->dev->children[i].dev == dev)
             (void)blk_remove_child(a->dev, i);
@@ -167,12 +209,13 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
 
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
-    if (c->action == BLK_MEMBER_ADD)
+    if (c->device)
         return co_add(a, c->device, e);
-    struct raid_member *m = find(a, c->name);
+    bool fails = c->action == BLK_MEMBER_FAIL;
+    struct raid_member *m = find(a, c->name, fails ? MEMBER_IN_SYNC : MEMBER_OUT);
     if (!m)
         return err_set(e, -ENOENT, "the array has no member %s", c->name);
-    return c->action == BLK_MEMBER_FAIL ? co_fail(a, m, e) : co_remove(a, m, e);
+    return fails ? co_fail(a, m, e) : co_remove(a, m, e);
 }
 
 /* --- grow --------------------------------------------------------------------------------------
@@ -192,7 +235,7 @@ static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error
         return err_set(e, -EINVAL, "%u members are too many at once", disks);
     for (unsigned role = disks; disks && role < a->shape.disks; role++)
         if (a->by_role[role])
-            return err_set(e, -EBUSY, "%s has to be removed first", name_of(a->by_role[role]));
+            return err_set(e, -EBUSY, "%s has to be removed first", member_name(a->by_role[role]));
     if (!disks && (behind || a->shape.far > 1))
         return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
                        behind ? "an array with its superblocks at the end" : "a far layout");

@@ -8,6 +8,8 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/intent.h"
+#include "raid/log.h"
 #include "raid/md.h"
 #include "raid/reshape.h"
 
@@ -42,6 +44,7 @@ static void array_drop(struct raid_array *a)
         mem_free(a->members[i].super);
     raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
+    intent_close(a->intent);
     mem_free(a->super);
     mem_free(a->members);
     mem_free(a->by_role);
@@ -66,11 +69,6 @@ static struct raid_array *array_new(struct blk_device *dev)
     return a;
 }
 
-static const char *name_of(const struct raid_member *m)
-{
-    return m->dev->name ? m->dev->name : "a member";
-}
-
 /* Puts the plan's places into the members. */
 static int take_places(struct raid_array *a, const struct raid_candidate *c, struct blk_error *e)
 {
@@ -89,6 +87,7 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
         m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
+        m->by_bitmap = recovering && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
         if (m->role < a->shape.disks) /* one that a reshape adds has no place in the old shape */
             a->by_role[m->role] = m;
@@ -108,7 +107,10 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
-        c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
+        c[i] = (struct raid_candidate){.name = member_name(m), .super = m->super};
+        m->events = m->super ? m->super->events : 0;
+        if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
+            c[i].log_session = co_log_session(m);
     }
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
@@ -172,7 +174,7 @@ static int build(struct raid_array *a, const struct opts *o, struct blk_error *e
         struct raid_member *m = &a->members[i];
         bool there = !is_missing(m);
         if (there && m->dev->size <= offset)
-            return err_set(e, -EINVAL, "%s ends before its data begins", name_of(m));
+            return err_set(e, -EINVAL, "%s ends before its data begins", member_name(m));
         sizes[i] = there ? m->dev->size - offset : UINT64_MAX;
         m->data_offset = offset;
         m->role = there ? i : RAID_NO_DISK;
@@ -230,18 +232,16 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
         const struct raid_member *m = &a->members[i];
         if (m->super && m->super->read_only && m->state != MEMBER_OUT)
             return err_set(
-                e, -EROFS, "the superblock of %s is %s: open the array read-only", name_of(m),
+                e, -EROFS, "the superblock of %s is %s: open the array read-only", member_name(m),
                 m->super->swapped ? "in the byte order of another machine" : "of a newer kernel");
     }
     if (a->reshape)
         TRY(raid_reshape_may_write(a, e));
-    unsigned kept = MD_BITMAP | MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
+    unsigned kept = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
     if (a->super && a->super->features & kept)
         return err_set(e, -EROFS,
                        "the array has a %s, which is not kept up here: open it read-only",
-                       a->super->features & MD_BITMAP    ? "write-intent bitmap"
-                       : a->super->features & MD_JOURNAL ? "journal"
-                                                         : "partial parity log");
+                       a->super->features & MD_JOURNAL ? "journal" : "partial parity log");
     return 0;
 }
 
@@ -262,8 +262,17 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         rc = raid_reshape_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
         rc = may_write(a, e);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
+        rc = co_intent_open(a, &a->intent, e);
+    if (rc == 0 && a->intent) /* the bits say what is in sync */
+        a->resync_at = 0;
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {
+        rc = err_set(e, -EIO, "a superblock that is behind the others cannot be written");
+        if (a->engine->close)
+            a->engine->close(a);
+    }
     if (rc < 0) {
         array_drop(a);
         return rc;
@@ -303,24 +312,36 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write(a, offset, from, flags);
+    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    int rc = a->engine->co_write(a, offset, from, flags);
+    intent_end(a->intent, offset, from->bytes);
+    return rc;
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write_zeroes(a, offset, bytes, flags);
+    TRY(co_intent_begin(a->intent, offset, bytes));
+    int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
+    intent_end(a->intent, offset, bytes);
+    return rc;
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_discard(a, offset, bytes);
+    TRY(co_intent_begin(a->intent, offset, bytes));
+    int rc = a->engine->co_discard(a, offset, bytes);
+    intent_end(a->intent, offset, bytes);
+    return rc;
 }
 
 static int co_md_flush(struct blk_device *dev)
 {
-    return co_array_flush(dev->state);
+    struct raid_array *a = dev->state;
+    if (a->engine->co_mend)
+        TRY(a->engine->co_mend(a));
+    return co_array_flush(a);
 }
 
 static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
@@ -358,7 +379,7 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     };
     const struct raid_member *m = &a->members[i];
     json_t *facts =
-        json_pack("{s:o, s:s}", "name", json_from_text(name_of(m)), "state", states[m->state]);
+        json_pack("{s:o, s:s}", "name", json_from_text(member_name(m)), "state", states[m->state]);
     if (facts && m->role != RAID_NO_DISK)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)

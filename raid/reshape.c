@@ -95,6 +95,11 @@ void raid_reshape_forget(struct raid_array *a, const struct raid_member *m)
     }
 }
 
+bool raid_reshape_torn(const struct raid_array *a)
+{
+    return a->reshape->view[0].torn || a->reshape->view[1].torn;
+}
+
 /* --- opening -----------------------------------------------------------------------------------
  */
 
@@ -178,6 +183,10 @@ int raid_reshape_may_write(const struct raid_array *a, struct blk_error *e)
             return err_set(e, -EROFS,
                            "a member is being recovered while the array is reshaped: open it "
                            "read-only, or let Linux finish that");
+    if (a->super->features & MD_BITMAP)
+        return err_set(e, -EROFS,
+                       "the array has a bitmap and is being reshaped: open it read-only, or let "
+                       "Linux finish that");
     bool same = was->level == next->level && was->layout == next->layout &&
                 was->chunk == next->chunk && was->level->parities;
     if (same && !r->backwards && r->at % unit_of(r) == 0)
@@ -269,7 +278,18 @@ static int co_reshape_discard(struct raid_array *a, uint64_t offset, uint64_t by
     return 0; /* a hint */
 }
 
+static int co_reshape_mend(struct raid_array *a)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(a->reshape->view); i++) {
+        struct raid_array *v = &a->reshape->view[i];
+        if (v->torn)
+            TRY(v->engine->co_mend(v));
+    }
+    return 0;
+}
+
 const struct raid_engine raid_reshape_engine = {
+    .co_mend = co_reshape_mend,
     .co_read = co_reshape_read,
     .co_write = co_reshape_write,
     .co_write_zeroes = co_reshape_zeroes,

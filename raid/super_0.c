@@ -164,6 +164,16 @@ static void build_disks(const struct md_super *s, struct md_super_0 *d)
     d->this_disk = d->disk[s->number];
 }
 
+static void build_reshape(const struct md_super *s, struct md_super_0 *d)
+{
+    d->minor = le32_of(s->reshaping ? 91 : 90);
+    d->reshape_position = le64_of(s->reshaping ? s->reshape_position / 512 : 0);
+    d->new_level = le32_of(s->reshaping ? (uint32_t)s->new_level : 0);
+    d->delta_disks = le32_of(s->reshaping ? (uint32_t)s->delta_disks : 0);
+    d->new_layout = le32_of(s->reshaping ? s->new_layout : 0);
+    d->new_chunk = le32_of(s->reshaping ? (uint32_t)s->new_chunk : 0);
+}
+
 void md_super_0_build(struct md_super *s)
 {
     struct md_super_0 *d = (struct md_super_0 *)s->raw;
@@ -176,5 +186,6 @@ void md_super_0_build(struct md_super *s)
     d->resync_offset = le32_of(clean ? 0 : (uint32_t)MIN(s->resync_offset / 512, UINT32_MAX));
     d->disks = le32_of(s->disks);
     build_disks(s, d);
+    build_reshape(s, d);
     d->checksum = le32_of(checksum(s->raw));
 }
