@@ -103,6 +103,7 @@ struct blk_extent {
 struct blk_info {
     uint64_t virtual_size, actual_size; /* actual: on disk; UINT64_MAX: unknown */
     uint32_t cluster_size;              /* 0: none */
+    uint64_t vm_state_offset;           /* where the state of a VM would lie; 0: nowhere */
     bool encrypted, compressed, dirty, corrupt;
     bool has_dirty;   /* the format can say dirty-flag */
     bool has_bitmaps; /* the image can hold persistent bitmaps */

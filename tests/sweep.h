@@ -49,6 +49,8 @@ enum sweep_flags {
     SWEEP_SHRINK = 32, /* resize shrinks as well */
     SWEEP_SIZE_OF_FILE =
         128, /* the size is the file's, which a crash may leave between the old and the new */
+    SWEEP_FSYNCS_ONCE = 256, /* the image is on several disks, not all of which lose what they hold
+                                in memory again and again: fsyncs fail once */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
 };
 

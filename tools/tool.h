@@ -203,6 +203,9 @@ int tool_misuse(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
  * both; gives its value. -errno (told on stderr) if they cannot be had. @pool_threads: 0: as many
  * as CPUs. */
 must_use int tool_run(struct tool *t, unsigned pool_threads, int (*co_fn)(void *arg), void *arg);
+/* The two around it, for a program that runs several coroutines one after another. */
+must_use int tool_start(struct tool *t, unsigned workers, unsigned pool_threads);
+void tool_stop(struct tool *t);
 /* As tool_run(), with @workers event loops. */
 must_use int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
                               int (*co_fn)(void *arg), void *arg);
