@@ -59,6 +59,7 @@ const struct blk_driver *const blk_drivers[] = {
     &log_driver,
     &throttle_driver,
     &zeroes_driver,
+    &compress_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif
