@@ -587,7 +587,7 @@ static int claim(struct blk_opener *o, const char *key, struct blk_error *e)
 
 static bool is_bottom_key(const char *key)
 {
-    return strcmp(key, "file") == 0 || strcmp(key, "data-file") == 0;
+    return strcmp(key, "file") == 0 || strcmp(key, "data-file") == 0 || strcmp(key, "map") == 0;
 }
 
 static int co_add(struct blk_device *dev, const char *role, struct blk_device *child,
@@ -669,6 +669,11 @@ bool opener_has(const struct blk_opener *o, const char *key)
         json_object_set_new_nocheck(o->claimed, key, json_true()) < 0)
         return has; /* then it is refused as unknown: no memory is an error too */
     return has;
+}
+
+struct resolver *opener_resolver(const struct blk_opener *o)
+{
+    return o ? o->run->r : NULL;
 }
 
 void opener_say(const struct blk_opener *o, const char *fmt, ...)

@@ -4,33 +4,17 @@
  * Called as qemu-img, qemu-nbd or qemu-io (a link to the one binary) it is that face; by any other
  * name it is lamina. Policy is two tables: the verbs and the faces. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tools/tool.h"
 
 static const struct command *const commands[] = {
-    &info_command,
-    &convert_command,
-    &create_command,
-    &check_command,
-    &compare_command,
-    &map_command,
-    &resize_command,
-    &measure_command,
-    &commit_command,
-    &rebase_command,
-    &amend_command,
-    &snapshot_command,
-    &bitmap_command,
-    &compact_command,
-    &serve_command,
-    &part_command,
-    &ctl_command,
-    &top_command,
-    &raid_command,
-    &hash_command,
-    &dd_command,
-    &img_bench_command,
-    NULL,
+    &info_command,    &convert_command, &create_command,    &check_command,
+    &compare_command, &map_command,     &resize_command,    &measure_command,
+    &commit_command,  &rebase_command,  &amend_command,     &snapshot_command,
+    &bitmap_command,  &compact_command, &serve_command,     &part_command,
+    &tree_command,    &ctl_command,     &top_command,       &raid_command,
+    &hash_command,    &dd_command,      &img_bench_command, NULL,
 };
 
 /* What a face runs: verbs of its own, or the one command that it is. */
@@ -49,6 +33,8 @@ static const char tasks[] =
     "lamina: every virtual disk format, and what disks are made of\n"
     "\n"
     "  lamina info disk.qcow2                       what it is: format, sizes, what it stands on\n"
+    "  lamina disk.qcow2                            what is inside: partitions, volumes, file "
+    "systems\n"
     "  lamina convert disk.img disk.qcow2           from one format to another, by the target's "
     "ending\n"
     "  lamina create disk.qcow2 20G                 a new, empty disk\n"
@@ -167,6 +153,10 @@ static int lamina_main(struct tool *t, int argc, char **argv)
     if (strcmp(argv[verb], "help") == 0)
         return help(t, verb + 1 < argc ? argv[verb + 1] : NULL);
     t->command = command_find(t, argv[verb]);
+    if (!t->command && access(argv[verb], F_OK) == 0) { /* a file: what is inside? */
+        t->command = &tree_command;
+        verb--;
+    }
     if (!t->command)
         return unknown_verb(t, argv[verb]);
     argc -= verb;

@@ -9,6 +9,7 @@
  *                    lvm_volume.c linear and striped volumes: a table that resolve looks up
  *                    lvm_snapshot.c snapshots that copy on write
  *                    lvm_raid.c   RAID: the driver md over images
+ *                    lvm_belong.c which group a device belongs to
  *
  * The upper three are pure. Everything here runs at the container's home. */
 #ifndef VOLUMES_LVM_H
@@ -72,6 +73,9 @@ must_use int co_lvm_snapshot_open(const struct lvm_opening *o);
 must_use int co_lvm_raid_open(const struct lvm_opening *o);
 /* o->dev is the volume, byte for byte what its child @child shows. */
 must_use int co_lvm_show(const struct lvm_opening *o, struct blk_device *child);
+
+/* As a driver's co_member_of(). */
+int co_lvm_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 
 extern const struct blk_driver lvm_driver;
 
