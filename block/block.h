@@ -103,6 +103,7 @@ struct blk_extent {
 struct blk_info {
     uint64_t virtual_size, actual_size; /* actual: on disk; UINT64_MAX: unknown */
     uint32_t cluster_size;              /* 0: none */
+    uint64_t vm_state_offset;           /* where the state of a VM would lie; 0: nowhere */
     bool encrypted, compressed, dirty, corrupt;
     bool has_dirty;   /* the format can say dirty-flag */
     bool has_bitmaps; /* the image can hold persistent bitmaps */
@@ -186,15 +187,14 @@ struct blk_sync {
 
 /* Members that come and go while the device is in use. */
 enum blk_member_action {
-    BLK_MEMBER_ADD,    /* as a spare; what lacks a member takes it */
-    BLK_MEMBER_RE_ADD, /* one that was there before: only what it missed is copied */
+    BLK_MEMBER_ADD, /* as a spare; what lacks a member takes it */
     BLK_MEMBER_FAIL,
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
 };
 struct blk_member_change {
     enum blk_member_action action;
     const char *name;          /* of the member as info shows it, or its role; not of add */
-    struct blk_device *device; /* add, re-add: taken, also on failure; open for writing */
+    struct blk_device *device; /* add: taken, also on failure; open for writing */
 };
 
 struct blk_inner {

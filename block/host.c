@@ -256,6 +256,12 @@ int64_t host_stream_send_file(struct host_stream *s, struct host_file *f, uint64
     return s->host->ops->stream_send_file(s, f, offset, bytes);
 }
 
+void host_stream_widen(struct host_stream *s, uint32_t bytes)
+{
+    if (s->host->ops->stream_widen)
+        s->host->ops->stream_widen(s, bytes);
+}
+
 int co_host_stream_wait(struct host_stream *s, unsigned what, uint64_t timeout_ns)
 {
     assert(what && !(what & ~(unsigned)(HOST_READABLE | HOST_WRITABLE)));

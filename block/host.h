@@ -163,6 +163,9 @@ must_use int64_t host_stream_sendv(struct host_stream *s, const struct iovec *io
  * file ends there. What is not resident is waited for, in the call. */
 must_use int64_t host_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
                                        uint64_t bytes);
+/* About @bytes may lie between the two sides from now on, where the system does not find that out
+ * itself (Unix sockets), and as far as it lets us. */
+void host_stream_widen(struct host_stream *s, uint32_t bytes);
 /* Sleeps until one of @what (enum host_wait) holds or the stream was shut down; gives what holds,
  * or -ECANCELED. One reader and one writer may wait at a time. @timeout_ns 0: for ever, else
  * -ETIMEDOUT. */
@@ -259,6 +262,7 @@ struct host_ops {
     int64_t (*stream_sendv)(struct host_stream *s, const struct iovec *iov, unsigned count);
     int64_t (*stream_send_file)(struct host_stream *s, struct host_file *f, uint64_t offset,
                                 uint64_t bytes);
+    void (*stream_widen)(struct host_stream *s, uint32_t bytes); /* NULL: nothing */
     int (*co_stream_wait)(struct host_stream *s, unsigned what, uint64_t timeout_ns);
     void (*stream_shutdown)(struct host_stream *s);
     void (*stream_close)(struct host_stream *s);

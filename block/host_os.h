@@ -176,6 +176,7 @@ int co_os_connect(struct host *h, const char *address, struct host_stream **out)
 int os_stream_watch(struct host *h, int fd, struct host_stream **out);
 int64_t os_stream_recv(struct host_stream *s, void *to, size_t bytes);
 int64_t os_stream_sendv(struct host_stream *s, const struct iovec *iov, unsigned count);
+void os_stream_widen(struct host_stream *s, uint32_t bytes);
 int64_t os_stream_send_file(struct host_stream *s, struct host_file *f, uint64_t offset,
                             uint64_t bytes);
 int co_os_stream_wait(struct host_stream *s, unsigned what, uint64_t timeout_ns);
@@ -199,11 +200,12 @@ void os_signal_cancel(struct host *h);
     .co_unlink = co_os_unlink, .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath,       \
     .co_list = co_os_list, .co_listen = co_os_listen, .co_accept = co_os_accept,                   \
     .co_connect = co_os_connect, .stream_recv = os_stream_recv, .stream_sendv = os_stream_sendv,   \
-    .stream_send_file = os_stream_send_file, .co_stream_wait = co_os_stream_wait,                  \
-    .stream_watch = os_stream_watch, .stream_shutdown = os_stream_shutdown,                        \
-    .stream_close = os_stream_close, .stream_address = os_stream_address,                          \
-    .stream_peer = os_stream_peer, .listen_at = os_listen_at, .listener_share = os_listener_share, \
-    .co_signal = co_os_signal, .signal_cancel = os_signal_cancel
+    .stream_send_file = os_stream_send_file, .stream_widen = os_stream_widen,                      \
+    .co_stream_wait = co_os_stream_wait, .stream_watch = os_stream_watch,                          \
+    .stream_shutdown = os_stream_shutdown, .stream_close = os_stream_close,                        \
+    .stream_address = os_stream_address, .stream_peer = os_stream_peer, .listen_at = os_listen_at, \
+    .listener_share = os_listener_share, .co_signal = co_os_signal,                                \
+    .signal_cancel = os_signal_cancel
 
 /* host_threads.c, host_uring.c, host_aio.c: gives a host, or -ENOTSUP. */
 must_use int host_threads_open(struct host **out);

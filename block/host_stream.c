@@ -268,6 +268,16 @@ int64_t os_stream_send_file(struct host_stream *pub, struct host_file *f, uint64
     return rc ? rc : n;
 }
 
+void os_stream_widen(struct host_stream *pub, uint32_t bytes)
+{
+    struct os_stream *s = os_stream(pub);
+    int domain = 0, room = (int)bytes;
+    socklen_t n = sizeof(domain);
+
+    if (getsockopt(s->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && domain == AF_UNIX)
+        (void)!setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+}
+
 /* --- life ------------------------------------------------------------------------------------- */
 
 int os_stream_make(struct host *h, int fd, const char *address, struct os_stream **out)

@@ -146,6 +146,9 @@ int co_qcow2_info(struct blk_device *dev, struct blk_info *out, struct blk_error
 
     out->virtual_size = q->header.size;
     out->cluster_size = (uint32_t)q->map.cluster_bytes;
+    out->vm_state_offset =
+        align_up(q->header.size,
+                 q->map.cluster_bytes * (q->map.cluster_bytes / qcow2_entry_bytes(&q->header)));
     out->has_dirty = true;
     out->encrypted = q->header.crypt_method != QCOW2_CRYPT_NONE;
     out->has_bitmaps = q->header.version >= 3;

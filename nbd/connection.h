@@ -119,6 +119,7 @@ struct nbd_conn {
     struct turn_hook hook;
     bool hooked;  /* the hook is armed */
     bool sending; /* the sender coroutine runs */
+    bool wide;    /* the socket has been given more room */
 
     unsigned in_flight; /* requests taken and not yet answered, to the last byte sent */
     size_t memory;      /* bytes of their buffers, and of what is sent from files */

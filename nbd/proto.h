@@ -246,10 +246,11 @@ enum nbd_errno {
 
 /* --- our limits on what a peer may ask --- */
 
-#define NBD_MAX_NAME    4096u           /* bytes of an export's name */
-#define NBD_MAX_PAYLOAD (4096u + 4096u) /* of an option: a name and as much again */
-#define NBD_MAX_SKIP    (1u << 20)      /* of an option too long: read and thrown away */
-#define NBD_MAX_OPTIONS 64u             /* in one handshake */
-#define NBD_MAX_REQUEST (32u << 20)     /* bytes of data in one read or write */
+#define NBD_MAX_NAME     4096u           /* bytes of an export's name */
+#define NBD_MAX_PAYLOAD  (4096u + 4096u) /* of an option: a name and as much again */
+#define NBD_MAX_SKIP     (1u << 20)      /* of an option too long: read and thrown away */
+#define NBD_MAX_OPTIONS  64u             /* in one handshake */
+#define NBD_MAX_REQUEST  (32u << 20)     /* bytes of data in one read or write */
+#define NBD_WIDE_CLIENTS 32u             /* whose sockets are given more room */
 
 #endif

@@ -18,6 +18,7 @@
 #define HOLE_BLOCK   (64u << 10)
 #define MAX_CHUNKS   64u
 #define FILE_STEP    (256u << 10) /* of what is sent from a file between two looks at the cache */
+#define WIDE_BYTES   (1u << 20)   /* room in the socket for clients that read in long pieces */
 
 uint32_t nbd_errno_of(int rc)
 {
@@ -79,6 +80,10 @@ static int send_file(struct nbd_conn *c)
     struct nbd_request *r = c->out_first;
     int64_t sent = host_stream_send_file(c->stream, r->file, r->file_at, r->file_left);
 
+    if (sent == -EAGAIN && !c->wide && nbd_server_widens(c->server)) {
+        c->wide = true;
+        host_stream_widen(c->stream, WIDE_BYTES);
+    }
     if (sent == -EAGAIN)
         return 0;
     if (sent <= 0)

@@ -27,6 +27,7 @@ struct nbd_server {
     void *event_arg;
 
     struct nbd_conn *first, *last; /* oldest first */
+    atomic_uint wide;              /* of them with wide sockets */
     unsigned clients, half_open, through;
     unsigned lanes;            /* dealt out */
     _Atomic size_t held;       /* bytes of requests in flight, on all lanes */
@@ -282,8 +283,18 @@ void nbd_server_through(struct nbd_server *s, struct nbd_conn *c)
     tell(s, "client-in", c);
 }
 
+bool nbd_server_widens(struct nbd_server *s)
+{
+    if (atomic_fetch_add(&s->wide, 1) < NBD_WIDE_CLIENTS)
+        return true;
+    atomic_fetch_sub(&s->wide, 1);
+    return false;
+}
+
 void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
 {
+    if (c->wide)
+        atomic_fetch_sub(&s->wide, 1);
     handshake_over(s, c);
     *(c->prev ? &c->prev->next : &s->first) = c->next;
     *(c->next ? &c->next->prev : &s->last) = c->prev;

@@ -83,6 +83,9 @@ void nbd_server_unhold(struct nbd_server *s, size_t bytes);
 bool nbd_server_crowded(struct nbd_server *s);
 bool nbd_server_pressed(struct nbd_server *s);
 int co_nbd_server_wait_held(struct nbd_server *s, const atomic_bool *broken);
+/* False: so many clients already have more room in their sockets, which is memory of the kernel's;
+ * true: one more. Any worker. */
+bool nbd_server_widens(struct nbd_server *s);
 struct worker *nbd_server_next_lane(struct nbd_server *s); /* workers in turn */
 struct nbd_tls *nbd_server_tls(const struct nbd_server *s);
 enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s);

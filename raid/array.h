@@ -148,6 +148,8 @@ struct member_io {
     int rc;
 };
 int co_member_io(void *io); /* gives 0 */
+/* What it is called: of a device that is called as its driver is, the one below. */
+const char *member_name(const struct raid_member *m);
 /* The superblock of @dev that counts: of all that are valid the one made last. Gives *out
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,

@@ -11,22 +11,21 @@
 #include "raid/array.h"
 #include "raid/create.h"
 
-static const char *name_of(const struct raid_member *m)
+/* By its role, or its name; of several that are called the same one with @state is meant. */
+static struct raid_member *find(const struct raid_array *a, const char *name,
+                                enum raid_member_state state)
 {
-    return m->dev->name ? m->dev->name : "a member";
-}
-
-/* By its role, or its name. */
-static struct raid_member *find(const struct raid_array *a, const char *name)
-{
+    struct raid_member *found = NULL;
     char *end;
     unsigned long role = strtoul(name, &end, 10);
     if (*name >= '0' && *name <= '9' && !*end)
         return role < a->shape.disks ? a->by_role[role] : NULL;
-    for (unsigned i = 0; i < a->member_count; i++)
-        if (a->members[i].dev && strcmp(name_of(&a->members[i]), name) == 0)
-            return &a->members[i];
-    return NULL;
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->dev && strcmp(member_name(m), name) == 0 && (!found || m->state == state))
+            found = m;
+    }
+    return found;
 }
 
 /* --- add ---------------------------------------------------------------------------------------
@@ -145,7 +144,7 @@ static int co_fail(struct raid_array *a, struct raid_member *m, struct blk_error
         return 0;
     int rc = co_array_fail(a, m);
     return rc < 0 ? err_set(e, -EBUSY, "%s does not go on without %s", a->shape.level->name,
-                            name_of(m))
+                            member_name(m))
                   : 0;
 }
 
@@ -155,7 +154,8 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
     if (m->state == MEMBER_SPARE)
         TRY(co_fail(a, m, e));
     if (m->state != MEMBER_OUT)
-        return err_set(e, -EBUSY, "%s is in use: it has to fail before it is removed", name_of(m));
+        return err_set(e, -EBUSY, "%s is in use: it has to fail before it is removed",
+                       member_name(m));
     for (size_t i = 0; i < a->dev->child_count; i++)
         if (a->dev->children[i].dev == dev)
             (void)blk_remove_child(a->dev, i);
@@ -167,12 +167,13 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
 
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
-    if (c->action == BLK_MEMBER_ADD)
+    if (c->device)
         return co_add(a, c->device, e);
-    struct raid_member *m = find(a, c->name);
+    bool fails = c->action == BLK_MEMBER_FAIL;
+    struct raid_member *m = find(a, c->name, fails ? MEMBER_IN_SYNC : MEMBER_OUT);
     if (!m)
         return err_set(e, -ENOENT, "the array has no member %s", c->name);
-    return c->action == BLK_MEMBER_FAIL ? co_fail(a, m, e) : co_remove(a, m, e);
+    return fails ? co_fail(a, m, e) : co_remove(a, m, e);
 }
 
 /* --- grow --------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error
         return err_set(e, -EINVAL, "%u members are too many at once", disks);
     for (unsigned role = disks; disks && role < a->shape.disks; role++)
         if (a->by_role[role])
-            return err_set(e, -EBUSY, "%s has to be removed first", name_of(a->by_role[role]));
+            return err_set(e, -EBUSY, "%s has to be removed first", member_name(a->by_role[role]));
     if (!disks && (behind || a->shape.far > 1))
         return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
                        behind ? "an array with its superblocks at the end" : "a far layout");

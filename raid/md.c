@@ -64,11 +64,6 @@ static struct raid_array *array_new(struct blk_device *dev)
     return a;
 }
 
-static const char *name_of(const struct raid_member *m)
-{
-    return m->dev->name ? m->dev->name : "a member";
-}
-
 /* Puts the plan's places into the members. */
 static int take_places(struct raid_array *a, const struct raid_candidate *c, struct blk_error *e)
 {
@@ -105,7 +100,7 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
-        c[i] = (struct raid_candidate){.name = name_of(m), .super = m->super};
+        c[i] = (struct raid_candidate){.name = member_name(m), .super = m->super};
     }
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
@@ -180,7 +175,7 @@ static int build(struct raid_array *a, const struct opts *o, struct blk_error *e
         struct raid_member *m = &a->members[i];
         bool there = !is_missing(m);
         if (there && m->dev->size <= offset)
-            return err_set(e, -EINVAL, "%s ends before its data begins", name_of(m));
+            return err_set(e, -EINVAL, "%s ends before its data begins", member_name(m));
         sizes[i] = there ? m->dev->size - offset : UINT64_MAX;
         m->data_offset = offset;
         m->role = there ? i : RAID_NO_DISK;
@@ -238,7 +233,7 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
         const struct raid_member *m = &a->members[i];
         if (m->super && m->super->read_only && m->state != MEMBER_OUT)
             return err_set(
-                e, -EROFS, "the superblock of %s is %s: open the array read-only", name_of(m),
+                e, -EROFS, "the superblock of %s is %s: open the array read-only", member_name(m),
                 m->super->swapped ? "in the byte order of another machine" : "of a newer kernel");
     }
     unsigned kept = MD_BITMAP | MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
@@ -362,7 +357,7 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     };
     const struct raid_member *m = &a->members[i];
     json_t *facts =
-        json_pack("{s:o, s:s}", "name", json_from_text(name_of(m)), "state", states[m->state]);
+        json_pack("{s:o, s:s}", "name", json_from_text(member_name(m)), "state", states[m->state]);
     if (facts && m->role != RAID_NO_DISK)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)

@@ -28,6 +28,14 @@ int co_member_io(void *arg)
     return 0;
 }
 
+const char *member_name(const struct raid_member *m)
+{
+    const struct blk_device *dev = m->dev;
+    while (dev->child_count > 0 && (!dev->name || strcmp(dev->name, dev->driver->name) == 0))
+        dev = dev->children[0].dev;
+    return dev->name ? dev->name : "a member";
+}
+
 static int co_read_one(struct blk_device *dev, enum md_version v, struct md_super *into,
                        struct blk_error *e)
 {

@@ -17,7 +17,8 @@ enum {
     ARG_BITMAPS,
     ARG_SKIP_BROKEN,
     ARG_HASH,
-    ARG_EXPECT
+    ARG_EXPECT,
+    ARG_RESUME
 };
 
 static const struct arg_desc options[] = {
@@ -39,6 +40,9 @@ static const struct arg_desc options[] = {
     {ARG_BITMAPS, "bitmaps", NULL, "copy the source's persistent bitmaps too", 0, false},
     {ARG_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "but those that cannot be used", 0, false},
     {ARG_FORCE, "force", NULL, "replace TARGET if it exists", FACE_LAMINA, false},
+    {ARG_RESUME, "resume", NULL,
+     "keep a journal beside TARGET; go on from it if an earlier run was interrupted", FACE_LAMINA,
+     false},
     {ARG_SYNC, "sync", NULL, "do not return before TARGET is durable", FACE_LAMINA, false},
     {'t', "target-cache", "MODE",
      "none, writeback, writethrough, directsync, unsafe (the default: no flush)", 0, false},
@@ -75,7 +79,7 @@ static int co_body(struct task *t)
     struct convert *c = container_of(t, struct convert, task);
     int rc = co_convert_open(c);
     t->job.total = c->hash.kind ? 2 * c->size : c->size;
-    if (rc == 0)
+    if (rc == 0 && !c->resume.ended)
         rc = c->target ? co_convert_copy(c) : co_convert_pipe_disk(c);
     if (rc == 0 && t->signal)
         rc = err_set(&t->error, -ECANCELED, "interrupted");
@@ -170,6 +174,7 @@ static int parse(struct convert *c, int argc, char **argv)
         {ARG_BITMAPS, NULL, &c->with_bitmaps},
         {ARG_SKIP_BROKEN, NULL, &c->skip_broken},
         {ARG_SYNC, NULL, &c->sync},
+        {ARG_RESUME, NULL, &c->resume.asked},
         {ARG_SALVAGE, NULL, &c->salvage},
         {ARG_IMAGE_OPTS, NULL, &c->image_opts},
         {ARG_TARGET_IMAGE_OPTS, NULL, &c->target_image_opts},
@@ -203,6 +208,8 @@ static const char *contradiction(const struct convert *c)
         {c->target_is_zero && !c->into, "--target-is-zero requires use of -n flag"},
         {c->target_is_zero && c->backing,
          "Cannot use --target-is-zero when the destination image has a backing file"},
+        {c->resume.asked && c->cache && strcmp(c->cache, "unsafe") == 0,
+         "--resume relies on flushes: not with -t unsafe"},
         {c->into && json_object_size(c->make.options) > 0,
          "-o has no effect when skipping image creation"},
         {c->offload && c->sparse_told, "Cannot enable copy offloading when -S is used"},
@@ -222,6 +229,8 @@ static const char *contradiction(const struct convert *c)
         {c->hash.expect[0] && !c->hash.kind, "--expect needs --hash: which hash is it?"},
         {c->make.pipe && (c->into || c->backing || c->hash.kind || c->sync),
          "-n, -B, --hash and --sync need a target that is no pipe"},
+        {c->resume.asked && (c->into || c->make.force || c->make.pipe || c->with_bitmaps),
+         "--resume makes a new file: not with -n, --force, --bitmaps or a pipe"},
         {c->into && c->make.force, "--force and -n contradict each other"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
@@ -287,6 +296,10 @@ static int check(struct convert *c)
     bool given;
     if (make_take_size(&c->make, &size, &given, &c->task.error) < 0)
         return tool_failed(t, &c->task.error);
+    if (c->resume.asked) { /* what the journal says must be so after a crash */
+        c->make.steady = c->sync = true;
+        c->make.fresh = false;
+    }
     c->make.cache = c->cache ? c->cache : c->sync ? "writeback" : "unsafe";
     if (!c->cache)
         c->cache = c->make.cache;
@@ -353,6 +366,7 @@ const struct command convert_command = {
         "\n"
         "  lamina convert disk.img disk.qcow2\n"
         "  lamina convert -p -c -O qcow2 /dev/vg0/vm1 vm1.qcow2\n"
+        "  lamina convert --resume -p disk.img /mnt/backup/disk.qcow2\n"
         "  lamina convert --hash sha256 disk.qcow2 disk.img\n"
         "  lamina convert -O qcow2 disk.img - | ssh host 'cat > disk.qcow2'\n"
         "  lamina convert -n -O raw disk.qcow2 /dev/vg0/vm1",

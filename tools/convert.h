@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* convert.h - the parts of convert: what is told (convert.c), opening and making (convert_open.c),
  * the walk and the copying (convert_copy.c), bitmaps (convert_bitmaps.c), the hash of the target
- * (convert_hash.c), a pipe as the target (convert_pipe.c). */
+ * (convert_hash.c), a pipe as the target (convert_pipe.c),
+ * going on after an interruption (convert_resume.c). */
 #ifndef TOOLS_CONVERT_H
 #define TOOLS_CONVERT_H
 
@@ -22,6 +23,16 @@ struct convert_drop {
     uint64_t seen, since; /* bytes copied: all, since it was last dropped */
 };
 
+/* --resume (convert_resume.c). */
+struct convert_resume {
+    bool asked;
+    char *journal; /* its path */
+    json_t *plan;
+    bool again;    /* the image is there, by an earlier run */
+    bool ended;    /* it has its name already: only the journal is left */
+    uint64_t from; /* what lies before is in the image, durable */
+};
+
 struct convert {
     struct task task;
     struct make make; /* the target */
@@ -38,6 +49,7 @@ struct convert {
     uint64_t sparse; /* zero runs of this many bytes are left out; 0: nothing is */
     struct convert_drop drop;
     struct hash_told hash;
+    struct convert_resume resume;
     unsigned in_flight;
 
     /* open */
@@ -68,6 +80,15 @@ must_use int co_convert_copy_bitmaps(struct convert *c);
  * image that was made of them, once it is complete. */
 must_use int co_convert_pipe_disk(struct convert *c);
 must_use int co_convert_pipe_image(struct convert *c);
+/* --resume: reads the journal or begins one; the sources are open. */
+must_use int co_convert_resume_begin(struct convert *c);
+/* Where to stop after @at to note how far it is; notes that all before @done is written. */
+uint64_t convert_resume_step(uint64_t at);
+must_use int co_convert_resume_note(struct convert *c, uint64_t done);
+/* All is copied; it is closed too; it has its name. */
+must_use int co_convert_resume_complete(struct convert *c);
+must_use int co_convert_resume_closed(struct convert *c);
+int co_convert_resume_end(struct convert *c, int rc);
 /* --hash: reads what was written, closed since; -EBADMSG if it is not what is expected. */
 must_use int co_convert_hash(struct convert *c);
 /* Closes all; with @rc 0 the target takes its name. The first error. */

@@ -26,6 +26,7 @@ struct copy {
     struct pieces pieces;
     uint64_t run_offset, run_bytes; /* data seen and not yet given to a piece */
     uint64_t piece_bytes;
+    bool unnoted;          /* --resume: something was copied since the last note */
     struct co_group drops; /* one at a time, beside the pieces */
     uint64_t drop_at;
 };
@@ -154,11 +155,21 @@ static int co_write_blocks(struct convert *c, uint64_t offset, const uint8_t *bu
     return 0;
 }
 
+/* A new target may be longer than a source of odd size: its last cluster is given whole, since part
+ * of one can be neither compressed nor streamed. */
+static uint64_t whole_units(const struct convert *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes;
+    return c->into || end < c->size ? bytes : MIN(align_up(end, c->unit), c->target->size) - offset;
+}
+
 static int co_memory_step(struct convert *c, uint64_t offset, uint64_t bytes)
 {
-    uint8_t *buf = buf_get(bytes);
+    uint64_t whole = whole_units(c, offset, bytes);
+    uint8_t *buf = buf_get(whole);
     if (!buf)
         return err_set(&c->task.error, -ENOMEM, "out of memory");
+    memset(buf + bytes, 0, whole - bytes);
     int rc = co_read(c, offset, buf, bytes);
     if (rc < 0 && c->salvage) {
         co_salvage(c, offset, buf, bytes);
@@ -167,8 +178,8 @@ static int co_memory_step(struct convert *c, uint64_t offset, uint64_t bytes)
     if (rc < 0)
         read_failed(c, rc, offset);
     else
-        rc = co_write_blocks(c, offset, buf, bytes);
-    buf_put(buf, bytes);
+        rc = co_write_blocks(c, offset, buf, whole);
+    buf_put(buf, whole);
     return rc;
 }
 
@@ -346,15 +357,30 @@ static void add_zero(struct copy *k, uint64_t offset, uint64_t bytes, enum kind 
     }
 }
 
+/* --resume: all before @at is written and durable, and noted. */
+static int co_note(struct copy *k, uint64_t at)
+{
+    give_run(k);
+    TRY(pieces_wait(&k->pieces));
+    k->unnoted = false;
+    return co_convert_resume_note(k->c, at);
+}
+
 /* Data grows to whole units of the target, so that no cluster is written twice. */
 static int co_walk(struct copy *k)
 {
     struct convert *c = k->c;
-    for (uint64_t at = 0; at < c->size && !pieces_stopped(&k->pieces);) {
+    uint64_t stop = c->resume.asked ? convert_resume_step(c->resume.from) : UINT64_MAX;
+    pieces_pass(&k->pieces, c->resume.from);
+    for (uint64_t at = c->resume.from; at < c->size && !pieces_stopped(&k->pieces);) {
         enum kind kind;
         uint64_t bytes;
         TRY(co_status(c, at, &kind, &bytes));
         uint64_t end = at + bytes;
+        if (kind == KIND_DATA) {
+            end = MIN(end, stop);
+            k->unnoted = true;
+        }
         if (kind != KIND_DATA && end < c->size)
             end = align_down(end, c->unit);
         if (kind != KIND_DATA && end > at) {
@@ -364,6 +390,11 @@ static int co_walk(struct copy *k)
             add_data(k, at, end - at);
         }
         at = end;
+        if (at >= stop) {
+            if (k->unnoted && at < c->size)
+                TRY(co_note(k, at));
+            stop = convert_resume_step(at);
+        }
     }
     give_run(k);
     return 0;

@@ -76,7 +76,8 @@ static int co_make_target(struct convert *c)
     if (rc < 0)
         return rc == -ENOTSUP ? face_prefix(c, rc) : rc;
     m->size = m->driver->extensions && !m->driver->is_plain ? align_up(c->size, SECTOR) : c->size;
-    TRY(face_prefix(c, co_make(m, &c->task.error)));
+    if (!c->resume.again)
+        TRY(face_prefix(c, co_make(m, &c->task.error)));
     return co_make_open(m, 0, &c->target, &c->task.error);
 }
 
@@ -107,6 +108,10 @@ int co_convert_open(struct convert *c)
     if (c->with_bitmaps)
         TRY(co_convert_check_bitmaps(c));
     if (c->make.pipe && c->make.driver->is_plain)
+        return 0;
+    if (c->resume.asked)
+        TRY(co_convert_resume_begin(c));
+    if (c->resume.ended)
         return 0;
     TRY(c->into ? co_open_target(c) : co_make_target(c));
     if (c->with_bitmaps)
@@ -147,6 +152,8 @@ int co_convert_close(struct convert *c, int rc)
 {
     struct blk_error *e = &c->task.error;
     bool durable = c->sync || (c->cache && strcmp(c->cache, "unsafe") != 0);
+    if (rc == 0 && c->target && c->resume.asked)
+        rc = co_convert_resume_complete(c);
     if (rc == 0 && c->target && c->make.fresh && !c->into)
         rc = co_blk_complete(c->target, e);
     if (rc == 0 && c->with_bitmaps)
@@ -156,13 +163,18 @@ int co_convert_close(struct convert *c, int rc)
         if (rc < 0)
             err_errno(e, rc, "%s cannot be made durable", c->make.name);
     }
+    bool resumes = c->target && c->resume.asked;
     rc = co_image_close(take(c->target), rc, e);
     if (rc == 0 && c->make.spool)
         rc = co_convert_pipe_image(c);
     if (rc == 0 && c->hash.kind)
         rc = co_convert_hash(c);
-    if (!c->into)
+    if (rc == 0 && resumes)
+        rc = co_convert_resume_closed(c);
+    if (!c->into && !c->resume.ended)
         rc = co_make_end(&c->make, rc, e);
+    if (c->resume.asked)
+        rc = co_convert_resume_end(c, rc);
     blk_bitmaps_drop(take(c->bitmaps), c->bitmap_count);
     rc = co_image_close(take(c->bitmap_source), rc, e);
     for (size_t i = 0; c->sources && i < c->count; i++)

@@ -131,6 +131,18 @@ static void print_verbs(const json_t *result)
         printf("%-16s %s\n", text_of(verb, "do"), text_of(verb, "help"));
 }
 
+static void print_array(const json_t *array)
+{
+    const json_t *m;
+    size_t i;
+
+    printf("%s of %lld members, %s\n", text_of(array, "level"), number_of(array, "raid-devices"),
+           json_is_false(json_object_get(array, "clean")) ? "not in sync" : "in sync");
+    json_array_foreach (json_object_get(array, "members"), i, m)
+        printf("%4lld %-12s %s\n", json_object_get(m, "role") ? number_of(m, "role") : -1,
+               text_of(m, "state"), text_of(m, "name"));
+}
+
 /* Who shares what; `lamina top` shows the rest. */
 static void print_shares(const json_t *result)
 {
@@ -159,6 +171,7 @@ static void print_shares(const json_t *result)
 #define NOTHING "takes nothing more"
 #define JOB     "wants the job's id"
 #define EXPORT  "wants the export's name"
+#define MEMBER  "wants the export's name and the member's name or role"
 
 static const struct question questions[] = {
     {"list", {NULL}, NOTHING, .print = print_exports},
@@ -208,6 +221,14 @@ static const struct question questions[] = {
      "wants export names, each with the name of the export to be made",
      .list = "exports",
      .options = {"bitmap", "scratch", "limit"}},
+    {"raid", {"name"}, EXPORT, .print = print_array},
+    {"member-add",
+     {"name", "spec"},
+     "wants the export's name and the new member",
+     .options = {"format"}},
+    {"member-fail", {"name", "member"}, MEMBER, .print = NULL},
+    {"member-remove", {"name", "member"}, MEMBER, .print = NULL},
+    {"scrub", {"name"}, EXPORT, .print = print_id, .options = {"repair", "speed"}},
     {"stats", {NULL}, NOTHING, .print = print_shares},
     {"throttle",
      {NULL},

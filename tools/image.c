@@ -32,7 +32,7 @@ static void face_words(const struct tool *t, const struct image *i, struct blk_e
     snprintf(wrong, sizeof(wrong), "not a %.40s image", i->format ? i->format : "-");
     size_t n = strlen(prefix);
     if (i->format && strstr(e->text, wrong))
-        err_set(e, e->rc, "%sImage is not in %s format", prefix, i->format);
+        err_set(e, e->rc, "%sImage is not in %s format", i->bare ? "" : prefix, i->format);
     else if (i->bare && strncmp(e->text, prefix, n) == 0)
         memmove(e->text, e->text + n, strlen(e->text + n) + 1);
 }

@@ -64,6 +64,20 @@ const struct blk_driver *format_find(const struct tool *t, const char *name, con
 const struct blk_driver *format_by_ending(const char *name);
 /* A size of the command line; a message and false if it is none. @what: "image size". */
 bool size_told(const struct tool *t, const char *what, const char *text, uint64_t *bytes);
+
+/* What becomes of the space that an image gains (resize.c). */
+enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
+struct image_size {
+    uint64_t bytes;
+    enum preallocation preallocation;
+    bool shrink; /* it may become smaller */
+};
+/* False after a message. */
+bool preallocation_told(const struct tool *t, const char *value, enum preallocation *out);
+/* @dev gets that size, durably. */
+must_use int co_image_resize(const struct tool *t, struct blk_device *dev,
+                             const struct image_size *s, struct blk_error *e);
+
 /* Tells what went wrong: "lamina: TEXT". Gives 1. */
 int tool_failed(const struct tool *t, const struct blk_error *e);
 

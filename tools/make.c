@@ -84,6 +84,9 @@ static int co_new_file(struct make *m, struct resolver *r, struct blk_device **o
                        struct blk_error *e)
 {
     int rc = -EACCES;
+    if (m->steady) { /* what is there is a rest of ours that no journal speaks of */
+        return co_create_file(m, r, m->written, HOST_CREATE | HOST_TRUNCATE, out, e);
+    }
     if (!m->direct) {
         m->written = temporary_name(m);
         if (!m->written)
@@ -115,7 +118,7 @@ static int co_reuse_file(struct make *m, struct resolver *r, struct blk_device *
 static int co_file(struct make *m, struct resolver *r, struct blk_device **out, struct blk_error *e)
 {
     struct host_stat st;
-    if (!m->pipe)
+    if (!m->pipe && !m->path)
         TRY(co_find_path(m, r, e));
     if (m->pipe) {
         TRY(co_pipe_spool(m->tool, &m->spool, e));
@@ -228,6 +231,22 @@ static int co_make_format(struct make *m, const struct resolver *r, struct blk_d
     return co_image_close(c.backing, rc, e);
 }
 
+int co_make_place(struct make *m, struct blk_error *e)
+{
+    struct resolver r;
+    TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
+    int rc = co_find_path(m, &r, e);
+    resolver_drop(&r);
+    if (rc == 0 && !m->path)
+        rc = err_set(e, -ENOTSUP, "%s is no plain file", m->name);
+    if (rc < 0)
+        return rc;
+    const char *slash = strrchr(m->path, '/');
+    m->folder = slash ? mem_printf("%.*s", (int)MAX(slash - m->path, 1), m->path) : mem_strdup(".");
+    m->written = mem_printf("%s/.%s.lamina-resume", m->folder, slash ? slash + 1 : m->path);
+    return m->folder && m->written ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
 int co_make(struct make *m, struct blk_error *e)
 {
     struct resolver r;
@@ -293,7 +312,8 @@ void make_drop(struct make *m)
     json_decref(m->options);
     mem_free(m->path);
     mem_free(m->written);
+    mem_free(m->folder);
     json_decref(m->parts);
     m->options = m->parts = NULL;
-    m->path = m->written = NULL;
+    m->path = m->written = m->folder = NULL;
 }

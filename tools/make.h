@@ -21,11 +21,14 @@ struct make {
     const char *cache;
     bool force;  /* an existing file may be replaced (lamina's own name) */
     bool pipe;   /* it goes to standard output in the end: the file is a spool (pipe.h) */
+    bool steady; /* its other name is always the same, and it stays on failure: see co_make_place()
+                  */
     bool direct; /* write under the target's name at once */
     bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
     /* kept */
     char *path;               /* of the file; NULL: the target is no plain file */
     char *written;            /* the name that it is written under */
+    char *folder;             /* of co_make_place(): the target's */
     json_t *parts;            /* names of further files that we made for it; NULL: none */
     bool created;             /* we made it: to be removed on failure */
     struct blk_device *spool; /* with pipe: the file, open until co_make_end() */
@@ -54,6 +57,9 @@ void make_print_options(const struct opt_desc *table);
 /* qemu-img's `-o help`. */
 void make_print_help(const struct tool *t, const struct blk_driver *d, bool with_target);
 
+/* For steady: finds out where the target is to lie, before anything is made; then path, written and
+ * folder are known. -ENOTSUP: it is no plain file. */
+must_use int co_make_place(struct make *m, struct blk_error *e);
 /* Makes the file and the empty image in it, and closes it again. */
 must_use int co_make(struct make *m, struct blk_error *e);
 /* Opens what co_make() made, for writing. */

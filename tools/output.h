@@ -15,6 +15,8 @@ int output_json(json_t *value);
 void output_snapshots(const json_t *list, uint64_t left_out);
 /* One image as qemu-img info prints it. Driver's private facts are walked in their order. */
 void output_info_human(const char *name, const char *format, const struct blk_info *i);
+/* The driver's private facts alone, with their heading; nothing if there are none. */
+void output_info_specific(const struct blk_info *i);
 json_t *output_info_json(const char *name, const char *format, const struct blk_info *i);
 
 #endif

@@ -100,6 +100,14 @@ static void backing(const struct blk_info *i)
         printf("backing file format: %s\n", i->backing_format);
 }
 
+void output_info_specific(const struct blk_info *i)
+{
+    if (!i->specific || json_object_size(i->specific) == 0)
+        return;
+    puts("Format specific information:");
+    members(i->specific, 1);
+}
+
 void output_info_human(const char *name, const char *format, const struct blk_info *i)
 {
     char size[32], disk[32] = "unavailable";
@@ -115,10 +123,7 @@ void output_info_human(const char *name, const char *format, const struct blk_in
         puts("cleanly shut down: no");
     backing(i);
     output_snapshots(i->snapshots, i->snapshots_left_out);
-    if (i->specific && json_object_size(i->specific) > 0) {
-        puts("Format specific information:");
-        members(i->specific, 1);
-    }
+    output_info_specific(i);
 }
 
 static void put(json_t *o, const char *key, json_t *v)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* raid_change.c - lamina raid add, fail, remove, grow, sync and scrub: work on an array that nobody
- * else has open. What `lamina ctl` does to one that is served is in serve_raid.c. */
+ * else has open. What `lamina ctl` does to one that is served is
+ * in serve_raid.c. */
 #include <stdlib.h>
 
 #include "tools/raid.h"

@@ -19,33 +19,32 @@ static const struct arg_desc options[] = {
     ARG_QUIET,
     ARG_END};
 
-enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
-
 struct resize {
     struct tool *tool;
     struct image image;
-    bool shrink, grow;
+    struct image_size to;
+    bool grow;
     const char *part; /* that grows; NULL: the last one */
     uint64_t part_bytes;
-    enum preallocation preallocation;
     const char *size_text;
     int sign; /* of what is told: +1, -1, or 0: the size itself */
-    uint64_t by, before, after;
+    uint64_t by, before;
     struct blk_error error;
 };
 
 static int target_size(struct resize *r, uint64_t now)
 {
     bool ok = true;
+    uint64_t *after = &r->to.bytes;
     r->before = now;
-    r->after = r->by;
+    *after = r->by;
     if (r->sign > 0)
-        ok = add_u64(now, r->by, &r->after);
+        ok = add_u64(now, r->by, after);
     else if (r->sign < 0)
-        ok = r->by <= now, r->after = ok ? now - r->by : 0;
-    if (!ok || r->after == 0 || r->after > INT64_MAX)
+        ok = r->by <= now, *after = ok ? now - r->by : 0;
+    if (!ok || *after == 0 || *after > INT64_MAX)
         return err_set(&r->error, -EINVAL, "New image size must be positive");
-    if (r->after <= now && r->preallocation != PREALLOC_OFF)
+    if (*after <= now && r->to.preallocation != PREALLOC_OFF)
         return err_set(&r->error, -EINVAL, "Preallocation can only be used for growing images");
     return 0;
 }
@@ -53,46 +52,47 @@ static int target_size(struct resize *r, uint64_t now)
 #define ZERO_BYTES (1 * MiB)
 
 /* Writes zeroes over what was added: space that is really there. */
-static int co_fill(struct resize *r, struct blk_device *dev)
+static int co_fill(struct blk_device *dev, uint64_t from, struct blk_error *e)
 {
     uint8_t *zeroes = buf_get(ZERO_BYTES);
     int rc = 0;
     if (!zeroes)
-        return err_set(&r->error, -ENOMEM, "out of memory");
+        return err_set(e, -ENOMEM, "out of memory");
     memset(zeroes, 0, ZERO_BYTES);
-    for (uint64_t at = r->before; rc == 0 && at < r->after; at += ZERO_BYTES)
-        rc = co_blk_write_buf(dev, at, zeroes, MIN(ZERO_BYTES, r->after - at), 0);
+    for (uint64_t at = from; rc == 0 && at < dev->size; at += ZERO_BYTES)
+        rc = co_blk_write_buf(dev, at, zeroes, MIN(ZERO_BYTES, dev->size - at), 0);
     buf_put(zeroes, ZERO_BYTES);
-    return rc < 0 ? err_errno(&r->error, rc, "the space that was added cannot be filled") : 0;
+    return rc < 0 ? err_errno(e, rc, "the space that was added cannot be filled") : 0;
 }
 
-static int co_reserve(struct resize *r, struct blk_device *dev)
+static int co_reserve(struct blk_device *dev, uint64_t from, enum preallocation how,
+                      struct blk_error *e)
 {
-    if (r->preallocation == PREALLOC_OFF)
+    if (how == PREALLOC_OFF)
         return 0;
-    if (r->preallocation == PREALLOC_FULL)
-        return co_fill(r, dev);
-    int rc = co_blk_write_zeroes(dev, r->before, r->after - r->before, 0); /* keeps the space */
-    return rc < 0 ? err_errno(&r->error, rc, "the space that was added cannot be reserved") : 0;
+    if (how == PREALLOC_FULL)
+        return co_fill(dev, from, e);
+    int rc = co_blk_write_zeroes(dev, from, dev->size - from, 0); /* keeps the space */
+    return rc < 0 ? err_errno(e, rc, "the space that was added cannot be reserved") : 0;
 }
 
-static int co_change(struct resize *r, struct blk_device *dev)
+int co_image_resize(const struct tool *t, struct blk_device *dev, const struct image_size *s,
+                    struct blk_error *e)
 {
-    TRY(target_size(r, dev->size));
-    if (r->preallocation == PREALLOC_METADATA && strcmp(dev->driver->name, "raw") == 0)
-        return err_set(&r->error, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
-    if (r->after < dev->size && !r->shrink)
-        return err_set(&r->error, -EINVAL,
-                       "Use the --shrink option to perform a shrink operation.");
-    if (r->tool->face == FACE_IMG && !dev->driver->is_filter && r->after % 512)
-        return err_set(&r->error, -EINVAL, "The new size must be a multiple of 512");
-    int rc = co_blk_resize(dev, r->after, r->shrink, &r->error);
-    if (rc == -ENOTSUP && r->tool->face != FACE_LAMINA)
-        return err_set(&r->error, rc, "Image format driver does not support resize");
+    uint64_t before = dev->size;
+    if (s->preallocation == PREALLOC_METADATA && strcmp(dev->driver->name, "raw") == 0)
+        return err_set(e, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
+    if (s->bytes < before && !s->shrink)
+        return err_set(e, -EINVAL, "Use the --shrink option to perform a shrink operation.");
+    if (t->face != FACE_LAMINA && !dev->driver->is_filter && s->bytes % 512)
+        return err_set(e, -EINVAL, "The new size must be a multiple of 512");
+    int rc = co_blk_resize(dev, s->bytes, s->shrink, e);
+    if (rc == -ENOTSUP && t->face != FACE_LAMINA)
+        return err_set(e, rc, "Image format driver does not support resize");
     TRY(rc);
-    TRY(co_reserve(r, dev));
+    TRY(co_reserve(dev, before, s->preallocation, e));
     rc = co_blk_flush(dev);
-    return rc < 0 ? err_errno(&r->error, rc, "the new size cannot be made durable") : 0;
+    return rc < 0 ? err_errno(e, rc, "the new size cannot be made durable") : 0;
 }
 
 /* The table in the image takes in what was added, and so does a partition. */
@@ -115,7 +115,9 @@ static int co_run(void *arg)
     struct resize *r = arg;
     struct blk_device *dev;
     TRY(co_image_open(r->tool, &r->image, &dev, &r->error));
-    int rc = r->size_text ? co_change(r, dev) : 0;
+    int rc = r->size_text ? target_size(r, dev->size) : 0;
+    if (rc == 0 && r->size_text)
+        rc = co_image_resize(r->tool, dev, &r->to, &r->error);
     if (rc == 0 && r->grow)
         rc = co_grow(r, dev);
     return co_image_close(dev, rc, &r->error);
@@ -124,22 +126,23 @@ static int co_run(void *arg)
 /* --- what is told -------------------------------------------------------------------------------
  */
 
-static int preallocation_told(struct resize *r, const char *value)
+bool preallocation_told(const struct tool *t, const char *value, enum preallocation *out)
 {
     static const char *const modes[] = {"off", "metadata", "falloc", "full"};
     for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
         if (strcmp(value, modes[i]) == 0) {
-            r->preallocation = (enum preallocation)i;
-            return 0;
+            *out = (enum preallocation)i;
+            return true;
         }
     }
-    tool_error(r->tool, "Invalid preallocation mode '%s'", value);
-    return ARGS_BAD;
+    tool_error(t, "Invalid preallocation mode '%s'", value);
+    return false;
 }
 
 static int option(void *verb, int id, const char *value)
 {
-    return preallocation_told(verb, value);
+    struct resize *r = verb;
+    return preallocation_told(r->tool, value, &r->to.preallocation) ? 0 : ARGS_BAD;
 }
 
 /* The last word is the size. -1G looks like options, so it is taken off before they are read. */
@@ -183,13 +186,13 @@ static int grow_operands(struct resize *r, struct command_line *line, char *word
         line->argv++;
         line->argc--;
     }
-    return line->argc == 1 && (r->size_text || !r->shrink) ? 0 : -EINVAL;
+    return line->argc == 1 && (r->size_text || !r->to.shrink) ? 0 : -EINVAL;
 }
 
 static int parse(struct resize *r, int argc, char **argv)
 {
     const struct arg_place places[] = {IMAGE_PLACES(&r->image),
-                                       {ARG_SHRINK, NULL, &r->shrink},
+                                       {ARG_SHRINK, NULL, &r->to.shrink},
                                        {ARG_GROW, NULL, &r->grow},
                                        {0, NULL, NULL}};
     char *last = argv[argc - 1];

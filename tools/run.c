@@ -5,8 +5,7 @@
 
 #include "tools/tool.h"
 
-int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
-                     int (*co_fn)(void *arg), void *arg)
+int tool_start(struct tool *t, unsigned workers, unsigned pool_threads)
 {
     int rc = host_open(t->host_kind, &t->host);
     if (rc < 0) {
@@ -18,13 +17,27 @@ int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
     rc = runtime_open(&o, &t->runtime);
     if (rc < 0) {
         tool_error(t, "cannot start: %s", strerror(-rc));
-    } else {
-        rc = runtime_run(t->runtime, co_fn, arg);
-        runtime_close(t->runtime);
+        t->runtime = NULL;
+        tool_stop(t);
     }
+    return rc;
+}
+
+void tool_stop(struct tool *t)
+{
+    if (t->runtime)
+        runtime_close(t->runtime);
     host_close(t->host);
     t->runtime = NULL;
     t->host = NULL;
+}
+
+int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
+                     int (*co_fn)(void *arg), void *arg)
+{
+    TRY(tool_start(t, workers, pool_threads));
+    int rc = runtime_run(t->runtime, co_fn, arg);
+    tool_stop(t);
     return rc;
 }
 

@@ -207,6 +207,14 @@ static int read_adding(const json_t *request, struct adding *a, struct blk_error
     return allow ? nbd_zone_add(&a->zone, allow, e) : 0;
 }
 
+static int co_keep(struct serve_ctl *s, const char *name, struct blk_error *e)
+{
+    struct nbd_export *x;
+
+    TRY(serve_find(s, name, &x, e));
+    return co_serve_raid_keep(s, x, e);
+}
+
 static int co_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
 {
     struct adding a = {.s = ctl_arg(c), .e = e};
@@ -217,6 +225,8 @@ static int co_add(struct ctl *c, const json_t *request, json_t **result, struct 
         rc = co_on(runtime_worker(rt, a.s->dealt++ % runtime_workers(rt)), co_open_at_home, &a);
     if (rc == 0)
         rc = co_nbd_export_add(nbd_server_exports(a.s->server), a.dev, &a.options, NULL, e);
+    if (rc == 0)
+        rc = co_keep(a.s, a.options.name, e);
     nbd_zone_drop(&a.zone);
     return rc;
 }
@@ -309,6 +319,12 @@ static const struct ctl_verb verbs[] = {
      co_serve_backup},
     {"point", "exports one instant: exports [{name, as}] [bitmap] [scratch] [limit]",
      co_serve_point},
+    {"raid", "the array that an export stands on: name", co_serve_raid},
+    {"member-add", "a further member, which takes the place of a missing one: name, spec [format]",
+     co_serve_member_add},
+    {"member-fail", "a member is not to be trusted any more: name, member", co_serve_member_fail},
+    {"member-remove", "one that failed, or a spare, leaves: name, member", co_serve_member_remove},
+    {"scrub", "compares all copies, and parity: name [repair] [speed]", co_serve_scrub},
     {"forget", "takes a job that has ended off the list: id", co_serve_forget},
     {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
     {NULL, NULL, NULL},
@@ -332,6 +348,8 @@ int co_serve_ctl_open(struct serve_ctl *s, const char *path)
 
     if (rc == -EADDRINUSE && address && co_nbd_remove_dead_socket(h, address))
         rc = co_ctl_open(h, &o, &s->socket, &e);
+    for (struct nbd_export *x = nbd_server_exports(s->server)->first; x && rc == 0; x = x->next)
+        rc = co_serve_raid_keep(s, x, &e);
     if (rc < 0)
         tool_error(s->tool, "%s", e.text);
     return rc;

@@ -7,6 +7,7 @@
  *   serve_live.c   snapshot, mirror, commit, stream
  *   serve_past.c   backups and point exports
  *   serve_image.c  the images that these make
+ *   serve_raid.c   arrays: members, scrubs, a job that keeps them whole
  *
  * All of it runs on the server's worker; devices are opened and changed at their home.
  * docs/control.md is the protocol. */
@@ -115,10 +116,10 @@ struct serve_work {
     struct serve_claim claim;
     struct serve_image image;
     int (*co_do)(struct serve_work *w, struct blk_error *e);
-    bool by_hand;
+    bool by_hand, repair;
     uint64_t speed; /* bytes per second; 0: no limit */
     struct live_past *past;
-    struct blk_device *base;     /* of a stream; a reference */
+    struct blk_device *base;     /* of a stream; an array; a reference */
     char *about, *name, *format; /* of the export; of the base */
 };
 must_use int serve_work_new(struct serve_ctl *s, const char *kind,
@@ -140,6 +141,15 @@ int co_serve_commit(struct ctl *c, const json_t *request, json_t **result, struc
 int co_serve_stream(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_backup(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_point(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_raid(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_scrub(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_member_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_member_fail(struct ctl *c, const json_t *request, json_t **result,
+                         struct blk_error *e);
+int co_serve_member_remove(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e);
+/* Starts the job that keeps @x's array whole, if it stands on one. */
+must_use int co_serve_raid_keep(struct serve_ctl *s, struct nbd_export *x, struct blk_error *e);
 /* @x goes, if it is a point export: true. @failed: what it was made for has failed. */
 bool co_serve_point_remove(struct serve_ctl *s, struct nbd_export *x, bool failed, int *rc,
                            struct blk_error *e);

@@ -199,6 +199,9 @@ int tool_misuse(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
  * both; gives its value. -errno (told on stderr) if they cannot be had. @pool_threads: 0: as many
  * as CPUs. */
 must_use int tool_run(struct tool *t, unsigned pool_threads, int (*co_fn)(void *arg), void *arg);
+/* The two around it, for a program that runs several coroutines one after another. */
+must_use int tool_start(struct tool *t, unsigned workers, unsigned pool_threads);
+void tool_stop(struct tool *t);
 /* As tool_run(), with @workers event loops. */
 must_use int tool_run_workers(struct tool *t, unsigned workers, unsigned pool_threads,
                               int (*co_fn)(void *arg), void *arg);
@@ -216,8 +219,8 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
-extern const struct command part_command, tree_command;
-extern const struct command serve_command, ctl_command, top_command, raid_command;
+extern const struct command part_command, tree_command, pv_command, vg_command, lv_command;
+extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */
 /* A face that has no verbs is one command. */
 extern const struct command nbd_face_command;

@@ -4,6 +4,8 @@
  *     lvm_text.h     the text: a tree, read, changed and written
  *     lvm_label.h    labels and headers of metadata areas
  *     lvm_meta.h     a group: physical and logical volumes, segments; all numbers checked
+ *     lvm_change.h   changes of the text: volumes made, resized, removed; lvm_alloc.h: extents
+ *     lvm_commit.h   what is written: labels, the text, in which order
  *     lvm.h          lvm_set.c    physical volumes that are here, the groups that they name
  *                    lvm.c        the driver: a container, whose inner devices are VG/LV
  *                    lvm_volume.c linear and striped volumes: a table that resolve looks up
@@ -11,7 +13,7 @@
  *                    lvm_raid.c   RAID: the driver md over images
  *                    lvm_belong.c which group a device belongs to
  *
- * The upper three are pure. Everything here runs at the container's home. */
+ * All but the last two are pure. Everything here runs at the container's home. */
 #ifndef VOLUMES_LVM_H
 #define VOLUMES_LVM_H
 
@@ -34,6 +36,7 @@ struct lvm_set {
     size_t member_count;
     struct lvm_vg **vgs;
     size_t vg_count;
+    bool unsure;             /* a commit failed midway: what is on disk is to be read anew */
     bool force;              /* arrays are read where single blocks may be wrong */
     struct co_mutex opening; /* held while a volume is opened, and those that it stands on */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lvm_check.c - what must hold for all segments of a group together: they lie inside of what they
  * lie on, nothing lies on one extent twice, no volume stands on itself. */
-#include "volumes/lvm_meta.h"
+#include "volumes/lvm_alloc.h"
 
 #include <stdlib.h>
 
@@ -27,21 +27,15 @@ static int check_inside(const struct lvm_lv *lv, const struct lvm_segment *s, st
 /* --- extents of physical volumes ---------------------------------------------------------------
  */
 
-struct claim {
-    const struct lvm_pv *pv;
-    const struct lvm_lv *lv;
-    uint64_t extent, extents;
-};
-
 static int by_place(const void *a, const void *b)
 {
-    const struct claim *x = a, *y = b;
+    const struct lvm_claim *x = a, *y = b;
     if (x->pv != y->pv)
         return x->pv < y->pv ? -1 : 1;
     return x->extent < y->extent ? -1 : x->extent > y->extent;
 }
 
-static size_t add_claims(const struct lvm_lv *lv, const struct lvm_segment *s, struct claim *to)
+static size_t add_claims(const struct lvm_lv *lv, const struct lvm_segment *s, struct lvm_claim *to)
 {
     size_t n = 0;
     for (unsigned i = 0; i < s->area_count; i++) {
@@ -49,14 +43,14 @@ static size_t add_claims(const struct lvm_lv *lv, const struct lvm_segment *s, s
         if (!a->pv)
             continue;
         if (to)
-            to[n] = (struct claim){a->pv, lv, a->extent, extents_per_area(s)};
+            to[n] = (struct lvm_claim){a->pv, lv, a->extent, extents_per_area(s)};
         n++;
     }
     return n;
 }
 
 /* NULL: only counts. */
-static size_t all_claims(const struct lvm_vg *vg, struct claim *to)
+static size_t all_claims(const struct lvm_vg *vg, struct lvm_claim *to)
 {
     size_t n = 0;
     for (size_t i = 0; i < vg->lv_count; i++)
@@ -65,15 +59,23 @@ static size_t all_claims(const struct lvm_vg *vg, struct claim *to)
     return n;
 }
 
+int lvm_claims(const struct lvm_vg *vg, struct lvm_claim **out, size_t *count, struct blk_error *e)
+{
+    *count = all_claims(vg, NULL);
+    *out = mem_array(MAX(*count, 1), sizeof(**out));
+    if (!*out)
+        return err_set(e, -ENOMEM, "out of memory");
+    all_claims(vg, *out);
+    qsort(*out, *count, sizeof(**out), by_place);
+    return 0;
+}
+
 /* G3. */
 static int check_claims(const struct lvm_vg *vg, struct blk_error *e)
 {
-    size_t count = all_claims(vg, NULL);
-    auto_free struct claim *c = mem_array(MAX(count, 1), sizeof(*c));
-    if (!c)
-        return err_set(e, -ENOMEM, "out of memory");
-    all_claims(vg, c);
-    qsort(c, count, sizeof(*c), by_place);
+    auto_free struct lvm_claim *c = NULL;
+    size_t count;
+    TRY(lvm_claims(vg, &c, &count, e));
     for (size_t i = 1; i < count; i++)
         if (c[i].pv == c[i - 1].pv && c[i].extent < c[i - 1].extent + c[i - 1].extents)
             return err_set(e, -EINVAL,

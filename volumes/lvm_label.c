@@ -105,6 +105,8 @@ static int lists_parse(const struct lvm_label_disk *raw, struct lvm_label *l, st
     do { /* data areas: the text says where extents are */
         if (!next_span(raw, &at, &span))
             return err_set(e, -EINVAL, "the label's list of data areas does not end");
+        if (l->data_at == 0)
+            l->data_at = span.offset;
     } while (span.offset);
     for (;;) {
         if (!next_span(raw, &at, &span))

@@ -65,6 +65,7 @@ struct lvm_label {
     uint64_t device_bytes;
     struct lvm_span areas[LVM_AREAS_MOST]; /* of metadata */
     unsigned area_count;
+    uint64_t data_at; /* where the first data area begins */
     bool used;        /* it says that it belongs to a group */
     size_t extension; /* of its flags in the sector; 0: there is none */
 };

@@ -290,7 +290,7 @@ static struct lvm_node *find_or_add(struct lvm_text *t, struct lvm_node *in, enu
     return n ? n : lvm_add(t, in, kind, name);
 }
 
-static int put_text(struct lvm_text *t, struct lvm_node *n, const char *text)
+int lvm_change_text(struct lvm_text *t, struct lvm_node *n, const char *text)
 {
     const char *own = n ? copy(t, text, strlen(text)) : NULL;
     if (!own)
@@ -301,7 +301,7 @@ static int put_text(struct lvm_text *t, struct lvm_node *n, const char *text)
 
 int lvm_set_text(struct lvm_text *t, struct lvm_node *in, const char *name, const char *text)
 {
-    return put_text(t, find_or_add(t, in, LVM_STRING, name), text);
+    return lvm_change_text(t, find_or_add(t, in, LVM_STRING, name), text);
 }
 
 int lvm_set_number(struct lvm_text *t, struct lvm_node *in, const char *name, uint64_t number)
@@ -315,7 +315,7 @@ int lvm_set_number(struct lvm_text *t, struct lvm_node *in, const char *name, ui
 
 int lvm_list_add(struct lvm_text *t, struct lvm_node *list, const char *word)
 {
-    return put_text(t, lvm_add(t, list, LVM_STRING, NULL), word);
+    return lvm_change_text(t, lvm_add(t, list, LVM_STRING, NULL), word);
 }
 
 void lvm_list_remove(struct lvm_node *list, const char *word)
@@ -337,8 +337,11 @@ int lvm_rename(struct lvm_text *t, struct lvm_node *node, const char *name)
 void lvm_remove(struct lvm_node *in, struct lvm_node *node)
 {
     struct lvm_node *before = NULL;
-    for (struct lvm_node *n = in->first; n != node; n = n->next)
+    struct lvm_node *n = in->first;
+    for (; n && n != node; n = n->next)
         before = n;
+    if (!n) /* it was removed before */
+        return;
     if (before)
         before->next = node->next;
     else

@@ -59,10 +59,13 @@ must_use int lvm_set_text(struct lvm_text *t, struct lvm_node *in, const char *n
                           const char *text);
 must_use int lvm_set_number(struct lvm_text *t, struct lvm_node *in, const char *name,
                             uint64_t number);
+/* @n, a string, is another one. */
+must_use int lvm_change_text(struct lvm_text *t, struct lvm_node *n, const char *text);
 /* Another value at the end of a list. */
 must_use int lvm_list_add(struct lvm_text *t, struct lvm_node *list, const char *word);
 void lvm_list_remove(struct lvm_node *list, const char *word);
 must_use int lvm_rename(struct lvm_text *t, struct lvm_node *node, const char *name);
+/* Nothing if it is not there. */
 void lvm_remove(struct lvm_node *in, struct lvm_node *node);
 
 #endif

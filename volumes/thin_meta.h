@@ -73,8 +73,12 @@ struct thin_walk {
     /* What is wrong with a node; 0: go on. NULL: ends the walk with -EBADMSG. */
     int (*bad)(struct thin_walk *w, uint64_t number, const char *wrong);
     int (*entry)(struct thin_walk *w, uint64_t key, const uint8_t *value);
+    /* All below a node has been walked. NULL: nobody asks. */
+    void (*left)(struct thin_walk *w, uint64_t number);
     void *arg;
-    uint64_t leaf; /* number of the one that the entry is in */
+    /* While it runs: of the node that is looked at; entries so far. */
+    unsigned depth;
+    uint64_t entries;
 };
 must_use int co_thin_walk(struct thin_cache *c, struct thin_walk *w, uint64_t root);
 
@@ -106,6 +110,7 @@ struct thin_space { /* of data */
     uint64_t cursor;        /* where the next search begins */
     uint64_t held;          /* blocks that must not be taken though nothing refers to them */
     struct thin_runs freed; /* by this transaction */
+    uint64_t freed_ever;    /* blocks, since it was opened */
 };
 
 must_use int co_thin_space_load(struct thin_meta *m, struct blk_error *e);

@@ -2,10 +2,12 @@
 /* thin_pool.c - what open volumes share: space, commits in the background, and the pool's own
  * verbs.
  *
- * Order for data blocks that a commit let go of (durable already, thin_meta.c):
- *  1. Requests that may read or write them have ended: a grace period.
- *  2. They are discarded in the data device.
- *  3. They may be taken again. */
+ * Order for data blocks that were let go of:
+ *  1. Requests that may read or write them have ended: a grace period, which begins at once, so
+ * that a write which finds the pool full later need not wait for itself.
+ *  2. The commit that lets go of them is durable (thin_meta.c).
+ *  3. They are discarded in the data device.
+ *  4. They may be taken again. */
 #include "volumes/thin_pool.h"
 
 #define COMMIT_AFTER 1000000000ULL /* ns after the first change */
@@ -52,17 +54,6 @@ int co_pool_begin(struct thin_pool *p, uint64_t blocks, bool frees)
     return rc;
 }
 
-int co_pool_end(struct thin_pool *p, uint64_t before, int rc)
-{
-    rc = thin_meta_done(&p->meta, before, rc);
-    co_rwlock_unlock(&p->meta.lock);
-    if (!p->timer_armed) {
-        p->timer_armed = true;
-        timer_arm(&p->timer, worker_now() + COMMIT_AFTER, on_timer);
-    }
-    return rc == -EBADMSG ? -EIO : rc;
-}
-
 void co_pool_settle(struct thin_pool *p)
 {
     timer_cancel(&p->timer);
@@ -73,20 +64,72 @@ void co_pool_settle(struct thin_pool *p)
 /* --- space that was let go of -----------------------------------------------------------------
  */
 
+static void co_grace(void *arg)
+{
+    struct thin_pool *p = arg;
+    while (p->grace_done < p->grace_wanted) {
+        uint64_t now = p->grace_wanted;
+        co_blk_quiesce(p->dev); /* 1 */
+        p->grace_done = now;
+        co_queue_wake_all(&p->graced);
+    }
+    p->gracing = false;
+    work_ended(p);
+}
+
+/* After an operation: what it let go of. */
+static void see_freed(struct thin_pool *p)
+{
+    if (p->freed_seen == p->meta.space.freed_ever)
+        return;
+    p->freed_seen = p->meta.space.freed_ever;
+    p->grace_wanted++;
+    if (p->gracing)
+        return;
+    p->gracing = true;
+    p->background++;
+    if (co_start(co_grace, p) == 0)
+        return;
+    p->gracing = false; /* the next one, or who releases, tries again */
+    p->background--;
+}
+
+void co_pool_pass(struct thin_pool *p)
+{
+    if (p->gracing)
+        co_yield ();
+}
+
+int co_pool_end(struct thin_pool *p, uint64_t before, int rc)
+{
+    rc = thin_meta_done(&p->meta, before, rc);
+    co_rwlock_unlock(&p->meta.lock);
+    see_freed(p);
+    if (!p->timer_armed) {
+        p->timer_armed = true;
+        timer_arm(&p->timer, worker_now() + COMMIT_AFTER, on_timer);
+    }
+    return rc == -EBADMSG ? -EIO : rc;
+}
+
 struct release {
     struct thin_pool *pool;
     struct thin_runs runs;
+    uint64_t grace;
 };
 
 static void co_release(void *arg)
 {
     struct release *r = arg;
     struct thin_pool *p = r->pool;
-    co_blk_quiesce(p->dev); /* 1 */
+    while (p->gracing && p->grace_done < r->grace)
+        co_queue_wait(&p->graced);
+    if (p->grace_done < r->grace)
+        co_blk_quiesce(p->dev);
     for (size_t i = 0; i < r->runs.count; i++) {
         const struct thin_run *run = &r->runs.list[i];
-        (void)!co_blk_discard(p->data, run->first * p->chunk, run->count * p->chunk); /* 2 */
-        thin_unhold(&p->meta, run->first, run->count);                                /* 3 */
+        (void)!co_blk_discard(p->data, run->first * p->chunk, run->count * p->chunk); /* 3 */
+        thin_unhold(&p->meta, run->first, run->count);                                /* 4 */
     }
     p->releasing--;
     p->told_low &= thin_data_free(&p->meta) <= p->low_water;
@@ -104,7 +147,7 @@ static void released(struct thin_meta *m, struct thin_runs *freed)
         thin_runs_drop(freed);
         return;
     }
-    *r = (struct release){p, *freed};
+    *r = (struct release){p, *freed, p->grace_wanted};
     p->background++;
     p->releasing++;
     if (co_start_later(co_release, r) == 0)
@@ -304,4 +347,29 @@ int co_pool_grow(struct thin_pool *p, struct blk_error *e)
     }
     p->told_low &= thin_data_free(m) <= p->low_water;
     return rc < 0 ? err_errno(e, rc, "the pool could not grow") : 0;
+}
+
+int co_pool_trim(struct thin_pool *p, uint64_t *bytes, struct blk_error *e)
+{
+    struct thin_space *s = &p->meta.space;
+    int rc = co_thin_commit(&p->meta); /* nothing that a crash could bring back is discarded */
+    *bytes = 0;
+    s->cursor = 0;
+    while (rc == 0) {
+        struct thin_run run;
+        uint64_t before = s->cursor;
+        co_rwlock_write(&p->meta.lock);
+        rc = co_thin_take(&p->meta, THIN_PER_BITMAP, &run);
+        co_rwlock_unlock(&p->meta.lock);
+        if (rc < 0)
+            break;
+        bool again = s->cursor <= before; /* it began from the front */
+        if (!again)
+            rc = co_blk_discard(p->data, run.first * p->chunk, run.count * p->chunk);
+        thin_unhold(&p->meta, run.first, run.count);
+        if (again || rc < 0)
+            break;
+        *bytes += run.count * p->chunk;
+    }
+    return rc < 0 && rc != -ENOSPC ? err_errno(e, rc, "the free blocks could not be discarded") : 0;
 }

@@ -32,7 +32,11 @@ struct thin_pool {
     bool timer_armed;
     unsigned background; /* coroutines that work for the pool */
     struct co_queue idle;
-    unsigned releasing;
+    unsigned releasing; /* coroutines that will make blocks free */
+    /* Grace periods for blocks that were let go of: asked for, ended. */
+    uint64_t freed_seen, grace_wanted, grace_done;
+    bool gracing;
+    struct co_queue graced;
 };
 
 struct thin_volume {
@@ -54,6 +58,9 @@ struct thin_pool *thin_pool_of(struct blk_device *dev);
 
 /* --- the pool's space (at home, without the lock) --- */
 
+/* Lets a grace period end that has nothing more to wait for: to be called where a request begins
+ * that may let go of space, so that its own comes behind. */
+void co_pool_pass(struct thin_pool *p);
 void pool_init(struct thin_pool *p); /* of an opened metadata: what commits call */
 /* Up to @count blocks that lie together, for a write of @v: held, not referred to yet. -ENOSPC when
  * it has waited as long as it may. */
@@ -75,6 +82,8 @@ must_use int co_pool_snap(struct thin_pool *p, uint32_t id, uint32_t of, struct 
 must_use int co_pool_delete(struct thin_pool *p, uint32_t id, struct blk_error *e);
 /* The pool takes what its devices have grown by. */
 must_use int co_pool_grow(struct thin_pool *p, struct blk_error *e);
+/* Discards what is free in the data device; *bytes: how much that was. */
+must_use int co_pool_trim(struct thin_pool *p, uint64_t *bytes, struct blk_error *e);
 
 /* --- a volume --- */
 

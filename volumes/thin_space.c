@@ -198,6 +198,7 @@ int co_thin_data_drop(struct thin_meta *m, uint64_t data_block)
     b->first_free = MIN(b->first_free, i);
     b->dirty = true;
     hold(&m->space, b, i);
+    m->space.freed_ever++;
     thin_runs_add(&m->space.freed, data_block); /* else it is not used before the pool is opened */
     return 0;
 }

@@ -29,10 +29,11 @@ static int co_children(struct thin_cache *c, struct thin_walk *w, const struct s
     return 0;
 }
 
-static int co_entries(struct thin_walk *w, const struct step *s, struct thin_block *b)
+static int co_entries(struct thin_walk *w, struct thin_block *b)
 {
-    w->leaf = s->number;
-    for (unsigned i = 0; i < thin_node_entries(b->data); i++)
+    unsigned count = thin_node_entries(b->data);
+    w->entries += count;
+    for (unsigned i = 0; w->entry && i < count; i++)
         TRY(w->entry(w, thin_node_key(b->data, i), thin_node_value(b->data, i)));
     return 0;
 }
@@ -49,6 +50,7 @@ static bool belongs(const struct step *s, const uint8_t *node)
 static int co_step(struct thin_cache *c, struct thin_walk *w, const struct step *s)
 {
     struct thin_block *b;
+    w->depth = s->depth;
     int rc = w->node ? w->node(w, s->number) : 0;
     if (rc != 0)
         return MIN(rc, 0);
@@ -62,10 +64,13 @@ static int co_step(struct thin_cache *c, struct thin_walk *w, const struct step 
     if (!belongs(s, b->data))
         rc = tell(w, s->number, "its keys are not those that its parent says");
     else if (thin_node_is_leaf(b->data))
-        rc = w->entry ? co_entries(w, s, b) : 0;
+        rc = co_entries(w, b);
     else
         rc = co_children(c, w, s, b->data);
     thin_put(c, b);
+    w->depth = s->depth;
+    if (rc == 0 && w->left)
+        w->left(w, s->number);
     return rc;
 }
 

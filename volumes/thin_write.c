@@ -158,6 +158,7 @@ static int co_provide(struct change *c, uint64_t *done)
     uint64_t count = (c->offset + c->bytes - 1) / v->pool->chunk - first + 1;
     struct co_range_hold hold;
     count = MIN(count, BLOCKS_MOST);
+    co_pool_pass(v->pool);
     co_range_lock(&v->writers, &hold, first, count, false); /* 1 */
     int rc = co_provide_locked(c, count, done);
     co_range_unlock(&v->writers, &hold);
@@ -238,6 +239,7 @@ static int co_unmap(struct thin_volume *v, uint64_t first, uint64_t end)
 {
     struct co_range_hold hold;
     int rc = 0;
+    co_pool_pass(v->pool);
     co_range_lock(&v->writers, &hold, first, end - first, false);
     while (rc == 0 && first < end)
         rc = co_unmap_some(v, &first, end);

@@ -197,4 +197,14 @@ rm -f killed .d.qcow2.lamina-*
 qemu-img create -q -f qcow2 old.qcow2 1G
 is "the face overwrites" "$face" convert -O qcow2 disk.img old.qcow2
 same "with the new content" old.qcow2
+
+# A length that is no multiple of a sector, its last cluster data: compressed and streamed, where only whole clusters can be.
+head -c 70000 disk.img >odd.img
+printf 'the end' >>odd.img
+for how in "-c -O qcow2" "-O vmdk -o subformat=streamOptimized" "-O vpc" "-O qcow2"; do
+    rm -f odd.out
+    is "an odd length, $how" "$LAMINA" convert $how odd.img odd.out
+    "$LAMINA" convert --force -O raw odd.out odd.raw 2>/dev/null
+    is "and its contents" cmp -n 70007 odd.img odd.raw
+done
 exit $failed

@@ -26,6 +26,11 @@ reads "... by its origin" $vga/root@snap snap
 reads "raid0" $vgr/r0 r0
 reads "raid1" $vgr/r1 r1
 reads "raid10" $vgr/r10 r10
+for n in r4 r5 r5n r6; do
+    reads "$n" $vgr/$n $n
+    reads "$n with one image missing" lvm:pv3.img,pv4.img,pv6.img,pv7.img//vgr/$n $n
+done
+reads "raid6 with two images missing" lvm:pv4.img,pv5.img,pv7.img//vgr/r6 r6
 reads "a mirror with its log in memory" $vgr/m1 m1
 reads "a mirror with its log on disk" $vgr/m2 m2
 qemu-img convert -O qcow2 pv0.img pv0.qcow2
@@ -42,6 +47,92 @@ fails "no physical volume" 1 "no label of LVM2" "$LAMINA" info "lvm:pv0.img,$fix
 fails "a set is no disk" 1 "name one behind //" "$LAMINA" convert -q -O raw lvm:pv0.img,pv1.img,pv2.img o.raw
 equal "info names the volumes" "$("$LAMINA" info --output=json lvm:pv0.img,pv1.img,pv2.img |
     jq -r '."format-specific".data."volume-groups"[0]."logical-volumes"[].name' | tr '\n' ' ')" "root between fast a-b.c+d snap "
+
+# --- what lvm2 says of it. With the loop driver; without, only pvck, which takes files
+export LVM_SUPPRESS_FD_WARNINGS=1
+loops=
+drop_loops() { [ -z "$loops" ] || losetup -d ${loops//,/ } 2>/dev/null; loops=; }
+trap drop_loops EXIT
+take_loops() { # IMAGE...: sets loops; false where there are none to be had
+    local one
+    for one; do
+        one=$(losetup -f --show "$one" 2>/dev/null) || return 1
+        loops=$loops${loops:+,}$one
+    done
+}
+lvm2() { lvm "$@" --driverloaded n --devices "$loops" 2>/dev/null; }
+# KIND FILTER. X is what lvm2 says of a volume's state where there is no device-mapper to ask.
+rows() { jq -c ".report[0].$1[]|$2|if .lv_attr then .lv_attr |= gsub(\"X\"; \"-\") else . end" | sort; }
+agree() { # NAME SET: lvm2's lists and ours are the same
+    equal "$1: pvs" "$("$LAMINA" pv list --output json "$2" | rows pv 'del(.pv_name)')" "$(lvm2 pvs --reportformat json | rows pv 'del(.pv_name)')"
+    equal "$1: vgs" "$("$LAMINA" vg list --output json "$2" | rows vg .)" "$(lvm2 vgs --reportformat json | rows vg .)"
+    equal "$1: lvs" "$("$LAMINA" lv list -a --output json "$2" | rows lv .)" \
+        "$(lvm2 lvs -a --reportformat json -o lv_name,vg_name,lv_attr,lv_size,pool_lv,origin | rows lv .)"
+}
+if take_loops pv?.img; then
+    agree "theirs" "lvm:$(echo pv?.img | tr ' ' ,)"
+    drop_loops
+else
+    echo "skip - no loop devices: lvm2 does not look at files"
+fi
+
+# --- made by lamina
+truncate -s 40M a.img b.img c.img
+truncate -s 60M d.img
+set=lvm:a.img,b.img,c.img
+says() { # NAME WORDS COMMAND...
+    local name=$1 words=$2
+    shift 2
+    if "$@" >.out 2>.err && grep -qF -- "$words" .out; then ok "$name"; else bad "$name" "$(head -c 300 .err) $(head -c 300 .out)"; fi
+}
+says "pv create" 'Physical volume "a.img" successfully created' "$LAMINA" pv create a.img
+fails "pv create where there is something" 1 "would be lost" "$LAMINA" pv create -f raw pv0.qcow2
+says "vg create, which makes the others" 'Volume group "vg0" successfully created' "$LAMINA" vg create -s 1m vg0 a.img b.img c.img
+fails "pv create of one in use" 1 "of a group" "$LAMINA" pv create -y a.img
+fails "pv remove of one in use" 1 "is used by" "$LAMINA" pv remove a.img b.img c.img
+says "lv create" 'Logical volume "root" created' "$LAMINA" lv create -n root -L 10m $set//vg0
+says "lv create, striped" 'Logical volume "fast" created' "$LAMINA" lv create -n fast -i 3 -I 8 -l 12 $set//vg0
+says "lv create on one told" 'Logical volume "lvol0" created' "$LAMINA" lv create -L 5m $set//vg0 c.img
+fails "a name twice" 1 "already exists" "$LAMINA" lv create -n root -L 1m $set//vg0
+fails "a name that is kept for LVM2" 1 "is reserved" "$LAMINA" lv create -n x_tdata -L 1m $set//vg0
+fails "more than there is" 1 "insufficient free space" "$LAMINA" lv create -n big -L 1g $set//vg0
+head -c 10M /dev/urandom >root.raw
+head -c 12M /dev/urandom >fast.raw
+is "data goes into one" "$LAMINA" convert -q -n -f raw -O raw root.raw $set//vg0/root
+is "... and into the other" "$LAMINA" convert -q -n -f raw -O raw fast.raw $set//vg0/fast
+says "lv extend, over what is in the way" successfully "$LAMINA" lv extend -L +50m $set//vg0/root
+says "vg extend" "successfully extended" "$LAMINA" vg extend $set//vg0 d.img
+set=$set,d.img
+says "lv extend, striped, in pieces" successfully "$LAMINA" lv extend -l +18 $set//vg0/fast c.img b.img d.img
+says "lv rename" 'Renamed "lvol0" to "home"' "$LAMINA" lv rename $set//vg0/lvol0 home
+fails "lv reduce asks" 1 "MAY DESTROY" "$LAMINA" lv reduce -L 20m $set//vg0/root
+says "lv reduce" successfully "$LAMINA" lv reduce -y -L 20m $set//vg0/root
+fails "lv remove asks" 1 "with -y" "$LAMINA" lv remove $set//vg0/home
+same() { # NAME: both volumes still begin with what was written
+    "$LAMINA" convert -q --force -O raw $set//$2/root o.raw && equal "$1" "$(head -c 10M o.raw | hash_of /dev/stdin)" "$(hash_of root.raw)"
+    "$LAMINA" convert -q --force -O raw $set//$2/fast o.raw && equal "... and" "$(head -c 12M o.raw | hash_of /dev/stdin)" "$(hash_of fast.raw)"
+}
+same "contents stay" vg0
+if take_loops a.img b.img c.img d.img; then
+    agree "ours" $set
+    is "vgck" lvm2 vgck vg0
+    lvm2 vgrename vg0 vg1 >/dev/null
+    lvm2 vgchange --addtag theirs vg1 >/dev/null
+    drop_loops
+    same "what lvm2 then wrote is read" vg1
+    says "... and changed again" 'renamed to "vg0"' "$LAMINA" vg rename $set//vg1 vg0
+    pvck --dump metadata a.img 2>/dev/null | grep -q 'tags = \["theirs"\]' && ok "what lvm2 said stays" || bad "what lvm2 said stays"
+fi
+says "pvck sees the last text" "seqno" pvck --dump metadata b.img
+says "lv remove" successfully "$LAMINA" lv remove -y $set//vg0/home
+fails "vg remove with volumes in it" 1 "remove them first" "$LAMINA" vg remove $set//vg0
+"$LAMINA" lv remove -q -y $set//vg0/fast && "$LAMINA" lv remove -q -y $set//vg0/root
+says "vg reduce" 'Removed "d.img"' "$LAMINA" vg reduce $set//vg0 d.img
+says "... which is free then" "successfully wiped" "$LAMINA" pv remove d.img
+set=lvm:a.img,b.img,c.img
+says "vg remove" "successfully removed" "$LAMINA" vg remove $set//vg0
+equal "nothing is left" "$("$LAMINA" vg list --output json $set | jq -c .report[0].vg)" "[]"
+rm -f ?.img root.raw fast.raw o.raw
 
 # --- writing into volumes
 head -c 1572864 /dev/urandom >new.raw

@@ -35,6 +35,7 @@ def normal(text):
     except ValueError:
         text = re.sub(r"disk size: .*", "disk size", text)
         text = re.sub(r"completed in \d+\.\d+", "completed in", text)
+        text = re.sub(r"1 ops; .*", "1 ops", re.sub(r"(?m)^(\d+,1,)\d+:[\d:.,]+$", r"\1", text))
         if "/100%)" in text:  # how often, and on which side of an answer its line ends, is chance
             text = re.sub(r"\n+", "\n", re.sub(r" +\(\d+\.\d\d/100%\)\r", "", text).strip())
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE", text)

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* convert_resume.c - convert --resume: a conversion that was interrupted, by whatever, goes on.
+ *
+ * Beside the target DISK lie meanwhile .DISK.lamina-resume, the image that is being written, and
+ * .DISK.lamina-journal, a JSON object: what is converted into what (the plan), and how far it is.
+ *
+ *   1 The journal is durable, with nothing done, before the image's file is made.
+ *   2 The image is written as one that others rely on (no BLK_OPEN_FRESH): whenever the run is cut
+ *     short, it opens, and shows in each sector what was written or zeroes.
+ *   3 After each STEP of the disk nothing is in flight, the image is flushed, and only then the
+ *     journal says so: it is replaced by rename, and durable.
+ *   4 What lies behind the place in the journal may be there or not. It is all copied again: the
+ *     plan names the sources' files by inode, size and time, so it is the same once more, and what
+ *     reads zero in them was never written.
+ *   5 When all is copied the image is flushed; if it was resumed, space that a killed run had taken
+ *     and not used is given back (check, leaks); it is closed; the journal says complete.
+ *   6 The image takes its name, the folder is durable, the journal goes. A run that finds a
+ * complete journal and no image was cut short here: the target is there, and the journal goes. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "block/spec.h"
+#include "tools/convert.h"
+
+#define STEP         (64 * MiB)
+#define JOURNAL_MOST (256 * KiB)
+#define FILES_MOST   64
+
+/* --- the plan --- */
+
+static json_t *file_identity(struct host_file *f)
+{
+    struct stat st;
+    int fd = host_fd(f);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return json_null();
+    return json_pack("[I, I, I, I, I]", (json_int_t)st.st_dev, (json_int_t)st.st_ino,
+                     (json_int_t)st.st_size, (json_int_t)st.st_mtim.tv_sec,
+                     (json_int_t)st.st_mtim.tv_nsec);
+}
+
+/* The source's name and size, and every file that it stands on. */
+static json_t *source_plan(const char *name, const struct convert_source *s)
+{
+    struct blk_device *todo[FILES_MOST];
+    json_t *files = json_array();
+    unsigned n = 0;
+    todo[n++] = s->dev;
+    while (files && n > 0) {
+        struct blk_device *d = todo[--n];
+        if (d->file && json_array_append_new(files, file_identity(d->file)) < 0)
+            break;
+        for (size_t i = 0; i < d->child_count && n < FILES_MOST; i++)
+            todo[n++] = d->children[i].dev;
+    }
+    return json_pack("{s:s%, s:I, s:o}", "name", name, strlen(name), "bytes", (json_int_t)s->bytes,
+                     "files", files);
+}
+
+static json_t *make_plan(const struct convert *c)
+{
+    json_t *sources = json_array();
+    for (size_t i = 0; i < c->count; i++)
+        if (json_array_append_new(sources, source_plan(c->names[i], &c->sources[i])) < 0)
+            break;
+    return json_pack("{s:s, s:O, s:s*, s:s*, s:b, s:I, s:o}", "format", c->make.driver->name,
+                     "options", c->make.options, "backing", c->backing, "snapshot", c->snapshot,
+                     "compress", c->compress, "sparse", (json_int_t)c->sparse, "sources", sources);
+}
+
+/* --- the journal --- */
+
+static int co_put(struct convert *c, const char *path, const char *text)
+{
+    struct host_file *f;
+    struct vec v = VEC_BUF((void *)text, strlen(text));
+    TRY(co_host_open(c->make.tool->host, path, NULL,
+                     HOST_READ | HOST_WRITE | HOST_CREATE | HOST_TRUNCATE, &f));
+    int rc = co_host_write(f, 0, &v);
+    if (rc == 0)
+        rc = co_host_fsync(f);
+    co_host_close(f);
+    return rc;
+}
+
+struct print {
+    json_t *tree;
+    char *text;
+};
+
+static int run_print(void *arg)
+{
+    struct print *p = arg;
+    p->text = p->tree ? json_dumps(p->tree, JSON_COMPACT) : NULL;
+    json_decref(p->tree);
+    return p->text ? 0 : -ENOMEM;
+}
+
+/* The journal says now that all before @done is durable. */
+static int co_note(struct convert *c, uint64_t done, bool complete)
+{
+    struct convert_resume *r = &c->resume;
+    struct host *h = c->make.tool->host;
+    struct print p = {.tree = json_pack("{s:i, s:O, s:I, s:b}", "version", 1, "plan", r->plan,
+                                        "done", (json_int_t)done, "complete", complete)};
+    auto_free char *beside = mem_printf("%s.new", r->journal);
+    int rc = co_offload(run_print, &p); /* a coroutine's stack is small */
+    if (rc == 0)
+        rc = beside ? co_put(c, beside, p.text) : -ENOMEM;
+    free(p.text);
+    if (rc == 0)
+        rc = co_host_rename(h, beside, r->journal);
+    if (rc == 0)
+        rc = co_host_sync_dir(h, c->make.folder);
+    return rc < 0 ? err_errno(&c->task.error, rc, "the journal %s", r->journal) : 0;
+}
+
+/* *out NULL: there is no journal. */
+static int co_read_journal(struct convert *c, json_t **out)
+{
+    struct host_file *f;
+    struct blk_error *e = &c->task.error;
+    *out = NULL;
+    int64_t rc = co_host_open(c->make.tool->host, c->resume.journal, NULL,
+                              HOST_READ | HOST_REGULAR_OR_BLOCK, &f);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc < 0)
+        return err_errno(e, (int)rc, "%s", c->resume.journal);
+    auto_free char *text = mem_zalloc(JOURNAL_MOST + 1);
+    struct vec v = VEC_BUF(text, JOURNAL_MOST);
+    rc = text ? co_host_read(f, 0, &v) : -ENOMEM;
+    co_host_close(f);
+    if (rc < 0)
+        return err_errno(e, (int)rc, "%s", c->resume.journal);
+    rc = co_spec_json(text, out, e);
+    return rc < 0 ? err_prefix(e, "%s", c->resume.journal) : 0;
+}
+
+/* --- going on --- */
+
+static int other_plan(struct convert *c)
+{
+    return err_set(&c->task.error, -EINVAL,
+                   "%s is of another conversion, or a source has changed since: remove it to begin "
+                   "anew",
+                   c->resume.journal);
+}
+
+/* Whether @path is there. */
+static bool co_is_there(struct convert *c, const char *path)
+{
+    struct host_stat st;
+    return co_host_stat(c->make.tool->host, path, &st) == 0;
+}
+
+/* What the journal says: where to go on, or that only the end was missing. */
+static int co_take_up(struct convert *c, const json_t *journal)
+{
+    struct convert_resume *r = &c->resume;
+    json_int_t done = json_integer_value(json_object_get(journal, "done"));
+    bool complete = json_is_true(json_object_get(journal, "complete"));
+    if (!json_equal(json_object_get(journal, "plan"), r->plan) || done < 0 ||
+        (uint64_t)done > c->size)
+        return other_plan(c);
+    bool there = co_is_there(c, c->make.written);
+    if (complete && !there && co_is_there(c, c->make.path)) {
+        r->ended = true; /* step 6 */
+        return 0;
+    }
+    if (!there && done > 0)
+        return err_set(&c->task.error, -ENOENT, "%s is missing: remove %s to begin anew",
+                       c->make.written, r->journal);
+    r->again = there;
+    r->from = (uint64_t)done;
+    return 0;
+}
+
+int co_convert_resume_begin(struct convert *c)
+{
+    struct convert_resume *r = &c->resume;
+    struct blk_error *e = &c->task.error;
+    json_t *journal = NULL;
+    TRY(co_make_place(&c->make, e));
+    const char *slash = strrchr(c->make.path, '/');
+    r->journal =
+        mem_printf("%s/.%s.lamina-journal", c->make.folder, slash ? slash + 1 : c->make.path);
+    r->plan = make_plan(c);
+    if (!r->journal || !r->plan)
+        return err_set(e, -ENOMEM, "out of memory");
+    TRY(co_read_journal(c, &journal));
+    bool anew = !journal;
+    int rc = anew ? 0 : co_take_up(c, journal);
+    json_decref(journal);
+    if (rc == 0 && !r->ended && co_is_there(c, c->make.path))
+        rc = err_set(e, -EEXIST, "%s exists already: --resume replaces nothing", c->make.name);
+    return rc == 0 && anew ? co_note(c, 0, false) : rc; /* step 1 */
+}
+
+uint64_t convert_resume_step(uint64_t at)
+{
+    return align_down(at, STEP) + STEP;
+}
+
+int co_convert_resume_note(struct convert *c, uint64_t done)
+{
+    int rc = co_blk_flush(c->target);
+    if (rc < 0)
+        return err_errno(&c->task.error, rc, "%s cannot be made durable", c->make.written);
+    return co_note(c, done, false);
+}
+
+int co_convert_resume_complete(struct convert *c)
+{
+    struct blk_check *check = mem_zalloc(sizeof(*check));
+    struct blk_error ignored = {0};
+    if (!check)
+        return err_set(&c->task.error, -ENOMEM, "out of memory");
+    check->fix_leaks = true;
+    if (c->resume.again) /* leaks cost space only: not to mend them is no error */
+        (void)!co_blk_check(c->target, check, &ignored);
+    mem_free(check);
+    return co_convert_resume_note(c, c->size);
+}
+
+int co_convert_resume_closed(struct convert *c)
+{
+    return co_note(c, c->size, true);
+}
+
+int co_convert_resume_end(struct convert *c, int rc)
+{
+    struct convert_resume *r = &c->resume;
+    struct host *h = c->make.tool->host;
+    if (rc == 0)
+        rc = co_host_sync_dir(h, c->make.folder);
+    if (rc == 0)
+        rc = co_host_unlink(h, r->journal);
+    if (rc < 0 && c->task.error.rc == 0)
+        err_errno(&c->task.error, rc, "the journal %s", r->journal);
+    mem_free(take(r->journal));
+    json_decref(take(r->plan));
+    return rc;
+}

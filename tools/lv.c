@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* lv.c - lamina lv create | extend | reduce | rename | remove | list: logical volumes. */
+#include <stdlib.h>
+
+#include "tools/lvm.h"
+
+static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_SECRET, ARG_QUIET,
+                                                 ARG_END};
+#define ARG_SIZE                                                                                  \
+    {                                                                                             \
+        'L', "size", "[+|-]SIZE", "10g, 512m, ...; a bare number: MiB. Rounded up to extents", 0, \
+            false                                                                                 \
+    }
+#define ARG_EXTENTS                                                                \
+    {                                                                              \
+        'l', "extents", "[+|-]N", "the same in extents, or N%FREE, N%VG", 0, false \
+    }
+static const struct arg_desc resize_options[] = {ARG_SIZE,   ARG_EXTENTS, ARG_IMAGE_FORMAT, ARG_YES,
+                                                 ARG_SECRET, ARG_QUIET,   ARG_END};
+static const struct arg_desc create_options[] = {
+    {'n', "name", "NAME", "of the volume (lvol0, ...)", 0, false},
+    ARG_SIZE,
+    ARG_EXTENTS,
+    {'i', "stripes", "N", "over so many physical volumes", 0, false},
+    {'I', "stripesize", "SIZE", "of a stripe's chunks (64k); a bare number: KiB", 0, false},
+    ARG_IMAGE_FORMAT,
+    ARG_YES,
+    ARG_SECRET,
+    ARG_QUIET,
+    ARG_END};
+static const struct arg_desc list_options[] = {
+    {'a', "all", NULL, "what LVM2 hides as well", 0, false},
+    ARG_IMAGE_FORMAT,
+    ARG_SECRET,
+    ARG_OUTPUT,
+    ARG_END};
+
+/* What all verbs here may be told. */
+struct lv_verb {
+    struct lvm_verb verb;
+    const char *name, *size, *extents, *stripes, *stripe_size;
+    bool all;
+};
+
+static struct lv_verb *told(struct lvm_verb *v)
+{
+    return container_of(v, struct lv_verb, verb);
+}
+
+static int run_with(struct tool *t, int argc, char **argv, struct lv_verb *v, int least)
+{
+    const struct arg_place places[] = {LVM_PLACES(&v->verb),     {'n', &v->name, NULL},
+                                       {'L', &v->size, NULL},    {'l', &v->extents, NULL},
+                                       {'i', &v->stripes, NULL}, {'I', &v->stripe_size, NULL},
+                                       {'a', NULL, &v->all},     {0, NULL, NULL}};
+    v->verb.tool = t;
+    return lvm_verb_run(&v->verb, argc, argv, places, least);
+}
+
+/* --- how large ---------------------------------------------------------------------------------
+ */
+
+/* 100, 50%FREE or 50%VG. */
+static int parse_extents(struct lvm_verb *v, const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    uint64_t n = strtoull(text, &end, 10), all = 0;
+    for (size_t i = 0; i < v->vg->pv_count; i++)
+        all += v->vg->pvs[i].extents;
+    if (strcmp(end, "%FREE") == 0)
+        all = lvm_free_extents(v->vg, NULL);
+    else if (strcmp(end, "%VG") != 0 && *end)
+        end = NULL;
+    if (!end || end == text || *text == '-' || errno || (*end && n > 100))
+        return err_set(&v->error, -EINVAL,
+                       "'%s' is no number of extents: N, N%%FREE or N%%VG is expected", text);
+    *out = *end ? all * n / 100 : n;
+    return 0;
+}
+
+/* What -L or -l says in extents, without its sign: *sign. */
+static int wanted_extents(struct lvm_verb *v, uint64_t *extents, char *sign)
+{
+    const struct lv_verb *l = told(v);
+    const char *text = l->size ? l->size : l->extents;
+    uint64_t bytes;
+    if (!text || (l->size && l->extents))
+        return err_set(&v->error, -EINVAL, "Please specify either size or extents");
+    *sign = *text == '+' || *text == '-' ? *text++ : 0;
+    if (l->extents)
+        return parse_extents(v, text, extents);
+    TRY(lvm_parse_size(text, MiB, &bytes, &v->error));
+    *extents = div_up(bytes, v->vg->extent_bytes);
+    return 0;
+}
+
+/* --- create ------------------------------------------------------------------------------------
+ */
+
+static int read_stripes(struct lvm_verb *v, struct lvm_wanted *w)
+{
+    const struct lv_verb *l = told(v);
+    char *end = "";
+    unsigned long n = l->stripes ? strtoul(l->stripes, &end, 10) : 1;
+    w->stripe_bytes = 64 * KiB;
+    if (*end || n == 0 || n > v->vg->pv_count)
+        return err_set(&v->error, -EINVAL,
+                       "Number of stripes (%s) must be between 1 and %zu, the physical volumes",
+                       l->stripes, v->vg->pv_count);
+    w->stripes = (unsigned)n;
+    if (l->stripe_size)
+        TRY(lvm_parse_size(l->stripe_size, KiB, &w->stripe_bytes, &v->error));
+    if (!is_pow2(w->stripe_bytes) || w->stripe_bytes < 4 * KiB)
+        return err_set(&v->error, -EINVAL,
+                       "Invalid stripe size %s: a power of two from 4 KiB on is expected",
+                       l->stripe_size);
+    return 0;
+}
+
+/* lvolN with the first number that is free. */
+static char *free_name(const struct lvm_vg *vg)
+{
+    for (unsigned n = 0;; n++) {
+        char *name = mem_printf("lvol%u", n);
+        if (!name || !lvm_find_lv(vg, name))
+            return name;
+        mem_free(name);
+    }
+}
+
+/* The front is zeroed, so that nothing sees there what was there before. */
+static int co_wipe(struct lvm_verb *v, const char *lv)
+{
+    struct blk_device *dev;
+    auto_free char *name = mem_printf("%s/%s", v->vg->name, lv);
+    if (!name)
+        return err_set(&v->error, -ENOMEM, "out of memory");
+    TRY(co_blk_inner_open(v->dev, name, &dev, &v->error));
+    int rc = co_blk_write_zeroes(dev, 0, MIN(dev->size, 4 * KiB), 0);
+    if (rc == 0)
+        rc = co_blk_flush(dev);
+    if (rc < 0)
+        err_errno(&v->error, rc, "%s was made, and its front could not be zeroed", name);
+    return co_image_close(dev, rc, &v->error);
+}
+
+static int co_create(struct lvm_verb *v)
+{
+    char uuid[LVM_UUID + 1], sign;
+    auto_free struct lvm_pv **only = NULL;
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    auto_free char *name = told(v)->name ? mem_strdup(told(v)->name) : free_name(v->vg);
+    if (!name)
+        return err_set(&v->error, -ENOMEM, "out of memory");
+    struct lvm_volume_new n = {.name = name, .uuid = uuid};
+    TRY(wanted_extents(v, &n.space.extents, &sign));
+    TRY(read_stripes(v, &n.space));
+    if (v->count > 1)
+        TRY(lvm_verb_pvs(v, v->operands + 1, (size_t)v->count - 1, &only));
+    n.space.only = only;
+    n.space.only_count = (size_t)v->count - 1;
+    if (n.space.extents == 0 || sign || n.space.extents > UINT64_MAX - n.space.stripes)
+        return err_set(&v->error, -EINVAL, "Unable to create a logical volume of that size");
+    n.space.extents = div_up(n.space.extents, n.space.stripes) * n.space.stripes;
+    lvm_uuid_new(v->tool->host, uuid);
+    TRY(lvm_lv_create(v->vg, &n, &v->error));
+    TRY(co_lvm_verb_commit(v, "Logical volume \"%s\" created.", name));
+    return co_wipe(v, name);
+}
+
+static int create(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lv_verb){.verb.co_work = co_create}, 1);
+}
+
+static const struct command lv_create_command = {
+    .name = "lv create",
+    .run = create,
+    .usage = "lv create [OPTION]... SET//VG [PV]...",
+    .summary = "Make a volume, linear or striped, on any or on the PVs told",
+    .faces = FACE_LAMINA,
+    .options = create_options,
+    .notes = "  lamina lv create -n root -L 10g disk0.img//vg0\n"
+             "  lamina lv create -n fast -l 100%FREE -i 2 lvm:disk0.img,disk1.img//vg0",
+};
+
+/* --- extend, reduce ----------------------------------------------------------------------------
+ */
+
+static int co_extend(struct lvm_verb *v)
+{
+    char sign;
+    auto_free struct lvm_pv **only = NULL;
+    struct lvm_wanted w = {.stripes = 1};
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
+    uint64_t to, stripes = MAX(v->lv->segments[v->lv->segment_count - 1].area_count, 1);
+    TRY(wanted_extents(v, &to, &sign));
+    if (sign == '+' && !add_u64(to, v->lv->extents, &to))
+        return err_set(&v->error, -ERANGE, "that is too large");
+    if (to <= v->lv->extents || sign == '-' || to > UINT64_MAX - stripes)
+        return err_set(&v->error, -EINVAL,
+                       "New size given (%" PRIu64
+                       " extents) not larger than existing size (%" PRIu64 " extents)",
+                       to, v->lv->extents);
+    if (v->count > 1)
+        TRY(lvm_verb_pvs(v, v->operands + 1, (size_t)v->count - 1, &only));
+    w.only = only;
+    w.only_count = (size_t)v->count - 1;
+    w.extents = div_up(to - v->lv->extents, stripes) * stripes;
+    TRY(lvm_lv_extend(v->vg, v->lv, &w, &v->error));
+    return co_lvm_verb_commit(v, "Logical volume %s/%s successfully resized.", v->vg->name,
+                              v->lv->name);
+}
+
+static int extend(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lv_verb){.verb.co_work = co_extend}, 1);
+}
+
+static const struct command lv_extend_command = {
+    .name = "lv extend",
+    .run = extend,
+    .usage = "lv extend [OPTION]... SET//VG/LV [PV]...",
+    .summary = "Make a volume larger",
+    .faces = FACE_LAMINA,
+    .options = resize_options,
+    .notes = "  lamina lv extend -L +10g disk.img//vg0/root",
+};
+
+static int co_reduce(struct lvm_verb *v)
+{
+    char sign;
+    uint64_t to;
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
+    uint64_t stripes = MAX(v->lv->segments[v->lv->segment_count - 1].area_count, 1);
+    TRY(wanted_extents(v, &to, &sign));
+    if (sign == '-')
+        to = to < v->lv->extents ? v->lv->extents - to : 0;
+    if (sign == '+' || to == 0 || to >= v->lv->extents)
+        return err_set(&v->error, -EINVAL,
+                       "New size given (%" PRIu64 " extents) not less than existing size (%" PRIu64
+                       " extents)",
+                       to, v->lv->extents);
+    if (!v->yes)
+        return err_set(&v->error, -EPERM,
+                       "THIS MAY DESTROY YOUR DATA: make the file system in %s/%s smaller first, "
+                       "then say -y",
+                       v->vg->name, v->lv->name);
+    to = div_up(to, stripes) * stripes;
+    if (to < v->lv->extents)
+        TRY(lvm_lv_reduce(v->vg, v->lv, to, &v->error));
+    return co_lvm_verb_commit(v, "Logical volume %s/%s successfully resized.", v->vg->name,
+                              v->lv->name);
+}
+
+static int reduce(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lv_verb){.verb.co_work = co_reduce}, 1);
+}
+
+static const struct command lv_reduce_command = {
+    .name = "lv reduce",
+    .run = reduce,
+    .usage = "lv reduce [OPTION]... SET//VG/LV",
+    .summary = "Make a volume smaller: what is behind its new end is lost",
+    .faces = FACE_LAMINA,
+    .options = resize_options,
+};
+
+/* --- rename, remove ----------------------------------------------------------------------------
+ */
+
+static int co_rename(struct lvm_verb *v)
+{
+    const char *to = v->operands[1];
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
+    TRY(lvm_verb_say(v, "Renamed \"%s\" to \"%s\" in volume group \"%s\"", v->lv->name, to,
+                     v->vg->name));
+    TRY(lvm_lv_rename(v->vg, v->lv, to, &v->error));
+    return co_lvm_commit(v->set, &v->vg, "lamina lv rename", &v->error);
+}
+
+static int rename_lv(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lv_verb){.verb.co_work = co_rename}, 2);
+}
+
+static const struct command lv_rename_command = {
+    .name = "lv rename",
+    .run = rename_lv,
+    .usage = "lv rename [OPTION]... SET//VG/LV NAME",
+    .summary = "Give a volume another name",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+static int co_remove(struct lvm_verb *v)
+{
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
+    if (!v->yes)
+        return err_set(&v->error, -EPERM,
+                       "%s/%s and all that is in it would be lost: with -y it is", v->vg->name,
+                       v->lv->name);
+    TRY(lvm_lv_remove(v->vg, v->lv, &v->error));
+    return co_lvm_verb_commit(v, "Logical volume \"%s\" successfully removed", v->lv->name);
+}
+
+static int remove_lv(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lv_verb){.verb.co_work = co_remove}, 1);
+}
+
+static const struct command lv_remove_command = {
+    .name = "lv remove",
+    .run = remove_lv,
+    .usage = "lv remove [OPTION]... SET//VG/LV",
+    .summary = "Remove a volume with all that is in it",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+/* --- list --------------------------------------------------------------------------------------
+ */
+
+static int co_list(struct lvm_verb *v)
+{
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
+                         false));
+    return lvm_report_lvs(v, told(v)->all);
+}
+
+static int list(struct tool *t, int argc, char **argv)
+{
+    struct lv_verb v = {.verb.co_work = co_list};
+    int rc = run_with(t, argc, argv, &v, 1);
+    if (rc == 0 && v.verb.set)
+        rc = lvm_report_print(&v.verb, "lv");
+    json_decref(v.verb.rows);
+    return rc;
+}
+
+static const struct command lv_list_command = {
+    .name = "lv list",
+    .run = list,
+    .usage = "lv list [OPTION]... SET|PV...",
+    .summary = "List volumes, as lvs does",
+    .faces = FACE_LAMINA,
+    .options = list_options,
+};
+
+/* --- which verb --------------------------------------------------------------------------------
+ */
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct command *const verbs[] = {&lv_create_command,
+                                                  &lv_extend_command,
+                                                  &lv_reduce_command,
+                                                  &lv_rename_command,
+                                                  &lv_remove_command,
+                                                  &lv_list_command,
+                                                  NULL};
+    return command_group(t, verbs, argc, argv);
+}
+
+static const struct arg_desc no_options[] = {ARG_END};
+
+const struct command lv_command = {
+    .name = "lv",
+    .run = run,
+    .usage = "lv VERB [OPTION]... ...",
+    .summary = "Logical volumes of LVM2",
+    .faces = FACE_LAMINA,
+    .options = no_options,
+    .notes = "SET is a physical volume, or lvm:PV,PV,...",
+};

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* lvm.h - what the verbs of `lamina pv`, `vg` and `lv` share: lvm2's words over whatever can be
+ * opened.
+ *
+ *   lvm.c          opening: SET//VG/LV is a volume, SET a physical volume or lvm:PV,PV...
+ *   lvm_report.c   lists, as lvm2 prints them for people and as JSON
+ *   pv.c vg.c lv.c the verbs */
+#ifndef TOOLS_LVM_H
+#define TOOLS_LVM_H
+
+#include "tools/image.h"
+#include "tools/output.h"
+#include "volumes/lvm_commit.h"
+
+/* A verb's run: what is told, what is open, what came of it. */
+struct lvm_verb {
+    /* told */
+    struct tool *tool;
+    const char *format; /* -f, of all physical volumes; NULL: probed */
+    char **operands;
+    int count;
+    bool yes; /* -y */
+    int (*co_work)(struct lvm_verb *v);
+    /* open while co_work() runs, by co_lvm_verb_open() */
+    struct blk_device *dev;
+    struct lvm_set *set;
+    struct lvm_vg *vg; /* NULL: none was named */
+    struct lvm_lv *lv; /* NULL: none was named */
+    char *vg_name;     /* as told; owned */
+    /* kept */
+    json_t *rows; /* of a list; owned */
+    char *done;   /* the sentence that is printed when all went well; owned */
+    struct blk_error error;
+};
+
+/* Entries of all verbs' tables. */
+#define ARG_YES                                                          \
+    {                                                                    \
+        'y', "yes", NULL, "do what loses data, without asking", 0, false \
+    }
+#define LVM_PLACES(verb)          \
+    {'f', &(verb)->format, NULL}, \
+    {                             \
+        'y', NULL, &(verb)->yes   \
+    }
+
+/* Reads the command line (@places ends with a zero id and has LVM_PLACES), runs v->co_work() with
+ * at least @least operands, prints. The exit status. */
+int lvm_verb_run(struct lvm_verb *v, int argc, char **argv, const struct arg_place *places,
+                 int least);
+
+/* How a place is named. */
+enum lvm_named { LVM_NAMED_SET, LVM_NAMED_VG, LVM_NAMED_LV };
+/* Opens the container that @place names, and @more physical volumes beside it. */
+must_use int co_lvm_verb_open(struct lvm_verb *v, const char *place, enum lvm_named named,
+                              char *const *more, size_t more_count, bool write);
+/* pv.c: makes a physical volume of @text. @keep: one that is in no group is left as it is. */
+must_use int co_lvm_pv_make(struct lvm_verb *v, const char *text, bool keep);
+/* The member whose device was told as @text; NULL after an error. */
+struct lvm_member *lvm_verb_member(struct lvm_verb *v, const char *text);
+/* The model's physical volumes that @texts name. Gives *out (mem_free), @count of them. */
+must_use int lvm_verb_pvs(struct lvm_verb *v, char *const *texts, size_t count,
+                          struct lvm_pv ***out);
+/* Commits v->vg, which was changed, and says @done (printf's form) when the verb has ended. */
+must_use int co_lvm_verb_commit(struct lvm_verb *v, const char *done, ...) printf_like(2, 3);
+int lvm_verb_say(struct lvm_verb *v, const char *fmt, ...) printf_like(2, 3);
+
+/* Sizes as lvm2 takes them: 10g, 1.5T, 512b, 64s; a bare number is in @unit bytes. */
+must_use int lvm_parse_size(const char *text, uint64_t unit, uint64_t *bytes, struct blk_error *e);
+
+/* lvm_report.c: rows of v->rows. */
+must_use int lvm_report_pvs(struct lvm_verb *v);
+must_use int lvm_report_vgs(struct lvm_verb *v);
+must_use int lvm_report_lvs(struct lvm_verb *v, bool all);
+/* Prints v->rows: @what is "pv", "vg" or "lv". */
+int lvm_report_print(const struct lvm_verb *v, const char *what);
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* pool_create.c - `lamina pool create`: the metadata of a new, empty pool. Files that are not there
+ * are made where their size is told. */
+#include "tools/pool.h"
+
+enum { ARG_BLOCK_SIZE = ARG_LONG, ARG_METADATA_SIZE, ARG_DATA_SIZE, ARG_FORCE };
+
+static const struct arg_desc options[] = {
+    {ARG_BLOCK_SIZE, "block-size", "SIZE", "of data blocks: 64K (the default) to 1G", 0, false},
+    {ARG_METADATA_SIZE, "metadata-size", "SIZE", "make METADATA, of this size", 0, false},
+    {ARG_DATA_SIZE, "data-size", "SIZE", "make DATA, of this size", 0, false},
+    {ARG_FORCE, "force", NULL, "also if METADATA is not empty", 0, false},
+    ARG_QUIET,
+    ARG_END};
+
+struct create {
+    struct task task;
+    const char *names[2]; /* metadata, data */
+    const char *block_text, *size_texts[2];
+    uint64_t block_bytes, sizes[2]; /* 0: the file is there */
+    bool force;
+    uint64_t blocks; /* of data, in the end */
+};
+
+static int co_open_one(struct create *c, unsigned i, struct blk_device **dev)
+{
+    struct tool *t = c->task.tool;
+    struct blk_error *e = &c->task.error;
+    struct image image = {.text = c->names[i], .flags = BLK_OPEN_WRITE, .trust = TRUST_WRITE};
+    struct resolver r;
+    if (!c->sizes[i])
+        return co_image_open(t, &image, dev, e);
+    TRY(co_tool_resolver(t, TRUST_WRITE, NULL, &r, e));
+    int rc = co_resolver_open_file(&r, c->names[i], BLK_OPEN_WRITE, HOST_CREATE | HOST_EXCLUSIVE,
+                                   dev, e);
+    resolver_drop(&r);
+    TRY(rc);
+    rc = co_blk_resize(*dev, c->sizes[i], false, e);
+    return rc < 0 ? co_image_close(*dev, rc, e) : 0;
+}
+
+static int co_check_empty(struct create *c, struct blk_device *dev)
+{
+    uint8_t *buf = buf_get(THIN_BLOCK);
+    int rc = buf ? co_blk_read_buf(dev, 0, buf, MIN(dev->size, THIN_BLOCK)) : -ENOMEM;
+    bool empty = rc == 0 && mem_is_zero(buf, (size_t)MIN(dev->size, THIN_BLOCK));
+    buf_put(buf, THIN_BLOCK);
+    if (rc < 0)
+        return err_errno(&c->task.error, rc, "%s", c->names[0]);
+    if (!empty && !c->force)
+        return err_set(&c->task.error, -EEXIST, "%s is not empty (--force takes it all the same)",
+                       c->names[0]);
+    return 0;
+}
+
+static int co_body(struct task *t)
+{
+    struct create *c = container_of(t, struct create, task);
+    struct blk_device *meta, *data;
+    TRY(co_open_one(c, 0, &meta));
+    int rc = co_open_one(c, 1, &data);
+    if (rc == 0) {
+        c->blocks = data->size / c->block_bytes;
+        rc = co_check_empty(c, meta);
+        if (rc == 0)
+            rc = co_thin_format(meta, c->block_bytes, c->blocks, &t->error);
+        rc = co_image_close(data, rc, &t->error);
+    }
+    return co_image_close(meta, rc, &t->error);
+}
+
+static bool sizes_told(struct create *c)
+{
+    struct tool *t = c->task.tool;
+    static const char *const what[] = {"metadata size", "data size"};
+    c->block_bytes = 64 * KiB;
+    if (c->block_text && !size_told(t, "block size", c->block_text, &c->block_bytes))
+        return false;
+    for (unsigned i = 0; i < 2; i++)
+        if (c->size_texts[i] && !size_told(t, what[i], c->size_texts[i], &c->sizes[i]))
+            return false;
+    if (c->block_bytes < THIN_CHUNK_LEAST || c->block_bytes > THIN_CHUNK_MOST ||
+        c->block_bytes % THIN_CHUNK_LEAST) {
+        tool_misuse(t, "data blocks are 64 KiB to 1 GiB, in steps of 64 KiB");
+        return false;
+    }
+    return true;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct create c = {.task = {.tool = t, .kind = "pool create", .co_body = co_body}};
+    const struct arg_place places[] = {{ARG_BLOCK_SIZE, &c.block_text, NULL},
+                                       {ARG_METADATA_SIZE, &c.size_texts[0], NULL},
+                                       {ARG_DATA_SIZE, &c.size_texts[1], NULL},
+                                       {ARG_FORCE, NULL, &c.force},
+                                       {0, NULL, NULL}};
+    struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &c};
+    int id = args_read(t, &line);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    if (line.argc != 2)
+        return tool_misuse(t, "expecting the metadata device and the data device");
+    c.names[0] = line.argv[0];
+    c.names[1] = line.argv[1];
+    if (!sizes_told(&c))
+        return 1;
+    int rc = task_run(&c.task, 1);
+    if (rc == 0 && !t->quiet)
+        printf("A pool of %" PRIu64 " blocks; `lamina pool new thin:%s,%s 1` makes a volume in "
+               "it.\n",
+               c.blocks, c.names[0], c.names[1]);
+    return rc;
+}
+
+const struct command pool_create_command = {
+    .name = "pool create",
+    .run = run,
+    .usage = "pool create [OPTION]... METADATA DATA",
+    .summary = "Make the metadata of a new pool over a data device",
+    .faces = FACE_LAMINA,
+    .options = options,
+    .notes =
+        "METADATA and DATA are images of any format. `lamina pool metadata-size` says how large\n"
+        "the first should be.\n"
+        "\n"
+        "  lamina pool create --metadata-size 4M --data-size 100G meta.img data.img\n"
+        "  lamina pool create --block-size 256K meta.qcow2 md:a.img,b.img",
+};

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* serve_raid.c - arrays that are being served: what lamina ctl asks of them, and a job for each
+ * that keeps it whole.
+ *
+ * That job does what is owed (resync, recovery), then looks every second whether something is: a
+ * member failed and a spare is there, or one was added. It holds the array, not the export; when
+ * nobody else has the array any more, it ends. */
+#include "tools/serve_ctl.h"
+
+#define LOOK_NS 1000000000ull
+
+/* The array below an export's seat; with a reference. */
+struct finding {
+    struct blk_device *top, *array;
+};
+
+static int find_at_home(void *arg)
+{
+    struct finding *f = arg;
+    struct blk_device *found = blk_find_redundant(f->top);
+    f->array = found && found->writable ? blk_ref(found) : NULL;
+    return 0;
+}
+
+static struct blk_device *co_find_array(struct blk_device *top)
+{
+    struct finding f = {.top = top};
+    (void)!co_on(top->home, find_at_home, &f);
+    return f.array;
+}
+
+static int co_want_array(struct blk_device *top, struct blk_device **out, struct blk_error *e)
+{
+    *out = co_find_array(top);
+    return *out ? 0 : err_set(e, -EINVAL, "%s stands on no array", top->name);
+}
+
+/* --- the job that keeps it whole --- */
+
+static int is_alone(void *arg)
+{
+    const struct blk_device *array = arg;
+    return array->refs == 1;
+}
+
+static int co_do_keep(struct serve_work *w, struct blk_error *e)
+{
+    serve_unclaim(&w->claim);
+    for (;;) {
+        struct blk_sync s = {.kind = BLK_SYNC_OWED};
+        TRY(co_job_sync(&w->job, w->base, &s, e));
+        if (co_on(w->base->home, is_alone, w->base))
+            return 0;
+        int rc = co_job_ready(&w->job, LOOK_NS);
+        if (rc != 0)
+            return rc < 0 ? rc : 0;
+    }
+}
+
+static int keep(struct serve_ctl *s, const char *name, struct blk_device *array,
+                struct blk_error *e)
+{
+    struct serve_work *w;
+    json_t *id = NULL;
+    int rc = serve_work_new(s, "raid", co_do_keep, &w, e);
+    if (rc < 0) {
+        co_blk_close(array, NULL);
+        return rc;
+    }
+    w->base = array;
+    rc = co_serve_work_begin(w, serve_claim(s, name, "a resync", false, &w->claim, e), &id, e);
+    json_decref(id);
+    return rc;
+}
+
+int co_serve_raid_keep(struct serve_ctl *s, struct nbd_export *x, struct blk_error *e)
+{
+    if (x->source || x->dev->driver != &seat_driver)
+        return 0;
+    struct blk_device *array = co_find_array(x->dev);
+    return array ? keep(s, x->name, array, e) : 0;
+}
+
+/* --- verbs --- */
+
+static int co_do_scrub(struct serve_work *w, struct blk_error *e)
+{
+    struct blk_sync s = {.kind = w->repair ? BLK_SYNC_REPAIR : BLK_SYNC_CHECK};
+    TRY(co_job_sync(&w->job, w->base, &s, e));
+    return s.mismatches && !w->repair
+               ? err_set(e, -EUCLEAN, "%" PRIu64 " bytes differ", s.mismatches)
+               : 0;
+}
+
+static int co_prepare_scrub(struct serve_work *w, const json_t *request, struct blk_error *e)
+{
+    static const char *const keys[] = {"name", "repair", "speed", NULL};
+    const char *name;
+    TRY(ask_known(request, keys, e));
+    TRY(ask_text(request, "name", true, &name, e));
+    TRY(ask_bool(request, "repair", &w->repair, e));
+    TRY(ask_size(request, "speed", &w->speed, e));
+    TRY(serve_claim(w->s, name, "a scrub", false, &w->claim, e));
+    return co_want_array(w->claim.export->dev, &w->base, e);
+}
+
+int co_serve_scrub(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct serve_work *w;
+    TRY(serve_work_new(ctl_arg(c), "scrub", co_do_scrub, &w, e));
+    return co_serve_work_begin(w, co_prepare_scrub(w, request, e), result, e);
+}
+
+int co_serve_raid(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct nbd_export *x;
+    struct blk_device *array;
+    struct blk_info info;
+    const char *name;
+    TRY(ask_known(request, (const char *const[]){"name", NULL}, e));
+    TRY(ask_text(request, "name", true, &name, e));
+    TRY(serve_find(ctl_arg(c), name, &x, e));
+    if (x->source)
+        return err_set(e, -EINVAL, "'%s' is opened when it is asked for", x->name);
+    TRY(co_want_array(x->dev, &array, e));
+    int rc = co_blk_info(array, &info, e);
+    if (rc == 0) {
+        *result = json_incref(info.specific);
+        blk_info_drop(&info);
+    }
+    co_blk_close(array, NULL);
+    return rc;
+}
+
+struct member_asked {
+    struct serve_ctl *s;
+    const char *spec, *format;
+    struct blk_member_change change;
+    struct blk_error *e;
+};
+
+static int co_open_member(void *arg)
+{
+    struct member_asked *m = arg;
+    const struct image i = {.text = m->spec,
+                            .format = m->format,
+                            .cache = m->s->cache,
+                            .flags = BLK_OPEN_WRITE,
+                            .trust = TRUST_WRITE};
+    return co_image_open(m->s->tool, &i, &m->change.device, m->e);
+}
+
+static int co_change(struct member_asked *m, const char *name)
+{
+    struct nbd_export *x;
+    struct blk_device *array;
+    TRY(serve_find(m->s, name, &x, m->e));
+    if (x->source)
+        return err_set(m->e, -EINVAL, "'%s' is opened when it is asked for", x->name);
+    TRY(co_want_array(x->dev, &array, m->e));
+    int rc = m->spec ? co_on(array->home, co_open_member, m) : 0;
+    if (rc == 0)
+        rc = co_blk_member(array, &m->change, m->e);
+    co_blk_close(array, NULL);
+    return rc;
+}
+
+int co_serve_member_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct member_asked m = {.s = ctl_arg(c), .change = {.action = BLK_MEMBER_ADD}, .e = e};
+    const char *name;
+    TRY(ask_known(request, (const char *const[]){"name", "spec", "format", NULL}, e));
+    TRY(ask_text(request, "name", true, &name, e));
+    TRY(ask_text(request, "spec", true, &m.spec, e));
+    TRY(ask_text(request, "format", false, &m.format, e));
+    return co_change(&m, name);
+}
+
+static int co_by_name(struct ctl *c, const json_t *request, enum blk_member_action action,
+                      struct blk_error *e)
+{
+    struct member_asked m = {.s = ctl_arg(c), .change = {.action = action}, .e = e};
+    const char *name;
+    TRY(ask_known(request, (const char *const[]){"name", "member", NULL}, e));
+    TRY(ask_text(request, "name", true, &name, e));
+    TRY(ask_text(request, "member", true, &m.change.name, e));
+    return co_change(&m, name);
+}
+
+int co_serve_member_fail(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    return co_by_name(c, request, BLK_MEMBER_FAIL, e);
+}
+
+int co_serve_member_remove(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e)
+{
+    return co_by_name(c, request, BLK_MEMBER_REMOVE, e);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vg.c - lamina vg create | extend | reduce | rename | remove | list: volume groups of LVM2. */
+#include "tools/lvm.h"
+
+static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_SECRET, ARG_QUIET,
+                                                 ARG_END};
+static const struct arg_desc list_options[] = {ARG_IMAGE_FORMAT, ARG_SECRET, ARG_OUTPUT, ARG_END};
+static const struct arg_desc create_options[] = {
+    {'s', "physicalextentsize", "SIZE", "of an extent (4m); a bare number: MiB", 0, false},
+    ARG_IMAGE_FORMAT,
+    ARG_YES,
+    ARG_SECRET,
+    ARG_QUIET,
+    ARG_END};
+
+static int run_with(struct tool *t, int argc, char **argv, struct lvm_verb *v, int least)
+{
+    const struct arg_place places[] = {LVM_PLACES(v), {0, NULL, NULL}};
+    v->tool = t;
+    return lvm_verb_run(v, argc, argv, places, least);
+}
+
+/* --- create ------------------------------------------------------------------------------------
+ */
+
+struct create {
+    struct lvm_verb verb;
+    const char *extent;
+};
+
+/* Devices without a label get one, as in lvm2. */
+static int co_prepare(struct lvm_verb *v, char *const *texts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        TRY(co_lvm_pv_make(v, texts[i], true));
+    return 0;
+}
+
+static int add_members(struct lvm_verb *v, char *const *texts, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct lvm_member *m = lvm_verb_member(v, texts[i]);
+        if (!m)
+            return v->error.rc;
+        TRY(lvm_vg_add_member(v->vg, m, &v->error));
+    }
+    return 0;
+}
+
+static int co_create(struct lvm_verb *v)
+{
+    struct create *c = container_of(v, struct create, verb);
+    char uuid[LVM_UUID + 1];
+    const char *name = v->operands[0];
+    uint64_t extent = 4 * MiB;
+    if (c->extent)
+        TRY(lvm_parse_size(c->extent, MiB, &extent, &v->error));
+    TRY(lvm_check_name(name, false, &v->error));
+    TRY(co_prepare(v, v->operands + 1, (size_t)v->count - 1));
+    TRY(co_lvm_verb_open(v, NULL, LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1, true));
+    lvm_uuid_new(v->tool->host, uuid);
+    TRY(lvm_vg_create(name, uuid, extent, &v->vg, &v->error));
+    int rc = add_members(v, v->operands + 1, (size_t)v->count - 1);
+    if (rc == 0)
+        rc = co_lvm_verb_commit(v, "Volume group \"%s\" successfully created", name);
+    if (rc < 0)
+        lvm_vg_drop(v->vg);
+    return rc;
+}
+
+static int create(struct tool *t, int argc, char **argv)
+{
+    struct create c = {.verb = {.tool = t, .co_work = co_create}};
+    const struct arg_place places[] = {
+        LVM_PLACES(&c.verb), {'s', &c.extent, NULL}, {0, NULL, NULL}};
+    return lvm_verb_run(&c.verb, argc, argv, places, 2);
+}
+
+static const struct command vg_create_command = {
+    .name = "vg create",
+    .run = create,
+    .usage = "vg create [OPTION]... VG PV...",
+    .summary = "Make a group of physical volumes, and those of what are none yet",
+    .faces = FACE_LAMINA,
+    .options = create_options,
+    .notes = "  lamina create disk0.img 100G\n  lamina vg create vg0 disk0.img disk1.img",
+};
+
+/* --- extend, reduce ----------------------------------------------------------------------------
+ */
+
+static int co_extend(struct lvm_verb *v)
+{
+    size_t count = (size_t)v->count - 1;
+    TRY(co_prepare(v, v->operands + 1, count));
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, v->operands + 1, count, true));
+    TRY(add_members(v, v->operands + 1, count));
+    return co_lvm_verb_commit(v, "Volume group \"%s\" successfully extended", v->vg->name);
+}
+
+static int extend(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_extend}, 2);
+}
+
+static const struct command vg_extend_command = {
+    .name = "vg extend",
+    .run = extend,
+    .usage = "vg extend [OPTION]... SET//VG PV...",
+    .summary = "Add physical volumes to a group",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+static int co_reduce(struct lvm_verb *v)
+{
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    for (int i = 1; i < v->count; i++) {
+        struct lvm_member *m = lvm_verb_member(v, v->operands[i]);
+        struct lvm_pv *pv = m ? lvm_find_pv(v->vg, m->label.uuid) : NULL;
+        if (!pv)
+            return m ? err_set(&v->error, -ENOENT, "%s is not in the group %s", v->operands[i],
+                               v->vg->name)
+                     : v->error.rc;
+        TRY(lvm_pv_remove(v->vg, pv, &v->error));
+        TRY(co_lvm_verb_commit(v, "Removed \"%s\" from volume group \"%s\"", v->operands[i],
+                               v->vg->name));
+        TRY(co_lvm_release(m, &v->error));
+    }
+    return 0;
+}
+
+static int reduce(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_reduce}, 2);
+}
+
+static const struct command vg_reduce_command = {
+    .name = "vg reduce",
+    .run = reduce,
+    .usage = "vg reduce [OPTION]... SET//VG PV...",
+    .summary = "Take physical volumes that nothing lies on out of a group",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+/* --- rename, remove ----------------------------------------------------------------------------
+ */
+
+static int co_rename(struct lvm_verb *v)
+{
+    const char *to = v->operands[1];
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    if (lvm_set_find(v->set, to))
+        return err_set(&v->error, -EEXIST, "Volume group \"%s\" already exists", to);
+    TRY(lvm_vg_rename(v->vg, to, &v->error));
+    return co_lvm_verb_commit(v, "Volume group \"%s\" successfully renamed to \"%s\"", v->vg_name,
+                              to);
+}
+
+static int rename_vg(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_rename}, 2);
+}
+
+static const struct command vg_rename_command = {
+    .name = "vg rename",
+    .run = rename_vg,
+    .usage = "vg rename [OPTION]... SET//VG NAME",
+    .summary = "Give a group another name",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+static int co_remove(struct lvm_verb *v)
+{
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    TRY(co_lvm_vg_remove(v->set, v->vg, &v->error));
+    return lvm_verb_say(v, "Volume group \"%s\" successfully removed", v->vg_name);
+}
+
+static int remove_vg(struct tool *t, int argc, char **argv)
+{
+    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_remove}, 1);
+}
+
+static const struct command vg_remove_command = {
+    .name = "vg remove",
+    .run = remove_vg,
+    .usage = "vg remove [OPTION]... SET//VG",
+    .summary = "Remove a group that holds no volumes",
+    .faces = FACE_LAMINA,
+    .options = change_options,
+};
+
+/* --- list --------------------------------------------------------------------------------------
+ */
+
+static int co_list(struct lvm_verb *v)
+{
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
+                         false));
+    return lvm_report_vgs(v);
+}
+
+static int list(struct tool *t, int argc, char **argv)
+{
+    struct lvm_verb v = {.co_work = co_list};
+    int rc = run_with(t, argc, argv, &v, 1);
+    if (rc == 0 && v.set)
+        rc = lvm_report_print(&v, "vg");
+    json_decref(v.rows);
+    return rc;
+}
+
+static const struct command vg_list_command = {
+    .name = "vg list",
+    .run = list,
+    .usage = "vg list [OPTION]... SET|PV...",
+    .summary = "List groups, as vgs does",
+    .faces = FACE_LAMINA,
+    .options = list_options,
+};
+
+/* --- which verb --------------------------------------------------------------------------------
+ */
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct command *const verbs[] = {&vg_create_command,
+                                                  &vg_extend_command,
+                                                  &vg_reduce_command,
+                                                  &vg_rename_command,
+                                                  &vg_remove_command,
+                                                  &vg_list_command,
+                                                  NULL};
+    return command_group(t, verbs, argc, argv);
+}
+
+static const struct arg_desc no_options[] = {ARG_END};
+
+const struct command vg_command = {
+    .name = "vg",
+    .run = run,
+    .usage = "vg VERB [OPTION]... ...",
+    .summary = "Volume groups of LVM2",
+    .faces = FACE_LAMINA,
+    .options = no_options,
+    .notes = "SET is a physical volume, or lvm:PV,PV,...",
+};

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* lvm_change.h - changes of a group, made to its text. Pure: nothing is on disk until
+ * co_lvm_commit(), and the group's model shows a change only then; so one change at a time.
+ *
+ * What was changed and then not committed, or failed, is to be dropped: who goes on with the group
+ * changes a copy of it. */
+#ifndef VOLUMES_LVM_CHANGE_H
+#define VOLUMES_LVM_CHANGE_H
+
+#include "volumes/lvm_meta.h"
+
+/* A run of extents of one physical volume that nothing lies on. */
+struct lvm_run_free {
+    struct lvm_pv *pv;
+    uint64_t extent, extents;
+};
+/* Gives *out (mem_free), by volume and extent. */
+must_use int lvm_free_runs(const struct lvm_vg *vg, struct lvm_run_free **out, size_t *count,
+                           struct blk_error *e);
+uint64_t lvm_free_extents(const struct lvm_vg *vg, const struct lvm_pv *pv); /* NULL: of all */
+
+/* What extents are wanted. */
+struct lvm_wanted {
+    uint64_t extents;      /* a multiple of stripes */
+    unsigned stripes;      /* 1: linear */
+    uint64_t stripe_bytes; /* of more than one stripe */
+    struct lvm_pv **only;  /* on these; NULL: on any that may be allocated from */
+    size_t only_count;
+};
+
+struct lvm_volume_new {
+    const char *name;
+    const char *uuid;
+    struct lvm_wanted space;
+    bool hidden; /* a part of another volume: any name */
+};
+must_use int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_error *e);
+/* By w->extents, with as many stripes as it has. */
+must_use int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted *w,
+                           struct blk_error *e);
+/* To @extents, which are fewer. */
+must_use int lvm_lv_reduce(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents,
+                           struct blk_error *e);
+/* With what only it stands on. Refused while others need it. */
+must_use int lvm_lv_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e);
+must_use int lvm_lv_rename(struct lvm_vg *vg, struct lvm_lv *lv, const char *name,
+                           struct blk_error *e);
+
+must_use int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *e);
+/* The text of a group without volumes. Gives *out. */
+must_use int lvm_vg_create(const char *name, const char *uuid, uint64_t extent_bytes,
+                           struct lvm_vg **out, struct blk_error *e);
+must_use int lvm_vg_rename(struct lvm_vg *vg, const char *name, struct blk_error *e);
+/* A physical volume of @device_bytes, whose extents begin at @start and may reach to @end. */
+struct lvm_pv_new {
+    const char *uuid, *device; /* device: a hint for people */
+    uint64_t device_bytes, start, end;
+};
+must_use int lvm_pv_add(struct lvm_vg *vg, const struct lvm_pv_new *n, struct blk_error *e);
+must_use int lvm_pv_remove(struct lvm_vg *vg, struct lvm_pv *pv, struct blk_error *e);
+
+#endif
