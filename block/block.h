@@ -477,6 +477,11 @@ void co_blk_quiesce(struct blk_device *dev);
 must_use int co_blk_read(struct blk_device *dev, uint64_t offset, const struct vec *to);
 must_use int co_blk_write(struct blk_device *dev, uint64_t offset, const struct vec *from,
                           unsigned flags);
+/* For layers that ask for an alignment which @dev does not need: what was widened past its end
+ * reads as zero there, and is not written unless @dev can grow. */
+must_use int co_blk_read_inside(struct blk_device *dev, uint64_t offset, const struct vec *to);
+must_use int co_blk_write_inside(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                                 unsigned flags);
 must_use int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
                                  unsigned flags);
 must_use int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes);
@@ -647,6 +652,6 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, log_driver, throttle_driver, zeroes_driver;
+    fault_driver, compress_driver, log_driver, throttle_driver, zeroes_driver;
 
 #endif

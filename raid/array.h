@@ -7,7 +7,7 @@
  *     assemble.h                       pure: from superblocks to a plan: who has which role
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c, ppl.c, ...      what must be on disk before a write
+ *     bitmap.c, log.c                  what must be on disk before a write
  *     sync.c                           resync, recovery, check, repair
  *     md.c, member.c                   the driver: one blk_device over members as children
  *
@@ -47,6 +47,8 @@ struct raid_member {
     uint64_t recovered_saved; /* durably: what its superblock may say */
     uint64_t read_errors;     /* corrected */
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
+    uint64_t events;          /* that its superblock has, durably */
+    struct log_ring *log;     /* its part of the stripe log; NULL: none */
 };
 
 /* What comparing found: bytes. */
@@ -67,6 +69,8 @@ struct raid_engine {
     int (*co_write)(struct raid_array *a, uint64_t offset, const struct vec *from, unsigned flags);
     int (*co_write_zeroes)(struct raid_array *a, uint64_t offset, uint64_t bytes, unsigned flags);
     int (*co_discard)(struct raid_array *a, uint64_t offset, uint64_t bytes);
+    /* Finishes what could be written only in part: a->torn. */
+    int (*co_mend)(struct raid_array *a);
     /* Makes [offset, +bytes) of all members agree (level 10: of the array): resync. */
     int (*co_resync)(struct raid_array *a, uint64_t offset, uint64_t bytes);
     /* Fills [offset, +bytes) of @member's data from the others: recovery. */
@@ -87,13 +91,15 @@ struct raid_array {
     struct raid_member **by_role; /* shape.disks of them; NULL: missing */
     struct raid_member *members;  /* all, spares too; they never move */
     unsigned member_count, member_room;
-    struct md_super *super;     /* of the array: what all members are to say; NULL: has none */
-    bool was_dirty;             /* when it was opened: copies may differ, parity may be wrong */
-    uint64_t resync_at;         /* while was_dirty: to where they have been made to agree since */
+    struct md_super *super; /* of the array: what all members are to say; NULL: has none */
+    bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
+    uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
+    bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
+    struct raid_log *log; /* levels 4 to 6: the stripe log; NULL: none */
 };
 
 /* state.c */
@@ -104,6 +110,9 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* After a crash in the middle of an update: superblocks that are behind become what the freshest
+ * says, so that the next update cannot leave any of them two behind. */
+must_use int co_array_level(struct raid_array *a);
 /* How far resync and recovery are goes into the superblocks, once it is durable. */
 must_use int co_array_checkpoint(struct raid_array *a);
 /* All that was written to members is durable. One that cannot be flushed fails. */

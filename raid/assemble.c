@@ -192,6 +192,25 @@ static int make_shape(const struct raid_candidate *c, size_t count, struct raid_
     return raid_shape_init(&p->shape, &w, e);
 }
 
+/* Whether the stripe log says of all that was being written what it is: every member that was
+ * written to has it, of one session. */
+static bool has_log(const struct raid_candidate *c, size_t count, const struct raid_plan *p)
+{
+    uint64_t session = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (c[i].place != PLACE_MEMBER)
+            continue;
+        if (c[i].super->events + 1 < p->freshest->events)
+            return false;
+        if (c[i].super->resync_offset == UINT64_MAX)
+            continue;
+        if (!c[i].log_session || (session && session != c[i].log_session))
+            return false;
+        session = c[i].log_session;
+    }
+    return session != 0;
+}
+
 /* Dirty, and a member that holds data is not there: what was being written when the array went down
  * may have taken other data with it. */
 static bool has_write_hole(const struct raid_plan *p, const bool *there)
@@ -226,7 +245,7 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     p->missing = p->shape.disks - p->there;
     p->enough = raid_enough(&p->shape, there);
     p->dirty = p->freshest->resync_offset != UINT64_MAX && !p->shape.level->is_zoned;
-    p->write_hole = has_write_hole(p, there);
+    p->write_hole = !has_log(c, count, p) && has_write_hole(p, there);
     return 0;
 }
 

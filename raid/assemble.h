@@ -25,6 +25,7 @@ enum raid_place_in {
 struct raid_candidate {
     const char *name;             /* for sentences */
     const struct md_super *super; /* NULL: none was found */
+    uint64_t log_session;         /* of its stripe log that may be replayed; 0: there is none */
     enum raid_place_in place;     /* out */
     unsigned role;                /* out */
     char why[120];                /* out: one sentence where it is left out */

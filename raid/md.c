@@ -8,6 +8,7 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/log.h"
 #include "raid/md.h"
 
 static const struct opt_desc md_options[] = {
@@ -101,6 +102,9 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
         c[i] = (struct raid_candidate){.name = member_name(m), .super = m->super};
+        m->events = m->super ? m->super->events : 0;
+        if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
+            c[i].log_session = co_log_session(m);
     }
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
@@ -263,6 +267,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         rc = may_write(a, e);
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {
+        rc = err_set(e, -EIO, "a superblock that is behind the others cannot be written");
+        if (a->engine->close)
+            a->engine->close(a);
+    }
     if (rc < 0) {
         array_drop(a);
         return rc;
@@ -319,7 +328,10 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
 
 static int co_md_flush(struct blk_device *dev)
 {
-    return co_array_flush(dev->state);
+    struct raid_array *a = dev->state;
+    if (a->torn && a->engine->co_mend)
+        TRY(a->engine->co_mend(a));
+    return co_array_flush(a);
 }
 
 static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)

@@ -4,7 +4,7 @@
  * Reads of members that are there go straight to their files (resolve). What that cannot serve, and
  * all changes, are cut into rows, of which several are under way at a time; rows_merge.c says how a
  * row is cut further, rows_strip.c and rows_write.c what happens to a strip. */
-#include "raid/rows.h"
+#include "raid/log.h"
 
 #define ROWS_AT_ONCE 8
 #define CACHE_BYTES  (64 * MiB)
@@ -14,20 +14,28 @@ static uint64_t row_bytes(const struct raid_array *a)
     return a->shape.chunk * a->shape.data_disks;
 }
 
+static void rows_close(struct raid_array *a)
+{
+    log_close(a);
+    rows_forget_torn(a);
+    mem_free(a->engine_state);
+    a->engine_state = NULL;
+}
+
 static int co_rows_open(struct raid_array *a, struct blk_error *e)
 {
     struct rows *rows = mem_zalloc(sizeof(*rows));
     if (!rows)
         return err_set(e, -ENOMEM, "out of memory");
     rows->most = CACHE_BYTES;
+    rows->slice = ROW_SLICE;
     a->engine_state = rows;
-    return 0;
-}
-
-static void rows_close(struct raid_array *a)
-{
-    mem_free(a->engine_state);
-    a->engine_state = NULL;
+    int rc = a->dev->open_flags & BLK_OPEN_WRITE ? co_log_open(a, e) : 0;
+    if (rc < 0)
+        rows_close(a);
+    else if (a->log)
+        rows->slice = log_widest(a);
+    return rc;
 }
 
 static bool rows_resolve(struct raid_array *a, uint64_t offset, uint64_t bytes, bool write,
@@ -120,15 +128,27 @@ static int co_change_part(struct raid_array *a, struct row_part *p)
 {
     if (!p->zero && p->bytes < row_bytes(a))
         return co_rows_merge(a, p);
-    struct row_batch b = {
-        .a = a, .row = p->row, .parts = p, .flags = p->flags, .co_strip = co_strip_change};
+    struct row_batch b = {.a = a,
+                          .row = p->row,
+                          .parts = p,
+                          .flags = p->flags,
+                          .whole = p->bytes == row_bytes(a),
+                          .co_strip = co_strip_change};
     return co_rows_batch(&b);
+}
+
+/* A torn strip keeps the log's room, so it is mended by whoever writes next. */
+static int co_prepare(struct raid_array *a)
+{
+    if (unlikely(a->torn))
+        TRY(co_rows_mend(a));
+    return co_array_mark_dirty(a);
 }
 
 static int co_rows_write(struct raid_array *a, uint64_t offset, const struct vec *from,
                          unsigned flags)
 {
-    TRY(co_array_mark_dirty(a));
+    TRY(co_prepare(a));
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = from->bytes,
@@ -142,7 +162,7 @@ static int co_rows_zeroes(struct raid_array *a, uint64_t offset, uint64_t bytes,
 {
     if (flags & BLK_NO_FALLBACK && !a->dev->limits.can_zero_fast)
         return -ENOTSUP;
-    TRY(co_array_mark_dirty(a));
+    TRY(co_prepare(a));
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = bytes,
@@ -169,6 +189,7 @@ const struct raid_engine raid_row_engine = {
     .co_write = co_rows_write,
     .co_write_zeroes = co_rows_zeroes,
     .co_discard = co_rows_discard,
+    .co_mend = co_rows_mend,
     .co_resync = co_rows_resync,
     .co_rebuild = co_rows_rebuild,
     .co_scrub = co_rows_scrub,

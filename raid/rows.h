@@ -5,7 +5,9 @@
  *     rows_merge.c   small writes to one row that come at the same time become one
  *     rows_strip.c   a strip: reading it, getting back what is lost
  *     rows_write.c   a strip that changes: what to read, parity, what to write
+ *     rows_mend.c    strips that could be written only in part
  *     rows_sync.c    resync, recovery, scrub
+ *     log.h          what a strip writes is durable elsewhere before
  *
  * A *row* is a chunk of each member. A *part* is what one request has in one row, in bytes of the
  * row's data. A *strip* is what is read, computed and written at once: the same columns of all
@@ -35,12 +37,25 @@ struct row_gate {
     struct row_part *waiting; /* by their place in the row */
 };
 
+/* A block that could not be written, of a strip of which others were: until it is, that strip is
+ * torn. */
+struct row_torn {
+    struct row_torn *next;
+    uint32_t role;
+    uint64_t offset, bytes;
+    uint8_t *contents; /* NULL: zeroes */
+};
+
 /* The engine's state. */
 struct rows {
     uint64_t held, most; /* bytes of memory of all strips */
+    uint64_t slice;      /* columns of a strip, so that its record fits into the log */
     struct co_queue room;
     struct row_gate *gates[64]; /* by row */
-    uint64_t merged;            /* parts that went with another one's write */
+    struct row_torn *torn;
+    bool lost_torn; /* there was no memory to keep one: only the log can mend that */
+    struct co_mutex mending;
+    uint64_t merged; /* parts that went with another one's write */
 };
 
 struct row_part {
@@ -62,6 +77,7 @@ struct row_batch {
     uint64_t row;
     struct row_part *parts;
     unsigned flags;
+    bool whole; /* the whole row is written */
     int (*co_strip)(struct raid_array *a, struct row_batch *b, uint64_t at, uint64_t bytes);
 };
 /* Cuts a batch into strips and runs co_strip for each, several at a time. */
@@ -101,7 +117,8 @@ struct row_strip {
     struct co_range_hold hold;
 };
 
-/* Locks the strip and gets memory for it; to be closed. -ENOMEM: it is not open. */
+/* Locks the strip, mended if it was torn, and gets memory for it; to be closed. -errno: it is not
+ * open. */
 int co_strip_open(struct row_strip *s, struct raid_array *a, uint64_t offset, uint64_t bytes,
                   bool shared);
 void strip_close(struct row_strip *s);
@@ -110,6 +127,13 @@ void strip_close(struct row_strip *s);
 int co_strip_load(struct row_strip *s);
 /* Writes the blocks that are to be written, side by side; members that fail are put out. */
 int co_strip_store(struct row_strip *s, unsigned flags);
+/* rows_mend.c: keeps a block that could not be written; to be called with the strip locked. */
+void rows_tear(struct raid_array *a, uint32_t role, const struct member_io *io);
+/* Writes what is still to be written; -errno: there is something left. No strip may be locked by
+ * the caller. */
+int co_rows_mend(struct raid_array *a);
+bool rows_torn(const struct raid_array *a, uint64_t offset, uint64_t bytes);
+void rows_forget_torn(struct raid_array *a);
 /* Memory for a block's old and fresh contents, if it has none. */
 int strip_old(struct row_strip *s, struct row_block *b);
 int strip_fresh(struct row_strip *s, struct row_block *b);

@@ -129,8 +129,10 @@ static unsigned cut(struct row_batch *b, struct strip_job *jobs)
 static int co_slices(void *arg)
 {
     struct strip_job *j = arg;
-    for (uint64_t done = 0; done < j->bytes; done += ROW_SLICE)
-        TRY(j->b->co_strip(j->b->a, j->b, j->at + done, MIN(ROW_SLICE, j->bytes - done)));
+    const struct rows *rows = j->b->a->engine_state;
+    uint64_t slice = j->b->whole ? ROW_SLICE : rows->slice;
+    for (uint64_t done = 0; done < j->bytes; done += slice)
+        TRY(j->b->co_strip(j->b->a, j->b, j->at + done, MIN(slice, j->bytes - done)));
     return 0;
 }
 

@@ -7,6 +7,8 @@
  */
 #include "raid/rows.h"
 
+#define TRIES 3 /* of a write that must not fail */
+
 /* --- memory ------------------------------------------------------------------------------------
  */
 
@@ -28,6 +30,11 @@ int co_strip_open(struct row_strip *s, struct raid_array *a, uint64_t offset, ui
     *s = (struct row_strip){.a = a, .offset = offset, .bytes = bytes};
     s->row = raid_row(&a->shape, offset / a->shape.chunk);
     co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
+    while (unlikely(a->torn) && rows_torn(a, offset, bytes)) {
+        co_range_unlock(&a->writers, &s->hold);
+        TRY(co_rows_mend(a));
+        co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
+    }
     while (rows->held && rows->held + strip_memory(s) > rows->most) /* R3 */
         co_queue_wait(&rows->room);
     s->block = buf_get(blocks_memory(a));
@@ -239,6 +246,18 @@ int co_strip_load(struct row_strip *s)
 /* --- writing -----------------------------------------------------------------------------------
  */
 
+/* What could not be written: the member is put out; where it cannot be spared, or it was not its
+ * fault, it is tried again. */
+static int co_write_again(struct row_strip *s, struct row_block *b)
+{
+    for (unsigned n = 0; n < TRIES && b->io.rc < 0; n++) {
+        if (b->io.rc != -ENOMEM && co_array_fail(s->a, b->io.m) == 0)
+            return 0;
+        co_member_io(&b->io);
+    }
+    return b->io.rc == 0 || co_array_fail(s->a, b->io.m) == 0 ? 0 : b->io.rc;
+}
+
 int co_strip_store(struct row_strip *s, unsigned flags)
 {
     struct co_group g;
@@ -258,12 +277,15 @@ int co_strip_store(struct row_strip *s, unsigned flags)
                                    .vec = VEC_ONE(&b->iov)};
         co_group_start(&g, co_member_io, &b->io);
     }
-    (void)co_group_wait(&g);
+    (void)co_group_wait(&g); /* each says for itself */
     int rc = 0;
     for (unsigned d = 0; d < s->a->shape.disks; d++) {
         struct row_block *b = &s->block[d];
-        if (b->written && b->io.rc < 0 && co_array_fail(s->a, b->io.m) < 0)
-            rc = b->io.rc;
+        int one = b->written ? co_write_again(s, b) : 0;
+        if (one < 0) {
+            rows_tear(s->a, d, &b->io);
+            rc = one;
+        }
     }
     return rc;
 }

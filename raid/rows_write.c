@@ -4,14 +4,15 @@
  * Order:
  *  1. The strip is locked; what is needed of its old contents is read, or got back.
  *  2. New contents and new parity are computed.
- *  3. Data and parity are written side by side. A member that fails is put out, durably, before the
+ *  3. What will be written is durable in the stripe log (log.h), or that a whole row will be.
+ *  4. Data and parity are written side by side. A member that fails is put out, durably, before the
  *     write is answered (A2); what it missed is in the parity.
  *
  * Of the two ways to new parity the one that reads less is taken: from the old parity and the old
  * contents of what changes, or from the contents of what does not change. Where parity may be
  * wrong, since the array went down while it was written to, it is the second. */
 #include "block/worker.h"
-#include "raid/rows.h"
+#include "raid/log.h"
 
 #define OFFLOAD_BYTES MiB /* of all blocks; below that a thread is not worth it */
 
@@ -56,7 +57,7 @@ static void need_block(const struct change *c, struct need *n, const struct row_
 static bool parity_may_be_wrong(const struct change *c)
 {
     const struct raid_array *a = c->s.a;
-    return a->was_dirty && a->super && c->s.offset + c->s.bytes > a->super->resync_offset;
+    return a->was_dirty && c->s.offset + c->s.bytes > a->resync_at;
 }
 
 /* Marks what is written, and decides. */
@@ -205,7 +206,11 @@ static int co_change(struct change *c)
         if (data_block(c, i)->written)
             TRY(take_fresh(c, i));
     TRY(co_make_parity(c));
-    return co_strip_store(&c->s, c->b->flags);
+    struct log_hold hold;
+    TRY(co_log_strip(&c->s, c->b->whole, &hold));
+    int rc = co_strip_store(&c->s, c->b->flags);
+    log_end(c->s.a, &hold);
+    return rc;
 }
 
 int co_strip_change(struct raid_array *a, struct row_batch *b, uint64_t at, uint64_t bytes)

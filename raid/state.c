@@ -3,7 +3,7 @@
  *
  * Order of an update: what it is about is durable; then all superblocks at once, each durable
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
-#include "raid/array.h"
+#include "raid/log.h"
 
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes)
@@ -41,6 +41,7 @@ static void fill(const struct raid_array *a, struct raid_member *m)
 }
 
 struct update {
+    struct raid_array *a;
     struct raid_member *m;
     int rc;
 };
@@ -50,7 +51,14 @@ static int co_write_one(void *arg)
     struct update *u = arg;
     struct md_super *s = u->m->super;
     uint64_t block = MAX(u->m->dev->limits.request_align, 512);
-    u->rc = co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    u->rc = co_log_announce(u->a, u->m);
+    if (u->rc == 0)
+        u->rc =
+            co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    if (u->rc == 0) {
+        log_announced(u->m);
+        u->m->events = s->events;
+    }
     return 0;
 }
 
@@ -59,8 +67,13 @@ static bool has_super_to_write(const struct raid_member *m)
     return m->super && m->state != MEMBER_OUT;
 }
 
-/* *failed: one whose superblock could not be written; NULL: none. */
-static int co_write_all(struct raid_array *a, struct raid_member **failed)
+static bool is_behind(const struct raid_array *a, const struct raid_member *m)
+{
+    return has_super_to_write(m) && m->events != a->super->events;
+}
+
+/* *failed: one whose superblock could not be written; NULL: none. @behind: only those that are. */
+static int co_write_all(struct raid_array *a, bool behind, struct raid_member **failed)
 {
     struct co_group g;
     auto_free struct update *updates = mem_array(a->member_count, sizeof(*updates));
@@ -69,8 +82,8 @@ static int co_write_all(struct raid_array *a, struct raid_member **failed)
     *failed = NULL;
     co_group_init(&g, 0);
     for (unsigned i = 0; i < a->member_count; i++) {
-        updates[i].m = &a->members[i];
-        if (!has_super_to_write(&a->members[i]))
+        updates[i] = (struct update){.a = a, .m = &a->members[i]};
+        if (!has_super_to_write(&a->members[i]) || (behind && !is_behind(a, &a->members[i])))
             continue;
         fill(a, &a->members[i]);
         co_group_start(&g, co_write_one, &updates[i]);
@@ -117,15 +130,35 @@ static void forget_missing(struct raid_array *a)
     }
 }
 
+/* One update that is at an end everywhere, or members that failed at it are out. */
+static int co_level_locked(struct raid_array *a)
+{
+    struct raid_member *failed;
+    assert_held(&a->state_lock);
+    TRY(co_write_all(a, true, &failed));
+    if (failed && !can_spare(a, failed))
+        return -EIO;
+    if (failed)
+        take_out(a, failed);
+    return 0;
+}
+
+int co_array_level(struct raid_array *a)
+{
+    with_lock(&a->state_lock);
+    return a->super ? co_level_locked(a) : 0;
+}
+
 int co_array_write_supers_locked(struct raid_array *a)
 {
     assert_held(&a->state_lock);
     struct raid_member *failed;
+    TRY(co_level_locked(a));
     forget_missing(a);
     do {
         a->super->events++;
         a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;
-        TRY(co_write_all(a, &failed));
+        TRY(co_write_all(a, false, &failed));
         if (failed && !can_spare(a, failed))
             return -EIO;
         if (failed)
@@ -189,7 +222,7 @@ int co_array_flush(struct raid_array *a)
     for (unsigned i = 0; i < count; i++)
         if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
             rc = io[i].rc;
-    return rc;
+    return a->torn ? -EIO : rc;
 }
 
 /* What resync and recovery have reached now is what counts once it has been flushed. False: the
@@ -245,8 +278,8 @@ int co_array_mark_clean(struct raid_array *a)
 int co_array_fail(struct raid_array *a, struct raid_member *m)
 {
     with_lock(&a->state_lock);
-    if (m->state == MEMBER_OUT) /* another request came first, and A2 holds */
-        return 0;
+    if (m->state == MEMBER_OUT) /* another request came first; A2 holds if all have been told */
+        return a->super ? co_level_locked(a) : 0;
     if (!can_spare(a, m))
         return -EIO;
     take_out(a, m);

@@ -49,6 +49,8 @@ enum sweep_flags {
     SWEEP_SHRINK = 32, /* resize shrinks as well */
     SWEEP_SIZE_OF_FILE =
         128, /* the size is the file's, which a crash may leave between the old and the new */
+    SWEEP_FSYNCS_ONCE = 256, /* the image is on several disks, not all of which lose what they hold
+                                in memory again and again: fsyncs fail once */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
 };
 
@@ -95,6 +97,9 @@ struct sweep_run {
 
 /* For a row's own co_create: the images of its backing, filled. */
 must_use int co_sweep_make_base(struct sweep_run *run, struct blk_error *e);
+
+/* A hash of all that @dev shows, and of its size. */
+must_use int co_sweep_hash(struct blk_device *dev, uint64_t *hash);
 
 /* How much is done for one row. */
 struct sweep_budget {

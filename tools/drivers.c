@@ -63,6 +63,7 @@ const struct blk_driver *const blk_drivers[] = {
     &ddrescue_driver,
     &dir_driver,
     &zeroes_driver,
+    &compress_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif

@@ -5,31 +5,35 @@
 #include "block/fault.h"
 #include "raid/md.h"
 
-static void co_write_super(struct rig *r, unsigned i)
+void rig_super(const struct rig *r, unsigned i, struct md_super *s)
 {
-    struct md_super *s = mem_zalloc(sizeof(*s));
-    struct md_super model = {.version = MD_1_2,
-                             .super_offset = 4096,
-                             .level = r->level,
-                             .layout = r->layout,
-                             .disks = r->disks,
-                             .events = 5,
-                             .number = i,
-                             .chunk = r->level == 1 ? 0 : RIG_CHUNK,
-                             .data_offset = MiB,
-                             .size = r->level > 0 ? RIG_DATA : 0,
-                             .data_size = RIG_DATA,
-                             .resync_offset = UINT64_MAX,
-                             .recovery_offset = UINT64_MAX};
-    must(s);
-    *s = model;
+    memset(s, 0, sizeof(*s));
+    s->version = MD_1_2;
+    s->super_offset = 4096;
+    s->level = r->level;
+    s->layout = r->layout;
+    s->disks = r->disks;
+    s->events = 5;
+    s->number = i;
+    s->chunk = r->level == 1 ? 0 : RIG_CHUNK;
+    s->data_offset = RIG_DATA_AT;
+    s->size = r->level > 0 ? RIG_DATA : 0;
+    s->data_size = RIG_DATA;
+    s->resync_offset = s->recovery_offset = UINT64_MAX;
     memcpy(s->uuid, "test-array-uuid!", 16);
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
     for (unsigned k = 0; k < r->disks; k++)
         must(md_super_set_role(s, k, k));
     md_super_build(s);
-    must(co_blk_write_buf(r->disk[i], 4096, s->raw, MD_SUPER_BYTES, 0) == 0);
+}
+
+static void co_write_super(struct rig *r, unsigned i)
+{
+    struct md_super *s = mem_alloc(sizeof(*s));
+    must(s);
+    rig_super(r, i, s);
+    must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
     mem_free(s);
 }
 

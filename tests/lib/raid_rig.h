@@ -9,10 +9,11 @@
 #include "raid/array.h"
 #include "tests/lib/on_host.h"
 
-#define RIG_DATA  (2 * MiB) /* that each member holds */
-#define RIG_CHUNK (64 * KiB)
-#define RIG_MOST  6
-#define RIG_ALL   UINT_MAX /* every member has the fault layer */
+#define RIG_DATA    (2 * MiB) /* that each member holds */
+#define RIG_DATA_AT MiB
+#define RIG_CHUNK   (64 * KiB)
+#define RIG_MOST    6
+#define RIG_ALL     UINT_MAX /* every member has the fault layer */
 
 struct rig {
     int level;
@@ -23,6 +24,8 @@ struct rig {
     struct blk_device *array;
 };
 
+/* The superblock of its member @i: version 1.2, clean, without anything else. */
+void rig_super(const struct rig *r, unsigned i, struct md_super *s);
 /* New, clean members with superblocks, full of zeroes. */
 void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks);
 /* @without: bits of members that are missing; @fault: options of a fault layer over member @at;

@@ -214,6 +214,12 @@ static void foreign_look(struct faulted *f, unsigned *left, struct sweep_result 
         sweep_broke(&f->w.verdict, BREAK_REPAIR, "qemu-img check: %s", text);
 }
 
+static bool is_left_out(const struct sweep_subject *s, const struct fault_mode *m)
+{
+    return s->flags & SWEEP_FSYNCS_ONCE && m->target == FAULT_CALL && m->fault.op == SIM_FSYNC &&
+           m->fault.times == FOREVER;
+}
+
 /* How many points of each mode are taken: all where there are few, the budget is shared by the
  * others. */
 static void share(const struct faulted *counted, uint64_t seed, uint64_t budget, uint64_t *quota,
@@ -223,6 +229,8 @@ static void share(const struct faulted *counted, uint64_t seed, uint64_t budget,
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
         calls[i] =
             modes[i].target == FAULT_ALLOC ? counted->allocs : counted->calls[modes[i].fault.op];
+        if (is_left_out(counted->w.run.subject, &modes[i]))
+            calls[i] = 0;
         quota[i] = 0;
         open += calls[i] > 0;
     }

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* log.c - the stripe log, written.
+ *
+ * Order:
+ *  1. Before the first write every member has a head that names the session and the superblock that
+ *     comes; then its superblock says dirty (A1). Linux, should it come first, finds a dirty array,
+ *     and changes the superblock, so that the head does not fit it any more.
+ *  2. A record is durable (FUA; one write for all that wait) on all members that have the row's
+ *     parity before the first block of its strip is written in place.
+ *  3. Room is used again when the strips of the records there have been written in place, then all
+ *     members flushed, then the head says that what counts begins behind.
+ *  4. Every superblock of ours is announced in the head, durably, before it is written: the log
+ *     counts if the one that is found is the one before or the one announced.
+ *  5. When all is in place and flushed, superblocks say clean, and the log does not count. */
+#include "raid/log.h"
+
+#include <stdio.h>
+
+#include "block/crc32c.h"
+#include "block/host.h"
+#include "block/worker.h"
+
+#define PIECES_MOST   280 /* of memory, in one write of records */
+#define SEQUENCE_JUMP (1ULL << 32)
+
+/* --- places ------------------------------------------------------------------------------------
+ */
+
+static void leave_out(uint64_t *low, const struct md_super *s, int64_t offset, uint64_t bytes)
+{
+    if (bytes)
+        *low = MAX(*low, s->super_offset + (uint64_t)offset + bytes);
+}
+
+/* Behind everything that md has there: room for any bitmap that mdadm makes. */
+bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes)
+{
+    uint64_t low = s->super_offset + MD_SUPER_BYTES, high = align_down(s->data_offset, LOG_BLOCK);
+    if (s->version == MD_0_90 || s->super_offset >= s->data_offset)
+        return false;
+    leave_out(&low, s, s->bitmap_offset, s->features & MD_BITMAP ? 256 * KiB : 0);
+    leave_out(&low, s, s->bad_offset, s->bad_bytes);
+    leave_out(&low, s, s->ppl_offset, s->ppl_bytes);
+    low = align_up(low, LOG_BLOCK) + LOG_BLOCK; /* the head */
+    if (low > high || high - low < LOG_LEAST)
+        return false;
+    *bytes = MIN(high - low, LOG_MOST);
+    *start = high - *bytes;
+    return true;
+}
+
+uint32_t log_super_crc(const struct md_super *s)
+{
+    return crc32c(0, s->raw, md_super_bytes(s, 512));
+}
+
+uint64_t log_widest(const struct raid_array *a)
+{
+    uint64_t least = LOG_MOST, blocks = a->shape.disks;
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].log)
+            least = MIN(least, a->members[i].log->bytes);
+    uint64_t room = least / 4 - MIN(least / 4, log_header_bytes(blocks));
+    return MIN(align_down(room / blocks, ROW_PAGE), ROW_SLICE);
+}
+
+/* --- heads -------------------------------------------------------------------------------------
+ */
+
+/* With @tail and @sequence where what counts begins, which is so once that is durable: nobody may
+ * write to the room before it any sooner. */
+static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail, uint64_t sequence)
+{
+    assert_held(&r->head_lock);
+    uint8_t *block = buf_get(LOG_BLOCK);
+    if (!block)
+        return -ENOMEM;
+    struct log_head_disk h = {.tag = LOG_HEAD_TAG,
+                              .flags = le32_of(a->was_dirty && !a->log->synced ? 0 : LOG_SYNCED),
+                              .session = le64_of(a->log->session),
+                              .ring_bytes = le64_of(r->bytes),
+                              .tail = le64_of(tail),
+                              .tail_sequence = le64_of(sequence),
+                              .super_now = le32_of(r->super_now),
+                              .super_next = le32_of(r->super_next)};
+    memcpy(h.array_uuid, a->super->uuid, sizeof(h.array_uuid));
+    h.crc = le32_of(crc32c(0, &h, sizeof(h)));
+    memset(block, 0, LOG_BLOCK);
+    memcpy(block, &h, sizeof(h));
+    int rc = co_blk_write_buf(r->m->dev, r->start - LOG_BLOCK, block, LOG_BLOCK, BLK_FUA);
+    buf_put(block, LOG_BLOCK);
+    if (rc == 0) {
+        r->tail = tail;
+        r->tail_sequence = sequence;
+    }
+    return rc;
+}
+
+static int add_ring(struct raid_member *m)
+{
+    uint64_t start, bytes;
+    if (!log_area(m->super, &start, &bytes))
+        return 0;
+    struct log_ring *r = mem_zalloc(sizeof(*r));
+    if (!r)
+        return -ENOMEM;
+    *r = (struct log_ring){.m = m, .start = start, .bytes = bytes};
+    r->super_now = r->super_next = log_super_crc(m->super);
+    m->log = r;
+    return 0;
+}
+
+/* A member that comes while the array is open may have too little room: its rows go without. */
+static int add_late_ring(struct raid_array *a, struct raid_member *m)
+{
+    const struct rows *rows = a->engine_state;
+    TRY(add_ring(m));
+    if (m->log && log_widest(a) < rows->slice)
+        mem_free(take(m->log));
+    return 0;
+}
+
+int co_log_announce(struct raid_array *a, struct raid_member *m)
+{
+    if (!a->log)
+        return 0;
+    if (!m->log)
+        TRY(add_late_ring(a, m));
+    struct log_ring *r = m->log;
+    if (!r)
+        return 0;
+    with_lock(&r->head_lock);
+    r->super_next = log_super_crc(m->super);
+    return co_write_head(a, r, r->tail, r->tail_sequence);
+}
+
+void log_announced(struct raid_member *m)
+{
+    if (m->log)
+        m->log->super_now = m->log->super_next;
+}
+
+/* --- room --------------------------------------------------------------------------------------
+ */
+
+/* Where a record of that length begins: none wraps around. */
+static uint64_t place_of(const struct log_ring *r, uint64_t bytes)
+{
+    uint64_t left = r->bytes - r->next % r->bytes;
+    return left < bytes ? r->next + left : r->next;
+}
+
+static bool has_room(const struct log_ring *r, uint64_t bytes)
+{
+    return place_of(r, bytes) + bytes - r->tail <= r->bytes;
+}
+
+/* Everything older than the oldest strip in flight is in place; flushed, its room is free. A ring
+ * that a record is missing from goes on under other numbers when nothing in it is needed. */
+static int co_trim(struct raid_array *a, struct log_ring *r)
+{
+    if (r->rc && !r->first && !r->trimming)
+        r->next_sequence += SEQUENCE_JUMP;
+    uint64_t tail = r->first ? r->first->at : r->next;
+    uint64_t sequence = r->first ? r->first->sequence : r->next_sequence;
+    if (r->trimming || (r->rc ? r->first != NULL : tail == r->tail)) {
+        co_queue_wait(&a->log->room);
+        return 0;
+    }
+    r->trimming = true;
+    int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
+    if (rc == 0) {
+        with_lock(&r->head_lock);
+        rc = co_write_head(a, r, tail, sequence);
+        if (rc == 0)
+            r->rc = 0;
+    }
+    r->trimming = false;
+    a->log->trims++;
+    co_queue_wake_all(&a->log->room);
+    if (rc < 0 && r->m->state != MEMBER_OUT)
+        return co_array_fail(a, r->m);
+    return 0;
+}
+
+/* --- records -----------------------------------------------------------------------------------
+ */
+
+static bool is_logged(const struct row_block *b)
+{
+    return b->written && b->fresh;
+}
+
+static void put_entry(struct log_record_disk *r, unsigned i, const struct row_strip *s,
+                      unsigned role, enum log_kind kind)
+{
+    r->entry[i] = (struct log_entry_disk){.offset = le64_of(s->offset),
+                                          .bytes = le32_of((uint32_t)s->bytes),
+                                          .role = le16_of((uint16_t)role),
+                                          .kind = le16_of(kind)};
+}
+
+/* The header of a record; the session and the sequence are put in by ticket. Gives the bytes of the
+ * contents. */
+static uint64_t fill_header(const struct row_strip *s, bool mark, struct log_record_disk *r)
+{
+    unsigned count = 0;
+    uint64_t contents = 0;
+    uint32_t crc = 0;
+    if (mark)
+        put_entry(r, count++, s, 0, LOG_MARK);
+    for (unsigned d = 0; d < s->a->shape.disks && !mark; d++) {
+        const struct row_block *b = &s->block[d];
+        if (!b->written)
+            continue;
+        put_entry(r, count++, s, d, b->fresh ? LOG_CONTENTS : LOG_ZEROES);
+        if (!b->fresh)
+            continue;
+        crc = crc32c(crc, b->fresh, s->bytes);
+        contents += s->bytes;
+    }
+    memcpy(r->tag, LOG_TAG, sizeof(r->tag));
+    r->count = le32_of(count);
+    r->contents_crc = le32_of(crc);
+    return contents;
+}
+
+static void take_place(struct raid_array *a, struct log_ticket *t, const uint8_t *header,
+                       uint64_t header_bytes)
+{
+    struct log_ring *r = t->ring;
+    struct log_record_disk *h = (struct log_record_disk *)t->header;
+    memcpy(h, header, header_bytes);
+    t->at = place_of(r, t->bytes);
+    t->sequence = r->next_sequence++;
+    r->next = t->at + t->bytes;
+    h->session = le64_of(a->log->session);
+    h->sequence = le64_of(t->sequence);
+    h->order = le64_of(a->log->order);
+    h->bytes = le32_of((uint32_t)t->bytes);
+    h->crc = le32_of(0);
+    h->crc = le32_of(crc32c(0, h, header_bytes));
+    t->prev = r->last;
+    *(r->last ? &r->last->next : &r->first) = t;
+    r->last = t;
+    *(r->end ? &r->end->next_unwritten : &r->unwritten) = t;
+    r->end = t;
+    a->log->records++;
+}
+
+/* --- writing them ------------------------------------------------------------------------------
+ */
+
+/* The pieces of a record, in the order in which they lie; false: there are too many for what is
+ * left of @iov. */
+static bool add_pieces(const struct log_ticket *t, struct iovec *iov, unsigned *count)
+{
+    const struct log_record_disk *h = (const struct log_record_disk *)t->header;
+    uint64_t header_bytes = log_header_bytes(le32_get(h->count));
+    unsigned n = *count;
+    if (*count && *count + 1 + le32_get(h->count) > PIECES_MOST)
+        return false;
+    iov[n++] = (struct iovec){t->header, header_bytes};
+    for (unsigned d = 0; d < t->s->a->shape.disks && t->bytes > header_bytes; d++)
+        if (is_logged(&t->s->block[d]))
+            iov[n++] = (struct iovec){t->s->block[d].fresh, t->s->bytes};
+    *count = n;
+    return true;
+}
+
+static void wake_ticket(struct log_ticket *t, int rc)
+{
+    t->rc = rc;
+    t->done = true;
+    if (t->co)
+        co_wake(t->co);
+}
+
+/* As many of those that wait as lie behind each other, in one write. */
+static void co_write_records(struct raid_array *a, struct log_ring *r)
+{
+    struct iovec iov[PIECES_MOST];
+    unsigned count = 0;
+    struct log_ticket *first = r->unwritten, *last = NULL, *t = first;
+    uint64_t bytes = 0;
+    for (; t && t->at == first->at + bytes; t = t->next_unwritten) {
+        if (t->at / r->bytes != first->at / r->bytes || !add_pieces(t, iov, &count))
+            break;
+        bytes += t->bytes;
+        last = t;
+    }
+    r->unwritten = t;
+    if (!t)
+        r->end = NULL;
+    last->next_unwritten = NULL;
+    struct vec v = {.iov = iov, .bytes = bytes};
+    int rc = r->rc;
+    if (rc == 0 && r->m->state != MEMBER_OUT)
+        rc = co_blk_write(r->m->dev, r->start + first->at % r->bytes, &v, BLK_FUA);
+    if (rc < 0 && r->rc == 0) {
+        r->rc = rc;
+        rc = co_array_fail(a, r->m) < 0 ? rc : 0; /* without it no record is needed there */
+        if (rc == 0)
+            r->rc = 0;
+    }
+    for (t = first; t; t = first) {
+        first = t->next_unwritten;
+        wake_ticket(t, rc);
+    }
+}
+
+/* The first that comes writes, also for those that come meanwhile; then the next one does. */
+static int co_write_ticket(void *arg)
+{
+    struct log_ticket *t = arg;
+    struct log_ring *r = t->ring;
+    struct raid_array *a = t->s->a;
+    if (r->writing) {
+        t->co = co_self();
+        while (!t->done && !t->leads)
+            co_suspend();
+    }
+    if (t->done)
+        return t->rc;
+    r->writing = true;
+    t->co = NULL;
+    while (!t->done)
+        co_write_records(a, r);
+    r->writing = false;
+    if (r->unwritten) {
+        r->writing = true; /* for it */
+        r->unwritten->leads = true;
+        if (r->unwritten->co)
+            co_wake(r->unwritten->co);
+    }
+    return t->rc;
+}
+
+/* --- strips ------------------------------------------------------------------------------------
+ */
+
+/* The rings of the members that are to have the record. */
+static void find_rings(const struct row_strip *s, struct log_hold *h)
+{
+    uint32_t role[2] = {s->row.p, s->row.q};
+    h->count = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        struct raid_member *m = role[i] == RAID_NO_DISK ? NULL : array_writable(s->a, role[i]);
+        if (m && m->log)
+            h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .s = s};
+    }
+}
+
+/* Room in all of them at the same time: nobody waits who has some. */
+static int co_find_room(const struct row_strip *s, struct log_hold *h, uint64_t bytes)
+{
+    for (;;) {
+        unsigned with_room = 0;
+        find_rings(s, h);
+        for (unsigned i = 0; i < h->count; i++) {
+            if (h->ticket[i].ring->rc || !has_room(h->ticket[i].ring, bytes)) {
+                TRY(co_trim(s->a, h->ticket[i].ring));
+                break;
+            }
+            with_room++;
+        }
+        if (with_room == h->count)
+            return 0;
+    }
+}
+
+static int get_headers(struct log_hold *h, uint64_t header_bytes)
+{
+    for (unsigned i = 0; i < h->count; i++) {
+        h->ticket[i].header = buf_get(header_bytes);
+        if (h->ticket[i].header)
+            continue;
+        while (i-- > 0)
+            buf_put(h->ticket[i].header, header_bytes);
+        h->count = 0;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+static int co_write_tickets(struct log_hold *h)
+{
+    struct co_group g;
+    if (h->count == 1)
+        return co_write_ticket(&h->ticket[0]);
+    co_group_init(&g, 0);
+    for (unsigned i = 0; i < h->count; i++)
+        co_group_start(&g, co_write_ticket, &h->ticket[i]);
+    return co_group_wait(&g);
+}
+
+int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h)
+{
+    h->count = 0;
+    if (!s->a->log)
+        return 0;
+    uint64_t header_bytes = log_header_bytes(s->a->shape.disks);
+    struct log_record_disk *header = buf_get(header_bytes);
+    if (!header)
+        return -ENOMEM;
+    memset(header, 0, header_bytes);
+    uint64_t contents = fill_header(s, mark, header);
+    uint64_t used = log_header_bytes(le32_get(header->count));
+    int rc = co_find_room(s, h, used + contents);
+    if (rc == 0)
+        rc = get_headers(h, used);
+    else
+        h->count = 0;
+    for (unsigned i = 0; i < h->count; i++) {
+        h->ticket[i].bytes = used + contents;
+        take_place(s->a, &h->ticket[i], (const uint8_t *)header, used);
+    }
+    s->a->log->order++;
+    buf_put(header, header_bytes);
+    if (rc == 0)
+        rc = co_write_tickets(h);
+    if (rc < 0)
+        log_end(s->a, h);
+    return rc;
+}
+
+void log_end(struct raid_array *a, struct log_hold *h)
+{
+    for (unsigned i = 0; i < h->count; i++) {
+        struct log_ticket *t = &h->ticket[i];
+        struct log_ring *r = t->ring;
+        const struct log_record_disk *head = (const struct log_record_disk *)t->header;
+        *(t->prev ? &t->prev->next : &r->first) = t->next;
+        *(t->next ? &t->next->prev : &r->last) = t->prev;
+        buf_put(t->header, log_header_bytes(le32_get(head->count)));
+    }
+    if (h->count)
+        co_queue_wake_all(&a->log->room);
+    h->count = 0;
+}
+
+/* --- opening -----------------------------------------------------------------------------------
+ */
+
+static bool wants_log(const struct raid_array *a)
+{
+    unsigned own = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
+    return a->super && !(a->super->features & own);
+}
+
+static int add_rings(struct raid_array *a, bool *all)
+{
+    *all = true;
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->state == MEMBER_OUT || m->state == MEMBER_SPARE)
+            continue;
+        TRY(add_ring(m));
+        *all &= m->log != NULL;
+    }
+    return 0;
+}
+
+int co_log_open(struct raid_array *a, struct blk_error *e)
+{
+    bool all, replayed = false;
+    if (!wants_log(a))
+        return 0;
+    a->log = mem_zalloc(sizeof(*a->log));
+    if (!a->log || add_rings(a, &all) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
+    host_random(a->dev->host, &a->log->session, sizeof(a->log->session));
+    a->log->session |= 1; /* 0 is none */
+    if (!all || log_widest(a) == 0) {
+        fprintf(stderr,
+                "%s: no room for a stripe log between superblock and data: after a crash with a "
+                "member lost, data that was not being written may be wrong (as with Linux)\n",
+                a->dev->name ? a->dev->name : "md");
+        log_close(a);
+        return 0;
+    }
+    if (!a->was_dirty)
+        return 0;
+    TRY(co_log_replay(a, &replayed, e));
+    if (!replayed)
+        return 0;
+    a->was_dirty = false;
+    a->super->resync_offset = UINT64_MAX;
+    int rc = co_array_write_supers(a);
+    return rc < 0 ? err_errno(e, rc, "superblocks, after the stripe log was replayed") : 0;
+}
+
+void log_close(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        mem_free(a->members[i].log);
+        a->members[i].log = NULL;
+    }
+    mem_free(a->log);
+    a->log = NULL;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* log.h - the stripe log of levels 4, 5 and 6: closes the write hole.
+ *
+ * A crash between the writes of data and parity leaves rows whose parity is wrong; with a member
+ * lost at the same time what that one held is gone, though nobody was writing to it. So what will
+ * be written is written to a log first: on the members that hold the row's parity, in the gap
+ * between superblock and data, which md ignores.
+ *
+ *     | superblock, bitmap, ... | head 4 KiB | ring of records ... | data
+ *
+ * The parity's members are enough: if they are lost, only data is left, which needs no parity; if
+ * others are, the log is there. Each member's ring is its own, with its own sequence. A record has
+ * the contents of all blocks that a strip changes; of a whole row, all of whose data is being
+ * written, it only says so (a mark), and parity is made anew.
+ *
+ * log.c writes records and heads, log_replay.c reads them. */
+#ifndef RAID_LOG_H
+#define RAID_LOG_H
+
+#include "block/endian.h"
+#include "raid/rows.h"
+
+#define LOG_BLOCK    4096u
+#define LOG_LEAST    (64 * KiB)
+#define LOG_MOST     (16 * MiB)
+#define LOG_SYNCED   1u /* parity was right everywhere but for what is in the log */
+#define LOG_HEAD_TAG "lamina-L"
+#define LOG_TAG      "lamina-r"
+
+struct log_head_disk { /* little endian; the first 512 bytes of the head */
+    char tag[8];
+    le32 crc; /* CRC-32C of these 512 bytes, with this one zero */
+    le32 flags;
+    uint8_t array_uuid[16];
+    le64 session;               /* records of others are old */
+    le64 ring_bytes;            /* behind the head's block */
+    le64 tail, tail_sequence;   /* the first record that counts: place in the ring */
+    le32 super_now, super_next; /* CRC-32C of this member's superblock, and of its coming one */
+    uint8_t pad[440];
+};
+static_assert(sizeof(struct log_head_disk) == 512, "log head");
+
+enum log_kind { LOG_CONTENTS, LOG_ZEROES, LOG_MARK };
+struct log_entry_disk {
+    le64 offset; /* in the member's data */
+    le32 bytes;
+    le16 role; /* of a mark: none */
+    le16 kind;
+};
+struct log_record_disk {
+    char tag[8];
+    le32 crc;          /* CRC-32C of the header blocks, with this one zero */
+    le32 contents_crc; /* of what follows them */
+    le64 session;
+    le64 sequence; /* in the ring */
+    le64 order;    /* among the records of all rings; those of one strip have the same */
+    le32 bytes;    /* with header blocks and contents */
+    le32 count;
+    struct log_entry_disk entry[];
+};
+static_assert(sizeof(struct log_record_disk) == 48, "log record");
+static_assert(sizeof(struct log_entry_disk) == 16, "log entry");
+
+/* Header blocks of a record with that many entries. */
+static inline uint64_t log_header_bytes(uint64_t entries)
+{
+    return align_up(sizeof(struct log_record_disk) + entries * sizeof(struct log_entry_disk),
+                    LOG_BLOCK);
+}
+
+struct log_ticket;
+
+/* One member's part. Places count on without end; their remainder is where they lie in the ring. */
+struct log_ring {
+    struct raid_member *m;
+    uint64_t start, bytes; /* of the ring, on the device; the head is in the block before */
+    uint64_t next, next_sequence;
+    uint64_t tail, tail_sequence;
+    uint32_t super_now, super_next;     /* CRC-32C: on disk, and what may follow */
+    struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
+    struct log_ticket *unwritten, *end; /* records that are still to be written */
+    bool writing, trimming;
+    int rc; /* a record could not be written: those behind it would not be found, until the head
+               says that what counts begins there */
+    struct co_mutex head_lock;
+};
+
+struct raid_log {
+    uint64_t session;
+    uint64_t order;       /* of the next record */
+    bool synced;          /* while it is replayed: nothing else can be wrong in parity */
+    struct co_queue room; /* who waits for room in a ring */
+    uint64_t records, trims;
+};
+
+/* A record on its way: one strip in one ring. */
+struct log_ticket {
+    struct log_ring *ring;
+    struct log_ticket *prev, *next, *next_unwritten;
+    uint64_t at, sequence, bytes;
+    uint8_t *header;
+    const struct row_strip *s;
+    struct co *co;
+    bool done, leads;
+    int rc;
+};
+struct log_hold {
+    struct log_ticket ticket[2];
+    unsigned count;
+};
+
+/* Where a member's log has its place; false: it has none. */
+bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes);
+uint32_t log_super_crc(const struct md_super *s);
+
+/* Of an array that is written to: prepares the rings, replays what they hold, after which a dirty
+ * array is not dirty any more if it was in sync before. Arrays without room have no log: a->log is
+ * NULL. */
+int co_log_open(struct raid_array *a, struct blk_error *e);
+void log_close(struct raid_array *a);
+
+/* state.c's: before @m's superblock, which has been built, is written; and when it has been. */
+int co_log_announce(struct raid_array *a, struct raid_member *m);
+void log_announced(struct raid_member *m);
+
+/* What @s is about to write becomes durable in the log; @mark: only that it is written. Gives *h,
+ * to be ended when it has been written in place. */
+int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h);
+void log_end(struct raid_array *a, struct log_hold *h);
+/* Bytes of columns whose record fits into the smallest ring; 0: none does. */
+uint64_t log_widest(const struct raid_array *a);
+
+/* log_replay.c. The session of a member's log, if that counts, and nothing but what is in it can be
+ * wrong in parity; 0: else. */
+uint64_t co_log_session(const struct raid_member *m);
+/* All rings. *replayed: nothing in parity is wrong now. */
+int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid_log.c - the stripe log of levels 4, 5 and 6: what a crash tore is whole again, with a member
+ * gone at the same time; and the log does not count once somebody else was there. The sweep
+ * raid_rows looks at every cut; here are the cases that it cannot make. */
+#include <check.h>
+
+#include "raid/log.h"
+#include "tests/lib/raid_rig.h"
+
+#define DISK (4 * MiB)
+
+/* What the disks hold now, to be put back later: a crash. */
+struct shot {
+    uint8_t *disk[RIG_MOST];
+};
+
+static void co_take(const struct rig *r, struct shot *s)
+{
+    for (unsigned i = 0; i < r->disks; i++) {
+        s->disk[i] = mem_alloc(DISK);
+        must(s->disk[i] && co_blk_read_buf(r->disk[i], 0, s->disk[i], DISK) == 0);
+    }
+}
+
+static void co_put_back(const struct rig *r, const struct shot *s)
+{
+    for (unsigned i = 0; i < r->disks; i++)
+        must(co_blk_write_buf(r->disk[i], 0, s->disk[i], DISK, 0) == 0);
+}
+
+static void shot_drop(const struct rig *r, struct shot *s)
+{
+    for (unsigned i = 0; i < r->disks; i++)
+        mem_free(s->disk[i]);
+}
+
+/* An array that was written to and went down: small writes everywhere, then one at the beginning,
+ * of whose strip the parity never arrived. */
+static void co_crashed(struct rig *r, struct shot *s, int level, unsigned disks)
+{
+    static const uint8_t garbage[4096] = {0x55};
+    co_rig_init(r, level, LEFT_SYMMETRIC, disks);
+    co_rig_reopen(r, 0, 0, NULL);
+    co_rig_work(r, 2);
+    must(co_rig_put(r, 0, 4096, 1) == 0);
+    co_take(r, s);
+    struct raid_row row = raid_row(&rig_array(r)->shape, 0);
+    memcpy(s->disk[row.p] + MiB, garbage, sizeof(garbage));
+    if (level == 6)
+        memcpy(s->disk[row.q] + MiB, garbage, sizeof(garbage));
+    co_rig_close(r);
+    co_put_back(r, s);
+}
+
+static const struct {
+    int level;
+    unsigned disks;
+} kinds[] = {{4, 3}, {5, 4}, {6, 5}};
+
+static int co_torn(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        struct shot s;
+        co_crashed(&r, &s, kinds[k].level, kinds[k].disks);
+        for (unsigned without = 0; without < 1u << r.disks; without++) {
+            if (__builtin_popcount(without) > (r.level == 6 ? 2 : 1))
+                continue;
+            co_put_back(&r, &s);
+            co_rig_reopen(&r, without, 0, NULL);
+            must(!rig_array(&r)->was_dirty);
+            co_rig_compare(&r);
+            co_rig_close(&r);
+        }
+        shot_drop(&r, &s);
+        co_rig_drop(&r);
+    }
+    return 0;
+}
+
+START_TEST(what_a_crash_tore_is_whole_with_members_gone)
+{
+    ck_assert_int_eq(on_host(NULL, co_torn, NULL), 0);
+}
+END_TEST
+
+/* The superblock of each disk says that somebody else counted on. */
+static void co_foreign_update(struct rig *r)
+{
+    for (unsigned i = 0; i < r->disks; i++) {
+        struct md_super *s;
+        must(co_member_find_super(r->disk[i], &s, NULL) == 0);
+        s->events++;
+        md_super_build(s);
+        must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
+        mem_free(s);
+    }
+}
+
+static int co_somebody_else(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        struct shot s;
+        struct blk_error e = {0};
+        co_crashed(&r, &s, kinds[k].level, kinds[k].disks);
+        co_foreign_update(&r);
+        must(co_rig_open(&r, 2, 0, NULL, &e) == -EUCLEAN); /* degraded and dirty: the write hole */
+        must(co_rig_open(&r, 0, 0, NULL, &e) == 0);
+        must(rig_array(&r)->was_dirty);
+        must(rig_array(&r)->log->records == 0);
+        (void)!co_blk_close(r.array, NULL);
+        shot_drop(&r, &s);
+        co_rig_drop(&r);
+    }
+    return 0;
+}
+
+START_TEST(the_log_does_not_count_when_somebody_else_was_there)
+{
+    ck_assert_int_eq(on_host(NULL, co_somebody_else, NULL), 0);
+}
+END_TEST
+
+/* Without the log's head, or with a record that is not whole, nothing of it is taken. */
+static int co_damaged(void *arg)
+{
+    struct rig r;
+    struct shot s;
+    struct blk_error e = {0};
+    uint64_t start, bytes, seed = 1;
+    co_crashed(&r, &s, 5, 4);
+    must(co_rig_open(&r, 0, 0, NULL, &e) == 0);
+    must(log_area(rig_array(&r)->members[0].super, &start, &bytes));
+    must(start + bytes == MiB && bytes >= LOG_LEAST);
+    co_rig_close(&r);
+    for (unsigned n = 0; n < 64; n++) {
+        uint8_t noise[64];
+        unsigned disk = n % r.disks;
+        co_put_back(&r, &s);
+        uint64_t at = n < 8 ? start - LOG_BLOCK : start + next_random(&seed) % (bytes / 4);
+        fill_random(&seed, noise, sizeof(noise));
+        must(co_blk_write_buf(r.disk[disk], at, noise, sizeof(noise), 0) == 0);
+        int rc = co_rig_open(&r, 0, 0, NULL, &e);
+        must(rc == 0 && (n >= 8 || rig_array(&r)->was_dirty));
+        must(co_blk_close(r.array, NULL) == 0);
+    }
+    shot_drop(&r, &s);
+    co_rig_drop(&r);
+    return 0;
+}
+
+START_TEST(a_damaged_log_does_no_harm)
+{
+    ck_assert_int_eq(on_host(NULL, co_damaged, NULL), 0);
+}
+END_TEST
+
+/* Far more than the rings hold goes through them. */
+static int co_around(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        co_rig_init(&r, kinds[k].level, LEFT_SYMMETRIC, kinds[k].disks);
+        co_rig_reopen(&r, 0, 0, NULL);
+        for (unsigned n = 0; n < 600; n++)
+            must(co_rig_put(&r, n * 5 * 4096 % (r.array->size - 8192), 8192, 1 + n % 6) == 0);
+        must(rig_array(&r)->log->trims >= 3);
+        must(rig_array(&r)->log->records >= 600);
+        co_rig_compare(&r);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_rig_compare(&r);
+        co_rig_close(&r);
+        co_rig_drop(&r);
+    }
+    return 0;
+}
+
+START_TEST(rings_go_around)
+{
+    ck_assert_int_eq(on_host(NULL, co_around, NULL), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("raid_log");
+    TCase *tc = tcase_create("all");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, what_a_crash_tore_is_whole_with_members_gone);
+    tcase_add_test(tc, the_log_does_not_count_when_somebody_else_was_there);
+    tcase_add_test(tc, a_damaged_log_does_no_harm);
+    tcase_add_test(tc, rings_go_around);
+    suite_add_tcase(s, tc);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
