@@ -28,6 +28,7 @@
 #include "raid/super.h"
 
 struct raid_array;
+struct raid_intent; /* intent.h */
 
 enum raid_member_state {
     MEMBER_OUT, /* left out: stale, of another array, or failed. Never written (A3) */
@@ -44,6 +45,7 @@ struct raid_member {
     enum raid_member_state state;
     unsigned role;            /* RAID_NO_DISK: of spares, and of those that are left out */
     uint64_t recovered;       /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    bool by_bitmap;           /* MEMBER_REBUILDING: only what bits are set for is missing */
     uint64_t recovered_saved; /* durably: what its superblock may say */
     uint64_t read_errors;     /* corrected */
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
@@ -99,7 +101,8 @@ struct raid_array {
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
-    struct raid_log *log; /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
+    struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
 };
 
 /* state.c */

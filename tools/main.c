@@ -62,7 +62,7 @@ static void print_tasks(const struct tool *t)
 
 static void print_formats(void)
 {
-    printf("%-10s %-46s %-12s %s\n", "format", "", "endings", "can also be");
+    printf("%-10s %-56s %-12s %s\n", "format", "", "endings", "can also be");
     for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
         if (!(*d)->is_format)
             continue;
@@ -74,7 +74,7 @@ static void print_formats(void)
             {(*d)->co_resize != NULL, "resized"},    {(*d)->co_check != NULL, "checked"},
             {(*d)->co_compact != NULL, "compacted"},
         };
-        printf("%-10s %-46s %-12s", (*d)->name, (*d)->title,
+        printf("%-10s %-56s %-12s", (*d)->name, (*d)->title,
                (*d)->extensions ? (*d)->extensions : "");
         for (size_t i = 0; i < ARRAY_LEN(can); i++)
             if (can[i].can)
