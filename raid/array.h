@@ -166,6 +166,8 @@ const char *member_name(const struct raid_member *m);
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
+/* As a driver's co_member_of(). */
+int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 
 extern const struct raid_engine raid_zone_engine, raid_mirror_engine, raid_row_engine;
 

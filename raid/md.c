@@ -430,6 +430,7 @@ const struct blk_driver md_driver = {
     .open_options = md_options,
     .co_open = co_md_open,
     .co_close = co_md_close,
+    .co_member_of = co_md_member_of,
     .co_read = co_md_read,
     .co_write = co_md_write,
     .co_write_zeroes = co_md_zeroes,
