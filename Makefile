@@ -2,7 +2,7 @@
 #
 #   make                the program and its compat links        make demo     the main job on real input
 #   make check          all tests (CI runs this)                make check-long   fuzzing, long sweeps
-#   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR=
+#   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR= (install-compat, install-qemu-io: links)
 #   SAN=address,undefined | SAN=thread     a sanitized build in its own folder
 #   WITHOUT="liburing libzstd libdeflate libisal liblzma bzip2 expat gnutls libnbd"  leaves optional libraries out
 
@@ -126,14 +126,46 @@ demo: deps
 deps:
 	$(Q)scripts/install-deps
 
-install: all
+# Man pages and completions come from the program's own tables.
+.PHONY: share install-compat install-qemu-io
+share: $(BUILD)/lamina
+	$(Q)scripts/make-share $(BUILD)/lamina $(BUILD)/share
+
+man = $(DESTDIR)$(PREFIX)/share/man/man1
+doc = $(DESTDIR)$(PREFIX)/share/doc/lamina
+UNITS ?= $(PREFIX)/lib/systemd/system
+
+install: all share
 	install -D -m 755 $(BUILD)/lamina $(DESTDIR)$(PREFIX)/bin/lamina
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/lamina/README.md
-	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lamina/LICENSE
+	install -d $(man) $(doc)/recipes
+	install -m 644 $(BUILD)/share/man/lamina*.1 $(man)
+	install -D -m 644 $(BUILD)/share/completion/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lamina
+	install -D -m 644 $(BUILD)/share/completion/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_lamina
+	install -D -m 644 $(BUILD)/share/completion/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lamina.fish
+	install -d $(DESTDIR)$(UNITS)
+	for unit in service socket; do sed 's|/usr/bin|$(PREFIX)/bin|' systemd/lamina@.$$unit > $(DESTDIR)$(UNITS)/lamina@.$$unit; done
+	chmod 644 $(DESTDIR)$(UNITS)/lamina@.*
+	install -m 644 README.md NEWS LICENSE SECURITY.md docs/stability.md $(doc)
+	install -m 644 docs/recipes/*.md $(doc)/recipes
+
+# The names that scripts call.
+install-compat: share
+	install -d $(DESTDIR)$(PREFIX)/bin $(man)
+	ln -sf lamina $(DESTDIR)$(PREFIX)/bin/qemu-img
+	ln -sf lamina $(DESTDIR)$(PREFIX)/bin/qemu-nbd
+	install -m 644 $(BUILD)/share/man/qemu-img.1 $(BUILD)/share/man/qemu-nbd.1 $(man)
+
+install-qemu-io: share
+	install -d $(DESTDIR)$(PREFIX)/bin $(man)
+	ln -sf lamina $(DESTDIR)$(PREFIX)/bin/qemu-io
+	install -m 644 $(BUILD)/share/man/qemu-io.1 $(man)
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/lamina
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/lamina
+	rm -f $(DESTDIR)$(PREFIX)/bin/lamina $(man)/lamina.1 $(man)/lamina-*.1 $(DESTDIR)$(UNITS)/lamina@.*
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lamina
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_lamina
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lamina.fish
+	rm -rf $(doc)
 
 clean:
 	rm -rf $(BUILD)

@@ -7,7 +7,7 @@
 
 #include "tools/tool.h"
 
-static const struct arg_desc common[] = {
+const struct arg_desc tool_common_options[] = {
     {ARG_HOST_ID, "host", "uring|threads|aio", "how files are read and written", FACE_LAMINA,
      false},
     {ARG_CHAIN_ID, "chain", "DIR", "an image's own references may also lie below DIR", FACE_LAMINA,
@@ -56,7 +56,7 @@ static void add(struct args *a, const struct arg_desc *d, size_t *longs, char **
 int args_init(struct args *a, struct tool *t, int argc, char **argv)
 {
     *a = (struct args){.tool = t, .command = t->command, .argc = argc, .argv = argv, .seen = 1};
-    size_t n = count(t->command->options) + count(common);
+    size_t n = count(t->command->options) + count(tool_common_options);
     a->longs = calloc(n + 1, sizeof(*a->longs));
     a->shorts = calloc(n + 2, 3);
     if (!a->longs || !a->shorts) {
@@ -68,7 +68,7 @@ int args_init(struct args *a, struct tool *t, int argc, char **argv)
     size_t longs = 0;
     *s++ = ':'; /* a missing value answers ':', and we word the message */
     add(a, t->command->options, &longs, &s);
-    add(a, common, &longs, &s);
+    add(a, tool_common_options, &longs, &s);
     optind = 0; /* glibc: start over */
     opterr = 0;
     return 0;
@@ -276,7 +276,7 @@ void command_help(const struct tool *t, const struct command *c, FILE *to)
         fprintf(to, "%s.\n", c->summary);
     fprintf(to, "\nOptions:\n");
     help_table(t, c->options, to);
-    help_table(t, common, to);
+    help_table(t, tool_common_options, to);
     if (c->notes)
         fprintf(to, "\n%s\n", c->notes);
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* lv.c - lamina lv create | extend | reduce | rename | remove | list: logical volumes. */
+/* lv.c - lamina lv create | extend | reduce | rename | remove | list: logical volumes. What is
+ * thin: lv_thin.c. */
 #include <stdlib.h>
 
 #include "tools/lvm.h"
+
+enum { ARG_TYPE = ARG_LONG, ARG_POOL_METADATA, ARG_THINPOOL };
 
 static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_SECRET, ARG_QUIET,
                                                  ARG_END};
@@ -23,6 +26,12 @@ static const struct arg_desc create_options[] = {
     ARG_EXTENTS,
     {'i', "stripes", "N", "over so many physical volumes", 0, false},
     {'I', "stripesize", "SIZE", "of a stripe's chunks (64k); a bare number: KiB", 0, false},
+    {ARG_TYPE, "type", "TYPE", "linear, striped, thin-pool, thin", 0, false},
+    {'c', "chunksize", "SIZE", "of a thin pool's blocks (64k); a bare number: KiB", 0, false},
+    {ARG_POOL_METADATA, "poolmetadatasize", "SIZE", "of a thin pool (by its size)", 0, false},
+    {'V', "virtualsize", "SIZE", "of a thin volume; a bare number: MiB", 0, false},
+    {ARG_THINPOOL, "thinpool", "POOL", "where a thin volume lies", 0, false},
+    {'s', "snapshot", NULL, "of the thin volume VG/LV", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_YES,
     ARG_SECRET,
@@ -39,7 +48,8 @@ static const struct arg_desc list_options[] = {
 struct lv_verb {
     struct lvm_verb verb;
     const char *name, *size, *extents, *stripes, *stripe_size;
-    bool all;
+    const char *type, *chunk_size, *pool_metadata, *virtual_size, *thinpool;
+    bool all, snapshot;
 };
 
 static struct lv_verb *told(struct lvm_verb *v)
@@ -49,10 +59,20 @@ static struct lv_verb *told(struct lvm_verb *v)
 
 static int run_with(struct tool *t, int argc, char **argv, struct lv_verb *v, int least)
 {
-    const struct arg_place places[] = {LVM_PLACES(&v->verb),     {'n', &v->name, NULL},
-                                       {'L', &v->size, NULL},    {'l', &v->extents, NULL},
-                                       {'i', &v->stripes, NULL}, {'I', &v->stripe_size, NULL},
-                                       {'a', NULL, &v->all},     {0, NULL, NULL}};
+    const struct arg_place places[] = {LVM_PLACES(&v->verb),
+                                       {'n', &v->name, NULL},
+                                       {'L', &v->size, NULL},
+                                       {'l', &v->extents, NULL},
+                                       {'i', &v->stripes, NULL},
+                                       {'I', &v->stripe_size, NULL},
+                                       {ARG_TYPE, &v->type, NULL},
+                                       {'c', &v->chunk_size, NULL},
+                                       {ARG_POOL_METADATA, &v->pool_metadata, NULL},
+                                       {'V', &v->virtual_size, NULL},
+                                       {ARG_THINPOOL, &v->thinpool, NULL},
+                                       {'s', NULL, &v->snapshot},
+                                       {'a', NULL, &v->all},
+                                       {0, NULL, NULL}};
     v->verb.tool = t;
     return lvm_verb_run(&v->verb, argc, argv, places, least);
 }
@@ -145,28 +165,56 @@ static int co_wipe(struct lvm_verb *v, const char *lv)
     return co_image_close(dev, rc, &v->error);
 }
 
-static int co_create(struct lvm_verb *v)
+/* What -L, -i and the PVs told say. Gives *only (mem_free), which @w points at. */
+static int read_space(struct lvm_verb *v, struct lvm_wanted *w, struct lvm_pv ***only)
 {
-    char uuid[LVM_UUID + 1], sign;
-    auto_free struct lvm_pv **only = NULL;
-    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
-    auto_free char *name = told(v)->name ? mem_strdup(told(v)->name) : free_name(v->vg);
-    if (!name)
-        return err_set(&v->error, -ENOMEM, "out of memory");
-    struct lvm_volume_new n = {.name = name, .uuid = uuid};
-    TRY(wanted_extents(v, &n.space.extents, &sign));
-    TRY(read_stripes(v, &n.space));
+    char sign;
+    TRY(wanted_extents(v, &w->extents, &sign));
+    TRY(read_stripes(v, w));
     if (v->count > 1)
-        TRY(lvm_verb_pvs(v, v->operands + 1, (size_t)v->count - 1, &only));
-    n.space.only = only;
-    n.space.only_count = (size_t)v->count - 1;
-    if (n.space.extents == 0 || sign || n.space.extents > UINT64_MAX - n.space.stripes)
+        TRY(lvm_verb_pvs(v, v->operands + 1, (size_t)v->count - 1, only));
+    w->only = *only;
+    w->only_count = (size_t)v->count - 1;
+    if (w->extents == 0 || sign || w->extents > UINT64_MAX - w->stripes)
         return err_set(&v->error, -EINVAL, "Unable to create a logical volume of that size");
-    n.space.extents = div_up(n.space.extents, n.space.stripes) * n.space.stripes;
+    w->extents = div_up(w->extents, w->stripes) * w->stripes;
+    return 0;
+}
+
+static int co_create_plain(struct lvm_verb *v, const char *name)
+{
+    char uuid[LVM_UUID + 1];
+    auto_free struct lvm_pv **only = NULL;
+    struct lvm_volume_new n = {.name = name, .uuid = uuid};
+    TRY(read_space(v, &n.space, &only));
     lvm_uuid_new(v->tool->host, uuid);
     TRY(lvm_lv_create(v->vg, &n, &v->error));
     TRY(co_lvm_verb_commit(v, "Logical volume \"%s\" created.", name));
     return co_wipe(v, name);
+}
+
+static int co_create(struct lvm_verb *v)
+{
+    const struct lv_verb *l = told(v);
+    if (l->snapshot)
+        return co_lvm_snapshot(v, l->name);
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    auto_free char *name = l->name ? mem_strdup(l->name) : free_name(v->vg);
+    if (!name)
+        return err_set(&v->error, -ENOMEM, "out of memory");
+    if (l->virtual_size || (l->type && strcmp(l->type, "thin") == 0))
+        return co_lvm_thin(v, name, l->thinpool, l->virtual_size);
+    if (!l->type || strcmp(l->type, "linear") == 0 || strcmp(l->type, "striped") == 0)
+        return co_create_plain(v, name);
+    if (strcmp(l->type, "thin-pool") != 0)
+        return err_set(&v->error, -EINVAL,
+                       "volumes of type %.60s are not made here, but linear, striped, thin-pool "
+                       "and thin",
+                       l->type);
+    auto_free struct lvm_pv **only = NULL;
+    struct lvm_pool_new n = {.name = name};
+    TRY(read_space(v, &n.data, &only));
+    return co_lvm_thin_pool(v, &n, l->chunk_size, l->pool_metadata);
 }
 
 static int create(struct tool *t, int argc, char **argv)
@@ -178,11 +226,15 @@ static const struct command lv_create_command = {
     .name = "lv create",
     .run = create,
     .usage = "lv create [OPTION]... SET//VG [PV]...",
-    .summary = "Make a volume, linear or striped, on any or on the PVs told",
+    .summary = "Make a volume (linear, striped, thin), a thin pool or a thin snapshot",
     .faces = FACE_LAMINA,
     .options = create_options,
     .notes = "  lamina lv create -n root -L 10g disk0.img//vg0\n"
-             "  lamina lv create -n fast -l 100%FREE -i 2 lvm:disk0.img,disk1.img//vg0",
+             "  lamina lv create -n fast -l 100%FREE -i 2 lvm:disk0.img,disk1.img//vg0\n"
+             "  lamina lv create --type thin-pool -n pool -L 20g disk0.img//vg0\n"
+             "  lamina lv create -n home -V 100g --thinpool pool disk0.img//vg0\n"
+             "  lamina lv create -s disk0.img//vg0/home@monday         home.monday\n"
+             "  lamina lv create -s -n now disk0.img//vg0/home         now",
 };
 
 /* --- extend, reduce ----------------------------------------------------------------------------
@@ -302,6 +354,8 @@ static int co_remove(struct lvm_verb *v)
         return err_set(&v->error, -EPERM,
                        "%s/%s and all that is in it would be lost: with -y it is", v->vg->name,
                        v->lv->name);
+    if (v->lv->segments[0].type->what == LVM_THIN)
+        return co_lvm_thin_remove(v);
     TRY(lvm_lv_remove(v->vg, v->lv, &v->error));
     return co_lvm_verb_commit(v, "Logical volume \"%s\" successfully removed", v->lv->name);
 }
@@ -352,15 +406,16 @@ static const struct command lv_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
+static const struct command *const verbs[] = {&lv_create_command,
+                                              &lv_extend_command,
+                                              &lv_reduce_command,
+                                              &lv_rename_command,
+                                              &lv_remove_command,
+                                              &lv_list_command,
+                                              NULL};
+
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct command *const verbs[] = {&lv_create_command,
-                                                  &lv_extend_command,
-                                                  &lv_reduce_command,
-                                                  &lv_rename_command,
-                                                  &lv_remove_command,
-                                                  &lv_list_command,
-                                                  NULL};
     return command_group(t, verbs, argc, argv);
 }
 
@@ -372,6 +427,7 @@ const struct command lv_command = {
     .usage = "lv VERB [OPTION]... ...",
     .summary = "Logical volumes of LVM2",
     .faces = FACE_LAMINA,
+    .verbs = verbs,
     .options = no_options,
     .notes = "SET is a physical volume, or lvm:PV,PV,...",
 };

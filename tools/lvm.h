@@ -4,7 +4,7 @@
  *
  *   lvm.c          opening: SET//VG/LV is a volume, SET a physical volume or lvm:PV,PV...
  *   lvm_report.c   lists, as lvm2 prints them for people and as JSON
- *   pv.c vg.c lv.c the verbs */
+ *   pv.c vg.c lv.c the verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
 #ifndef TOOLS_LVM_H
 #define TOOLS_LVM_H
 
@@ -67,6 +67,14 @@ int lvm_verb_say(struct lvm_verb *v, const char *fmt, ...) printf_like(2, 3);
 
 /* Sizes as lvm2 takes them: 10g, 1.5T, 512b, 64s; a bare number is in @unit bytes. */
 must_use int lvm_parse_size(const char *text, uint64_t unit, uint64_t *bytes, struct blk_error *e);
+
+/* lv_thin.c, of an open group: a pool of @n's name and data; a volume in one. */
+must_use int co_lvm_thin_pool(struct lvm_verb *v, struct lvm_pool_new *n, const char *chunk,
+                              const char *metadata);
+must_use int co_lvm_thin(struct lvm_verb *v, const char *name, const char *pool, const char *size);
+/* Opens what the first operand names: VG/LV with @name, or VG/LV@SNAP. */
+must_use int co_lvm_snapshot(struct lvm_verb *v, const char *name);
+must_use int co_lvm_thin_remove(struct lvm_verb *v); /* v->lv */
 
 /* lvm_report.c: rows of v->rows. */
 must_use int lvm_report_pvs(struct lvm_verb *v);

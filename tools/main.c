@@ -5,30 +5,27 @@
  * name it is lamina. Policy is two tables: the verbs and the faces. */
 #include <stdlib.h>
 
-#include "tools/tool.h"
+#include "tools/manual.h"
 
+/* clang-format off: a line each, so that what is added in two places does not meet */
 static const struct command *const commands[] = {
-    &info_command,   &convert_command,   &create_command,
-    &check_command,  &compare_command,   &map_command,
-    &resize_command, &measure_command,   &commit_command,
-    &rebase_command, &amend_command,     &snapshot_command,
-    &bitmap_command, &compact_command,   &serve_command,
-    &part_command,   &ctl_command,       &top_command,
-    &raid_command,   &pool_command,      &hash_command,
-    &dd_command,     &img_bench_command, &pv_command,
-    &vg_command,     &lv_command,        NULL,
+    &info_command,    &convert_command, &create_command, &check_command,
+    &compare_command, &map_command,     &resize_command, &measure_command,
+    &commit_command,  &rebase_command,  &amend_command,  &snapshot_command,
+    &bitmap_command,  &compact_command, &serve_command,  &part_command,
+    &ctl_command,     &top_command,     &raid_command,   &pool_command,
+    &hash_command,    &bench_command,   &dd_command,     &img_bench_command,
+    &pv_command,      &vg_command,      &lv_command,     NULL,
 };
+/* clang-format on */
 
-/* What a face runs: verbs of its own, or the one command that it is. */
-static const struct face_entry {
-    const char *called;
-    enum face face;
-    int (*main)(struct tool *t, int argc, char **argv);
-    const struct command *command;
-} faces[] = {
-    {"qemu-img", FACE_IMG, face_img_main, NULL},
-    {"qemu-io", FACE_IO, face_io_main, NULL},
-    {"qemu-nbd", FACE_NBD, NULL, &nbd_face_command},
+static const struct tool_face faces[] = {
+    {"qemu-img", "disk images under the words of QEMU's program", FACE_IMG, face_img_main, NULL},
+    {"qemu-io", "requests to a disk under the words of QEMU's program", FACE_IO, face_io_main,
+     NULL},
+    {"qemu-nbd", "an NBD server under the words of QEMU's program", FACE_NBD, NULL,
+     &nbd_face_command},
+    {NULL, NULL, 0, NULL, NULL},
 };
 
 static const char tasks[] =
@@ -83,14 +80,21 @@ static void print_formats(void)
     }
 }
 
-/* lamina help [VERB|formats] */
-static int help(struct tool *t, const char *topic)
+/* lamina help [VERB|formats|pages|man PAGE|completion SHELL] */
+static int help(struct tool *t, int argc, char **argv)
 {
-    const struct command *c = topic ? command_find(t, topic) : NULL;
+    const char *topic = argc > 1 ? argv[1] : "", *word = argc > 2 ? argv[2] : "";
+    const struct command *c = command_find(t, topic);
     if (c)
         command_help(t, c, stdout);
-    else if (topic && strcmp(topic, "formats") == 0)
+    else if (strcmp(topic, "formats") == 0)
         print_formats();
+    else if (strcmp(topic, "pages") == 0)
+        manual_list(t, faces);
+    else if (strcmp(topic, "man") == 0)
+        return manual_page(t, faces, word);
+    else if (strcmp(topic, "completion") == 0)
+        return completion_print(t, word);
     else
         print_tasks(t);
     return 0;
@@ -151,7 +155,7 @@ static int lamina_main(struct tool *t, int argc, char **argv)
     if (verb == 0)
         return rc;
     if (strcmp(argv[verb], "help") == 0)
-        return help(t, verb + 1 < argc ? argv[verb + 1] : NULL);
+        return help(t, argc - verb, argv + verb);
     t->command = command_find(t, argv[verb]);
     if (!t->command)
         return unknown_verb(t, argv[verb]);
@@ -179,10 +183,11 @@ int main(int argc, char **argv)
                                : argc > 0 ? argv[0]
                                           : "lamina",
                      .face = FACE_LAMINA,
-                     .commands = commands};
+                     .commands = commands,
+                     .tasks = tasks};
     for (size_t i = 0; i < ARRAY_LEN(faces); i++) {
-        const struct face_entry *f = &faces[i];
-        if (strcmp(t.called, f->called) != 0)
+        const struct tool_face *f = &faces[i];
+        if (!f->name || strcmp(t.called, f->name) != 0)
             continue;
         t.face = f->face;
         t.command = f->command;

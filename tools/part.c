@@ -347,4 +347,5 @@ const struct command part_command = {
     .summary = "Partition tables: made, changed, listed",
     .faces = FACE_LAMINA,
     .options = options,
+    .verbs = verbs,
 };

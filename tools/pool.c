@@ -51,4 +51,5 @@ const struct command pool_command = {
     .summary = "Thin pools of dm-thin: made, changed, looked at, repaired",
     .faces = FACE_LAMINA,
     .options = options,
+    .verbs = verbs,
 };

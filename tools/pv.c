@@ -144,10 +144,11 @@ static const struct command pv_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
+static const struct command *const verbs[] = {&pv_create_command, &pv_remove_command,
+                                              &pv_list_command, NULL};
+
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct command *const verbs[] = {&pv_create_command, &pv_remove_command,
-                                                  &pv_list_command, NULL};
     return command_group(t, verbs, argc, argv);
 }
 
@@ -159,5 +160,7 @@ const struct command pv_command = {
     .usage = "pv VERB [OPTION]... ...",
     .summary = "Physical volumes of LVM2",
     .faces = FACE_LAMINA,
+    .verbs = verbs,
     .options = no_options,
+    .notes = "  lamina pv create disk.img",
 };

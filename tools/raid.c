@@ -115,4 +115,5 @@ const struct command raid_command = {
     .summary = "Arrays of Linux' md: made, examined, assembled, kept whole",
     .faces = FACE_LAMINA,
     .options = options,
+    .verbs = verbs,
 };

@@ -31,6 +31,7 @@ struct tool {
     enum face face;
     const struct command *command;
     const struct command *const *commands; /* all of lamina's verbs; ends with NULL */
+    const char *tasks;                     /* what it is for, with examples */
 
     /* Common options. Under lamina's own name every verb takes --host, --chain and --untrusted,
      * before the verb or after it. The others belong to the verbs that list them. */
@@ -58,11 +59,12 @@ struct tool {
 struct command {
     const char *name;
     int (*run)(struct tool *t, int argc,
-               char **argv);        /* argv[0] is the verb; gives the exit status */
-    const char *usage;              /* "info [OPTION]... IMAGE" */
-    const char *summary;            /* one line, no full stop */
-    unsigned faces;                 /* enum face: where the verb is known */
-    const struct arg_desc *options; /* ends with a zero id */
+               char **argv);            /* argv[0] is the verb; gives the exit status */
+    const char *usage;                  /* "info [OPTION]... IMAGE" */
+    const char *summary;                /* one line, no full stop */
+    unsigned faces;                     /* enum face: where the verb is known */
+    const struct arg_desc *options;     /* ends with a zero id */
+    const struct command *const *verbs; /* of a verb that has verbs; ends with NULL */
     const char *notes; /* what --help says below the options: prose and examples; may be NULL */
 };
 
@@ -177,6 +179,8 @@ enum {
     ARG_PROGRESS_ID
 };
 
+/* What every verb takes under lamina's own name; ends with a zero id. */
+extern const struct arg_desc tool_common_options[];
 /* Prints usage, summary, options and notes of @c. */
 void command_help(const struct tool *t, const struct command *c, FILE *to);
 const struct command *command_find(const struct tool *t, const char *name);
@@ -218,7 +222,8 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
-    snapshot_command, amend_command, bitmap_command, compact_command, hash_command;
+    snapshot_command, amend_command, bitmap_command, compact_command;
+extern const struct command hash_command, bench_command;
 extern const struct command part_command, pv_command, vg_command, lv_command;
 extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */

@@ -558,5 +558,7 @@ const struct command top_command = {
     .options = options,
     .notes =
         "SOCKET is what `lamina serve --control` was told. Latencies are upper ends of buckets\n"
-        "that double. q quits, any other key draws at once. NO_COLOR is respected.",
+        "that double. q quits, any other key draws at once. NO_COLOR is respected.\n"
+        "\n"
+        "  lamina top --once server.ctl",
 };

@@ -225,15 +225,16 @@ static const struct command vg_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
+static const struct command *const verbs[] = {&vg_create_command,
+                                              &vg_extend_command,
+                                              &vg_reduce_command,
+                                              &vg_rename_command,
+                                              &vg_remove_command,
+                                              &vg_list_command,
+                                              NULL};
+
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct command *const verbs[] = {&vg_create_command,
-                                                  &vg_extend_command,
-                                                  &vg_reduce_command,
-                                                  &vg_rename_command,
-                                                  &vg_remove_command,
-                                                  &vg_list_command,
-                                                  NULL};
     return command_group(t, verbs, argc, argv);
 }
 
@@ -245,6 +246,7 @@ const struct command vg_command = {
     .usage = "vg VERB [OPTION]... ...",
     .summary = "Volume groups of LVM2",
     .faces = FACE_LAMINA,
+    .verbs = verbs,
     .options = no_options,
     .notes = "SET is a physical volume, or lvm:PV,PV,...",
 };

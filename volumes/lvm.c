@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "block/resolver.h"
-#include "volumes/lvm.h"
+#include "volumes/lvm_thin.h"
 
 /* --- names -------------------------------------------------------------------------------------
  */
@@ -70,6 +70,12 @@ static int co_refuse_type(const struct lvm_opening *o)
                    o->lv->name, s->type_name);
 }
 
+static int co_refuse_pool(const struct lvm_opening *o)
+{
+    return err_set(o->e, -EINVAL, "%s/%s is a thin pool: name a volume in it", o->vg->name,
+                   o->lv->name);
+}
+
 static int co_refuse_error(const struct lvm_opening *o)
 {
     return err_set(o->e, -EIO, "a part of %s/%s is of type error: it can never be read",
@@ -79,8 +85,8 @@ static int co_refuse_error(const struct lvm_opening *o)
 static int (*const openers[])(const struct lvm_opening *o) = {
     [LVM_STRIPED] = co_lvm_mapped_open, [LVM_ZERO] = co_lvm_mapped_open,
     [LVM_ERROR] = co_refuse_error,      [LVM_MIRROR] = co_lvm_mapped_open,
-    [LVM_RAID] = co_lvm_raid_open,      [LVM_POOL] = co_refuse_type,
-    [LVM_THIN] = co_refuse_type,        [LVM_SNAPSHOT] = co_refuse_type,
+    [LVM_RAID] = co_lvm_raid_open,      [LVM_POOL] = co_refuse_pool,
+    [LVM_THIN] = co_lvm_thin_open,      [LVM_SNAPSHOT] = co_refuse_type,
     [LVM_OTHER] = co_refuse_type,
 };
 
@@ -312,8 +318,10 @@ static int co_lvm_open(struct blk_device *dev, const struct opts *opts, struct b
 
 static int co_lvm_close(struct blk_device *dev, struct blk_error *e)
 {
-    lvm_set_drop(dev->state);
-    return 0;
+    struct lvm_set *s = dev->state;
+    int rc = co_lvm_pools_close(s, e);
+    lvm_set_drop(s);
+    return rc;
 }
 
 static int co_lvm_read(struct blk_device *dev, uint64_t offset, const struct vec *to)

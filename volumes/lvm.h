@@ -11,6 +11,8 @@
  *                    lvm_volume.c linear and striped volumes: a table that resolve looks up
  *                    lvm_snapshot.c snapshots that copy on write
  *                    lvm_raid.c   RAID: the driver md over images
+ *                    lvm_thin.c   thin volumes: the driver thin over the pool's parts
+ *                    lvm_pool.c   thin pools made, and told what the text says
  *
  * All but the last two are pure. Everything here runs at the container's home. */
 #ifndef VOLUMES_LVM_H
@@ -29,12 +31,20 @@ struct lvm_member {
     struct lvm_vg *vg; /* NULL: it belongs to none that is known */
 };
 
+/* A thin pool that is open for the volumes in it. */
+struct lvm_open_pool {
+    struct lvm_lv *lv, *external; /* what shows where nothing was written; NULL: nothing */
+    struct blk_device *dev;
+};
+
 struct lvm_set {
     struct blk_device *dev; /* the container */
     struct lvm_member *members;
     size_t member_count;
     struct lvm_vg **vgs;
     size_t vg_count;
+    struct lvm_open_pool *pools;
+    size_t pool_count;
     bool unsure;             /* a commit failed midway: what is on disk is to be read anew */
     bool force;              /* arrays are read where single blocks may be wrong */
     struct co_mutex opening; /* held while a volume is opened, and those that it stands on */
@@ -73,6 +83,7 @@ must_use int co_lvm_child_below(const struct lvm_opening *o, const struct lvm_lv
 must_use int co_lvm_mapped_open(const struct lvm_opening *o);
 must_use int co_lvm_snapshot_open(const struct lvm_opening *o);
 must_use int co_lvm_raid_open(const struct lvm_opening *o);
+must_use int co_lvm_thin_open(const struct lvm_opening *o);
 /* o->dev is the volume, byte for byte what its child @child shows. */
 must_use int co_lvm_show(const struct lvm_opening *o, struct blk_device *child);
 

@@ -28,4 +28,10 @@ must_use int lvm_take_extents(const struct lvm_vg *vg, const struct lvm_wanted *
                               struct blk_error *e);
 void lvm_pieces_drop(struct lvm_pieces *p);
 
+/* lvm_change_lv.c: a volume in the text without segments; the first or next segment of one, which
+ * has its extents and no type yet. NULL: no memory. */
+struct lvm_node *lvm_put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n);
+struct lvm_node *lvm_put_segment(struct lvm_text *t, struct lvm_node *lv, unsigned number,
+                                 uint64_t start, uint64_t extents);
+
 #endif

@@ -47,6 +47,27 @@ must_use int lvm_lv_rename(struct lvm_vg *vg, struct lvm_lv *lv, const char *nam
                            struct blk_error *e);
 
 must_use int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *e);
+/* Thin pools and what is in them (lvm_change_thin.c). The pool is told by a message in the text,
+ * which co_lvm_pool_settle() carries out after the commit. */
+struct lvm_pool_new {
+    const char *name;
+    const char *uuids[3]; /* the pool's, its metadata's, its data's */
+    struct lvm_wanted data, metadata;
+    uint64_t chunk_bytes;
+};
+/* NAME, NAME_tmeta and NAME_tdata. Takes *vg; gives what it is then. */
+must_use int lvm_pool_create(struct lvm_vg **vg, const struct lvm_pool_new *n, struct blk_error *e);
+struct lvm_thin_new {
+    const char *name, *uuid;
+    struct lvm_lv *pool;
+    struct lvm_lv *origin; /* a snapshot of that; NULL: empty */
+    uint64_t extents;
+};
+must_use int lvm_thin_create(struct lvm_vg *vg, const struct lvm_thin_new *n, struct blk_error *e);
+must_use int lvm_thin_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e);
+/* The pool has done what the messages said. */
+void lvm_messages_drop(struct lvm_lv *pool);
+
 /* The text of a group without volumes. Gives *out. */
 must_use int lvm_vg_create(const char *name, const char *uuid, uint64_t extent_bytes,
                            struct lvm_vg **out, struct blk_error *e);

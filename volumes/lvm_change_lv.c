@@ -28,8 +28,8 @@ static int put_places(struct lvm_text *t, struct lvm_node *seg, const struct lvm
     return 0;
 }
 
-static struct lvm_node *put_segment(struct lvm_text *t, struct lvm_node *lv, unsigned number,
-                                    uint64_t start, uint64_t extents)
+struct lvm_node *lvm_put_segment(struct lvm_text *t, struct lvm_node *lv, unsigned number,
+                                 uint64_t start, uint64_t extents)
 {
     char name[24];
     snprintf(name, sizeof(name), "segment%u", number);
@@ -45,7 +45,7 @@ static int put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_
                       const struct lvm_pieces *p, unsigned number, uint64_t start)
 {
     for (size_t i = 0; i < p->count; i++) {
-        struct lvm_node *seg = put_segment(t, lv, ++number, start, p->extents[i]);
+        struct lvm_node *seg = lvm_put_segment(t, lv, ++number, start, p->extents[i]);
         if (!seg)
             return -ENOMEM;
         TRY(lvm_set_text(t, seg, "type", "striped"));
@@ -61,7 +61,7 @@ static int put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_
 /* --- making ------------------------------------------------------------------------------------
  */
 
-static struct lvm_node *put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n)
+struct lvm_node *lvm_put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n)
 {
     struct lvm_text *t = &vg->text;
     char uuid[LVM_UUID_TEXT];
@@ -93,7 +93,7 @@ int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_
                        "stripes of %" PRIu64 " bytes do not fit into extents of %" PRIu64,
                        n->space.stripe_bytes, vg->extent_bytes);
     TRY(lvm_take_extents(vg, &n->space, NULL, &pieces, e));
-    struct lvm_node *lv = put_lv(vg, n);
+    struct lvm_node *lv = lvm_put_lv(vg, n);
     int rc = lv ? put_pieces(&vg->text, lv, &n->space, &pieces, 0, 0) : -ENOMEM;
     lvm_pieces_drop(&pieces);
     return no_memory(rc, e);
@@ -101,6 +101,17 @@ int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_
 
 /* --- resizing ----------------------------------------------------------------------------------
  */
+
+static bool is_thin(const struct lvm_lv *lv)
+{
+    return lv->segment_count == 1 && lv->segments[0].type->what == LVM_THIN;
+}
+
+/* A thin volume has a size and no extents. */
+static int resize_thin(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct blk_error *e)
+{
+    return no_memory(lvm_set_number(&vg->text, lv->segments[0].node, "extent_count", extents), e);
+}
 
 static int must_be_plain(const struct lvm_vg *vg, const struct lvm_lv *lv, struct blk_error *e)
 {
@@ -142,6 +153,8 @@ int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted 
     struct lvm_pieces pieces;
     const struct lvm_segment *last = &lv->segments[lv->segment_count - 1];
     struct lvm_wanted same = *w;
+    if (is_thin(lv))
+        return resize_thin(vg, lv, lv->extents + w->extents, e);
     TRY(must_be_plain(vg, lv, e));
     struct lvm_area end = end_of(last);
     same.stripes = last->area_count;
@@ -159,6 +172,8 @@ int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted 
 int lvm_lv_reduce(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct blk_error *e)
 {
     unsigned count = lv->segment_count;
+    if (is_thin(lv))
+        return resize_thin(vg, lv, extents, e);
     TRY(must_be_plain(vg, lv, e));
     assert(extents > 0 && extents < lv->extents);
     while (lv->segments[count - 1].start >= extents)

@@ -33,6 +33,11 @@ done
 reads "raid6 with two images missing" lvm:pv4.img,pv5.img,pv7.img//vgr/r6 r6
 reads "a mirror with its log in memory" $vgr/m1 m1
 reads "a mirror with its log on disk" $vgr/m2 m2
+reads "a thin volume" pv8.img//vgt/t1 t1
+reads "its snapshot" pv8.img//vgt/monday monday
+reads "... by its origin" pv8.img//vgt/t1@monday monday
+reads "... and one that is called by its origin" pv8.img//vgt/t1@tuesday t1.tuesday
+fails "a pool is no volume" 1 "is a thin pool" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
 qemu-img convert -O qcow2 pv0.img pv0.qcow2
 reads "a volume on images of two formats" lvm:pv1.img,pv0.qcow2,pv2.img//vga/fast fast
 reads "raid1 with one image missing" lvm:pv4.img,pv5.img,pv6.img,pv7.img//vgr/r1 r1
@@ -134,6 +139,39 @@ says "vg remove" "successfully removed" "$LAMINA" vg remove $set//vg0
 equal "nothing is left" "$("$LAMINA" vg list --output json $set | jq -c .report[0].vg)" "[]"
 rm -f ?.img root.raw fast.raw o.raw
 
+# --- thin pools made by lamina
+truncate -s 80M a.img b.img
+set=lvm:a.img,b.img
+"$LAMINA" vg create -q -s 1m vg0 a.img b.img
+says "a thin pool" 'Logical volume "pool" created' "$LAMINA" lv create --type thin-pool -n pool -L 50m $set//vg0
+says "a thin volume larger than that" 'Logical volume "t1" created' "$LAMINA" lv create -n t1 -V 100m --thinpool pool $set//vg0
+head -c 20M /dev/urandom >monday.raw
+truncate -s 100M monday.raw
+cp monday.raw now.raw
+head -c 3M /dev/urandom | dd of=now.raw bs=1M seek=5 conv=notrunc 2>/dev/null
+is "it is written to" "$LAMINA" convert -q -n -f raw -O raw monday.raw $set//vg0/t1
+says "a snapshot" 'Logical volume "t1.monday" created' "$LAMINA" lv create -s $set//vg0/t1@monday
+says "one of that, with a name of its own" 'Logical volume "again" created' "$LAMINA" lv create -s -n again $set//vg0/t1.monday
+is "the origin goes on" "$LAMINA" convert -q -n -f raw -O raw now.raw $set//vg0/t1
+is "... and shows that" "$LAMINA" compare -q -f raw now.raw $set//vg0/t1
+is "the snapshot shows what was" "$LAMINA" compare -q -f raw monday.raw $set//vg0/t1@monday
+if take_loops a.img b.img; then
+    agree "thin volumes of ours" $set
+    is "... and vgck" lvm2 vgck vg0
+    drop_loops
+fi
+fails "a pool in use stays" 1 "remove that first" "$LAMINA" lv remove -y $set//vg0/pool
+says "a snapshot is removed" successfully "$LAMINA" lv remove -y $set//vg0/t1.monday
+is "the one made of it stays" "$LAMINA" compare -q -f raw monday.raw $set//vg0/again
+says "a thin volume grows" successfully "$LAMINA" lv extend -L +10m $set//vg0/t1
+says "a pool is renamed with its parts" 'Renamed "pool" to "tank"' "$LAMINA" lv rename $set//vg0/pool tank
+"$LAMINA" convert -q --force -O raw $set//vg0/tank_tmeta meta.raw
+is "thin_check" thin_check -q meta.raw
+equal "the pool's devices" "$(thin_ls --no-headers -o DEV meta.raw | tr -dc '13')" 13
+for one in t1 again tank; do "$LAMINA" lv remove -q -y $set//vg0/$one || bad "removed: $one"; done
+equal "all extents are free again" "$("$LAMINA" vg list --output json $set | jq -r '.report[0].vg[0]|.vg_size == .vg_free')" true
+rm -f a.img b.img monday.raw now.raw meta.raw
+
 # --- writing into volumes
 head -c 1572864 /dev/urandom >new.raw
 is "a striped volume is written to" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/fast
@@ -142,6 +180,15 @@ reads "... and nothing else was" $vga/root root
 reads "... nor this" $vga/between between
 fails "what has snapshots is not written to" 1 "has snapshots" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/root
 fails "mirrors are not written to" 1 "mirror of the old kind" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/m1
+
+head -c 1M /dev/urandom >thin.raw
+truncate -s 8M thin.raw # the pool has room for a part of that
+is "a thin volume is written to" "$LAMINA" convert -q -n -f raw -O raw thin.raw pv8.img//vgt/t1
+is "... and read again" "$LAMINA" compare -q -f raw thin.raw pv8.img//vgt/t1
+reads "... its snapshots are what they were" pv8.img//vgt/monday monday
+reads "... both" pv8.img//vgt/t1.tuesday t1.tuesday
+"$LAMINA" convert -q --force -O raw pv8.img//vgt/pool_tmeta meta.raw
+is "... and thin_check finds no fault" thin_check -q meta.raw
 
 # --- damage: another copy counts, and what is stale does not
 dd if=/dev/zero of=pv1.img bs=512 seek=9 count=1 conv=notrunc 2>/dev/null
