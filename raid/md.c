@@ -311,19 +311,22 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write(a, offset, from, flags);
+    TRY(a->engine->co_write(a, offset, from, flags));
+    return co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write_zeroes(a, offset, bytes, flags);
+    TRY(a->engine->co_write_zeroes(a, offset, bytes, flags));
+    return co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_discard(a, offset, bytes);
+    TRY(a->engine->co_discard(a, offset, bytes));
+    return co_array_tell(a);
 }
 
 static int co_md_flush(struct blk_device *dev)
@@ -331,7 +334,8 @@ static int co_md_flush(struct blk_device *dev)
     struct raid_array *a = dev->state;
     if (a->torn && a->engine->co_mend)
         TRY(a->engine->co_mend(a));
-    return co_array_flush(a);
+    TRY(co_array_flush(a));
+    return co_array_tell(a);
 }
 
 static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)
