@@ -82,6 +82,7 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail
                               .tail = le64_of(tail),
                               .tail_sequence = le64_of(sequence),
                               .super_now = le32_of(r->super_now),
+                              .super_tried = le32_of(r->super_tried),
                               .super_next = le32_of(r->super_next)};
     memcpy(h.array_uuid, a->super->uuid, sizeof(h.array_uuid));
     h.crc = le32_of(crc32c(0, &h, sizeof(h)));
@@ -105,7 +106,7 @@ static int add_ring(struct raid_member *m)
     if (!r)
         return -ENOMEM;
     *r = (struct log_ring){.m = m, .start = start, .bytes = bytes};
-    r->super_now = r->super_next = log_super_crc(m->super);
+    r->super_now = r->super_tried = r->super_next = log_super_crc(m->super);
     m->log = r;
     return 0;
 }
@@ -134,10 +135,14 @@ int co_log_announce(struct raid_array *a, struct raid_member *m)
     return co_write_head(a, r, r->tail, r->tail_sequence);
 }
 
-void log_announced(struct raid_member *m)
+void log_announced(struct raid_member *m, bool written)
 {
-    if (m->log)
-        m->log->super_now = m->log->super_next;
+    struct log_ring *r = m->log;
+    if (!r)
+        return;
+    r->super_tried = r->super_next;
+    if (written)
+        r->super_now = r->super_next;
 }
 
 /* --- room --------------------------------------------------------------------------------------

@@ -217,6 +217,8 @@ static int co_change(struct change *c)
             TRY(take_fresh(c, i));
     TRY(co_make_parity(c));
     struct log_hold hold;
+    /* What is left out here is not in the log either: after a crash nobody may count on it. */
+    TRY(co_array_tell(c->s.a));
     if (c->s.a->lost) /* what was read may be older than what was written */
         return -EIO;
     TRY(co_log_strip(&c->s, c->b->whole, &hold));

@@ -52,13 +52,12 @@ static int co_write_one(void *arg)
     struct md_super *s = u->m->super;
     uint64_t block = MAX(u->m->dev->limits.request_align, 512);
     u->rc = co_log_announce(u->a, u->m);
+    if (u->rc < 0)
+        return 0;
+    u->rc = co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    log_announced(u->m, u->rc == 0);
     if (u->rc == 0)
-        u->rc =
-            co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
-    if (u->rc == 0) {
-        log_announced(u->m);
         u->m->events = s->events;
-    }
     return 0;
 }
 
