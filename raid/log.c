@@ -160,6 +160,19 @@ static bool has_room(const struct log_ring *r, uint64_t bytes)
     return place_of(r, bytes) + bytes - r->tail <= r->bytes;
 }
 
+/* A member that does not take its head is put out: then it needs no room. */
+static int co_move_tail(struct raid_array *a, struct log_ring *r, uint64_t tail, uint64_t sequence)
+{
+    co_mutex_lock(&r->head_lock);
+    int rc = co_write_head(a, r, tail, sequence);
+    co_mutex_unlock(&r->head_lock);
+    if (rc == 0)
+        r->rc = 0;
+    else if (rc != -ENOMEM)
+        rc = co_array_fail(a, r->m);
+    return rc;
+}
+
 /* Everything older than the oldest strip in flight is in place; flushed, its room is free. A ring
  * that a record is missing from goes on under other numbers when nothing in it is needed. */
 static int co_trim(struct raid_array *a, struct log_ring *r)
@@ -174,18 +187,12 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
     }
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
-    if (rc == 0) {
-        with_lock(&r->head_lock);
-        rc = co_write_head(a, r, tail, sequence);
-        if (rc == 0)
-            r->rc = 0;
-    }
+    if (rc == 0)
+        rc = co_move_tail(a, r, tail, sequence);
     r->trimming = false;
     a->log->trims++;
     co_queue_wake_all(&a->log->room);
-    if (rc < 0 && r->m->state != MEMBER_OUT)
-        return co_array_fail(a, r->m);
-    return 0;
+    return rc;
 }
 
 /* --- records -----------------------------------------------------------------------------------
