@@ -163,12 +163,19 @@ fi
 fails "a pool in use stays" 1 "remove that first" "$LAMINA" lv remove -y $set//vg0/pool
 says "a snapshot is removed" successfully "$LAMINA" lv remove -y $set//vg0/t1.monday
 is "the one made of it stays" "$LAMINA" compare -q -f raw monday.raw $set//vg0/again
-says "a thin volume grows" successfully "$LAMINA" lv extend -L +10m $set//vg0/t1
+says "a thin volume grows" successfully "$LAMINA" lv extend -L +10m $set//vg0/again
+says "a pool grows" successfully "$LAMINA" lv extend -L +20m $set//vg0/pool
+head -c 28M /dev/urandom >more.raw
+truncate -s 60M more.raw
+"$LAMINA" lv create -q -n big -V 60m --thinpool pool $set//vg0
+is "... and takes what did not fit before" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+is "... whole" "$LAMINA" compare -q -f raw more.raw $set//vg0/big
+rm more.raw
 says "a pool is renamed with its parts" 'Renamed "pool" to "tank"' "$LAMINA" lv rename $set//vg0/pool tank
 "$LAMINA" convert -q --force -O raw $set//vg0/tank_tmeta meta.raw
 is "thin_check" thin_check -q meta.raw
-equal "the pool's devices" "$(thin_ls --no-headers -o DEV meta.raw | tr -dc '13')" 13
-for one in t1 again tank; do "$LAMINA" lv remove -q -y $set//vg0/$one || bad "removed: $one"; done
+equal "the pool's devices" "$(thin_ls --no-headers -o DEV meta.raw | tr -dc '0-9')" 134
+for one in t1 again big tank; do "$LAMINA" lv remove -q -y $set//vg0/$one || bad "removed: $one"; done
 equal "all extents are free again" "$("$LAMINA" vg list --output json $set | jq -r '.report[0].vg[0]|.vg_size == .vg_free')" true
 rm -f a.img b.img monday.raw now.raw meta.raw
 
