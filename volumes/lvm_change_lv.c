@@ -270,6 +270,18 @@ static int each_part(struct lvm_vg *vg, struct lvm_lv *lv,
 /* --- renaming ----------------------------------------------------------------------------------
  */
 
+/* Of other types not all parts are known. */
+static int must_be_known(const struct lvm_vg *vg, const struct lvm_lv *lv, struct blk_error *e)
+{
+    for (unsigned i = 0; i < lv->segment_count; i++) {
+        enum lvm_what what = lv->segments[i].type->what;
+        if (what == LVM_OTHER || what == LVM_MIRROR || what == LVM_SNAPSHOT)
+            return err_set(e, -ENOTSUP, "%s/%s is of type %.60s, which is not changed here",
+                           vg->name, lv->name, lv->segments[i].type_name);
+    }
+    return 0;
+}
+
 struct renaming {
     const char *from, *to;
 };
@@ -291,6 +303,7 @@ static int rename_one(struct lvm_vg *vg, struct lvm_lv *lv, const void *arg)
 int lvm_lv_rename(struct lvm_vg *vg, struct lvm_lv *lv, const char *name, struct blk_error *e)
 {
     struct renaming r = {lv->name, name};
+    TRY(must_be_known(vg, lv, e));
     TRY(lvm_check_new(vg, name, false, e));
     int rc = each_part(vg, lv, rename_one, &r);
     if (rc >= 0)
@@ -309,6 +322,7 @@ static int remove_one(struct lvm_vg *vg, struct lvm_lv *lv, const void *arg)
 
 int lvm_lv_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e)
 {
+    TRY(must_be_known(vg, lv, e));
     if (each_mention(vg, lv, nothing, NULL) > 0)
         return err_set(e, -EBUSY, "%s/%s is in use by another volume: remove that first", vg->name,
                        lv->name);

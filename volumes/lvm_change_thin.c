@@ -75,6 +75,10 @@ static int must_be_settled(const struct lvm_vg *vg, const struct lvm_lv *pool, s
 {
     if (pool->segments[0].type->what != LVM_POOL)
         return err_set(e, -EINVAL, "%s/%s is not a thin pool", vg->name, pool->name);
+    const char *fixed =
+        pool->weight > LVM_WEIGHT_MOST ? "it stands on too many volumes" : lvm_part_fixed(pool);
+    if (fixed)
+        return err_set(e, -EROFS, "%s/%s cannot be changed: %s", vg->name, pool->name, fixed);
     assert(!pool->segments[0].messages); /* co_lvm_pool_settle() came first */
     return 0;
 }

@@ -139,6 +139,11 @@ int co_lvm_pool_settle(struct lvm_set *s, struct lvm_vg **vg, const char *pool, 
     struct lvm_vg *copy;
     if (!lv || !lv->segments[0].messages)
         return 0;
+    if (lv->weight > LVM_WEIGHT_MOST || lvm_part_fixed(lv))
+        return err_set(e, -EROFS,
+                       "messages wait for %s/%s, which cannot be written to here: let "
+                       "LVM2 carry them out",
+                       (*vg)->name, pool);
     TRY(co_tell_pool(s, *vg, lv, e));
     TRY(lvm_vg_copy(*vg, &copy, e));
     lvm_messages_drop(lvm_find_lv(copy, pool));

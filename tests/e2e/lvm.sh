@@ -180,14 +180,21 @@ equal "all extents are free again" "$("$LAMINA" vg list --output json $set | jq 
 rm -f a.img b.img monday.raw now.raw meta.raw
 
 # --- writing into volumes
+head -c 768K /dev/urandom >r0.raw
 head -c 1572864 /dev/urandom >new.raw
 is "a striped volume is written to" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/fast
 is "... and read again" "$LAMINA" compare -q -f raw -F raw new.raw $vga/fast
 reads "... and nothing else was" $vga/root root
 reads "... nor this" $vga/between between
 fails "what has snapshots is not written to" 1 "has snapshots" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/root
+fails "arrays with redundancy are not written to" 1 "with redundancy" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/r5
 fails "mirrors are not written to" 1 "mirror of the old kind" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/m1
 
+fails "mirrors are not removed" 1 "not changed here" "$LAMINA" lv remove -y $vgr/m2
+fails "a part of an array is not removed" 1 "in use by another volume" "$LAMINA" lv remove -y $vgr/r5_rimage_0
+is "a raid0 is written to" "$LAMINA" convert -q -n -f raw -O raw r0.raw $vgr/r0
+is "... and read again" "$LAMINA" compare -q -f raw r0.raw $vgr/r0
+is "an array is removed with its parts" "$LAMINA" lv remove -q -y $vgr/r5
 head -c 1M /dev/urandom >thin.raw
 truncate -s 8M thin.raw # the pool has room for a part of that
 is "a thin volume is written to" "$LAMINA" convert -q -n -f raw -O raw thin.raw pv8.img//vgt/t1
