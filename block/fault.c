@@ -61,35 +61,16 @@ static void check_request(const struct blk_device *dev, uint64_t offset, const s
     assert(vec_aligned(v, l->memory_align));
 }
 
-/* A last block that was widened past the end reads as zero there. */
-static int read_child(struct fault *f, uint64_t offset, const struct vec *to)
-{
-    uint64_t inside = offset < f->child->size ? MIN(to->bytes, f->child->size - offset) : 0;
-    struct vec front = vec_slice(to, 0, inside);
-    struct vec rest = vec_slice(to, inside, to->bytes - inside);
-    vec_fill(&rest, 0);
-    return co_blk_read(f->child, offset, &front);
-}
-
-/* What is widened past the end of a device that cannot grow is dropped. */
-static int write_child(struct fault *f, uint64_t offset, const struct vec *from, unsigned flags)
-{
-    struct vec front = *from;
-    if (!f->child->limits.growable && offset + from->bytes > f->child->size)
-        front = vec_slice(from, 0, f->child->size - offset);
-    return co_blk_write(f->child, offset, &front, flags);
-}
-
 static int co_fault_read(struct blk_device *dev, uint64_t offset, const struct vec *to)
 {
     struct fault *f = dev->state;
     check_request(dev, offset, to);
     const struct fault_rule *r = co_strike(f, FAULT_READ);
     if (!r || r->rc == 0)
-        return read_child(f, offset, to);
+        return co_blk_read_inside(f->child, offset, to);
     int rc = r->rc;
     struct vec part = vec_slice(to, 0, MIN(r->short_bytes, to->bytes));
-    int got = part.bytes ? read_child(f, offset, &part) : 0;
+    int got = part.bytes ? co_blk_read_inside(f->child, offset, &part) : 0;
     return got < 0 ? got : rc;
 }
 
@@ -100,10 +81,10 @@ static int co_fault_write(struct blk_device *dev, uint64_t offset, const struct 
     check_request(dev, offset, from);
     const struct fault_rule *r = co_strike(f, FAULT_WRITE);
     if (!r || r->rc == 0)
-        return write_child(f, offset, from, flags);
+        return co_blk_write_inside(f->child, offset, from, flags);
     int rc = r->rc;
     struct vec part = vec_slice(from, 0, MIN(r->short_bytes, from->bytes));
-    int done = part.bytes ? write_child(f, offset, &part, flags) : 0;
+    int done = part.bytes ? co_blk_write_inside(f->child, offset, &part, flags) : 0;
     return done < 0 ? done : rc;
 }
 

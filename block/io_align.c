@@ -184,3 +184,21 @@ int co_blk_write_serial(struct blk_device *dev, uint64_t offset, const struct ve
         co_blk_cut_back(dev);
     return rc;
 }
+
+int co_blk_read_inside(struct blk_device *dev, uint64_t offset, const struct vec *to)
+{
+    uint64_t inside = offset < dev->size ? MIN(to->bytes, dev->size - offset) : 0;
+    struct vec front = vec_slice(to, 0, inside);
+    struct vec rest = vec_slice(to, inside, to->bytes - inside);
+    vec_fill(&rest, 0);
+    return co_blk_read(dev, offset, &front);
+}
+
+int co_blk_write_inside(struct blk_device *dev, uint64_t offset, const struct vec *from,
+                        unsigned flags)
+{
+    struct vec front = *from;
+    if (!dev->limits.growable && offset + from->bytes > dev->size)
+        front = vec_slice(from, 0, dev->size - offset);
+    return co_blk_write(dev, offset, &front, flags);
+}

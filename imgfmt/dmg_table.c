@@ -244,7 +244,7 @@ static int co_read_plist(struct dmg_table *t, struct blk_device *file, const str
                          struct blk_error *e)
 {
     struct plist p = {.table = t, .e = e};
-    struct xml_handler h = {plist_start, plist_end, plist_text, &p};
+    struct xml_handler h = {.start = plist_start, .end = plist_end, .text = plist_text, .arg = &p};
     TRY(co_xml_parse(file, koly->xml_offset, koly->xml_bytes, &h, e));
     return p.tables ? 0 : err_set(e, -EINVAL, "its property list holds no table of chunks");
 }

@@ -53,7 +53,8 @@ static void XMLCALL on_start(void *arg, const XML_Char *name, const XML_Char **a
     x->names += strlen(name);
     for (const XML_Char **a = attributes; *a; a += 2)
         x->names += strlen(*a);
-    if (++x->depth > DEPTH || ++x->elements > ELEMENTS || x->names > NAME_MOST) {
+    bool many = !x->h->endless && (++x->elements > ELEMENTS || x->names > NAME_MOST);
+    if (++x->depth > DEPTH || many) {
         stop(x, err_set(x->e, -EFBIG, "the XML is too deep or has too many elements"));
         return;
     }
@@ -115,6 +116,8 @@ static int co_feed(struct xml_parse *x, struct blk_device *dev, uint64_t offset,
         x->last = at + x->piece_bytes == bytes;
         rc = co_blk_read_buf(dev, offset + at, piece, x->piece_bytes);
         rc = rc < 0 ? err_errno(x->e, rc, "the XML cannot be read") : co_offload(run_step, x);
+        if (rc == 0 && x->h->co_fed)
+            rc = x->h->co_fed(x->h->arg);
     }
     buf_put(piece, STEP);
     return rc;

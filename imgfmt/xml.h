@@ -13,6 +13,9 @@ struct xml_handler {
     int (*end)(void *arg, const char *name);
     int (*text)(void *arg, const char *text, size_t bytes); /* in pieces */
     void *arg;
+    /* On the caller's coroutine, after each 64 KiB that were read. NULL: nothing. */
+    int (*co_fed)(void *arg);
+    bool endless; /* as many elements as there are; what they are called is looked at by start() */
 };
 
 must_use int co_xml_parse(struct blk_device *dev, uint64_t offset, uint64_t bytes,

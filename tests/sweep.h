@@ -98,6 +98,9 @@ struct sweep_run {
 /* For a row's own co_create: the images of its backing, filled. */
 must_use int co_sweep_make_base(struct sweep_run *run, struct blk_error *e);
 
+/* A hash of all that @dev shows, and of its size. */
+must_use int co_sweep_hash(struct blk_device *dev, uint64_t *hash);
+
 /* How much is done for one row. */
 struct sweep_budget {
     unsigned seeds;        /* workloads; each has its own model test, faults and crashes */

@@ -147,7 +147,8 @@ json_t *output_info_json(const char *name, const char *format, const struct blk_
         put(o, "encrypted", json_true());
     if (i->compressed)
         put(o, "compressed", json_true());
-    put(o, "dirty-flag", json_boolean(i->dirty));
+    if (i->has_dirty || i->actual_size != UINT64_MAX) /* QEMU has no such fact of a remote disk */
+        put(o, "dirty-flag", json_boolean(i->dirty));
     if (i->backing_name)
         put(o, "backing-filename", output_text(i->backing_name));
     if (i->full_backing_name)

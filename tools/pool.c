@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pool.c - `lamina pool VERB`: thin pools, with the words of thin-provisioning-tools. */
 #include "tools/pool.h"
+#include "volumes/thin_extents.h"
 
 #include <stdlib.h>
 
-static const struct command *const verbs[] = {&pool_create_command,
-                                              &pool_new_command,
-                                              &pool_snap_command,
-                                              &pool_rm_command,
-                                              &pool_resize_command,
-                                              &pool_trim_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &pool_create_command, &pool_new_command,           &pool_snap_command,
+    &pool_rm_command,     &pool_resize_command,        &pool_trim_command,
+    &pool_ls_command,     &pool_check_command,         &pool_repair_command,
+    &pool_dump_command,   &pool_restore_command,       &pool_delta_command,
+    &pool_rmap_command,   &pool_metadata_size_command, NULL};
 
 int co_pool_image_open(struct tool *t, struct image *image, struct blk_device **dev,
                        struct thin_pool **pool, struct blk_error *e)
@@ -35,6 +35,38 @@ bool pool_id_told(const struct tool *t, const char *text, uint32_t *id)
     }
     *id = (uint32_t)number;
     return true;
+}
+
+/* --- metadata alone --- */
+
+#define LOOK_CACHE (32 * MiB)
+
+int pool_look_read(struct pool_look *l, int argc, char **argv, const struct arg_place *places)
+{
+    struct command_line line = {argc, argv, places, l->option, l};
+    return image_read(l->task.tool, &line, &l->image);
+}
+
+static int co_look_body(struct task *t)
+{
+    struct pool_look *l = container_of(t, struct pool_look, task);
+    struct blk_device *dev;
+    TRY(co_image_open(t->tool, &l->image, &dev, &t->error));
+    int rc = co_thin_meta_open(&l->meta, dev, NULL, false, LOOK_CACHE, &t->error);
+    if (rc == 0) {
+        rc = l->held ? co_thin_use_snapshot(&l->meta) : 0;
+        rc = rc < 0 ? err_errno(&t->error, rc, "the metadata snapshot") : l->co_look(l);
+        thin_meta_close(&l->meta);
+    }
+    return co_image_close(dev, rc, &t->error);
+}
+
+int pool_look_run(struct pool_look *l)
+{
+    l->task.kind = l->task.tool->command->name;
+    l->task.co_body = co_look_body;
+    l->image.trust = TRUST_READ;
+    return task_run(&l->task, 1);
 }
 
 static int run(struct tool *t, int argc, char **argv)

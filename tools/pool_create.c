@@ -127,3 +127,55 @@ const struct command pool_create_command = {
         "  lamina pool create --metadata-size 4M --data-size 100G meta.img data.img\n"
         "  lamina pool create --block-size 256K meta.qcow2 md:a.img,b.img",
 };
+
+/* --- metadata-size ----------------------------------------------------------------------------
+ */
+
+enum { ARG_BLOCK = 'b', ARG_POOL = 's', ARG_THINS = 'm' };
+
+static const struct arg_desc size_options[] = {
+    {ARG_BLOCK, "block-size", "SIZE", "of data blocks", 0, false},
+    {ARG_POOL, "pool-size", "SIZE", "of the data device", 0, false},
+    {ARG_THINS, "max-thins", "NUMBER", "volumes and snapshots", 0, false},
+    ARG_END};
+
+/* A leaf for every 126 blocks (half full), a root for each volume, the superblock:
+ * thin_metadata_size estimates so. */
+static uint64_t metadata_bytes(uint64_t chunk, uint64_t pool, uint64_t thins)
+{
+    return (1 + pool / chunk / 126 + thins) * THIN_BLOCK;
+}
+
+static int run_size(struct tool *t, int argc, char **argv)
+{
+    const char *texts[3] = {"64k", NULL, "1"};
+    uint64_t values[3];
+    static const char *const what[] = {"block size", "pool size", "number of volumes"};
+    const struct arg_place places[] = {{ARG_BLOCK, &texts[0], NULL},
+                                       {ARG_POOL, &texts[1], NULL},
+                                       {ARG_THINS, &texts[2], NULL},
+                                       {0, NULL, NULL}};
+    struct command_line line = {.argc = argc, .argv = argv, .places = places};
+    int id = args_read(t, &line);
+    if (id != ARGS_END)
+        return id == ARGS_HELP ? 0 : 1;
+    if (!texts[1] || line.argc)
+        return tool_misuse(t, "--pool-size says how large the data device is");
+    for (unsigned i = 0; i < 3; i++)
+        if (!size_told(t, what[i], texts[i], &values[i]))
+            return 1;
+    if (values[0] < THIN_CHUNK_LEAST || values[0] > THIN_CHUNK_MOST || values[2] > THIN_ID_MOST)
+        return tool_misuse(t, "data blocks are 64 KiB to 1 GiB, volumes at most %u", THIN_ID_MOST);
+    printf("%" PRIu64 "\n", metadata_bytes(values[0], values[1], values[2]));
+    return 0;
+}
+
+const struct command pool_metadata_size_command = {
+    .name = "pool metadata-size",
+    .run = run_size,
+    .usage = "pool metadata-size [OPTION]... --pool-size SIZE",
+    .summary = "Say how large a pool's metadata device should be, in bytes",
+    .faces = FACE_LAMINA,
+    .options = size_options,
+    .notes = "  lamina pool metadata-size --block-size 64K --pool-size 1T --max-thins 100",
+};

@@ -349,6 +349,7 @@ const struct blk_driver lvm_driver = {
     .probe = lvm_probe,
     .co_open = co_lvm_open,
     .co_close = co_lvm_close,
+    .co_member_of = co_lvm_member_of,
     .co_inner_list = co_lvm_inner_list,
     .co_inner_open = co_lvm_inner_open,
     .co_read = co_lvm_read,

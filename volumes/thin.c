@@ -121,7 +121,7 @@ static int co_thin_close(struct blk_device *dev, struct blk_error *e)
     int rc = 0;
     if (p->meta.writable) {
         co_pool_settle(p);
-        rc = p->meta.dirty ? co_thin_commit(&p->meta) : 0;
+        rc = p->meta.dirty || p->meta.failed ? co_thin_commit(&p->meta) : 0;
         co_pool_settle(p);
     }
     thin_meta_close(&p->meta);

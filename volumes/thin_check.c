@@ -4,20 +4,20 @@
  * Trees are walked from the superblock (and from that of a metadata snapshot). A node that several
  * parents share is read once: how many entries lie below it is kept. */
 #include "volumes/thin_check.h"
+#include "volumes/thin_extents.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define PAGE_COUNTS 4096 /* counts of data blocks that are allocated together */
-#define SAID_MOST   1000 /* of one run */
+#define SAID_MOST 1000 /* of one run */
 
 struct check {
     struct thin_check *c;
     struct thin_meta m;
-    uint32_t *found;  /* references of each metadata block */
-    uint64_t *below;  /* mappings below a node of a device's tree */
-    uint32_t **pages; /* references of data blocks */
-    uint64_t page_count, said;
+    uint32_t *found;         /* references of each metadata block */
+    uint64_t *below;         /* mappings below a node of a device's tree */
+    struct thin_counts data; /* references of data blocks */
+    uint64_t said;
     uint64_t start[THIN_DEPTH_MOST + 1]; /* entries when a node of that depth was entered */
     const char *where;                   /* static: the tree that is walked */
     uint64_t device;
@@ -61,27 +61,13 @@ static int on_bad(struct thin_walk *w, uint64_t number, const char *wrong)
 
 static int refer_data(struct check *k, uint64_t block)
 {
-    uint64_t page = block / PAGE_COUNTS;
     if (block >= k->m.super.data.blocks && k->m.super.data.blocks) {
         k->c->errors++;
         say(k, "device %" PRIu64 " maps data block %" PRIu64 ", which the pool has not", k->device,
             block);
         return 0;
     }
-    if (page >= k->page_count)
-        return 0;
-    if (!k->pages[page])
-        k->pages[page] = mem_array(PAGE_COUNTS, sizeof(uint32_t));
-    if (!k->pages[page])
-        return -ENOMEM;
-    k->pages[page][block % PAGE_COUNTS]++;
-    return 0;
-}
-
-static uint32_t data_found(const struct check *k, uint64_t block)
-{
-    const uint32_t *page = k->pages[block / PAGE_COUNTS];
-    return page ? page[block % PAGE_COUNTS] : 0;
+    return thin_counts_add(&k->data, block);
 }
 
 /* --- devices ----------------------------------------------------------------------------------
@@ -168,25 +154,17 @@ static int co_walk_devices(struct check *k, const struct thin_super *s)
 /* A metadata snapshot is a superblock of its own. */
 static int co_walk_held(struct check *k)
 {
-    struct thin_super held, live = k->m.super;
-    struct thin_block *b;
-    struct blk_error e;
+    struct thin_super live = k->m.super;
     if (live.held_root == 0)
         return 0;
     refer(k, live.held_root);
-    int rc = co_thin_get(&k->m.cache, live.held_root, THIN_SUPER, &b);
-    if (rc == 0) {
-        rc = thin_super_parse(b->data, live.held_root, k->m.cache.blocks, &held, &e);
-        thin_put(&k->m.cache, b);
-    }
+    int rc = co_thin_use_snapshot(&k->m);
     if (rc < 0) {
         k->c->errors++;
         say(k, "the metadata snapshot cannot be read");
         return rc == -ENOMEM ? rc : 0;
     }
-    k->m.super.mapping_root = held.mapping_root;
-    k->m.super.details_root = held.details_root;
-    rc = co_walk_devices(k, &held);
+    rc = co_walk_devices(k, &k->m.super);
     k->m.super = live;
     return rc;
 }
@@ -228,7 +206,7 @@ static int co_compare_data(struct check *k)
         uint32_t says;
         int rc = co_thin_count(&k->m, block, &says);
         if (rc == 0) {
-            compare(k, "data", block, says, data_found(k, block));
+            compare(k, "data", block, says, thin_counts_get(&k->data, block));
             continue;
         }
         if (rc == -ENOMEM)
@@ -289,18 +267,14 @@ static int co_run(struct check *k)
 static int make_room(struct check *k)
 {
     uint64_t blocks = k->m.super.metadata.blocks;
-    k->page_count = div_up(k->m.super.data.blocks, PAGE_COUNTS);
     k->found = mem_array(blocks, sizeof(*k->found));
     k->below = mem_array(blocks, sizeof(*k->below));
-    k->pages = mem_array(MAX(k->page_count, 1), sizeof(*k->pages));
-    return k->found && k->below && k->pages ? 0 : -ENOMEM;
+    return k->found && k->below ? thin_counts_init(&k->data, k->m.super.data.blocks) : -ENOMEM;
 }
 
 static void drop(struct check *k)
 {
-    for (uint64_t i = 0; k->pages && i < k->page_count; i++)
-        mem_free(k->pages[i]);
-    mem_free(k->pages);
+    thin_counts_drop(&k->data);
     mem_free(k->below);
     mem_free(k->found);
     thin_meta_close(&k->m);

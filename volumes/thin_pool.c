@@ -247,6 +247,19 @@ void pool_give_back(struct thin_pool *p, const struct thin_run *run)
 /* --- volumes ----------------------------------------------------------------------------------
  */
 
+/* One of the pool's verbs, on its way home. */
+struct call {
+    struct thin_pool *pool;
+    uint32_t id, of;
+    uint64_t *bytes;
+    struct blk_error *e;
+};
+
+static int co_at_home(int (*fn)(void *call), struct call c)
+{
+    return co_on(c.pool->dev->home, fn, &c);
+}
+
 static int told(struct blk_error *e, uint32_t id, int rc)
 {
     switch (rc) {
@@ -275,14 +288,21 @@ static struct thin_volume *find_open(const struct thin_pool *p, uint32_t id)
     return v;
 }
 
-int co_pool_create(struct thin_pool *p, uint32_t id, struct blk_error *e)
+static int co_create(void *arg)
 {
+    const struct call *c = arg;
+    struct thin_pool *p = c->pool;
     int rc = co_pool_begin(p, 24, false);
     if (rc == 0) {
         uint64_t before = p->meta.changes;
-        rc = co_finish(p, before, co_thin_create(&p->meta, id));
+        rc = co_finish(p, before, co_thin_create(&p->meta, c->id));
     }
-    return told(e, id, rc);
+    return told(c->e, c->id, rc);
+}
+
+int co_pool_create(struct thin_pool *p, uint32_t id, struct blk_error *e)
+{
+    return co_at_home(co_create, (struct call){p, id, 0, NULL, e});
 }
 
 static int co_snap_locked(struct thin_pool *p, uint32_t id, uint32_t of, struct thin_volume *open)
@@ -299,37 +319,57 @@ static int co_snap_locked(struct thin_pool *p, uint32_t id, uint32_t of, struct 
     return 0;
 }
 
-int co_pool_snap(struct thin_pool *p, uint32_t id, uint32_t of, struct blk_error *e)
+static int co_snap(void *arg)
 {
-    struct thin_volume *open = find_open(p, of);
-    if (open)
+    const struct call *c = arg;
+    struct thin_pool *p = c->pool;
+    struct thin_volume *open = find_open(p, c->of);
+    if (open) {
+        blk_ref(open->dev);
         co_blk_halt(open->dev);
+    }
     int rc = co_pool_begin(p, 24, false);
     if (rc == 0) {
         uint64_t before = p->meta.changes;
-        rc = co_pool_end(p, before, co_snap_locked(p, id, of, open));
+        rc = co_pool_end(p, before, co_snap_locked(p, c->id, c->of, open));
     }
-    if (open)
+    if (open) {
         blk_go_on(open->dev);
+        (void)!co_blk_close(open->dev, NULL);
+    }
     if (rc == 0)
         rc = co_thin_commit(&p->meta);
-    return told(e, rc == -ENOENT ? of : id, rc);
+    return told(c->e, rc == -ENOENT ? c->of : c->id, rc);
+}
+
+int co_pool_snap(struct thin_pool *p, uint32_t id, uint32_t of, struct blk_error *e)
+{
+    return co_at_home(co_snap, (struct call){p, id, of, NULL, e});
+}
+
+static int co_delete(void *arg)
+{
+    const struct call *c = arg;
+    struct thin_pool *p = c->pool;
+    if (find_open(p, c->id))
+        return err_set(c->e, -EBUSY, "volume %u is open", c->id);
+    int rc = co_pool_begin(p, 24, true);
+    if (rc == 0) {
+        uint64_t before = p->meta.changes;
+        rc = co_finish(p, before, co_thin_delete(&p->meta, c->id));
+    }
+    return told(c->e, c->id, rc);
 }
 
 int co_pool_delete(struct thin_pool *p, uint32_t id, struct blk_error *e)
 {
-    if (find_open(p, id))
-        return err_set(e, -EBUSY, "volume %u is open", id);
-    int rc = co_pool_begin(p, 24, true);
-    if (rc == 0) {
-        uint64_t before = p->meta.changes;
-        rc = co_finish(p, before, co_thin_delete(&p->meta, id));
-    }
-    return told(e, id, rc);
+    return co_at_home(co_delete, (struct call){p, id, 0, NULL, e});
 }
 
-int co_pool_grow(struct thin_pool *p, struct blk_error *e)
+static int co_grow(void *arg)
 {
+    const struct call *c = arg;
+    struct thin_pool *p = c->pool;
     struct thin_meta *m = &p->meta;
     uint64_t data = MAX(p->data->size / p->chunk, m->space.root.blocks);
     uint64_t metadata = MIN(m->dev->size / THIN_BLOCK, THIN_META_MOST);
@@ -346,14 +386,21 @@ int co_pool_grow(struct thin_pool *p, struct blk_error *e)
         rc = co_finish(p, before, co_thin_space_grow(m, MIN(data, THIN_DATA_MOST)));
     }
     p->told_low &= thin_data_free(m) <= p->low_water;
-    return rc < 0 ? err_errno(e, rc, "the pool could not grow") : 0;
+    return rc < 0 ? err_errno(c->e, rc, "the pool could not grow") : 0;
 }
 
-int co_pool_trim(struct thin_pool *p, uint64_t *bytes, struct blk_error *e)
+int co_pool_grow(struct thin_pool *p, struct blk_error *e)
 {
+    return co_at_home(co_grow, (struct call){p, 0, 0, NULL, e});
+}
+
+static int co_trim(void *arg)
+{
+    const struct call *c = arg;
+    struct thin_pool *p = c->pool;
     struct thin_space *s = &p->meta.space;
     int rc = co_thin_commit(&p->meta); /* nothing that a crash could bring back is discarded */
-    *bytes = 0;
+    *c->bytes = 0;
     s->cursor = 0;
     while (rc == 0) {
         struct thin_run run;
@@ -369,7 +416,13 @@ int co_pool_trim(struct thin_pool *p, uint64_t *bytes, struct blk_error *e)
         thin_unhold(&p->meta, run.first, run.count);
         if (again || rc < 0)
             break;
-        *bytes += run.count * p->chunk;
+        *c->bytes += run.count * p->chunk;
     }
-    return rc < 0 && rc != -ENOSPC ? err_errno(e, rc, "the free blocks could not be discarded") : 0;
+    return rc < 0 && rc != -ENOSPC ? err_errno(c->e, rc, "the free blocks could not be discarded")
+                                   : 0;
+}
+
+int co_pool_trim(struct thin_pool *p, uint64_t *bytes, struct blk_error *e)
+{
+    return co_at_home(co_trim, (struct call){p, 0, 0, bytes, e});
 }

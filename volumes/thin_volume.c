@@ -328,9 +328,8 @@ static int co_volume_flush(struct blk_device *dev)
 static int co_volume_close(struct blk_device *dev, struct blk_error *e)
 {
     struct thin_volume *v = dev->state, **link = &v->pool->volumes;
-    int rc = 0;
-    if (v->detail_dirty)
-        rc = co_thin_commit(&v->pool->meta);
+    const struct thin_meta *m = &v->pool->meta;
+    int rc = m->dirty || m->failed ? co_thin_commit(&v->pool->meta) : 0;
     while (*link != v)
         link = &(*link)->next;
     *link = v->next;

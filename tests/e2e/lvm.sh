@@ -2,6 +2,7 @@
 # Volume groups: what lvm2 and a kernel made (tests/fixtures/make_lvm) is read as the kernel read it.
 . "$(dirname "$0")/../lib/e2e.sh"
 fixtures=$(cd "$(dirname "$0")/../fixtures" && pwd)
+PATH=$PATH:/sbin:/usr/sbin
 tar -xJf "$fixtures/lvm.tar.xz"
 vga=lvm:pv0.img,pv1.img,pv2.img//vga
 vgr=lvm:pv3.img,pv4.img,pv5.img,pv6.img,pv7.img//vgr

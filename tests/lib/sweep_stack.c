@@ -220,6 +220,28 @@ int co_sweep_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
     return rc;
 }
 
+#define HASH_BYTES (64 * KiB)
+
+int co_sweep_hash(struct blk_device *dev, uint64_t *hash)
+{
+    uint8_t *buf = aligned_alloc(4096, HASH_BYTES); /* of no matter to the sweep of allocations */
+    int rc = buf ? 0 : -ENOMEM;
+    *hash = dev->size;
+    for (uint64_t at = 0; rc == 0 && at < dev->size; at += HASH_BYTES) {
+        uint64_t n = MIN(HASH_BYTES, dev->size - at);
+        memset(buf, 0, HASH_BYTES);
+        rc = co_blk_read_buf(dev, at, buf, n);
+        for (uint64_t i = 0; i < HASH_BYTES; i += 8) {
+            uint64_t word;
+            memcpy(&word, buf + i, 8);
+            *hash = (*hash ^ word) * 0x9e3779b97f4a7c15ULL;
+            *hash ^= *hash >> 29;
+        }
+    }
+    free(buf);
+    return rc;
+}
+
 /* --- the foreign checker ------------------------------------------------------------------------
  */
 

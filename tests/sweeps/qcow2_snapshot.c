@@ -50,31 +50,10 @@ static const struct sweep_backing base_raw = {.format = "raw", .size = 768 * KiB
 
 static int may_refuse; /* a row whose counts or whose space may not do for all that is asked */
 
-#define CHUNK (64 * KiB)
-#define KEPT  3 /* more than so many: one goes */
+#define KEPT 3 /* more than so many: one goes */
 
 /* --- what a disk shows ---------------------------------------------------------------------------
  */
-
-static int co_hash(struct blk_device *dev, uint64_t *hash)
-{
-    uint8_t *buf = aligned_alloc(4096, CHUNK);
-    int rc = buf ? 0 : -ENOMEM;
-    *hash = dev->size;
-    for (uint64_t at = 0; rc == 0 && at < dev->size; at += CHUNK) {
-        uint64_t n = MIN(CHUNK, dev->size - at);
-        memset(buf, 0, CHUNK);
-        rc = co_blk_read_buf(dev, at, buf, n);
-        for (uint64_t i = 0; i < CHUNK; i += 8) {
-            uint64_t word;
-            memcpy(&word, buf + i, 8);
-            *hash = (*hash ^ word) * 0x9e3779b97f4a7c15ULL;
-            *hash ^= *hash >> 29;
-        }
-    }
-    free(buf);
-    return rc;
-}
 
 /* Hashes of snapshots whose names are numbers; 0: not known. They outlive the machine on which they
  * were found: the states of its crashes are asked. */
@@ -102,7 +81,7 @@ static int co_inner_hash(struct blk_device *dev, const char *id, uint64_t *hash,
     char name[64];
     snprintf(name, sizeof(name), "@id=%s", id);
     TRY(co_blk_inner_open(dev, name, &inner, e));
-    int rc = co_hash(inner, hash);
+    int rc = co_sweep_hash(inner, hash);
     co_blk_close(inner, NULL);
     return rc < 0 ? err_errno(e, rc, "cannot read snapshot %s", id) : 0;
 }
@@ -137,7 +116,7 @@ static int co_make(struct blk_device *dev, const char *prefix, struct blk_error 
     char name[30];
     uint64_t hash;
     struct blk_snapshot wanted = {.name = name, .icount = UINT64_MAX};
-    int rc = co_hash(dev, &hash);
+    int rc = co_sweep_hash(dev, &hash);
     if (rc < 0)
         return err_errno(e, rc, "cannot read the disk");
     snprintf(name, sizeof(name), "%s%016" PRIx64, prefix, hash);
@@ -234,7 +213,7 @@ static int co_go_and_return(struct blk_device *dev, const struct sweep_run *run,
     uint64_t before, after;
     bool resize = run->subject->profile->resize;
     TRY(co_take_back(dev, e));
-    TRY(co_hash(dev, &before));
+    TRY(co_sweep_hash(dev, &before));
     TRY(co_make(dev, PENDING, e));
     uint64_t seed = run->seed + host_sim_count(run->host, SIM_WRITE);
     TRY(co_run_wild(dev, seed, resize, e));
@@ -244,7 +223,7 @@ static int co_go_and_return(struct blk_device *dev, const struct sweep_run *run,
         TRY(co_run_wild(dev, seed + 1, resize, e));
     }
     TRY(co_take_back(dev, e));
-    TRY(co_hash(dev, &after));
+    TRY(co_sweep_hash(dev, &after));
     return before == after
                ? 0
                : err_set(e, -EBADMSG,
