@@ -284,7 +284,8 @@ static int unknown_scheme(const char *text, struct blk_error *e)
     if (len < 2 || !islower((unsigned char)*text) || strncmp(text + len, "://", 3) != 0)
         return 0;
     return err_set(e, -EPROTONOSUPPORT,
-                   "unknown scheme '%.*s': nbd, nbd+unix, nbds, nbds+unix, http, https and rbd "
+                   "unknown scheme '%.*s': nbd, nbd+unix, nbd+vsock, nbds, nbds+unix, "
+                   "nbds+vsock, http, https and rbd "
                    "are known",
                    (int)MIN(len, (size_t)40), text);
 }
