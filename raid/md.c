@@ -75,7 +75,8 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        bool recovering = m->super && m->super->features & MD_RECOVERY;
+        bool recovering = m->super && !raid_in_sync(&c[i]);
+        bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
@@ -83,9 +84,9 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
             continue;
         m->role = c[i].role;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
-        m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
+        m->recovered = begun ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
-        m->by_bitmap = recovering && m->super->features & MD_BITMAP_RECOVERY;
+        m->by_bitmap = begun && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
         a->by_role[m->role] = m;
     }

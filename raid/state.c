@@ -158,8 +158,11 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_level(struct raid_array *a)
 {
+    if (!a->super)
+        return 0;
+    TRY(co_array_flush(a)); /* what was read may be an earlier process's, and not durable */
     with_lock(&a->state_lock);
-    return a->super ? co_level_locked(a) : 0;
+    return co_level_locked(a);
 }
 
 int co_array_write_supers_locked(struct raid_array *a)

@@ -161,7 +161,7 @@ static int co_owed(struct raid_array *a, struct blk_sync *s)
     if (m)
         return co_recover(a, m, s);
     s->doing = NULL;
-    return 0;
+    return co_intent_sweep(a->intent, !a->marked_dirty);
 }
 
 /* --- scrub -------------------------------------------------------------------------------------

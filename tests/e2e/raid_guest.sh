@@ -13,7 +13,12 @@ modules="md_mod linear raid0 raid1 raid10 raid456 async_raid6_recov"
 mkdir job
 guest_build "$mdadm" "$modules"
 make_disk disk.raw 10
+tr 'a-m' 'n-z' <disk.raw >turned.raw
+turned=$(head -c 10M turned.raw | sha256sum | cut -d' ' -f1)
 want=$(head -c 10M disk.raw | sha256sum | cut -d' ' -f1)
+
+# part SPEC: the hash of what it begins with
+part() { "$LAMINA" convert -q --force -f raw "$1" -O raw .out 2>.err && head -c 10M .out | sha256sum | cut -d' ' -f1; }
 
 # Both directions over one set of disks: 22 of them, as many as virtio takes. Ours first: level, layout, members.
 ours() {
@@ -57,18 +62,78 @@ done <arrays
 END
     guest_run 300 job "${disks[@]}" >said || bad "the guest" "$(tail -n 5 said)"
     n=0
-    local turned=$(head -c 10M disk.raw | tr 'a-m' 'n-z' | sha256sum | cut -d' ' -f1)
     while read -r level layout count; do
         equal "md reads our raid$level $layout" "$(sed -n "s/^array $n read //p" said | tr -d '\r')" "$want"
         [ "$level" = linear ] || [ "$level" = 0 ] ||
             equal "... and finds nothing that differs" "$(sed -n "s/^array $n mismatches //p" said | tr -d '\r')" "0 degraded 0"
-        "$LAMINA" convert -q --force -f raw "$("$LAMINA" raid assemble o$n.*.img)" -O raw .out 2>.err
-        equal "... and we read what it wrote" "$(head -c 10M .out | sha256sum | cut -d' ' -f1)" "$turned"
+        equal "... and we read what it wrote" "$(part "$("$LAMINA" raid assemble o$n.*.img)")" "$turned"
         grep -q "^array $n assemble" said && grep "^array $n assemble" said
         n=$((n + 1))
     done <job/arrays
     rm -f o*.img
 }
+# What md made: name, mdadm's options, members, what is done to it before the guest goes down:
+#   stop      stopped as it should be
+#   degraded  a member fails, then more is written
+#   filling   a member fails, another one comes and is filled slowly; stopped in the middle
+#   dirty     the guest goes down at once, while it is written to
+theirs() {
+    local n=0 disks=() name options count how i
+    : >job/arrays
+    while read -r name count how options; do
+        for ((i = 0; i < count; i++)); do truncate -s 20M $name.$i.img && disks+=($name.$i.img); done
+        echo "$name $count $how $options" >>job/arrays
+    done
+    head -c 10M disk.raw >job/content
+    cat >job/script <<'END'
+modprobe -a md_mod linear raid0 raid1 raid10 raid456
+letters="a b c d e f g h i j k l m n o p q r s t u v w x y z"
+set -- $letters
+n=0
+left=""
+while read -r name count how options; do
+    devs=""
+    for i in $(seq $count); do devs="$devs /dev/vd$1"; shift; done
+    md=/dev/md$n sync=/sys/block/md$n/md
+    n=$((n + 1))
+    first=$(echo $devs | cut -d' ' -f1)
+    extra=""
+    [ $how = filling ] && extra=${devs##* } && devs=${devs% *}
+    yes | mdadm --create $md --run $options --raid-devices=$(echo $devs | wc -w) $devs >/tmp/said 2>&1 || cat /tmp/said
+    [ $how = dirty ] && echo 60 >$sync/safe_mode_delay
+    [ -e $sync/sync_action ] && while [ "$(cat $sync/sync_action)" != idle ]; do sleep 0.1; done
+    dd if=content of=$md bs=1M conv=fsync 2>/dev/null || echo "array $name: not written"
+    case $how in
+    degraded) mdadm $md --fail $first >/dev/null 2>&1; dd if=content of=$md bs=1M conv=fsync 2>/dev/null ;;
+    filling) echo 600 >$sync/sync_speed_max; echo 500 >$sync/sync_speed_min
+        mdadm $md --fail $first >/dev/null 2>&1; mdadm $md --add $extra >/dev/null 2>&1; sleep 3 ;;
+    dirty) left="$left $md"; continue ;;
+    esac
+    mdadm --stop $md >/dev/null 2>&1 || echo "array $name: not stopped"
+done <arrays
+for md in $left; do dd if=/dev/zero of=$md bs=64k seek=180 count=1 conv=fsync 2>/dev/null; done
+END
+    guest_run 300 job "${disks[@]}" >said || bad "the guest" "$(tail -n 5 said)"
+    cat said
+    while read -r name count how options; do
+        local m=($name.*.img) a what="md's $options, $how"
+        a=$("$LAMINA" raid assemble -q "${m[@]}" 2>.err) || bad "$what: found" "$(cat .err)"
+        "$LAMINA" raid detail "${m[@]}" >.detail
+        case $how in
+        dirty) equal "$what: is so" "$(grep -c 'State : active' .detail)" 1 ;;
+        filling) equal "$what: is so" "$(grep -c 'spare rebuilding' .detail)" 1 ;;
+        degraded) equal "$what: is so" "$(grep -c 'State : clean, degraded' .detail)" 1 ;;
+        esac
+        equal "$what: read" "$(part "$a")" "$want"
+        case $options in *level=linear* | *level=0*) continue ;; esac
+        "$LAMINA" raid sync -q "$a" 2>.err || bad "... what is owed is done" "$(cat .err)"
+        equal "... all agrees once what is owed is done" "$("$LAMINA" raid scrub "$a" 2>.err | head -n 1)" "All copies and parity agree."
+        "$LAMINA" convert -q -n -f raw -O raw turned.raw "$a" 2>.err || bad "... written" "$(cat .err)"
+        equal "... is written" "$(part "$a")" "$turned"
+        equal "... mdadm accepts it" "$(mdadm --examine ${m[-1]} | grep -c 'Checksum : .* correct\|State : clean')" 2
+    done <job/arrays
+}
+
 ours <<'ROWS'
 linear - 2
 0 - 3
@@ -85,5 +150,22 @@ ours <<'ROWS'
 6 - 4
 6 ddf-N-continue 4
 6 left-symmetric-6 5
+ROWS
+
+theirs <<'ROWS'
+lin 2 stop --level=linear --metadata=1.1
+zero 2 stop --level=0 --chunk=64
+one 2 stop --level=1 --metadata=0.90
+onebit 2 dirty --level=1 --metadata=1.0 --bitmap=internal
+ten 4 degraded --level=10 --layout=f2 --chunk=64
+five 4 filling --level=5 --chunk=64
+fived 3 dirty --level=5 --metadata=1.1
+ROWS
+theirs <<'ROWS'
+four 3 degraded --level=4 --metadata=1.0
+six 4 dirty --level=6 --chunk=64 --bitmap=internal
+sixn 5 degraded --level=6 --layout=right-asymmetric
+tenbit 3 stop --level=10 --layout=o2 --bitmap=internal
+onef 3 filling --level=1
 ROWS
 exit $failed
