@@ -97,7 +97,8 @@ void raid_reshape_forget(struct raid_array *a, const struct raid_member *m)
 
 bool raid_reshape_torn(const struct raid_array *a)
 {
-    return a->reshape->view[0].torn || a->reshape->view[1].torn;
+    const struct raid_array *was = &a->reshape->view[0], *next = &a->reshape->view[1];
+    return was->torn || was->lost || next->torn || next->lost;
 }
 
 /* --- opening -----------------------------------------------------------------------------------

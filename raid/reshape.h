@@ -18,7 +18,7 @@ void raid_reshape_drop(struct raid_array *a);
 json_t *raid_reshape_facts(const struct raid_array *a);
 /* A member of the array in both views: whether they go on without it; it is out of them. */
 bool raid_reshape_can_spare(const struct raid_array *a, const struct raid_member *m);
-/* A strip of a view could be written only in part. */
+/* A strip of a view could be written only in part, or was lost. */
 bool raid_reshape_torn(const struct raid_array *a);
 void raid_reshape_forget(struct raid_array *a, const struct raid_member *m);
 /* Whether it can be written to and go on; else one sentence. */
