@@ -93,6 +93,13 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
     return 0;
 }
 
+/* What is read may be an earlier process's that died, and not durable: it is before it is built on.
+ * A member that cannot do that has lost what it was told, and is a stranger. */
+static int co_settle_member(const struct raid_array *a, struct raid_member *m)
+{
+    return a->dev->open_flags & BLK_OPEN_WRITE ? co_blk_flush(m->dev) : 0;
+}
+
 /* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
  */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
@@ -101,7 +108,9 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, &damaged);
+        int rc = co_settle_member(a, m);
+        rc = rc < 0 ? err_errno(&damaged, rc, "%s", member_name(m))
+                    : co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;

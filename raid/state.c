@@ -150,11 +150,8 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_level(struct raid_array *a)
 {
-    if (!a->super)
-        return 0;
-    TRY(co_array_flush(a)); /* what was read may be an earlier process's, and not durable */
     with_lock(&a->state_lock);
-    return co_level_locked(a);
+    return a->super ? co_level_locked(a) : 0;
 }
 
 int co_array_write_supers_locked(struct raid_array *a)
@@ -254,12 +251,13 @@ static int co_settle(struct raid_array *a, bool clean)
     if (!recovered)
         return -ENOMEM;
     bool news = take_positions(a, &resync, recovered);
-    clean |= !a->marked_dirty;
+    bool idle = clean || !a->marked_dirty;
     if (!a->super || a->shape.level->is_zoned ||
-        (!news && (!clean || a->super->resync_offset == resync)))
+        (!news && (!idle || a->super->resync_offset == resync)))
         return 0;
     TRY(co_array_flush(a));
     with_lock(&a->state_lock);
+    clean |= !a->marked_dirty; /* somebody may have begun to write meanwhile */
     for (unsigned i = 0; i < a->member_count; i++)
         a->members[i].recovered_saved = recovered[i];
     if (clean)
