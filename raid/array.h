@@ -97,6 +97,7 @@ struct raid_array {
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
+    bool unsaid;                /* of co_array_settle() */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
@@ -113,6 +114,10 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* When it is opened for writing: what was read may be an earlier process's that died, and is made
+ * durable before anything is built on it. A member that cannot do that has lost what it was told
+ * and is out, which co_array_level() says to the others. */
+must_use int co_array_settle(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest
  * says, so that the next update cannot leave any of them two behind. */
 must_use int co_array_level(struct raid_array *a);

@@ -93,13 +93,6 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
     return 0;
 }
 
-/* What is read may be an earlier process's that died, and not durable: it is before it is built on.
- * A member that cannot do that has lost what it was told, and is a stranger. */
-static int co_settle_member(const struct raid_array *a, struct raid_member *m)
-{
-    return a->dev->open_flags & BLK_OPEN_WRITE ? co_blk_flush(m->dev) : 0;
-}
-
 /* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
  */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
@@ -108,9 +101,7 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_settle_member(a, m);
-        rc = rc < 0 ? err_errno(&damaged, rc, "%s", member_name(m))
-                    : co_member_find_super(m->dev, &m->super, &damaged);
+        int rc = co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
@@ -261,6 +252,18 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
     return 0;
 }
 
+static int co_prepare_to_write(struct raid_array *a, struct blk_error *e)
+{
+    TRY(may_write(a, e));
+    int rc = co_array_settle(a);
+    if (rc < 0)
+        return err_errno(e, rc, "what members hold cannot be made durable");
+    TRY(co_intent_open(a, &a->intent, e));
+    if (a->intent) /* the bits say what is in sync */
+        a->resync_at = 0;
+    return 0;
+}
+
 static int co_md_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                       struct blk_error *e)
 {
@@ -275,11 +278,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
     a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
-        rc = may_write(a, e);
-    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
-        rc = co_intent_open(a, &a->intent, e);
-    if (rc == 0 && a->intent) /* the bits say what is in sync */
-        a->resync_at = 0;
+        rc = co_prepare_to_write(a, e);
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {

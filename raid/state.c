@@ -148,10 +148,29 @@ static int co_level_locked(struct raid_array *a)
     return 0;
 }
 
+int co_array_settle(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);
+        if (rc < 0 && !can_spare(a, m))
+            return rc;
+        if (rc < 0) {
+            take_out(a, m);
+            a->unsaid = true;
+        }
+    }
+    return 0;
+}
+
 int co_array_level(struct raid_array *a)
 {
     with_lock(&a->state_lock);
-    return a->super ? co_level_locked(a) : 0;
+    if (!a->super)
+        return 0;
+    int rc = a->unsaid ? co_array_write_supers_locked(a) : co_level_locked(a);
+    a->unsaid &= rc < 0;
+    return rc;
 }
 
 int co_array_write_supers_locked(struct raid_array *a)
