@@ -8,7 +8,8 @@
 
 #include "tools/manual.h"
 
-/* clang-format off: a line each, so that what is added in two places does not meet */
+/* A line each, so that what is added in two places does not meet. */
+/* clang-format off */
 static const struct command *const commands[] = {
     &info_command,
     &convert_command,
