@@ -9,7 +9,8 @@
 #include "block/ddrescue.h"
 #include "block/heap.h"
 
-#define ITEMS_MAX 20000
+#define ITEMS_MAX 4096
+#define DEPTH_MAX 16 /* of //, as in a spec: a partition may hold the very table that lists it */
 
 static int no_memory(struct blk_error *e)
 {
@@ -32,8 +33,13 @@ static int add_item(struct heap *h, char *spec, char *name, const char *kind, si
                                     : err_set(e, -E2BIG, "more than %d devices", ITEMS_MAX);
     }
     h->items = grown;
-    grown[h->count] = (struct heap_item){
-        .spec = spec, .name = name, .kind = copy, .parent = parent, .set = HEAP_NONE};
+    unsigned depth = parent == HEAP_NONE ? 0 : grown[parent].depth + 1;
+    grown[h->count] = (struct heap_item){.spec = spec,
+                                         .name = name,
+                                         .kind = copy,
+                                         .parent = parent,
+                                         .set = HEAP_NONE,
+                                         .depth = depth};
     return (int)h->count++;
 }
 
@@ -229,6 +235,8 @@ static int co_look_into(struct heap *h, size_t at, struct blk_error *e)
     struct heap_item *i = &h->items[at];
     struct blk_device *dev = i->dev, *container = NULL;
     i->looked_into = true;
+    if (i->depth == DEPTH_MAX)
+        return 0;
     if (i->container)
         return co_add_all_inner(h, at, i->container, e);
     if (!dev)

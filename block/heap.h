@@ -19,6 +19,7 @@ struct heap_item {
     char *what;             /* of a member: that, in words; NULL: none */
     size_t parent;          /* it is inside of; HEAP_NONE: of nothing, or a set */
     size_t set;             /* it is a member of; HEAP_NONE: of none */
+    unsigned depth;         /* it is inside of so many */
     struct blk_device *dev; /* NULL: not opened */
     uint64_t bytes;
     struct blk_error error; /* why it could not be opened; rc 0: it was, or was not asked for */

@@ -8,15 +8,38 @@
 
 #include "tools/manual.h"
 
-/* clang-format off: a line each, so that what is added in two places does not meet */
+/* A line each, so that what is added in two places does not meet. */
+/* clang-format off */
 static const struct command *const commands[] = {
-    &info_command,    &convert_command, &create_command, &check_command,
-    &compare_command, &map_command,     &resize_command, &measure_command,
-    &commit_command,  &rebase_command,  &amend_command,  &snapshot_command,
-    &bitmap_command,  &compact_command, &serve_command,  &part_command,
-    &tree_command,    &ctl_command,     &top_command,     &raid_command,   &pool_command,
-    &hash_command,    &bench_command,   &dd_command,     &img_bench_command,
-    &pv_command,      &vg_command,      &lv_command,     NULL,
+    &info_command,
+    &convert_command,
+    &create_command,
+    &check_command,
+    &compare_command,
+    &map_command,
+    &resize_command,
+    &measure_command,
+    &commit_command,
+    &rebase_command,
+    &amend_command,
+    &snapshot_command,
+    &bitmap_command,
+    &compact_command,
+    &serve_command,
+    &part_command,
+    &tree_command,
+    &ctl_command,
+    &top_command,
+    &raid_command,
+    &pool_command,
+    &hash_command,
+    &bench_command,
+    &dd_command,
+    &img_bench_command,
+    &pv_command,
+    &vg_command,
+    &lv_command,
+    NULL,
 };
 /* clang-format on */
 

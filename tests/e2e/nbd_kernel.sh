@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The kernel's nbd driver as the client, in a guest: by nbd-client from `lamina serve`, and by our own qemu-nbd -c and -d. A file system
-# is made, filled, checked, trimmed, and read again. Only with LAMINA_LONG: a kernel is booted.
+# is made, filled, checked, trimmed, and read again. Then server and client over vsock. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
 [ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
@@ -56,10 +56,14 @@ for n in $(seq 100); do [ -S /var/lock/qemu-nbd-nbd1 ] && sleep 0.1 || break; do
 qemu-nbd -r -f qcow2 -c /dev/nbd1 disk.qcow2
 [ "$(cat /sys/block/nbd1/ro)" = 1 ] && mount -o ro /dev/nbd1 /mnt && cmp /bin/busybox /mnt/second && umount /mnt && echo "qemu-nbd -r -c"
 qemu-nbd -d /dev/nbd1 >/dev/null
+modprobe vsock_loopback
+served --insecure --vsock 12345 --read-only
+lamina compare -f raw -F qcow2 nbd+vsock://1:12345/ disk.qcow2 >/dev/null && echo "our client over vsock"
+stopped
 lamina check -f qcow2 disk.qcow2 >/dev/null && echo "the image is sound"
 END
 guest_build "$LAMINA $(dirname "$LAMINA")/compat/qemu-nbd $(for t in nbd-client mke2fs e2fsck fio; do command -v $t; done)" \
-    "nbd ext4 crc32c_generic"
+    "nbd ext4 crc32c_generic vsock_loopback"
 guest_run 600 job >said || bad "the guest" "$(tail -n 5 said)"
 while IFS= read -r line; do
     grep -qF "$line" said && ok "$line" || bad "$line" "$(tail -n 3 said)"
@@ -72,6 +76,7 @@ qemu-nbd -c: the file system is clean
 /dev/nbd1 disconnected
 qemu-nbd -d ends the server
 qemu-nbd -r -c
+our client over vsock
 the image is sound
 END
 exit $failed

@@ -26,6 +26,21 @@ equal "lamina FILE is short for it" "$(lamina top.qcow2)" "$(lamina tree top.qco
 equal "plain characters when piped" "$(lamina tree disk.img | LC_ALL=C grep -c '[^ -~]')" 0
 fails "a file that is none" 1 "nothing.img" "$LAMINA" tree nothing.img
 
+# A partition that begins at byte 0 holds the table that lists it.
+cp disk.img itself.img
+python3 - <<'P'
+import struct, zlib
+with open('itself.img', 'r+b') as f:
+    f.seek(1024); entries = bytearray(f.read(128 * 128))
+    entries[32:48] = struct.pack('<QQ', 0, 81919)
+    f.seek(512); header = bytearray(f.read(92))
+    header[88:92] = struct.pack('<I', zlib.crc32(entries)); header[16:20] = bytes(4)
+    header[16:20] = struct.pack('<I', zlib.crc32(header))
+    f.seek(512); f.write(header); f.seek(1024); f.write(entries)
+P
+lamina tree --output=json itself.img >t.json 2>.err
+equal "a disk inside of itself ends" "$(jq '[.. | objects | select(.name? == "p1")] | length' t.json)" 16
+
 # A folder: an array over partitions, and one over whole images of other formats; a member is missing.
 mkdir nas
 for d in 1 2 3; do
