@@ -2,7 +2,8 @@
 /* thin.c - a sound pool's metadata, patched as the input says, its checksums put right: checked,
  * read, and if it opens for that written, snapshotted, deleted. Nothing may crash or hang.
  *
- * The input is a list of patches: block, where in it (in words of 8 bytes), 8 bytes. */
+ * The input is a list of patches: which of the blocks that are used, where in it (in words of 8
+ * bytes), 8 bytes. */
 #include "tests/fuzz/fuzz_stack.h"
 #include "volumes/thin_check.h"
 #include "volumes/thin_extents.h"
@@ -15,6 +16,10 @@
 #define META_BYTES (BLOCKS * (size_t)THIN_BLOCK)
 
 static uint8_t sound[META_BYTES];
+static struct {
+    unsigned count, list[BLOCKS];
+    enum thin_kind kinds[BLOCKS];
+} used;
 
 static struct blk_device *co_disk(uint64_t size)
 {
@@ -70,31 +75,29 @@ static void co_make_sound(void)
     co_blk_close(meta, &e);
 }
 
-static enum thin_kind kind_of(unsigned block)
+static void find_used(void)
 {
-    const uint8_t *b = sound + block * (size_t)THIN_BLOCK;
-    for (unsigned kind = THIN_NODE; kind <= THIN_INDEX; kind++)
-        if (!thin_verify((enum thin_kind)kind, block, b))
-            return (enum thin_kind)kind;
-    return block ? THIN_NODE : THIN_SUPER;
+    for (unsigned i = 0; i < BLOCKS; i++)
+        for (unsigned kind = THIN_SUPER; kind <= THIN_INDEX; kind++)
+            if (!thin_verify((enum thin_kind)kind, i, sound + i * (size_t)THIN_BLOCK)) {
+                used.kinds[used.count] = (enum thin_kind)kind;
+                used.list[used.count++] = i;
+            }
 }
 
 static void co_patch(struct blk_device *meta, const struct fuzz_input *in)
 {
     uint8_t *image = mem_alloc(META_BYTES);
-    bool touched[BLOCKS] = {false};
     if (!image)
         abort();
     memcpy(image, sound, META_BYTES);
     for (size_t at = 0; at + PATCH <= in->bytes; at += PATCH) {
         const uint8_t *p = in->data + at;
-        unsigned block = p[0] % BLOCKS;
-        memcpy(image + block * (size_t)THIN_BLOCK + (p[1] | p[2] << 8) % 512 * 8, p + 3, 8);
-        touched[block] = true;
+        unsigned i = p[0] % used.count, block = used.list[i];
+        uint8_t *b = image + block * (size_t)THIN_BLOCK;
+        memcpy(b + (p[1] | p[2] << 8) % 512 * 8, p + 3, 8);
+        thin_seal(used.kinds[i], block, b);
     }
-    for (unsigned i = 0; i < BLOCKS; i++)
-        if (touched[i])
-            thin_seal(kind_of(i), i, image + i * (size_t)THIN_BLOCK);
     if (co_blk_write_buf(meta, 0, image, META_BYTES, 0) < 0)
         abort();
     mem_free(image);
@@ -142,8 +145,10 @@ static int co_input(void *arg)
     struct thin_reader reader = {0};
     struct thin_meta m;
     struct blk_device *pool;
-    if (sound[THIN_BLOCK] == 0 && mem_is_zero(sound, META_BYTES))
+    if (used.count == 0) {
         co_make_sound();
+        find_used();
+    }
     struct blk_device *meta = co_disk(META_BYTES), *data = co_disk((DATA + 8) * CHUNK);
     co_patch(meta, arg);
     (void)!co_thin_check(meta, &check, &e);
