@@ -169,6 +169,9 @@ int co_thin_data_hold(struct thin_meta *m, uint64_t data_block)
     TRY(co_thin_count(m, data_block, &count));
     if (count == UINT32_MAX)
         return -EMLINK;
+    if (is_held(&m->space.bitmaps[data_block / THIN_PER_BITMAP],
+                (unsigned)(data_block % THIN_PER_BITMAP)))
+        return -EBADMSG; /* of an image: what refers to it was not counted */
     TRY(co_set_count(m, data_block, count, count + 1));
     if (count > 0)
         return 0;
