@@ -4,7 +4,7 @@
 #   make check          all tests (CI runs this)                make check-long   fuzzing, long sweeps
 #   make bench          beside the peers, ratios                make install  PREFIX= DESTDIR= (install-compat, install-qemu-io: links)
 #   SAN=address,undefined | SAN=thread     a sanitized build in its own folder
-#   WITHOUT="liburing libzstd libdeflate libisal liblzma bzip2 expat gnutls libnbd"  leaves optional libraries out
+#   WITHOUT="liburing libzstd libdeflate libisal liblzma bzip2 expat gnutls libnbd blkid"  leaves optional libraries out
 
 comma := ,
 BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -14,7 +14,7 @@ CFLAGS ?= -O2 -g
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 
-OPTIONAL := liburing libzstd libdeflate libisal liblzma expat gnutls libnbd
+OPTIONAL := liburing libzstd libdeflate libisal liblzma expat gnutls libnbd blkid
 FOUND := $(foreach p,$(filter-out $(WITHOUT),$(OPTIONAL)),$(if $(shell $(PKG_CONFIG) --exists $(p) && echo y),$(p)))
 LIBRARIES := jansson zlib nettle libargon2 $(FOUND)
 # libbz2 has no .pc file.

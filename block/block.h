@@ -203,6 +203,14 @@ struct blk_inner {
     uint64_t bytes;
 };
 
+/* What a device says of the set (an array, a volume group) that it is a member of. */
+struct blk_member {
+    char set[100];   /* tells it from other sets of the driver; "": the driver sorts that out */
+    char name[130];  /* what people call the set; "": nothing */
+    char what[100];  /* this member in words: "member 2 of 4 of a raid5" */
+    uint64_t wanted; /* so many members make the set whole; 0: not known */
+};
+
 /* How many bytes a new image of a format takes (co_blk_measure). */
 struct blk_measure {
     const struct opts *opts;   /* in: parsed with the driver's create_options */
@@ -299,6 +307,9 @@ struct blk_driver {
     int (*co_inner_open)(struct blk_device *container, const char *name, struct blk_device *dev,
                          struct blk_error *e);
 
+    /* Of drivers of sets, about any device: is it a member of one? -ENODATA: it is not. The set is
+     * opened over its members as children of the role "member". */
+    int (*co_member_of)(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
     /* Makes an inner device (@opts are parsed with inner_options; gives its *name, mem_free() it),
      * deletes one that nobody has open, or grows one (NULL: the last) into the space behind it,
      * having adopted what the device below has grown by (*bytes: its new size). Durable when they
@@ -574,6 +585,9 @@ must_use int co_blk_inner_add(struct blk_device *dev, const struct opts *opts, c
 must_use int co_blk_inner_delete(struct blk_device *dev, const char *name, struct blk_error *e);
 must_use int co_blk_inner_grow(struct blk_device *dev, const char *name, uint64_t *bytes,
                                struct blk_error *e);
+/* Asks @driver whether @dev is a member of one of its sets; -ENODATA: no, or it has no sets. */
+must_use int co_blk_member_of(const struct blk_driver *driver, struct blk_device *dev,
+                              struct blk_member *out, struct blk_error *e);
 /* For a driver's co_inner_open(): @dev shows that part of @child (inside it: asserted; borrowed, a
  * reference is kept), at the speed of @child. 0 or -ENOMEM. */
 must_use int blk_show_slice(struct blk_device *dev, struct blk_device *child, uint64_t offset,
@@ -638,6 +652,7 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, compress_driver, log_driver, throttle_driver, zeroes_driver;
+    fault_driver, compress_driver, blkdebug_driver, blkverify_driver, log_driver, throttle_driver,
+    zeroes_driver;
 
 #endif

@@ -42,6 +42,29 @@ void blk_inner_drop(struct blk_inner *list, size_t count)
     mem_free(list);
 }
 
+struct member_call {
+    const struct blk_driver *driver;
+    struct blk_device *dev;
+    struct blk_member *out;
+    struct blk_error *e;
+};
+
+static int member_of_at_home(void *arg)
+{
+    struct member_call *c = arg;
+    return c->driver->co_member_of(c->dev, c->out, c->e);
+}
+
+int co_blk_member_of(const struct blk_driver *driver, struct blk_device *dev,
+                     struct blk_member *out, struct blk_error *e)
+{
+    struct member_call c = {driver, dev, out, e};
+    *out = (struct blk_member){0};
+    if (!driver->co_member_of)
+        return -ENODATA;
+    return co_on(dev->home, member_of_at_home, &c);
+}
+
 /* --- changes -----------------------------------------------------------------------------------
  */
 

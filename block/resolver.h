@@ -127,6 +127,9 @@ must_use int co_opener_find(struct blk_opener *o, const struct opener_search *s,
 /* What @reference would be, without opening: gives *out (mem_free). For info's
  * full-backing-filename. */
 must_use int opener_full_name(const struct blk_opener *o, const char *reference, char **out);
+/* For drivers that open what a person's words mean (a folder's files). Good until open() returns;
+ * @o NULL: NULL. */
+struct resolver *opener_resolver(const struct blk_opener *o);
 /* A sentence for the person, if there is one who listens. @o NULL: a stack built by hand. */
 void opener_say(const struct blk_opener *o, const char *fmt, ...) printf_like(2, 3);
 /* The name of the file the device stands on, or NULL. Borrowed. */

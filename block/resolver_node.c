@@ -277,13 +277,13 @@ static int co_file_open(struct open_run *run, const struct node *n, const struct
 /* --- a device inside another
  * ------------------------------------------------------------------------------------- */
 
-/* *dev becomes what sees a container in its contents. -ENOENT: nothing does, and it stays. */
+/* *dev becomes what sees a container in its contents. -ENOTSUP: nothing does, and it stays. */
 static int co_as_container(struct open_run *run, const struct node *n, struct blk_device **dev,
                            struct blk_error *e)
 {
     const struct blk_driver *d = co_find_container(run->r, *dev);
     if (!d)
-        return err_set(e, -ENOENT, "driver \"%s\" has no inner devices, and none was recognised",
+        return err_set(e, -ENOTSUP, "driver \"%s\" has no inner devices, and none was recognised",
                        (*dev)->driver->name);
     json_auto_t *tree = json_pack("{s:s, s:s, s:{}}", "driver", d->name, "x-lamina-name",
                                   tree_name(n->tree), "file");
@@ -309,9 +309,11 @@ static int co_open_named(struct open_run *run, const struct node *n, const char 
     if (rc != -ENOENT || own->only_inner || (own->co_inner_open && *name == '@'))
         return rc;
     struct blk_error none;
+    TRY(co_references_open(run, e)); /* its contents are read: what they stand on must be there */
+    TRY(co_run_opened(run, e));
     rc = co_as_container(run, n, container, own->co_inner_open ? &none : e);
-    if (rc == -ENOENT && *container)
-        return rc; /* in the driver's own words */
+    if (rc == -ENOTSUP && *container)
+        return own->co_inner_open ? -ENOENT : rc; /* in the driver's own words */
     if (rc < 0 && own->co_inner_open)
         *e = none;
     return rc < 0 ? rc : co_blk_inner_open(*container, name, out, e);
@@ -587,7 +589,7 @@ static int claim(struct blk_opener *o, const char *key, struct blk_error *e)
 
 static bool is_bottom_key(const char *key)
 {
-    return strcmp(key, "file") == 0 || strcmp(key, "data-file") == 0;
+    return strcmp(key, "file") == 0 || strcmp(key, "data-file") == 0 || strcmp(key, "map") == 0;
 }
 
 static int co_add(struct blk_device *dev, const char *role, struct blk_device *child,
@@ -669,6 +671,11 @@ bool opener_has(const struct blk_opener *o, const char *key)
         json_object_set_new_nocheck(o->claimed, key, json_true()) < 0)
         return has; /* then it is refused as unknown: no memory is an error too */
     return has;
+}
+
+struct resolver *opener_resolver(const struct blk_opener *o)
+{
+    return o ? o->run->r : NULL;
 }
 
 void opener_say(const struct blk_opener *o, const char *fmt, ...)

@@ -108,6 +108,7 @@ must_use int link_check_cycle(const struct link *l, const struct host_stat *id, 
 void references_adopt(struct blk_opener *o, struct blk_device *dev);
 void references_drop(struct reference *first);
 must_use int co_references_open(struct open_run *run, struct blk_error *e);
+/* Calls the co_opened() that are due, each once. */
 must_use int co_run_opened(struct open_run *run, struct blk_error *e);
 
 /* --- resolver_trust.c */

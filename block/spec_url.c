@@ -90,6 +90,21 @@ static int unix_server(json_t *server, const char *path, struct blk_error *e)
     return rc;
 }
 
+/* CID or CID:PORT; cuts @text. */
+static int vsock_server(char *text, json_t *server, struct blk_error *e)
+{
+    int rc = 0;
+    char *colon = text + strcspn(text, ":");
+    const char *port = *colon ? colon + 1 : "10809";
+    *colon = 0;
+    if (!*text || text[strspn(text, "0123456789")] || !*port || port[strspn(port, "0123456789")])
+        return err_set(e, -EINVAL, "nbd+vsock:// takes numbers: nbd+vsock://CID:PORT/NAME");
+    set(server, "type", "vsock", &rc);
+    set(server, "cid", text, &rc);
+    set(server, "port", port, &rc);
+    return rc;
+}
+
 static bool is_nbd_key(const char *key)
 {
     static const char *const known[] = {"socket", "connections", "reconnect-delay", "open-timeout"};
@@ -121,9 +136,12 @@ static int nbd_query(char *text, json_t *tree, const char **path, struct blk_err
     return rc;
 }
 
+enum nbd_way { NBD_TCP, NBD_UNIX, NBD_VSOCK };
+
 /* @rest: what stands behind the scheme's "//". Cut. */
-static int nbd_url(char *rest, bool is_unix, json_t *tree, json_t *server, struct blk_error *e)
+static int nbd_url(char *rest, enum nbd_way way, json_t *tree, json_t *server, struct blk_error *e)
 {
+    bool is_unix = way == NBD_UNIX;
     int rc = 0;
     const char *path = NULL;
     char *query = rest + strcspn(rest, "?");
@@ -142,7 +160,10 @@ static int nbd_url(char *rest, bool is_unix, json_t *tree, json_t *server, struc
         return err_set(e, -EINVAL, "socket= belongs to nbd+unix://");
     if (is_unix && *rest)
         return err_set(e, -EINVAL, "nbd+unix:// takes no host: nbd+unix:///NAME?socket=PATH");
-    TRY(is_unix ? unix_server(server, path ? path : "", e) : host_and_port(rest, server, e));
+    if (way == NBD_VSOCK)
+        TRY(vsock_server(rest, server, e));
+    else
+        TRY(is_unix ? unix_server(server, path ? path : "", e) : host_and_port(rest, server, e));
     return rc;
 }
 
@@ -168,14 +189,16 @@ static int nbd_text(char *rest, json_t *tree, json_t *server, struct blk_error *
 
 struct nbd_scheme {
     const char *prefix;
-    bool is_unix, tls, is_url;
+    enum nbd_way way;
+    bool tls, is_url;
 };
 
 static const struct nbd_scheme nbd_schemes[] = {
-    {"nbd://", false, false, true},     {"nbds://", false, true, true},
-    {"nbd+unix://", true, false, true}, {"nbds+unix://", true, true, true},
-    {"nbd+tcp://", false, false, true}, {"nbds+tcp://", false, true, true},
-    {"nbd:", false, false, false},
+    {"nbd://", NBD_TCP, false, true},         {"nbds://", NBD_TCP, true, true},
+    {"nbd+unix://", NBD_UNIX, false, true},   {"nbds+unix://", NBD_UNIX, true, true},
+    {"nbd+tcp://", NBD_TCP, false, true},     {"nbds+tcp://", NBD_TCP, true, true},
+    {"nbd+vsock://", NBD_VSOCK, false, true}, {"nbds+vsock://", NBD_VSOCK, true, true},
+    {"nbd:", NBD_TCP, false, false},
 };
 
 static int parse_nbd(const char *text, const struct nbd_scheme *s, json_t *tree,
@@ -189,7 +212,7 @@ static int parse_nbd(const char *text, const struct nbd_scheme *s, json_t *tree,
     set(tree, "driver", "nbd", &rc);
     if (s->tls && json_object_set_new(tree, "tls", json_true()) < 0)
         rc = -ENOMEM;
-    TRY(s->is_url ? nbd_url(rest, s->is_unix, tree, server, e) : nbd_text(rest, tree, server, e));
+    TRY(s->is_url ? nbd_url(rest, s->way, tree, server, e) : nbd_text(rest, tree, server, e));
     return rc;
 }
 

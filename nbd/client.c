@@ -186,13 +186,17 @@ static int co_client_map(struct blk_device *dev, uint64_t offset, uint64_t bytes
 /* --- options ------------------------------------------------------------------------------------
  */
 
-static const char *const server_types[] = {"inet", "unix", NULL};
+static const char *const server_types[] = {"inet", "unix", "vsock", NULL};
 
 static const struct opt_desc client_options[] = {
     {.name = "server.type", .type = OPT_ENUM, .choices = server_types, .help = "how to get there"},
     {.name = "server.host", .type = OPT_STRING, .help = "the server's name or address"},
     {.name = "server.port", .type = OPT_STRING, .help = "its TCP port", .preset = "10809"},
     {.name = "server.path", .type = OPT_STRING, .help = "its Unix socket"},
+    {.name = "server.cid",
+     .type = OPT_INT,
+     .max = UINT32_MAX,
+     .help = "its vsock address, where server.port is a vsock port"},
     {.name = "host", .type = OPT_STRING, .help = "the same as server.host"},
     {.name = "port", .type = OPT_STRING, .help = "the same as server.port"},
     {.name = "path", .type = OPT_STRING, .help = "the same as server.path"},
@@ -262,13 +266,21 @@ static int take_server(const struct opts *o, struct client_where *w, struct blk_
     TRY(text_of(o, "host", &w->host, e));
     TRY(text_of(o, "port", &w->port, e));
     TRY(text_of(o, "path", &w->path, e));
-    if (!w->host == !w->path)
-        return err_set(e, -EINVAL, "nbd wants one of server.host and server.path");
+    bool has_cid = opts_given(o, "server.cid");
+    w->cid = has_cid ? (uint32_t)opts_number(o, "server.cid") : 0;
+    if ((w->host != NULL) + (w->path != NULL) + has_cid != 1)
+        return err_set(e, -EINVAL, "nbd wants one of server.host, server.path and server.cid");
     const struct opt_value *type = opts_get(o, "server.type");
-    if (type->given && (type->number == 1) != (w->path != NULL))
-        return err_set(e, -EINVAL, "server.type is %s, but what is told belongs to the other one",
+    if (type->given && type->number != (has_cid ? 2 : w->path ? 1 : 0))
+        return err_set(e, -EINVAL, "server.type is %s, but what is told belongs to another one",
                        type->text);
-    w->text = w->path ? mem_strdup(w->path)
+    if (has_cid && w->port[strspn(w->port, "0123456789")])
+        return err_set(e, -EINVAL, "'%.20s' is not a vsock port", w->port);
+    if (has_cid)
+        w->text = mem_printf("vsock:%u:%s", w->cid, w->port);
+    else
+        w->text = w->path
+                      ? mem_strdup(w->path)
                       : mem_printf(strchr(w->host, ':') ? "[%s]:%s" : "%s:%s", w->host, w->port);
     return w->text ? 0 : err_set(e, -ENOMEM, "out of memory");
 }

@@ -72,7 +72,8 @@ struct client_facts {
 
 /* How to get there; immutable. Texts are owned, NULL: not told. */
 struct client_where {
-    char *host, *port, *path;
+    char *host, *port, *path; /* no host and no path: vsock */
+    uint32_t cid;
     char *export, *certificates, *psk_file, *user;
     bool tls, verify;
     char *text; /* for messages */

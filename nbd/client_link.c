@@ -8,6 +8,7 @@
 #ifdef HAVE_LIBNBD
 #include <fcntl.h>
 #include <libnbd.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "nbd/client.h"
@@ -64,7 +65,11 @@ static int set_up(struct nbd_handle *h, const struct client_where *w)
 
 static int begin(struct nbd_handle *h, const struct client_where *w)
 {
-    return w->path ? nbd_aio_connect_unix(h, w->path) : nbd_aio_connect_tcp(h, w->host, w->port);
+    if (w->path)
+        return nbd_aio_connect_unix(h, w->path);
+    if (w->host)
+        return nbd_aio_connect_tcp(h, w->host, w->port);
+    return nbd_aio_connect_vsock(h, w->cid, (uint32_t)strtoul(w->port, NULL, 10));
 }
 
 /* Until it is ready, refused, too late or not wanted any more. */

@@ -370,6 +370,7 @@ static const struct nbd_source_ops clones_ops = {
     .co_open = co_open,
     .co_closed = co_closed,
     .co_end = co_end,
+    .on_golden = true,
 };
 
 /* --- the source --- */

@@ -23,7 +23,7 @@ static struct nbd_source *source_of(const struct nbd_exports *all, const char *n
                                     const struct nbd_peer *peer)
 {
     for (struct nbd_source *s = all->sources; s; s = s->next)
-        if (nbd_zone_admits(&s->zone, peer) && s->ops->knows(s, name))
+        if ((!peer || nbd_zone_admits(&s->zone, peer)) && s->ops->knows(s, name))
             return s;
     return NULL;
 }
@@ -79,13 +79,42 @@ static struct nbd_export *find_of_source(const struct nbd_exports *all, const st
     return x;
 }
 
+struct dressing {
+    struct nbd_source *source;
+    struct blk_device *dev;
+    struct blk_error *e;
+};
+
+static int co_dress_at_home(void *arg)
+{
+    struct dressing *d = arg;
+
+    return d->source->co_dress(d->dev, &d->dev, d->e);
+}
+
+static int co_open_dressed(struct nbd_source *s, const char *name, struct blk_device **dev,
+                           void **state, struct blk_error *e)
+{
+    struct dressing d = {.source = s, .e = e};
+    int rc = s->ops->co_open(s, name, dev, state, e);
+
+    if (rc < 0 || !s->co_dress)
+        return rc;
+    d.dev = *dev;
+    rc = co_on(d.dev->home, co_dress_at_home, &d);
+    *dev = d.dev;
+    if (rc < 0 && s->ops->co_closed)
+        s->ops->co_closed(s, *state);
+    return rc;
+}
+
 static int co_open_new(struct nbd_exports *all, struct nbd_source *s, const char *name,
                        struct nbd_export **out, struct blk_error *e)
 {
     struct nbd_export_options o = {.name = name, .zone = &s->zone, .max_writers = s->max_writers};
     struct blk_device *dev = NULL;
     void *state = NULL;
-    int rc = s->ops->co_open(s, name, &dev, &state, e);
+    int rc = co_open_dressed(s, name, &dev, &state, e);
 
     if (rc < 0)
         return rc;

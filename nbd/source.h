@@ -23,6 +23,7 @@ struct nbd_source_ops {
     /* The device is closed; @state is dropped. NULL: nothing. */
     void (*co_closed)(struct nbd_source *s, void *state);
     void (*co_end)(struct nbd_source *s); /* frees it; none of its exports is open */
+    bool on_golden;                       /* what its images stand on is others' as well */
 };
 
 struct nbd_source {
@@ -31,13 +32,17 @@ struct nbd_source {
     struct nbd_zone zone;
     unsigned max_writers;
     uint64_t idle_ns; /* that an export stays open when its last client has gone */
+    /* Puts a layer on each device that was opened (taken, also on failure), at its home. NULL: none
+     */
+    int (*co_dress)(struct blk_device *dev, struct blk_device **out, struct blk_error *e);
     void (*say)(struct nbd_source *s, const char *sentence); /* an image that could not be opened */
     void *arg;                                               /* say's own */
 };
 
 /* Takes @s; its ops, zone and idle_ns are set. */
 void nbd_source_add(struct nbd_exports *all, struct nbd_source *s);
-/* True if a source that @peer may use could have an export of that name. */
+/* True if a source that @peer may use (NULL: whoever steers the server) could have an export of
+ * that name. */
 bool nbd_sources_know(const struct nbd_exports *all, const char *name, const struct nbd_peer *peer);
 /* True if @x may be out of date: co_nbd_sources_open() knows. */
 bool nbd_source_doubts(const struct nbd_export *x);

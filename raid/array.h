@@ -28,6 +28,7 @@
 #include "raid/super.h"
 
 struct raid_array;
+struct raid_intent; /* intent.h */
 
 enum raid_member_state {
     MEMBER_OUT, /* left out: stale, of another array, or failed. Never written (A3) */
@@ -44,6 +45,7 @@ struct raid_member {
     enum raid_member_state state;
     unsigned role;            /* RAID_NO_DISK: of spares, and of those that are left out */
     uint64_t recovered;       /* MEMBER_REBUILDING: bytes of its data that are in sync */
+    bool by_bitmap;           /* MEMBER_REBUILDING: only what bits are set for is missing */
     uint64_t recovered_saved; /* durably: what its superblock may say */
     uint64_t read_errors;     /* corrected */
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
@@ -99,7 +101,8 @@ struct raid_array {
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
-    struct raid_log *log; /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
+    struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
 };
 
 /* state.c */
@@ -163,6 +166,8 @@ const char *member_name(const struct raid_member *m);
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
+/* As a driver's co_member_of(). */
+int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 
 extern const struct raid_engine raid_zone_engine, raid_mirror_engine, raid_row_engine;
 

@@ -120,16 +120,18 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
 /* --- one for each role -------------------------------------------------------------------------
  */
 
-static bool in_sync(const struct raid_candidate *c)
+/* A spare that was given a role in the last update, which it may have missed, has nothing yet. */
+bool raid_in_sync(const struct raid_candidate *c)
 {
-    return !(c->super->features & MD_RECOVERY);
+    return !(c->super->features & MD_RECOVERY) &&
+           is_active(md_super_role(c->super, c->super->number));
 }
 
 /* True if @a serves better than @b in the same role. */
 static bool better(const struct raid_candidate *a, const struct raid_candidate *b)
 {
-    if (in_sync(a) != in_sync(b))
-        return in_sync(a);
+    if (raid_in_sync(a) != raid_in_sync(b))
+        return raid_in_sync(a);
     return a->super->events > b->super->events;
 }
 
@@ -238,7 +240,7 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     if (!there)
         return err_set(e, -ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
-        if (c[i].place == PLACE_MEMBER && c[i].role < p->shape.disks && in_sync(&c[i]))
+        if (c[i].place == PLACE_MEMBER && c[i].role < p->shape.disks && raid_in_sync(&c[i]))
             there[c[i].role] = true;
     for (unsigned d = 0; d < p->shape.disks; d++)
         p->there += there[d];

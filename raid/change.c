@@ -3,13 +3,14 @@
  *
  * Order of add: (1) old superblocks of the device go, its log of bad blocks and bitmap are written,
  * all durable; (2) all superblocks, its own among them, say that it is a spare. It takes a place
- * when there is work to be done (sync.c).
+ * when there is work to be done (sync.c). With a bitmap, one that was a member before takes its
+ * place at once, and only what bits are set for is copied.
  * Order of grow: (1) superblocks say the new size, and that what is new is not in sync; (2) the
  * device shows it. */
 #include <stdlib.h>
 
-#include "raid/array.h"
 #include "raid/create.h"
+#include "raid/intent.h"
 
 /* By its role, or its name; of several that are called the same one with @state is meant. */
 static struct raid_member *find(const struct raid_array *a, const char *name,
@@ -99,10 +100,21 @@ static struct raid_member *free_member(struct raid_array *a)
     return a->member_count < a->member_room ? &a->members[a->member_count++] : NULL;
 }
 
-static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s,
+/* What is on the device before its superblock. */
+static int co_prepare(struct raid_array *a, struct blk_device *dev, const struct md_super *s,
+                      bool again)
+{
+    if (!again)
+        TRY(co_raid_prepare_member(dev, s));
+    return a->intent ? co_intent_copy_to(a->intent, dev, s) : 0;
+}
+
+/* @again: in the place that its superblock says. Gives 1 once it is in. */
+static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s, bool again,
                    struct blk_error *e)
 {
-    int rc = co_raid_prepare_member(dev, s);
+    unsigned role = again ? md_super_role(s, s->number) : MD_ROLE_SPARE;
+    int rc = co_prepare(a, dev, s, again);
     if (rc < 0)
         return err_errno(e, rc, "%s", dev->name);
     with_lock(&a->state_lock);
@@ -112,19 +124,48 @@ static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super
     *m = (struct raid_member){
         .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
     m->state = MEMBER_SPARE;
-    (void)md_super_set_role(a->super, s->number, MD_ROLE_SPARE);
+    if (again) {
+        m->role = role;
+        m->state = MEMBER_REBUILDING;
+        m->by_bitmap = true;
+        a->by_role[role] = m;
+    }
+    (void)md_super_set_role(a->super, s->number, role);
     rc = co_array_write_supers_locked(a);
     return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+}
+
+/* Whether the device was a member, and missed only what the bitmap knows of: then its superblock is
+ * *s. */
+static bool co_was_member(const struct raid_array *a, struct blk_device *dev, struct md_super *s)
+{
+    struct blk_error ignored = {0};
+    struct md_super *own;
+    if (!a->intent || co_member_find_super(dev, &own, &ignored) < 0 || !own)
+        return false;
+    unsigned role = md_super_role(own, own->number);
+    bool was = md_super_same_array(own, a->super) && role < a->shape.disks && !a->by_role[role] &&
+               !(own->features & MD_RECOVERY) && own->events <= a->super->events &&
+               own->size == a->super->size && own->version == a->super->version &&
+               intent_reaches(a->intent, own->events);
+    for (unsigned i = 0; i < a->member_count && was; i++)
+        was = !a->members[i].dev || a->members[i].state == MEMBER_OUT ||
+              a->members[i].super->number != own->number;
+    if (was)
+        *s = *own;
+    mem_free(own);
+    return was;
 }
 
 static int co_add(struct raid_array *a, struct blk_device *dev, struct blk_error *e)
 {
     struct md_super *s = mem_alloc(sizeof(*s));
     int rc = s ? may_join(a, dev, e) : err_set(e, -ENOMEM, "out of memory");
-    if (rc == 0)
+    bool again = rc == 0 && co_was_member(a, dev, s);
+    if (rc == 0 && !again)
         rc = fill(a, dev, s, e);
     if (rc == 0)
-        rc = co_join(a, dev, s, e);
+        rc = co_join(a, dev, s, again, e);
     if (rc == 1)
         return 0;
     for (unsigned i = 0; i < a->member_count; i++)

@@ -8,6 +8,7 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
 
@@ -41,6 +42,7 @@ static void array_drop(struct raid_array *a)
     for (unsigned i = 0; i < a->member_count; i++)
         mem_free(a->members[i].super);
     raid_shape_drop(&a->shape);
+    intent_close(a->intent);
     mem_free(a->super);
     mem_free(a->members);
     mem_free(a->by_role);
@@ -73,7 +75,8 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        bool recovering = m->super && m->super->features & MD_RECOVERY;
+        bool recovering = m->super && !raid_in_sync(&c[i]);
+        bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
@@ -81,8 +84,9 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
             continue;
         m->role = c[i].role;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
-        m->recovered = recovering ? MIN(m->super->recovery_offset, a->shape.member) : 0;
+        m->recovered = begun ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
+        m->by_bitmap = begun && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
         a->by_role[m->role] = m;
     }
@@ -240,13 +244,11 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
                 e, -EROFS, "the superblock of %s is %s: open the array read-only", member_name(m),
                 m->super->swapped ? "in the byte order of another machine" : "of a newer kernel");
     }
-    unsigned kept = MD_BITMAP | MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
+    unsigned kept = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
     if (a->super && a->super->features & kept)
         return err_set(e, -EROFS,
                        "the array has a %s, which is not kept up here: open it read-only",
-                       a->super->features & MD_BITMAP    ? "write-intent bitmap"
-                       : a->super->features & MD_JOURNAL ? "journal"
-                                                         : "partial parity log");
+                       a->super->features & MD_JOURNAL ? "journal" : "partial parity log");
     return 0;
 }
 
@@ -265,6 +267,10 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     a->engine = rc == 0 ? engine_of(a->shape.level) : NULL;
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
         rc = may_write(a, e);
+    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
+        rc = co_intent_open(a, &a->intent, e);
+    if (rc == 0 && a->intent) /* the bits say what is in sync */
+        a->resync_at = 0;
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {
@@ -311,19 +317,28 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write(a, offset, from, flags);
+    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    int rc = a->engine->co_write(a, offset, from, flags);
+    intent_end(a->intent, offset, from->bytes);
+    return rc;
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_write_zeroes(a, offset, bytes, flags);
+    TRY(co_intent_begin(a->intent, offset, bytes));
+    int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
+    intent_end(a->intent, offset, bytes);
+    return rc;
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    return a->engine->co_discard(a, offset, bytes);
+    TRY(co_intent_begin(a->intent, offset, bytes));
+    int rc = a->engine->co_discard(a, offset, bytes);
+    intent_end(a->intent, offset, bytes);
+    return rc;
 }
 
 static int co_md_flush(struct blk_device *dev)
@@ -415,6 +430,7 @@ const struct blk_driver md_driver = {
     .open_options = md_options,
     .co_open = co_md_open,
     .co_close = co_md_close,
+    .co_member_of = co_md_member_of,
     .co_read = co_md_read,
     .co_write = co_md_write,
     .co_write_zeroes = co_md_zeroes,

@@ -2,6 +2,8 @@
 /* member.c - one device of an array: requests to its data, and its superblock. Four places are
  * looked at for that; a disk that was in several arrays may have more than one, and the array that
  * was made last is the one it is in. */
+#include <stdio.h>
+
 #include "raid/array.h"
 
 int co_member_io(void *arg)
@@ -71,4 +73,37 @@ int co_member_find_super(struct blk_device *dev, struct md_super **out, struct b
         return 0;
     }
     return rc;
+}
+
+/* A superblock near the end of a disk may be that of the disk's last partition: then it speaks of
+ * far fewer bytes than lie before it. */
+static bool is_of_a_part(const struct md_super *s)
+{
+    uint64_t used = s->data_offset + MAX(s->data_size, s->size);
+    return (s->version == MD_0_90 || s->version == MD_1_0) &&
+           used + s->super_offset / 8 < s->super_offset;
+}
+
+int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e)
+{
+    struct md_super *s;
+    int rc = co_member_find_super(dev, &s, e);
+    if (rc < 0 || !s)
+        return rc == -ENOMEM ? rc : -ENODATA;
+    if (is_of_a_part(s)) {
+        mem_free(s);
+        return -ENODATA;
+    }
+    const struct raid_level *l = raid_level_by_number(s->level);
+    unsigned role = md_super_role(s, s->number);
+    md_uuid_text(s, out->set);
+    snprintf(out->name, sizeof(out->name), "%s", s->name);
+    out->wanted = s->disks;
+    if (role < s->disks)
+        snprintf(out->what, sizeof(out->what), "member %u of %u of a %s", role, s->disks,
+                 l ? l->name : "array");
+    else
+        snprintf(out->what, sizeof(out->what), "spare of a %s", l ? l->name : "array");
+    mem_free(s);
+    return 0;
 }

@@ -82,9 +82,10 @@ static unsigned co_read_copies(struct sync *y, uint64_t offset, uint64_t bytes, 
                                struct member_io *io)
 {
     struct co_group g;
-    unsigned count = 0;
+    unsigned count = 0, copies = y->a->shape.copies;
+    struct vec all = VEC_BUF(buf, copies * bytes);
     co_group_init(&g, 0);
-    for (unsigned copy = 0; copy < y->a->shape.copies; copy++) {
+    for (unsigned copy = 0; copy < copies; copy++) {
         struct raid_piece p = raid_place(&y->a->shape, offset, copy);
         struct raid_member *m = array_readable(y->a, p.disk, p.offset, bytes);
         if (!m)
@@ -92,7 +93,7 @@ static unsigned co_read_copies(struct sync *y, uint64_t offset, uint64_t bytes, 
         io[count] = (struct member_io){.m = m,
                                        .op = MEMBER_READ,
                                        .offset = p.offset,
-                                       .vec = VEC_BUF(buf + count * bytes, bytes)};
+                                       .vec = vec_slice(&all, count * bytes, bytes)};
         co_group_start(&g, co_member_io, &io[count++]);
     }
     (void)!co_group_wait(&g);

@@ -3,6 +3,7 @@
  *
  * Order of an update: what it is about is durable; then all superblocks at once, each durable
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
+#include "raid/intent.h"
 #include "raid/log.h"
 
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
@@ -31,7 +32,7 @@ static void fill(const struct raid_array *a, struct raid_member *m)
     s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY);
     s->recovery_offset = UINT64_MAX;
     if (m->state == MEMBER_REBUILDING) {
-        s->features |= MD_RECOVERY;
+        s->features |= MD_RECOVERY | (m->by_bitmap ? MD_BITMAP_RECOVERY : 0);
         s->recovery_offset = m->recovered_saved;
     }
     if (m->read_errors)
@@ -80,6 +81,10 @@ static int co_write_all(struct raid_array *a, bool behind, struct raid_member **
     if (!updates)
         return -ENOMEM;
     *failed = NULL;
+    if (a->intent && !behind)
+        TRY(co_intent_head(a->intent, failed));
+    if (*failed)
+        return 0;
     co_group_init(&g, 0);
     for (unsigned i = 0; i < a->member_count; i++) {
         updates[i] = (struct update){.a = a, .m = &a->members[i]};
@@ -145,8 +150,11 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_level(struct raid_array *a)
 {
+    if (!a->super)
+        return 0;
+    TRY(co_array_flush(a)); /* what was read may be an earlier process's, and not durable */
     with_lock(&a->state_lock);
-    return a->super ? co_level_locked(a) : 0;
+    return co_level_locked(a);
 }
 
 int co_array_write_supers_locked(struct raid_array *a)
@@ -264,11 +272,14 @@ static int co_settle(struct raid_array *a, bool clean)
 
 int co_array_checkpoint(struct raid_array *a)
 {
+    TRY(co_intent_sweep(a->intent, false));
     return co_settle(a, false);
 }
 
 int co_array_mark_clean(struct raid_array *a)
 {
+    if (a->marked_dirty)
+        TRY(co_intent_sweep(a->intent, true));
     return co_settle(a, true);
 }
 

@@ -8,7 +8,7 @@
  *  3. what steps have reached is flushed, then the superblocks say how far it is (state.c);
  *  4. at the end all is flushed, then superblocks say in sync.
  * An interruption at any point goes on at what the superblocks say. */
-#include "raid/array.h"
+#include "raid/intent.h"
 
 #define STEP_MOST (8 * MiB)
 
@@ -23,17 +23,35 @@ static uint64_t step_bytes(const struct raid_array *a, uint64_t at, uint64_t end
 /* --- resync ------------------------------------------------------------------------------------
  */
 
+/* Over what the bitmap says to be in sync: from @at on, where the work goes on, and *bytes of it at
+ * most; @end: nothing is left. */
+static uint64_t skip_clean(const struct raid_array *a, uint64_t at, uint64_t end, uint64_t *bytes)
+{
+    uint64_t start, set;
+    *bytes = 0;
+    if (!intent_next(a->intent, at, &start, &set) || start >= end)
+        return end;
+    set += start % 4096;
+    start -= start % 4096;
+    *bytes = MIN(align_up(set, 4096), end - start);
+    return start;
+}
+
 static int co_resync(struct raid_array *a, struct blk_sync *s)
 {
-    uint64_t bytes = step_bytes(a, a->resync_at, array_sync_bytes(a));
-    *s = (struct blk_sync){
-        .kind = s->kind, .doing = "resync", .at = a->resync_at, .total = array_sync_bytes(a)};
-    TRY(a->engine->co_resync(a, s->at, bytes));
+    uint64_t all = array_sync_bytes(a), at = a->resync_at, set = all;
+    if (a->intent)
+        at = skip_clean(a, at, all, &set);
+    uint64_t bytes = MIN(step_bytes(a, at, all), set);
+    *s = (struct blk_sync){.kind = s->kind, .doing = "resync", .at = at, .total = all};
+    if (bytes)
+        TRY(a->engine->co_resync(a, at, bytes));
     a->resync_at = s->at += bytes;
     if (s->at < s->total)
         return 0;
     TRY(co_array_flush(a));
     a->was_dirty = false;
+    TRY(co_intent_sweep(a->intent, true));
     return co_array_checkpoint(a);
 }
 
@@ -55,6 +73,7 @@ static void give_role(struct raid_array *a, struct raid_member *m, unsigned role
     m->role = role;
     m->data_offset = m->super->data_offset;
     m->recovered = m->recovered_saved = 0;
+    m->by_bitmap = false;
     m->state = MEMBER_REBUILDING;
     a->by_role[role] = m;
     (void)md_super_set_role(a->super, m->super->number, role); /* its slot is there */
@@ -88,18 +107,44 @@ static struct raid_member *find_rebuilding(const struct raid_array *a)
 static int co_recovered(struct raid_array *a, struct raid_member *m)
 {
     TRY(co_array_flush(a));
-    with_lock(&a->state_lock);
-    if (m->state != MEMBER_REBUILDING)
-        return 0; /* it failed at last */
-    m->state = MEMBER_IN_SYNC;
-    return co_array_write_supers_locked(a);
+    co_mutex_lock(&a->state_lock);
+    bool whole = m->state == MEMBER_REBUILDING; /* it did not fail at last */
+    if (whole) {
+        m->state = MEMBER_IN_SYNC;
+        m->by_bitmap = false;
+    }
+    int rc = whole ? co_array_write_supers_locked(a) : 0;
+    co_mutex_unlock(&a->state_lock);
+    return rc < 0 ? rc : co_intent_sweep(a->intent, true);
+}
+
+/* The same for a member that was there before. In level 10 the bits are of the array: one chunk
+ * after the other is asked for. */
+static uint64_t skip_kept(const struct raid_array *a, const struct raid_member *m, uint64_t at,
+                          uint64_t *bytes)
+{
+    uint64_t end = a->shape.member, array, set;
+    if (!a->shape.near)
+        return skip_clean(a, at, end, bytes);
+    for (; at < end; at += *bytes) {
+        *bytes = MIN(a->shape.chunk - at % a->shape.chunk, end - at);
+        if (raid10_find(&a->shape, m->role, at, &array) &&
+            skip_clean(a, array, array + *bytes, &set) < array + *bytes)
+            return at;
+    }
+    *bytes = 0;
+    return end;
 }
 
 static int co_recover(struct raid_array *a, struct raid_member *m, struct blk_sync *s)
 {
-    uint64_t all = a->shape.member, at = m->recovered, bytes = step_bytes(a, at, all);
+    uint64_t all = a->shape.member, at = m->recovered, missing = all;
+    if (m->by_bitmap && a->intent)
+        at = skip_kept(a, m, at, &missing);
+    uint64_t bytes = MIN(step_bytes(a, at, all), missing);
     *s = (struct blk_sync){.kind = s->kind, .doing = "recovery", .at = at, .total = all};
-    TRY(a->engine->co_rebuild(a, m, at, bytes));
+    if (bytes)
+        TRY(a->engine->co_rebuild(a, m, at, bytes));
     if (m->state != MEMBER_REBUILDING)
         return 0; /* it failed: the next step finds another spare, or that all is done */
     m->recovered = s->at += bytes;
@@ -116,7 +161,7 @@ static int co_owed(struct raid_array *a, struct blk_sync *s)
     if (m)
         return co_recover(a, m, s);
     s->doing = NULL;
-    return 0;
+    return co_intent_sweep(a->intent, !a->marked_dirty);
 }
 
 /* --- scrub -------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* drivers.c - every driver of every floor, in the order in which probes of equal score win. */
 #include "block/block.h"
+#include "block/ddrescue.h"
+#include "block/heap.h"
 #include "imgfmt/hdd.h"
 #include "imgfmt/luks.h"
 #include "imgfmt/parallels.h"
@@ -58,8 +60,12 @@ const struct blk_driver *const blk_drivers[] = {
     &fault_driver,
     &log_driver,
     &throttle_driver,
+    &ddrescue_driver,
+    &dir_driver,
     &zeroes_driver,
     &compress_driver,
+    &blkdebug_driver,
+    &blkverify_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif

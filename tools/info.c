@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* info.c - what an image is. Opens the file that is named and, without --backing-chain, no other:
  * what an image says of other files is printed, not followed. */
+#include "tools/draw.h"
 #include "tools/image.h"
 #include "tools/output.h"
 
@@ -72,8 +73,30 @@ static int co_run(void *arg)
     return co_image_close(top, rc, &in->error);
 }
 
+/* On a terminal: each image of the chain and how much of the disk its file takes. */
+static void draw_chain(const struct info *in)
+{
+    struct draw d = {0};
+    if (in->count == 0 || draw_init(&d, in->facts[0].info.virtual_size, in->count) < 0)
+        return; /* the words will follow */
+    for (size_t i = 0; i < in->count; i++) {
+        const struct blk_info *info = &in->facts[i].info;
+        char took[32], size[32], note[100];
+        bool known = info->actual_size != UINT64_MAX;
+        draw_add(&d, i, 0, known ? MIN(info->actual_size, d.size) : 0);
+        snprintf(note, sizeof(note), "%s, %s of %s", in->facts[i].format,
+                 known ? output_size(info->actual_size, took, sizeof(took)) : "?",
+                 output_size(info->virtual_size, size, sizeof(size)));
+        draw_row(&d, i, in->facts[i].name, note);
+    }
+    putchar('\n');
+    draw_drop(&d);
+}
+
 static int print(const struct info *in)
 {
+    if (in->chain && draw_is_wanted(in->tool))
+        draw_chain(in);
     if (in->tool->output == OUTPUT_HUMAN) {
         for (size_t i = 0; i < in->count; i++) {
             if (i > 0)

@@ -240,13 +240,22 @@ static const struct command lv_create_command = {
 /* --- extend, reduce ----------------------------------------------------------------------------
  */
 
+/* Extents come in so many at a time. */
+static uint64_t stripes_of(const struct lvm_lv *lv)
+{
+    const struct lvm_segment *last = &lv->segments[lv->segment_count - 1];
+    if (last->type->what == LVM_POOL)
+        last = &last->data->segments[last->data->segment_count - 1];
+    return MAX(last->area_count, 1);
+}
+
 static int co_extend(struct lvm_verb *v)
 {
     char sign;
     auto_free struct lvm_pv **only = NULL;
     struct lvm_wanted w = {.stripes = 1};
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
-    uint64_t to, stripes = MAX(v->lv->segments[v->lv->segment_count - 1].area_count, 1);
+    uint64_t to, stripes = stripes_of(v->lv);
     TRY(wanted_extents(v, &to, &sign));
     if (sign == '+' && !add_u64(to, v->lv->extents, &to))
         return err_set(&v->error, -ERANGE, "that is too large");
@@ -285,7 +294,7 @@ static int co_reduce(struct lvm_verb *v)
     char sign;
     uint64_t to;
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_LV, NULL, 0, true));
-    uint64_t stripes = MAX(v->lv->segments[v->lv->segment_count - 1].area_count, 1);
+    uint64_t stripes = stripes_of(v->lv);
     TRY(wanted_extents(v, &to, &sign));
     if (sign == '-')
         to = to < v->lv->extents ? v->lv->extents - to : 0;

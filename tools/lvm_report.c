@@ -237,8 +237,8 @@ static void print_table(const json_t *rows)
 int lvm_report_print(const struct lvm_verb *v, const char *what)
 {
     if (v->tool->output == OUTPUT_JSON)
-        return output_json(
-            json_pack("{s:[{s:O}]}", "report", what, v->rows ? v->rows : json_array()));
+        return output_json(json_pack("{s:[{s:o}]}", "report", what,
+                                     v->rows ? json_incref(v->rows) : json_array()));
     if (v->rows)
         print_table(v->rows);
     return 0;

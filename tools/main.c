@@ -4,18 +4,42 @@
  * Called as qemu-img, qemu-nbd or qemu-io (a link to the one binary) it is that face; by any other
  * name it is lamina. Policy is two tables: the verbs and the faces. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tools/manual.h"
 
-/* clang-format off: a line each, so that what is added in two places does not meet */
+/* A line each, so that what is added in two places does not meet. */
+/* clang-format off */
 static const struct command *const commands[] = {
-    &info_command,    &convert_command, &create_command, &check_command,
-    &compare_command, &map_command,     &resize_command, &measure_command,
-    &commit_command,  &rebase_command,  &amend_command,  &snapshot_command,
-    &bitmap_command,  &compact_command, &serve_command,  &part_command,
-    &ctl_command,     &top_command,     &raid_command,   &pool_command,
-    &hash_command,    &bench_command,   &dd_command,     &img_bench_command,
-    &pv_command,      &vg_command,      &lv_command,     NULL,
+    &info_command,
+    &convert_command,
+    &create_command,
+    &check_command,
+    &compare_command,
+    &map_command,
+    &resize_command,
+    &measure_command,
+    &commit_command,
+    &rebase_command,
+    &amend_command,
+    &snapshot_command,
+    &bitmap_command,
+    &compact_command,
+    &serve_command,
+    &part_command,
+    &tree_command,
+    &ctl_command,
+    &top_command,
+    &raid_command,
+    &pool_command,
+    &hash_command,
+    &bench_command,
+    &dd_command,
+    &img_bench_command,
+    &pv_command,
+    &vg_command,
+    &lv_command,
+    NULL,
 };
 /* clang-format on */
 
@@ -32,6 +56,8 @@ static const char tasks[] =
     "lamina: every virtual disk format, and what disks are made of\n"
     "\n"
     "  lamina info disk.qcow2                       what it is: format, sizes, what it stands on\n"
+    "  lamina disk.qcow2                            what is inside: partitions, volumes, file "
+    "systems\n"
     "  lamina convert disk.img disk.qcow2           from one format to another, by the target's "
     "ending\n"
     "  lamina create disk.qcow2 20G                 a new, empty disk\n"
@@ -59,7 +85,7 @@ static void print_tasks(const struct tool *t)
 
 static void print_formats(void)
 {
-    printf("%-10s %-46s %-12s %s\n", "format", "", "endings", "can also be");
+    printf("%-10s %-56s %-12s %s\n", "format", "", "endings", "can also be");
     for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
         if (!(*d)->is_format)
             continue;
@@ -71,7 +97,7 @@ static void print_formats(void)
             {(*d)->co_resize != NULL, "resized"},    {(*d)->co_check != NULL, "checked"},
             {(*d)->co_compact != NULL, "compacted"},
         };
-        printf("%-10s %-46s %-12s", (*d)->name, (*d)->title,
+        printf("%-10s %-56s %-12s", (*d)->name, (*d)->title,
                (*d)->extensions ? (*d)->extensions : "");
         for (size_t i = 0; i < ARRAY_LEN(can); i++)
             if (can[i].can)
@@ -157,6 +183,10 @@ static int lamina_main(struct tool *t, int argc, char **argv)
     if (strcmp(argv[verb], "help") == 0)
         return help(t, argc - verb, argv + verb);
     t->command = command_find(t, argv[verb]);
+    if (!t->command && access(argv[verb], F_OK) == 0) { /* a file: what is inside? */
+        t->command = &tree_command;
+        verb--;
+    }
     if (!t->command)
         return unknown_verb(t, argv[verb]);
     argc -= verb;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map.c - where an image's data lies: one extent per line, through the whole chain. Printed when
  * the walk is over: neighbours that say the same are one line. */
+#include "tools/draw.h"
 #include "tools/image.h"
 #include "tools/output.h"
 
@@ -39,7 +40,8 @@ struct map {
     struct co_group writing;
     uint64_t start, length; /* told */
     struct entry current;
-    bool any, refused;
+    bool any, refused, drawn;
+    struct draw picture; /* drawn */
     struct blk_error error;
 };
 
@@ -185,6 +187,8 @@ static int co_walk(struct map *m, struct blk_device *dev)
         if (rc < 0)
             return err_errno(&m->error, rc, "Failed to read image metadata");
         at += e.length;
+        if (m->drawn && e.data && !e.zero)
+            draw_add(&m->picture, e.depth, e.start, e.length);
         if (m->any && continues(&m->current, &e)) {
             m->current.length += e.length;
             continue;
@@ -218,18 +222,31 @@ static int co_walk_json(struct map *m, struct blk_device *dev)
     return rc;
 }
 
+/* The list, and on a terminal a picture of it. */
+static int co_walk_human(struct map *m, struct blk_device *dev)
+{
+    size_t layers = 0, i = 0;
+    for (struct blk_device *d = dev; d; d = blk_child(d, "backing"))
+        layers++;
+    m->drawn = draw_is_wanted(m->tool);
+    if (m->drawn && draw_init(&m->picture, dev->size, layers) < 0)
+        return err_set(&m->error, -ENOMEM, "out of memory");
+    printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    int rc = co_walk(m, dev);
+    bool whole = rc == 0 && !m->refused;
+    for (struct blk_device *d = dev; whole && m->drawn && d; d = blk_child(d, "backing"), i++)
+        draw_row(&m->picture, i, d->name, d->driver->name);
+    draw_drop(&m->picture);
+    return rc;
+}
+
 static int co_run(void *arg)
 {
     struct map *m = arg;
     struct blk_device *dev;
     int rc;
     TRY(co_image_open(m->tool, &m->image, &dev, &m->error));
-    if (m->tool->output == OUTPUT_JSON) {
-        rc = co_walk_json(m, dev);
-    } else {
-        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
-        rc = co_walk(m, dev);
-    }
+    rc = m->tool->output == OUTPUT_JSON ? co_walk_json(m, dev) : co_walk_human(m, dev);
     return co_image_close(dev, rc, &m->error);
 }
 
@@ -278,7 +295,7 @@ const struct command map_command = {
     .options = options,
     .notes =
         "For people: what holds data, and where. As JSON: every extent; depth 0 is IMAGE itself,\n"
-        "1 what it stands on, and so on.\n"
+        "1 what it stands on, and so on. On a terminal the chain is drawn as well.\n"
         "\n"
         "  lamina map disk.qcow2\n"
         "  lamina map --output=json --start-offset=1G --max-length=64M overlay.qcow2",

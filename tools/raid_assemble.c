@@ -128,7 +128,7 @@ static const char *place_word(const struct raid_candidate *c)
         [PLACE_DUPLICATE] = "duplicate",
         [PLACE_OTHER] = "of another array",
     };
-    if (c->place == PLACE_MEMBER && c->super->features & MD_RECOVERY)
+    if (c->place == PLACE_MEMBER && !raid_in_sync(c))
         return "spare rebuilding";
     return words[c->place];
 }

@@ -267,7 +267,7 @@ static int co_resize(struct ctl *c, const json_t *request, json_t **result, stru
     TRY(ask_bool(request, "shrink", &shrink, e));
     if (size > INT64_MAX)
         return err_set(e, -EINVAL, "\"size\" is missing, or too large");
-    TRY(serve_claim(ctl_arg(c), name, "a resize", true, &claim, e));
+    TRY(co_serve_claim(ctl_arg(c), name, "a resize", CLAIM_ALONE, &claim, e));
     int rc = co_blk_resize(claim.export->dev, size, shrink, e);
     serve_unclaim(&claim);
     return rc;

@@ -66,10 +66,15 @@ struct serve_claim {
     const char *by;            /* "a mirror": static */
     bool alone;                /* nobody else may who also has to be alone */
 };
+enum serve_claim_how {
+    CLAIM_ALONE = 1,
+    CLAIM_MOVES = 2,  /* another image will be the device */
+    CLAIM_STANDS = 4, /* what the image stands on changes, or that it does */
+};
 /* Finds @name, which has to stand on a seat: its export and seat are c->export and
- * c->export->dev. -EBUSY. */
-must_use int serve_claim(struct serve_ctl *s, const char *name, const char *by, bool alone,
-                         struct serve_claim *c, struct blk_error *e);
+ * c->export->dev. Opens what a source has under that name. -EBUSY. */
+must_use int co_serve_claim(struct serve_ctl *s, const char *name, const char *by, unsigned how,
+                            struct serve_claim *c, struct blk_error *e);
 void serve_unclaim(struct serve_claim *c);
 /* NULL: nobody. */
 const char *serve_claimed(const struct serve_ctl *s, const struct nbd_export *x);

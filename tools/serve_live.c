@@ -46,7 +46,8 @@ static int co_prepare(struct shooting *g, const json_t *list, struct blk_error *
         TRY(ask_known(one, keys, e));
         TRY(ask_text(one, "name", true, &name, e));
         TRY(ask_text(one, "file", true, &file, e));
-        TRY(serve_claim(g->s, name, "a snapshot", true, &g->shots[i].claim, e));
+        TRY(co_serve_claim(g->s, name, "a snapshot", CLAIM_ALONE | CLAIM_MOVES, &g->shots[i].claim,
+                           e));
         TRY(co_new_top(g, &g->shots[i], file, e));
     }
     return 0;
@@ -134,7 +135,7 @@ int co_serve_snapshot_inside(struct ctl *c, const json_t *request, json_t **resu
     TRY(ask_known(request, (const char *const[]){"name", "snapshot", NULL}, e));
     TRY(ask_text(request, "name", true, &name, e));
     TRY(ask_text(request, "snapshot", true, &snapshot, e));
-    TRY(serve_claim(s, name, "a snapshot", true, &claim, e));
+    TRY(co_serve_claim(s, name, "a snapshot", CLAIM_ALONE, &claim, e));
     wanted.name = (char *)snapshot;
     int rc = co_blk_snapshot_create(claim.export->dev, &wanted, e);
     serve_unclaim(&claim);
@@ -183,7 +184,7 @@ static int co_prepare_mirror(struct serve_work *w, const json_t *request, struct
     TRY(ask_text(request, "format", false, &wish.format, e));
     TRY(ask_bool(request, "existing", &wish.existing, e));
     TRY(ask_bool(request, "by-hand", &w->by_hand, e));
-    TRY(serve_claim(w->s, name, "a mirror", true, &w->claim, e));
+    TRY(co_serve_claim(w->s, name, "a mirror", CLAIM_ALONE | CLAIM_MOVES, &w->claim, e));
     wish.size = w->claim.export->dev->size;
     return co_serve_image_open(w->s, w->claim.export->dev->home, &wish, &w->image, e);
 }
@@ -203,7 +204,7 @@ static int co_do_commit(struct serve_work *w, struct blk_error *e)
     return co_live_commit(w->claim.export->dev, w->by_hand, &w->job, e);
 }
 
-static int prepare_commit(struct serve_work *w, const json_t *request, struct blk_error *e)
+static int co_prepare_commit(struct serve_work *w, const json_t *request, struct blk_error *e)
 {
     const char *name;
 
@@ -211,7 +212,7 @@ static int prepare_commit(struct serve_work *w, const json_t *request, struct bl
     TRY(ask_size(request, "speed", &w->speed, e));
     TRY(ask_text(request, "name", true, &name, e));
     TRY(ask_bool(request, "by-hand", &w->by_hand, e));
-    TRY(serve_claim(w->s, name, "a commit", true, &w->claim, e));
+    TRY(co_serve_claim(w->s, name, "a commit", CLAIM_ALONE | CLAIM_STANDS, &w->claim, e));
     const struct blk_device *top = seat_device(w->claim.export->dev);
     return blk_child(top, "backing")
                ? 0
@@ -223,7 +224,7 @@ int co_serve_commit(struct ctl *c, const json_t *request, json_t **result, struc
     struct serve_work *w;
 
     TRY(serve_work_new(ctl_arg(c), "commit", co_do_commit, &w, e));
-    return co_serve_work_begin(w, prepare_commit(w, request, e), result, e);
+    return co_serve_work_begin(w, co_prepare_commit(w, request, e), result, e);
 }
 
 /* --- stream --- */
@@ -274,7 +275,7 @@ static int co_prepare_stream(struct serve_work *w, const json_t *request, struct
     TRY(ask_size(request, "speed", &w->speed, e));
     TRY(ask_text(request, "name", true, &name, e));
     TRY(ask_text(request, "base", false, &base, e));
-    TRY(serve_claim(w->s, name, "a stream", true, &w->claim, e));
+    TRY(co_serve_claim(w->s, name, "a stream", CLAIM_ALONE | CLAIM_STANDS, &w->claim, e));
     return base ? co_find_base(w, base, e) : 0;
 }
 

@@ -119,6 +119,8 @@ static int co_add_source(struct serving *s, const struct serve_offer *o, struct 
     source->max_writers = o->writers;
     source->idle_ns = o->idle_sec * 1000000000ULL;
     source->say = say;
+    if (s->plan->control)
+        source->co_dress = co_serve_seat;
     source->arg = s;
     return nbd_zone_copy(&o->zone, &source->zone) < 0
                ? err_set(&opened->error, -ENOMEM, "out of memory")

@@ -64,7 +64,7 @@ static int co_prepare_backup(struct serve_work *w, const json_t *request, struct
 
     TRY(read_backup(request, &b, e));
     TRY(ask_size(request, "speed", &w->speed, e));
-    TRY(serve_claim(w->s, b.name, "a backup", b.bitmap != NULL, &w->claim, e));
+    TRY(co_serve_claim(w->s, b.name, "a backup", b.bitmap ? CLAIM_ALONE : 0, &w->claim, e));
     struct blk_device *seat = w->claim.export->dev;
     b.wish.size = seat->size;
     TRY(co_serve_image_open(w->s, seat->home, &b.wish, &w->image, e));
@@ -160,7 +160,7 @@ static int co_prepare_point(struct pointing *g, const json_t *one, struct serve_
     TRY(ask_known(one, keys, e));
     TRY(ask_text(one, "name", true, &name, e));
     TRY(ask_text(one, "as", true, &p->as, e));
-    TRY(serve_claim(g->s, name, "a point export", true, &p->claim, e));
+    TRY(co_serve_claim(g->s, name, "a point export", CLAIM_ALONE, &p->claim, e));
     struct scratch x = {.g = g, .size = p->claim.export->dev->size, .e = e};
     TRY(co_on(p->claim.export->dev->home, co_open_scratch, &x));
     p->store = x.dev;

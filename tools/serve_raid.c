@@ -68,7 +68,7 @@ static int keep(struct serve_ctl *s, const char *name, struct blk_device *array,
         return rc;
     }
     w->base = array;
-    rc = co_serve_work_begin(w, serve_claim(s, name, "a resync", false, &w->claim, e), &id, e);
+    rc = co_serve_work_begin(w, co_serve_claim(s, name, "a resync", 0, &w->claim, e), &id, e);
     json_decref(id);
     return rc;
 }
@@ -100,7 +100,7 @@ static int co_prepare_scrub(struct serve_work *w, const json_t *request, struct 
     TRY(ask_text(request, "name", true, &name, e));
     TRY(ask_bool(request, "repair", &w->repair, e));
     TRY(ask_size(request, "speed", &w->speed, e));
-    TRY(serve_claim(w->s, name, "a scrub", false, &w->claim, e));
+    TRY(co_serve_claim(w->s, name, "a scrub", 0, &w->claim, e));
     return co_want_array(w->claim.export->dev, &w->base, e);
 }
 

@@ -3,6 +3,7 @@
  *
  * A claim holds its export, so that its device stays open; an export with claims is not removed. A
  * job that has ended stays on the list until it is forgotten or ENDED_MOST others have ended. */
+#include "nbd/source.h"
 #include "tools/serve_ctl.h"
 
 #define ENDED_MOST 100
@@ -33,20 +34,51 @@ const char *serve_claimed(const struct serve_ctl *s, const struct nbd_export *x)
     return NULL;
 }
 
-int serve_claim(struct serve_ctl *s, const char *name, const char *by, bool alone,
-                struct serve_claim *c, struct blk_error *e)
+/* What a source offers is what its name says: whoever asks for it again later gets that. */
+static int may_claim(const struct serve_ctl *s, const struct nbd_export *x, const char *by,
+                     unsigned how, struct blk_error *e)
+{
+    if (x->dev->driver != &seat_driver)
+        return err_set(e, -EINVAL, "'%s' cannot be worked on: it is read-only", x->name);
+    if (x->source && how & CLAIM_MOVES)
+        return err_set(e, -EINVAL, "%s would move '%s' to an image that has another name", by,
+                       x->name);
+    if (x->source && x->source->ops->on_golden && how & CLAIM_STANDS)
+        return err_set(e, -EINVAL, "what '%s' stands on is not its own", x->name);
+    for (const struct serve_claim *at = s->claims; at; at = at->next)
+        if (at->export == x && at->alone && how & CLAIM_ALONE)
+            return err_set(e, -EBUSY, "%s is at work on '%s'", at->by, x->name);
+    return 0;
+}
+
+/* Gives the export, held. */
+static int co_open_claimed(struct serve_ctl *s, const char *name, struct nbd_export **out,
+                           struct blk_error *e)
+{
+    struct nbd_exports *all = nbd_server_exports(s->server);
+    int rc = serve_find(s, name, out, e);
+
+    if ((rc < 0 || (*out)->source) && nbd_sources_know(all, name, NULL))
+        return co_nbd_sources_open(all, name, NULL, out, e);
+    if (rc == 0)
+        nbd_export_hold(*out);
+    return rc;
+}
+
+int co_serve_claim(struct serve_ctl *s, const char *name, const char *by, unsigned how,
+                   struct serve_claim *c, struct blk_error *e)
 {
     struct nbd_export *x;
+    int rc;
 
-    TRY(serve_find(s, name, &x, e));
-    if (x->dev->driver != &seat_driver)
-        return err_set(e, -EINVAL, "'%s' cannot be worked on: it is %s", x->name,
-                       x->source ? "opened when it is asked for" : "read-only");
-    for (const struct serve_claim *at = s->claims; at; at = at->next)
-        if (at->export == x && at->alone && alone)
-            return err_set(e, -EBUSY, "%s is at work on '%s'", at->by, x->name);
-    nbd_export_hold(x);
-    *c = (struct serve_claim){.next = s->claims, .s = s, .export = x, .by = by, .alone = alone};
+    TRY(co_open_claimed(s, name, &x, e));
+    rc = may_claim(s, x, by, how, e);
+    if (rc < 0) {
+        nbd_export_release(x);
+        return rc;
+    }
+    *c = (struct serve_claim){
+        .next = s->claims, .s = s, .export = x, .by = by, .alone = how & CLAIM_ALONE};
     s->claims = c;
     return 0;
 }

@@ -102,9 +102,6 @@ static int co_open_lv(const struct lvm_opening *o)
     if (lv->strange)
         return err_set(o->e, -ENOTSUP, "%s/%s has the status \"%.60s\", which is not understood",
                        o->vg->name, lv->name, lv->strange);
-    if (lv->weight > LVM_WEIGHT_MOST)
-        return err_set(o->e, -EMLINK, "%s/%s stands on more than %d volumes", o->vg->name, lv->name,
-                       LVM_WEIGHT_MOST);
     for (unsigned i = 1; i < lv->segment_count; i++)
         if (!go_together(lv->segments[0].type->what, lv->segments[i].type->what))
             return err_set(o->e, -ENOTSUP, "%s/%s consists of %.60s and %.60s", o->vg->name,
@@ -125,18 +122,20 @@ static const char *why_fixed(const struct lvm_opening *o)
         return "it has snapshots that copy on write, which are not kept up here";
     if (!o->lv->visible)
         return "it is a part of another volume";
-    for (unsigned i = 0; i < o->lv->segment_count; i++) {
-        const struct lvm_type *t = o->lv->segments[i].type;
-        if (t->what == LVM_MIRROR)
-            return "it is a mirror of the old kind, whose legs are not kept equal here";
-        if (t->what == LVM_RAID && strcmp(t->level, "0") != 0)
-            return "LVM's arrays with redundancy are read only here";
-    }
-    return NULL;
+    return lvm_part_fixed(o->lv);
+}
+
+static int check_weight(const struct lvm_opening *o)
+{
+    if (o->lv->weight <= LVM_WEIGHT_MOST)
+        return 0;
+    return err_set(o->e, -EMLINK, "%s/%s stands on more than %d volumes", o->vg->name, o->lv->name,
+                   LVM_WEIGHT_MOST);
 }
 
 static int co_open_top(struct lvm_opening *o)
 {
+    TRY(check_weight(o));
     o->fixed = why_fixed(o);
     if (o->dev->open_flags & BLK_OPEN_WRITE && o->fixed)
         return err_set(o->e, -EROFS, "%s/%s cannot be written to: %s", o->vg->name, o->lv->name,
@@ -350,6 +349,7 @@ const struct blk_driver lvm_driver = {
     .probe = lvm_probe,
     .co_open = co_lvm_open,
     .co_close = co_lvm_close,
+    .co_member_of = co_lvm_member_of,
     .co_inner_list = co_lvm_inner_list,
     .co_inner_open = co_lvm_inner_open,
     .co_read = co_lvm_read,

@@ -11,6 +11,7 @@
  *                    lvm_volume.c linear and striped volumes: a table that resolve looks up
  *                    lvm_snapshot.c snapshots that copy on write
  *                    lvm_raid.c   RAID: the driver md over images
+ *                    lvm_belong.c which group a device belongs to
  *                    lvm_thin.c   thin volumes: the driver thin over the pool's parts
  *                    lvm_pool.c   thin pools made, and told what the text says
  *
@@ -86,6 +87,9 @@ must_use int co_lvm_raid_open(const struct lvm_opening *o);
 must_use int co_lvm_thin_open(const struct lvm_opening *o);
 /* o->dev is the volume, byte for byte what its child @child shows. */
 must_use int co_lvm_show(const struct lvm_opening *o, struct blk_device *child);
+
+/* As a driver's co_member_of(). */
+int co_lvm_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 
 extern const struct blk_driver lvm_driver;
 

@@ -12,15 +12,6 @@
 /* --- what is free ------------------------------------------------------------------------------
  */
 
-/* The claims on @pv among all of them, which are sorted. */
-static size_t first_claim(const struct lvm_claim *c, size_t count, const struct lvm_pv *pv)
-{
-    size_t i = 0;
-    while (i < count && c[i].pv < pv)
-        i++;
-    return i;
-}
-
 int lvm_free_runs(const struct lvm_vg *vg, struct lvm_run_free **out, size_t *count,
                   struct blk_error *e)
 {
@@ -31,10 +22,10 @@ int lvm_free_runs(const struct lvm_vg *vg, struct lvm_run_free **out, size_t *co
     if (!runs)
         return err_set(e, -ENOMEM, "out of memory");
     *count = 0;
-    for (size_t p = 0; p < vg->pv_count; p++) {
+    for (size_t p = 0, i = 0; p < vg->pv_count; p++) {
         struct lvm_pv *pv = &vg->pvs[p];
         uint64_t at = 0;
-        for (size_t i = first_claim(c, claims, pv); i < claims && c[i].pv == pv; i++) {
+        for (; i < claims && c[i].pv == pv; i++) {
             if (c[i].extent > at)
                 runs[(*count)++] = (struct lvm_run_free){pv, at, c[i].extent - at};
             at = c[i].extent + c[i].extents;

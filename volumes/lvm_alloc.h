@@ -28,7 +28,12 @@ must_use int lvm_take_extents(const struct lvm_vg *vg, const struct lvm_wanted *
                               struct blk_error *e);
 void lvm_pieces_drop(struct lvm_pieces *p);
 
-/* lvm_change_lv.c: a volume in the text without segments; the first or next segment of one, which
+/* lvm_change_lv.c: @name may be given to a new volume, or to one that gets another. */
+must_use int lvm_check_new(const struct lvm_vg *vg, const char *name, bool hidden,
+                           struct blk_error *e);
+/* -ENOMEM gets its words; what is not negative is 0. */
+int lvm_no_memory(int rc, struct blk_error *e);
+/* A volume in the text without segments; the first or next segment of one, which
  * has its extents and no type yet. NULL: no memory. */
 struct lvm_node *lvm_put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n);
 struct lvm_node *lvm_put_segment(struct lvm_text *t, struct lvm_node *lv, unsigned number,

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lvm_change.c - changes of the group itself and of its physical volumes. Logical volumes:
  * lvm_change_lv.c. */
-#include "volumes/lvm_change.h"
+#include "volumes/lvm_alloc.h"
 
 #include <stdio.h>
-
-static int no_memory(int rc, struct blk_error *e)
-{
-    return rc < 0 ? err_set(e, rc, "out of memory") : 0;
-}
 
 static int add_words(struct lvm_text *t, struct lvm_node *in, const char *name,
                      const char *const *words)
@@ -71,7 +66,7 @@ int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *
     struct lvm_text tree;
     auto_free char *text = NULL;
     size_t bytes;
-    TRY(no_memory(lvm_text_build(&vg->text, &text, &bytes), e));
+    TRY(lvm_no_memory(lvm_text_build(&vg->text, &text, &bytes), e));
     TRY(lvm_text_parse(text, bytes, &tree, e));
     TRY(lvm_vg_read(&tree, out, e));
     for (size_t i = 0; i < vg->pv_count; i++)
@@ -82,7 +77,7 @@ int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *
 int lvm_vg_rename(struct lvm_vg *vg, const char *name, struct blk_error *e)
 {
     TRY(lvm_check_name(name, false, e));
-    return no_memory(lvm_rename(&vg->text, vg->node, name), e);
+    return lvm_no_memory(lvm_rename(&vg->text, vg->node, name), e);
 }
 
 /* --- physical volumes --------------------------------------------------------------------------
@@ -141,7 +136,7 @@ int lvm_pv_add(struct lvm_vg *vg, const struct lvm_pv_new *n, struct blk_error *
     if (extents == 0)
         return err_set(e, -ENOSPC, "%s is too small for one extent of %" PRIu64 " bytes", n->device,
                        vg->extent_bytes);
-    return no_memory(put_pv(vg, n, in, extents), e);
+    return lvm_no_memory(put_pv(vg, n, in, extents), e);
 }
 
 int lvm_pv_remove(struct lvm_vg *vg, struct lvm_pv *pv, struct blk_error *e)

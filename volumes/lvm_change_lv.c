@@ -4,7 +4,7 @@
 
 #include "volumes/lvm_alloc.h"
 
-static int no_memory(int rc, struct blk_error *e)
+int lvm_no_memory(int rc, struct blk_error *e)
 {
     return rc < 0 ? err_set(e, rc, "out of memory") : 0;
 }
@@ -58,6 +58,16 @@ static int put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_
     return lvm_set_number(t, lv, "segment_count", number);
 }
 
+int lvm_check_new(const struct lvm_vg *vg, const char *name, bool hidden, struct blk_error *e)
+{
+    if (!hidden)
+        TRY(lvm_check_name(name, true, e));
+    if (!lvm_find_lv(vg, name))
+        return 0;
+    return err_set(e, -EEXIST, "Logical Volume \"%s\" already exists in volume group \"%s\"", name,
+                   vg->name);
+}
+
 /* --- making ------------------------------------------------------------------------------------
  */
 
@@ -83,11 +93,7 @@ struct lvm_node *lvm_put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n)
 int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_error *e)
 {
     struct lvm_pieces pieces;
-    if (!n->hidden)
-        TRY(lvm_check_name(n->name, true, e));
-    if (lvm_find_lv(vg, n->name))
-        return err_set(e, -EEXIST, "Logical Volume \"%s\" already exists in volume group \"%s\"",
-                       n->name, vg->name);
+    TRY(lvm_check_new(vg, n->name, n->hidden, e));
     if (n->space.stripes > 1 && vg->extent_bytes % n->space.stripe_bytes)
         return err_set(e, -EINVAL,
                        "stripes of %" PRIu64 " bytes do not fit into extents of %" PRIu64,
@@ -96,7 +102,7 @@ int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_
     struct lvm_node *lv = lvm_put_lv(vg, n);
     int rc = lv ? put_pieces(&vg->text, lv, &n->space, &pieces, 0, 0) : -ENOMEM;
     lvm_pieces_drop(&pieces);
-    return no_memory(rc, e);
+    return lvm_no_memory(rc, e);
 }
 
 /* --- resizing ----------------------------------------------------------------------------------
@@ -107,10 +113,11 @@ static bool is_thin(const struct lvm_lv *lv)
     return lv->segment_count == 1 && lv->segments[0].type->what == LVM_THIN;
 }
 
-/* A thin volume has a size and no extents. */
-static int resize_thin(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct blk_error *e)
+/* Of a thin volume or a pool, which have a size and no extents. */
+static int set_extents(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct blk_error *e)
 {
-    return no_memory(lvm_set_number(&vg->text, lv->segments[0].node, "extent_count", extents), e);
+    return lvm_no_memory(lvm_set_number(&vg->text, lv->segments[0].node, "extent_count", extents),
+                         e);
 }
 
 static int must_be_plain(const struct lvm_vg *vg, const struct lvm_lv *lv, struct blk_error *e)
@@ -154,7 +161,11 @@ int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted 
     const struct lvm_segment *last = &lv->segments[lv->segment_count - 1];
     struct lvm_wanted same = *w;
     if (is_thin(lv))
-        return resize_thin(vg, lv, lv->extents + w->extents, e);
+        return set_extents(vg, lv, lv->extents + w->extents, e);
+    if (last->type->what == LVM_POOL) { /* it is as large as its data */
+        TRY(lvm_lv_extend(vg, last->data, w, e));
+        return set_extents(vg, lv, lv->extents + w->extents, e);
+    }
     TRY(must_be_plain(vg, lv, e));
     struct lvm_area end = end_of(last);
     same.stripes = last->area_count;
@@ -166,14 +177,14 @@ int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted 
         rc = put_pieces(&vg->text, lv->node, &same, &pieces, lv->segment_count,
                         rc ? start + first : start);
     lvm_pieces_drop(&pieces);
-    return no_memory(rc, e);
+    return lvm_no_memory(rc, e);
 }
 
 int lvm_lv_reduce(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct blk_error *e)
 {
     unsigned count = lv->segment_count;
     if (is_thin(lv))
-        return resize_thin(vg, lv, extents, e);
+        return set_extents(vg, lv, extents, e);
     TRY(must_be_plain(vg, lv, e));
     assert(extents > 0 && extents < lv->extents);
     while (lv->segments[count - 1].start >= extents)
@@ -183,8 +194,8 @@ int lvm_lv_reduce(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct
     if (kept % last->area_count)
         return err_set(e, -EINVAL, "%" PRIu64 " extents are not a multiple of %u stripes", kept,
                        last->area_count);
-    TRY(no_memory(lvm_set_number(&vg->text, last->node, "extent_count", kept), e));
-    return no_memory(lvm_set_number(&vg->text, lv->node, "segment_count", count), e);
+    TRY(lvm_no_memory(lvm_set_number(&vg->text, last->node, "extent_count", kept), e));
+    return lvm_no_memory(lvm_set_number(&vg->text, lv->node, "segment_count", count), e);
 }
 
 /* --- who needs whom ----------------------------------------------------------------------------
@@ -259,6 +270,18 @@ static int each_part(struct lvm_vg *vg, struct lvm_lv *lv,
 /* --- renaming ----------------------------------------------------------------------------------
  */
 
+/* Of other types not all parts are known. */
+static int must_be_known(const struct lvm_vg *vg, const struct lvm_lv *lv, struct blk_error *e)
+{
+    for (unsigned i = 0; i < lv->segment_count; i++) {
+        enum lvm_what what = lv->segments[i].type->what;
+        if (what == LVM_OTHER || what == LVM_MIRROR || what == LVM_SNAPSHOT)
+            return err_set(e, -ENOTSUP, "%s/%s is of type %.60s, which is not changed here",
+                           vg->name, lv->name, lv->segments[i].type_name);
+    }
+    return 0;
+}
+
 struct renaming {
     const char *from, *to;
 };
@@ -280,14 +303,12 @@ static int rename_one(struct lvm_vg *vg, struct lvm_lv *lv, const void *arg)
 int lvm_lv_rename(struct lvm_vg *vg, struct lvm_lv *lv, const char *name, struct blk_error *e)
 {
     struct renaming r = {lv->name, name};
-    TRY(lvm_check_name(name, true, e));
-    if (lvm_find_lv(vg, name))
-        return err_set(e, -EEXIST, "Logical Volume \"%s\" already exists in volume group \"%s\"",
-                       name, vg->name);
+    TRY(must_be_known(vg, lv, e));
+    TRY(lvm_check_new(vg, name, false, e));
     int rc = each_part(vg, lv, rename_one, &r);
     if (rc >= 0)
         rc = rename_one(vg, lv, &r);
-    return no_memory(rc, e);
+    return lvm_no_memory(rc, e);
 }
 
 /* --- removing ----------------------------------------------------------------------------------
@@ -301,6 +322,7 @@ static int remove_one(struct lvm_vg *vg, struct lvm_lv *lv, const void *arg)
 
 int lvm_lv_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e)
 {
+    TRY(must_be_known(vg, lv, e));
     if (each_mention(vg, lv, nothing, NULL) > 0)
         return err_set(e, -EBUSY, "%s/%s is in use by another volume: remove that first", vg->name,
                        lv->name);

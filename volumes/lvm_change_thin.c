@@ -6,11 +6,6 @@
 
 #define DEVICE_ID_MOST ((1 << 24) - 1)
 
-static int no_memory(int rc, struct blk_error *e)
-{
-    return rc < 0 ? err_set(e, rc, "out of memory") : 0;
-}
-
 /* --- a pool ------------------------------------------------------------------------------------
  */
 
@@ -55,13 +50,10 @@ int lvm_pool_create(struct lvm_vg **vg, const struct lvm_pool_new *n, struct blk
     auto_free char *data = mem_printf("%s_tdata", n->name);
     if (!metadata || !data)
         return err_set(e, -ENOMEM, "out of memory");
-    TRY(lvm_check_name(n->name, true, e));
-    if (lvm_find_lv(*vg, n->name))
-        return err_set(e, -EEXIST, "Logical Volume \"%s\" already exists in volume group \"%s\"",
-                       n->name, (*vg)->name);
+    TRY(lvm_check_new(*vg, n->name, false, e));
     TRY(add_part(vg, n->name, "tmeta", n->uuids[1], &n->metadata, e));
     TRY(add_part(vg, n->name, "tdata", n->uuids[2], &n->data, e));
-    return no_memory(put_pool(*vg, n, metadata, data), e);
+    return lvm_no_memory(put_pool(*vg, n, metadata, data), e);
 }
 
 /* --- messages ----------------------------------------------------------------------------------
@@ -83,6 +75,10 @@ static int must_be_settled(const struct lvm_vg *vg, const struct lvm_lv *pool, s
 {
     if (pool->segments[0].type->what != LVM_POOL)
         return err_set(e, -EINVAL, "%s/%s is not a thin pool", vg->name, pool->name);
+    const char *fixed =
+        pool->weight > LVM_WEIGHT_MOST ? "it stands on too many volumes" : lvm_part_fixed(pool);
+    if (fixed)
+        return err_set(e, -EROFS, "%s/%s cannot be changed: %s", vg->name, pool->name, fixed);
     assert(!pool->segments[0].messages); /* co_lvm_pool_settle() came first */
     return 0;
 }
@@ -135,17 +131,14 @@ static int put_thin(struct lvm_vg *vg, const struct lvm_thin_new *n, uint32_t id
 int lvm_thin_create(struct lvm_vg *vg, const struct lvm_thin_new *n, struct blk_error *e)
 {
     uint64_t bytes;
-    TRY(lvm_check_name(n->name, true, e));
+    TRY(lvm_check_new(vg, n->name, false, e));
     TRY(must_be_settled(vg, n->pool, e));
-    if (lvm_find_lv(vg, n->name))
-        return err_set(e, -EEXIST, "Logical Volume \"%s\" already exists in volume group \"%s\"",
-                       n->name, vg->name);
     if (n->extents == 0 || !mul_u64(n->extents, vg->extent_bytes, &bytes) || bytes > INT64_MAX)
         return err_set(e, -EINVAL, "a volume of %" PRIu64 " extents cannot be made", n->extents);
     uint32_t id = free_device_id(vg, n->pool);
     if (id > DEVICE_ID_MOST)
         return err_set(e, -ENOSPC, "all numbers of volumes in %s are taken", n->pool->name);
-    return no_memory(put_thin(vg, n, id), e);
+    return lvm_no_memory(put_thin(vg, n, id), e);
 }
 
 /* Snapshots of it stay; they name no origin any more. */
@@ -162,5 +155,5 @@ int lvm_thin_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e)
             lvm_remove(other->node, lvm_find(other->node, "origin", LVM_STRING));
     }
     lvm_remove(lvm_find(vg->node, "logical_volumes", LVM_SECTION), lv->node);
-    return no_memory(put_message(vg, s->pool, NULL, s->device_id), e);
+    return lvm_no_memory(put_message(vg, s->pool, NULL, s->device_id), e);
 }

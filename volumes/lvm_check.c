@@ -156,3 +156,22 @@ int lvm_segments_check(struct lvm_vg *vg, struct blk_error *e)
         TRY(weigh(&vg->lvs[i], 0, e));
     return 0;
 }
+
+/* Goes no deeper than the weight allows. */
+const char *lvm_part_fixed(const struct lvm_lv *lv)
+{
+    const char *why = NULL;
+    for (unsigned i = 0; i < lv->segment_count && !why; i++) {
+        const struct lvm_segment *s = &lv->segments[i];
+        const struct lvm_lv *const parts[] = {s->metadata, s->data, s->pool};
+        if (s->type->what == LVM_MIRROR)
+            return "a mirror of the old kind is in it, whose legs are not kept equal here";
+        if (s->type->what == LVM_RAID && strcmp(s->type->level, "0") != 0)
+            return "an array with redundancy is in it, and LVM's are read only here";
+        for (unsigned a = 0; a < s->area_count && !why; a++)
+            why = s->areas[a].lv ? lvm_part_fixed(s->areas[a].lv) : NULL;
+        for (size_t p = 0; p < ARRAY_LEN(parts) && !why; p++)
+            why = parts[p] ? lvm_part_fixed(parts[p]) : NULL;
+    }
+    return why;
+}

@@ -133,6 +133,8 @@ static const char *find_foreign(const struct lvm_vg *vg)
     if ((lock && *lock && strcmp(lock, "none") != 0) ||
         lvm_list_has(vg->node, "status", "CLUSTERED") || lvm_list_has(vg->node, "status", "SHARED"))
         return "it is shared between hosts under locks";
+    if (lvm_list_has(vg->node, "status", "PVMOVE"))
+        return "a part of it is being moved to another physical volume";
     return vg->exported ? "it is exported" : vg->writable ? NULL : "it is read-only";
 }
 

@@ -128,6 +128,10 @@ static inline uint64_t lvm_lv_bytes(const struct lvm_vg *vg, const struct lvm_lv
 /* A name that LVM2 takes for a group, or for a logical volume that people make. */
 must_use int lvm_check_name(const char *name, bool of_lv, struct blk_error *e);
 
+/* What of the volume, or of those that it stands on, keeps it from being written to here; NULL:
+ * nothing. For volumes of at most LVM_WEIGHT_MOST. */
+const char *lvm_part_fixed(const struct lvm_lv *lv);
+
 /* For lvm_meta.c: the segments of @lv, whose name and node are known, as those of all others. */
 must_use int lvm_segments_read(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e);
 /* G3, G4 and what follows from all segments together. */

@@ -65,12 +65,26 @@ static int co_create_device(struct thin_meta *m, const struct lvm_vg *vg, const 
                      : co_thin_create(m, s->device_id);
 }
 
+static bool is_message(const struct lvm_node *n)
+{
+    return n->kind == LVM_SECTION && strncmp(n->name, "message", 7) == 0;
+}
+
+/* Metadata blocks that the messages may take. */
+static uint64_t blocks_for(const struct lvm_segment *pool)
+{
+    uint64_t count = 0;
+    for (const struct lvm_node *n = pool->node->first; n; n = n->next)
+        count += is_message(n);
+    return count * 24;
+}
+
 static int co_apply(struct thin_meta *m, const struct lvm_vg *vg, const struct lvm_segment *pool)
 {
     for (const struct lvm_node *n = pool->node->first; n; n = n->next) {
         uint64_t id;
-        const char *create = n->kind == LVM_SECTION ? lvm_find_text(n, "create") : NULL;
-        if (n->kind != LVM_SECTION || strncmp(n->name, "message", 7) != 0)
+        const char *create = is_message(n) ? lvm_find_text(n, "create") : NULL;
+        if (!is_message(n))
             continue;
         if (create)
             TRY(co_create_device(m, vg, create));
@@ -95,7 +109,7 @@ static int co_do_messages(struct blk_device *dev, const struct lvm_vg *vg,
         return err_set(e, -EUCLEAN,
                        "the pool is at transaction %" PRIu64 ", and the group says %" PRIu64, there,
                        seg->transaction_id);
-    int rc = co_pool_begin(p, 64, true);
+    int rc = co_pool_begin(p, blocks_for(seg), true);
     if (rc == 0) {
         uint64_t before = p->meta.changes;
         rc = co_pool_end(p, before, co_apply(&p->meta, vg, seg));
@@ -125,6 +139,11 @@ int co_lvm_pool_settle(struct lvm_set *s, struct lvm_vg **vg, const char *pool, 
     struct lvm_vg *copy;
     if (!lv || !lv->segments[0].messages)
         return 0;
+    if (lv->weight > LVM_WEIGHT_MOST || lvm_part_fixed(lv))
+        return err_set(e, -EROFS,
+                       "messages wait for %s/%s, which cannot be written to here: let "
+                       "LVM2 carry them out",
+                       (*vg)->name, pool);
     TRY(co_tell_pool(s, *vg, lv, e));
     TRY(lvm_vg_copy(*vg, &copy, e));
     lvm_messages_drop(lvm_find_lv(copy, pool));

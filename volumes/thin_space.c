@@ -51,9 +51,7 @@ int co_thin_space_load(struct thin_meta *m, struct blk_error *e)
     struct thin_space *s = &m->space;
     s->root = m->super.data;
     s->bitmap_count = div_up(s->root.blocks, THIN_PER_BITMAP);
-    if (s->bitmap_count > m->super.metadata.blocks)
-        return err_set(e, -EINVAL, "%" PRIu64 " data blocks cannot be counted in this metadata",
-                       s->root.blocks);
+    assert(s->bitmap_count <= m->super.metadata.blocks); /* thin_super_parse() */
     s->bitmaps = mem_array(MAX(s->bitmap_count, 1), sizeof(*s->bitmaps));
     if (!s->bitmaps)
         return err_set(e, -ENOMEM, "out of memory");

@@ -2,6 +2,7 @@
 # Volume groups: what lvm2 and a kernel made (tests/fixtures/make_lvm) is read as the kernel read it.
 . "$(dirname "$0")/../lib/e2e.sh"
 fixtures=$(cd "$(dirname "$0")/../fixtures" && pwd)
+PATH=$PATH:/sbin:/usr/sbin
 tar -xJf "$fixtures/lvm.tar.xz"
 vga=lvm:pv0.img,pv1.img,pv2.img//vga
 vgr=lvm:pv3.img,pv4.img,pv5.img,pv6.img,pv7.img//vgr
@@ -163,24 +164,38 @@ fi
 fails "a pool in use stays" 1 "remove that first" "$LAMINA" lv remove -y $set//vg0/pool
 says "a snapshot is removed" successfully "$LAMINA" lv remove -y $set//vg0/t1.monday
 is "the one made of it stays" "$LAMINA" compare -q -f raw monday.raw $set//vg0/again
-says "a thin volume grows" successfully "$LAMINA" lv extend -L +10m $set//vg0/t1
+says "a thin volume grows" successfully "$LAMINA" lv extend -L +10m $set//vg0/again
+says "a pool grows" successfully "$LAMINA" lv extend -L +20m $set//vg0/pool
+head -c 28M /dev/urandom >more.raw
+truncate -s 60M more.raw
+"$LAMINA" lv create -q -n big -V 60m --thinpool pool $set//vg0
+is "... and takes what did not fit before" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+is "... whole" "$LAMINA" compare -q -f raw more.raw $set//vg0/big
+rm more.raw
 says "a pool is renamed with its parts" 'Renamed "pool" to "tank"' "$LAMINA" lv rename $set//vg0/pool tank
 "$LAMINA" convert -q --force -O raw $set//vg0/tank_tmeta meta.raw
 is "thin_check" thin_check -q meta.raw
-equal "the pool's devices" "$(thin_ls --no-headers -o DEV meta.raw | tr -dc '13')" 13
-for one in t1 again tank; do "$LAMINA" lv remove -q -y $set//vg0/$one || bad "removed: $one"; done
+equal "the pool's devices" "$(thin_ls --no-headers -o DEV meta.raw | tr -dc '0-9')" 134
+for one in t1 again big tank; do "$LAMINA" lv remove -q -y $set//vg0/$one || bad "removed: $one"; done
 equal "all extents are free again" "$("$LAMINA" vg list --output json $set | jq -r '.report[0].vg[0]|.vg_size == .vg_free')" true
 rm -f a.img b.img monday.raw now.raw meta.raw
 
 # --- writing into volumes
+head -c 768K /dev/urandom >r0.raw
 head -c 1572864 /dev/urandom >new.raw
 is "a striped volume is written to" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/fast
 is "... and read again" "$LAMINA" compare -q -f raw -F raw new.raw $vga/fast
 reads "... and nothing else was" $vga/root root
 reads "... nor this" $vga/between between
 fails "what has snapshots is not written to" 1 "has snapshots" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/root
+fails "arrays with redundancy are not written to" 1 "with redundancy" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/r5
 fails "mirrors are not written to" 1 "mirror of the old kind" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/m1
 
+fails "mirrors are not removed" 1 "not changed here" "$LAMINA" lv remove -y $vgr/m2
+fails "a part of an array is not removed" 1 "in use by another volume" "$LAMINA" lv remove -y $vgr/r5_rimage_0
+is "a raid0 is written to" "$LAMINA" convert -q -n -f raw -O raw r0.raw $vgr/r0
+is "... and read again" "$LAMINA" compare -q -f raw r0.raw $vgr/r0
+is "an array is removed with its parts" "$LAMINA" lv remove -q -y $vgr/r5
 head -c 1M /dev/urandom >thin.raw
 truncate -s 8M thin.raw # the pool has room for a part of that
 is "a thin volume is written to" "$LAMINA" convert -q -n -f raw -O raw thin.raw pv8.img//vgt/t1

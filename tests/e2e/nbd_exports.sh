@@ -170,6 +170,37 @@ check "space: within it" qemu-io -f raw -c 'write -P 4 0 2M' "$(at golden/x)"
 check "space: no more" bash -c "qemu-io -f raw -c 'write -P 4 0 6M' '$(at golden/y)' 2>&1 | grep -q 'No space left'"
 check "space: what was there stays" qemu-io -f raw -c 'read -P 4 0 2M' "$(at golden/x)"
 stop
+
+# --- work on what a source offers: opened for it, if nobody has asked for it yet
+ctl() { "$LAMINA" ctl "$PWD/c" "$@"; }
+says() { # WHAT WORDS COMMAND...: refused, in these words
+    local what=$1 words=$2
+    shift 2
+    "$@" >refused.log 2>&1 && fail "$what" || check "$what" grep -q "$words" refused.log
+}
+mkdir imgs && qemu-img create -q -f qcow2 imgs/base.qcow2 8M && qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 imgs/top.qcow2
+qemu-io -f qcow2 -c 'write -P 5 1M 1M' imgs/top.qcow2 >/dev/null
+serve --control "$PWD/c" --dir imgs
+check "folder: a backup of an image that nobody has open" ctl wait "$(ctl backup top.qcow2 saved.qcow2)"
+check "folder: it is the same" qemu-img compare -q imgs/top.qcow2 -U saved.qcow2
+check "folder: a point" ctl point top.qcow2 then
+qemu-io -f raw -c 'write -P 6 1M 1M' "$(at top.qcow2)" >/dev/null
+check "folder: the point shows what was" qemu-io -r -f raw -c 'read -P 5 1M 1M' "$(at then)"
+ctl remove then >/dev/null
+says "folder: no mirror, which leaves the name" "another name" ctl mirror top.qcow2 moved.qcow2
+check "folder: commit" ctl wait "$(ctl commit top.qcow2)"
+check "folder: goes on" qemu-io -f raw -c 'read -P 6 1M 1M' -c 'write -P 7 2M 1M' "$(at top.qcow2)"
+stop
+check "folder: after the commit the name shows the same" qemu-io -r -f qcow2 -c 'read -P 6 1M 1M' -c 'read -P 7 2M 1M' imgs/top.qcow2
+is "folder: and holds nothing" "$(qemu-img map --output=json imgs/top.qcow2 | jq '[.[] | select(.depth == 0)] | length')" 0
+serve --control "$PWD/c" --clones --scratch scratch golden.qcow2
+qemu-io -f raw -c 'write -P 4 0 2M' "$(at golden/w)" >/dev/null
+check "clones: a backup" ctl wait "$(ctl backup golden/w clone.qcow2)"
+check "clones: it is the same" qemu-img compare -q "$(at golden/w)" clone.qcow2
+says "clones: no commit, which is everybody's" "not its own" ctl commit golden/w
+stop
+is "clones: the golden image is as it was" "$(b2sum <golden.qcow2)" "$before"
+
 if [ -z "${LAMINA_SAN:-}" ]; then
     "$LAMINA" create -q -f qcow2 big.qcow2 64G
     serve --clones --scratch scratch --export big big.qcow2

@@ -67,6 +67,12 @@ check "qemu-io over TLS" qemu-io --object "$(qcreds one)" --image-opts "$(qimage
     -c 'write -P 9 1M 300k' -c 'read -P 9 1M 300k' -c flush
 check "qemu-img convert over TLS" qemu-img convert --object "$(qcreds two)" --image-opts "$(qimage two '' ,tls-hostname=localhost)" -O raw out2.img
 check "and it is what was written" cmp disk.img out2.img
+if ! "$LAMINA" info nbd://127.0.0.1:1/ 2>&1 | grep -q 'no driver "nbd"'; then
+    check "our client, with a certificate" "$LAMINA" compare -U -f raw -F raw "$(x509 one '')" disk.img
+    refused "our client, another authority's" "$LAMINA" compare -U -f raw -F raw "$(x509 evil '')" disk.img
+    refused "our client, without a certificate" "$LAMINA" compare -U -f raw -F raw "$(x509 none '')" disk.img
+    refused "our client asks for the server's name" "$LAMINA" compare -U -f raw -F raw "$(x509 other '' true)" disk.img
+fi
 refused "another authority's client" nbdinfo --size "$(x509 evil '')"
 refused "a client that has no certificate" nbdinfo --size "$(x509 none '')"
 refused "a client without TLS (libnbd)" nbdinfo --size "$uri"
@@ -77,6 +83,8 @@ check "clean stop" stop
 port=$((20000 + RANDOM % 20000))
 start announced "$LAMINA" serve -f raw --tls-creds srv --port $port --bind 0.0.0.0 disk.img
 is "beyond this machine with TLS, the server's name checked" "$(nbdinfo --size "nbds://localhost:$port/?tls-certificates=$PWD/one")" 8388608
+check "our client checks it too" "$LAMINA" info -f raw "nbds://localhost:$port/?tls-certificates=$PWD/one"
+refused "and refuses another" "$LAMINA" info -f raw "nbds://ip6-localhost:$port/?tls-certificates=$PWD/one"
 refused "a server by another name" nbdinfo --size "nbds://ip6-localhost.example:$port/?tls-certificates=$PWD/one"
 stop
 refused "TLS that is only allowed is not enough beyond this machine" "$LAMINA" serve -f raw --tls allow --tls-creds srv --port $port --bind 0.0.0.0 disk.img

@@ -1,210 +1,171 @@
 #!/usr/bin/env bash
-# RAID and the kernel: md assembles arrays that lamina made and wrote, finds the same content and no mismatch, and writes to them;
-# lamina reads arrays that md made, of all levels, layouts and superblock versions, and those that it left degraded, in the middle
-# of a recovery, dirty, and in the middle of a reshape. Only with LAMINA_LONG: a kernel is booted.
-#
-# A member is a slot of one large disk; in the guest device mapper shows each slot as a device of its own.
+# Arrays and the kernel: md assembles what lamina made and wrote, of every level and layout, reads the same and finds nothing that differs; and
+# lamina reads, checks and repairs what md made: levels, superblocks, degraded, dirty, being filled, with a bitmap. Only with LAMINA_LONG: a
+# kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
 [ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
 guest_ready || exit 77
-for one in mdadm dmsetup; do
-    PATH=$PATH:/sbin:/usr/sbin command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }
-done
+command -v mdadm >/dev/null || { echo "skip - there is no mdadm"; exit 77; }
+ulimit -f 1048576
+mdadm=$(command -v mdadm)
+modules="md_mod linear raid0 raid1 raid10 raid456 async_raid6_recov"
+mkdir job
+guest_build "$mdadm" "$modules"
+make_disk disk.raw 10
+tr 'a-m' 'n-z' <disk.raw >turned.raw
+turned=$(head -c 10M turned.raw | sha256sum | cut -d' ' -f1)
+want=$(head -c 10M disk.raw | sha256sum | cut -d' ' -f1)
 
-SLOT=20 # MiB of each member
-mkdir job members
-find /usr/share/doc /usr/include -type f -size -64k 2>/dev/null | head -n 2000 | xargs cat 2>/dev/null | head -c 12M >content
-truncate -s 12M content
-content=$(sha256sum <content)
-tr 'a-m' 'n-z' <content >turned
-turned=$(sha256sum <turned)
-slots=0
-# Takes the next $1 slots: their files in $files, their numbers in $numbers.
-take_slots() {
-    local i
-    files=() numbers=
-    for ((i = 0; i < $1; i++)); do
-        files+=("members/$slots.img")
-        numbers+=" $slots"
-        truncate -s ${SLOT}M "members/$slots.img"
-        slots=$((slots + 1))
+# part SPEC: the hash of what it begins with
+part() { "$LAMINA" convert -q --force -f raw "$1" -O raw .out 2>.err && head -c 10M .out | sha256sum | cut -d' ' -f1; }
+
+# Both directions over one set of disks: 22 of them, as many as virtio takes. Ours first: level, layout, members.
+ours() {
+    local n=0 disks=() level layout count i m
+    : >job/arrays
+    while read -r level layout count; do
+        m=()
+        for ((i = 0; i < count; i++)); do truncate -s 16M o$n.$i.img && m+=(o$n.$i.img); done
+        "$LAMINA" raid create -q -l "$level" -n "$count" -c 64 $([ "$layout" = - ] || echo --layout="$layout") "${m[@]}" 2>.err ||
+            "$LAMINA" raid create -q -l "$level" -n "$count" "${m[@]}" || bad "made: $level $layout" "$(cat .err)"
+        "$LAMINA" convert -q -n -f raw -O raw disk.raw "$("$LAMINA" raid assemble "${m[@]}")" || bad "written: $level $layout"
+        echo "$level $layout $count" >>job/arrays
+        disks+=("${m[@]}")
+        n=$((n + 1))
     done
-}
-spec() { local IFS=,; echo "md:${files[*]}"; }
-front() { "$LAMINA" convert -q --force "${@:2}" -O raw "$1" .front 2>.err && head -c 12M .front | sha256sum; }
-
-# --- arrays of ours: level members options
-ours='linear 3
-0 2 --chunk=64K
-0 3 --chunk=4K
-1 2
-1 3 --bitmap=internal
-10 4 --layout=n2 --chunk=64K
-10 5 --layout=f2 --chunk=64K
-10 4 --layout=o2 --chunk=16K
-10 3 --layout=n3 --chunk=64K --bitmap=internal
-4 3 --chunk=64K
-5 3 --chunk=64K
-5 4 --layout=left-asymmetric --chunk=16K
-5 4 --layout=right-asymmetric --chunk=64K
-5 4 --layout=right-symmetric --chunk=64K
-5 4 --layout=parity-first --chunk=64K
-5 4 --layout=parity-last --chunk=64K --bitmap=internal
-6 4 --chunk=64K
-6 5 --layout=left-asymmetric --chunk=16K
-6 5 --layout=right-symmetric --chunk=64K
-6 5 --layout=left-symmetric-6 --chunk=64K
-6 5 --layout=parity-first-6 --chunk=64K'
-declare -a our_files our_names
-while read -r level n options; do
-    take_slots "$n"
-    name="$level of $n $options"
-    # shellcheck disable=SC2086
-    is "made: $name" "$LAMINA" raid create -q --level="$level" --raid-devices="$n" $options "${files[@]}"
-    is "written: $name" "$LAMINA" convert -q -n -f raw -O raw content "$(spec)"
-    our_files+=("${files[*]}") our_names+=("$name")
-    echo "ours$numbers" >>job/arrays
-done <<<"$ours"
-
-# --- arrays of the kernel's: what members - mdadm's words (the last member may be left out of the creation)
-theirs='whole 2 --level=1 --metadata=0.90
-whole 2 --level=1 --metadata=1.0
-whole 2 --level=1 --metadata=1.1 --bitmap=internal
-whole 3 --level=0 --metadata=1.0 --chunk=64
-whole 3 --level=linear --metadata=1.2
-whole 4 --level=10 --layout=f2 --metadata=1.2 --chunk=64
-whole 5 --level=10 --layout=o3 --metadata=1.0 --chunk=64
-whole 3 --level=5 --metadata=0.90 --chunk=64
-whole 4 --level=5 --layout=ra --metadata=1.1 --chunk=16 --bitmap=internal
-whole 3 --level=5 --metadata=1.2 --chunk=64 --consistency-policy=ppl
-whole 4 --level=6 --metadata=1.0 --chunk=64
-whole 3 --level=4 --metadata=1.2 --chunk=64
-degraded 2 --level=1 --metadata=1.2
-degraded 3 --level=5 --metadata=1.2 --chunk=64
-degraded 5 --level=6 --metadata=1.2 --chunk=64
-degraded 4 --level=10 --metadata=1.2 --chunk=64
-recovery 3 --level=1 --metadata=1.2
-recovery 4 --level=5 --metadata=1.2 --chunk=64
-recovery 5 --level=6 --metadata=1.2 --chunk=64
-reshape 4 --level=5 --metadata=1.2 --chunk=64
-reshape 5 --level=6 --metadata=1.2 --chunk=64
-reshape 4 --level=5 --metadata=0.90 --chunk=64
-dirty 3 --level=5 --metadata=1.2 --chunk=64
-dirty 2 --level=1 --metadata=1.2 --bitmap=internal
-dirty 3 --level=5 --metadata=1.2 --chunk=64 --consistency-policy=ppl'
-declare -a their_files their_names their_kinds
-while read -r kind n options; do
-    take_slots "$n"
-    their_files+=("${files[*]}") their_names+=("$kind $n $options") their_kinds+=("$kind")
-    echo "$kind$numbers - $options" >>job/arrays
-done <<<"$theirs"
-
-# --- the guest
-cat >job/script <<END
-modprobe -a dm-mod md-mod linear raid0 raid1 raid10 raid456
-echo 0 >/proc/sys/kernel/printk
-slot=0
-while [ \$slot -lt $slots ]; do
-    dmsetup create m\$slot --table "0 $((SLOT * 2048)) linear /dev/vda \$((slot * $((SLOT * 2048))))" --noudevsync || exit 1
-    dmsetup mknodes
-    slot=\$((slot + 1))
-done
-END
-cat >>job/script <<'END'
-idle() { # waits until md does nothing
-    while grep -qE 'resync|recovery|check|reshape' /proc/mdstat; do sleep 0.2; done
-}
-fast() { echo 200000 >/proc/sys/dev/raid/speed_limit_min; echo 400000 >/proc/sys/dev/raid/speed_limit_max; }
-slow() { echo 1 >/proc/sys/dev/raid/speed_limit_min; echo "$1" >/proc/sys/dev/raid/speed_limit_max; }
-fast
-array=0
-while read -r kind rest; do
-    array=$((array + 1))
-    case $rest in *-*) numbers=${rest%% -*} options=${rest#* - } ;; *) numbers=$rest options= ;; esac
-    members= count=0
-    for one in $numbers; do members="$members /dev/mapper/m$one" last=/dev/mapper/m$one count=$((count + 1)); done
-    md=/dev/md$array sys=/sys/block/md$array/md
-    if [ $kind = ours ]; then
-        mdadm --assemble --run $md $members >/tmp/log 2>&1 || { echo "$array failed: $(tail -n 1 /tmp/log)"; continue; }
-        grep -q resync /proc/mdstat && echo "$array resync"
-        idle
-        echo "$array content $(head -c 12582912 $md | sha256sum)"
-        if [ -e $sys/sync_action ]; then
-            echo check >$sys/sync_action
-            idle
-            echo "$array mismatches $(cat $sys/mismatch_cnt)"
-        fi
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null || echo "$array cannot be written"
-        mdadm --stop $md 2>/dev/null || echo "$array cannot be stopped"
-        continue
+    cat >job/script <<'END'
+modprobe -a md_mod linear raid0 raid1 raid10 raid456
+letters="a b c d e f g h i j k l m n o p q r s t u v w x y z"
+set -- $letters
+n=0
+while read -r level layout count; do
+    devs=""
+    for i in $(seq $count); do devs="$devs /dev/vd$1"; shift; done
+    md=/dev/md$n
+    mdadm --assemble --run $md $devs >/tmp/said 2>&1 || { echo "array $n assemble failed: $(cat /tmp/said)"; dmesg | tail -n 3; }
+    n=$((n + 1))
+    [ -b $md ] || continue
+    echo "array $((n - 1)) read $(dd if=$md bs=1M count=10 2>/dev/null | sha256sum | cut -d' ' -f1)"
+    sync=/sys/block/md$((n - 1))/md
+    if [ -e $sync/sync_action ]; then
+        while [ "$(cat $sync/sync_action)" != idle ]; do sleep 0.2; done
+        echo check >$sync/sync_action
+        while [ "$(cat $sync/sync_action)" != idle ]; do sleep 0.2; done
+        echo "array $((n - 1)) mismatches $(cat $sync/mismatch_cnt) degraded $(cat $sync/degraded)"
     fi
-    active=$members
-    case $kind in recovery | reshape) active=${members% *} count=$((count - 1)) ;; esac
-    yes | mdadm --create $md --run --force --raid-devices=$count $options $active >/tmp/log 2>&1 || { echo "$array failed: $(tail -n 1 /tmp/log)"; continue; }
-    idle
-    dd if=content of=$md bs=64k conv=fsync 2>/dev/null || echo "$array cannot be written"
-    case $kind in
-    degraded) mdadm $md --fail $last >/dev/null 2>&1; dd if=turned of=$md bs=64k conv=fsync 2>/dev/null ;;
-    recovery)
-        first=${active%% /*}
-        mdadm $md --fail $(echo $active | cut -d' ' -f1) >/dev/null 2>&1
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null
-        slow 2000
-        mdadm $md --add $last >/dev/null 2>&1
-        sleep 2
-        echo "$array at $(cat $sys/sync_completed)"
-        ;;
-    reshape)
-        mdadm $md --add $last >/dev/null 2>&1
-        slow 500
-        mdadm --grow $md --raid-devices=$((count + 1)) >/tmp/log 2>&1 || echo "$array failed: $(tail -n 1 /tmp/log)"
-        sleep 3
-        echo frozen >$sys/sync_action
-        echo "$array at $(cat $sys/reshape_position)"
-        ;;
-    dirty)
-        echo 3600 >$sys/safe_mode_delay 2>/dev/null
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null
-        echo "$array at $(cat $sys/array_state)"
-        sync
-        continue # the guest ends without a word to it
-        ;;
-    esac
-    mdadm --stop $md >/tmp/log 2>&1 || echo "$array cannot be stopped: $(tail -n 1 /tmp/log)"
-    fast
+    # turned, for lamina to read
+    dd if=$md bs=1M count=10 2>/dev/null | tr 'a-m' 'n-z' >/tmp/turned
+    dd if=/tmp/turned of=$md bs=1M conv=fsync,notrunc 2>/dev/null
+    mdadm --stop $md >/dev/null 2>&1
 done <arrays
-sync
 END
-cp content turned job/
-guest_build "$(PATH=$PATH:/sbin:/usr/sbin command -v mdadm) $(PATH=$PATH:/sbin:/usr/sbin command -v dmsetup)" \
-    "dm-mod md-mod linear raid0 raid1 raid10 raid456"
-truncate -s $((slots * SLOT))M disk
-for ((i = 0; i < slots; i++)); do dd if=members/$i.img of=disk bs=1M seek=$((i * SLOT)) conv=notrunc,sparse 2>/dev/null; done
-guest_run 1500 job "$PWD/disk" | tr -d '\r' >said || bad "the guest" "$(tail -n 5 said)"
-for ((i = 0; i < slots; i++)); do
-    rm members/$i.img
-    dd if=disk of=members/$i.img bs=1M skip=$((i * SLOT)) count=$SLOT conv=sparse 2>/dev/null
-    truncate -s ${SLOT}M members/$i.img
-done
-of() { sed -n "s/^$1 $2 //p" said; }
+    guest_run 300 job "${disks[@]}" >said || bad "the guest" "$(tail -n 5 said)"
+    n=0
+    while read -r level layout count; do
+        equal "md reads our raid$level $layout" "$(sed -n "s/^array $n read //p" said | tr -d '\r')" "$want"
+        [ "$level" = linear ] || [ "$level" = 0 ] ||
+            equal "... and finds nothing that differs" "$(sed -n "s/^array $n mismatches //p" said | tr -d '\r')" "0 degraded 0"
+        equal "... and we read what it wrote" "$(part "$("$LAMINA" raid assemble o$n.*.img)")" "$turned"
+        grep -q "^array $n assemble" said && grep "^array $n assemble" said
+        n=$((n + 1))
+    done <job/arrays
+    rm -f o*.img
+}
+# What md made: name, mdadm's options, members, what is done to it before the guest goes down:
+#   stop      stopped as it should be
+#   degraded  a member fails, then more is written
+#   filling   a member fails, another one comes and is filled slowly; stopped in the middle
+#   dirty     the guest goes down at once, while it is written to
+theirs() {
+    local n=0 disks=() name options count how i
+    : >job/arrays
+    while read -r name count how options; do
+        for ((i = 0; i < count; i++)); do truncate -s 20M $name.$i.img && disks+=($name.$i.img); done
+        echo "$name $count $how $options" >>job/arrays
+    done
+    head -c 10M disk.raw >job/content
+    cat >job/script <<'END'
+modprobe -a md_mod linear raid0 raid1 raid10 raid456
+letters="a b c d e f g h i j k l m n o p q r s t u v w x y z"
+set -- $letters
+n=0
+left=""
+while read -r name count how options; do
+    devs=""
+    for i in $(seq $count); do devs="$devs /dev/vd$1"; shift; done
+    md=/dev/md$n sync=/sys/block/md$n/md
+    n=$((n + 1))
+    first=$(echo $devs | cut -d' ' -f1)
+    extra=""
+    [ $how = filling ] && extra=${devs##* } && devs=${devs% *}
+    yes | mdadm --create $md --run $options --raid-devices=$(echo $devs | wc -w) $devs >/tmp/said 2>&1 || cat /tmp/said
+    [ $how = dirty ] && echo 60 >$sync/safe_mode_delay
+    [ -e $sync/sync_action ] && while [ "$(cat $sync/sync_action)" != idle ]; do sleep 0.1; done
+    dd if=content of=$md bs=1M conv=fsync 2>/dev/null || echo "array $name: not written"
+    case $how in
+    degraded) mdadm $md --fail $first >/dev/null 2>&1; dd if=content of=$md bs=1M conv=fsync 2>/dev/null ;;
+    filling) echo 600 >$sync/sync_speed_max; echo 500 >$sync/sync_speed_min
+        mdadm $md --fail $first >/dev/null 2>&1; mdadm $md --add $extra >/dev/null 2>&1; sleep 3 ;;
+    dirty) left="$left $md"; continue ;;
+    esac
+    mdadm --stop $md >/dev/null 2>&1 || echo "array $name: not stopped"
+done <arrays
+for md in $left; do dd if=/dev/zero of=$md bs=64k seek=180 count=1 conv=fsync 2>/dev/null; done
+END
+    guest_run 300 job "${disks[@]}" >said || bad "the guest" "$(tail -n 5 said)"
+    cat said
+    while read -r name count how options; do
+        local m=($name.*.img) a what="md's $options, $how"
+        a=$("$LAMINA" raid assemble -q "${m[@]}" 2>.err) || bad "$what: found" "$(cat .err)"
+        "$LAMINA" raid detail "${m[@]}" >.detail
+        case $how in
+        dirty) equal "$what: is so" "$(grep -c 'State : active' .detail)" 1 ;;
+        filling) equal "$what: is so" "$(grep -c 'spare rebuilding' .detail)" 1 ;;
+        degraded) equal "$what: is so" "$(grep -c 'State : clean, degraded' .detail)" 1 ;;
+        esac
+        equal "$what: read" "$(part "$a")" "$want"
+        case $options in *level=linear* | *level=0*) continue ;; esac
+        "$LAMINA" raid sync -q "$a" 2>.err || bad "... what is owed is done" "$(cat .err)"
+        equal "... all agrees once what is owed is done" "$("$LAMINA" raid scrub "$a" 2>.err | head -n 1)" "All copies and parity agree."
+        "$LAMINA" convert -q -n -f raw -O raw turned.raw "$a" 2>.err || bad "... written" "$(cat .err)"
+        equal "... is written" "$(part "$a")" "$turned"
+        equal "... mdadm accepts it" "$(mdadm --examine ${m[-1]} | grep -c 'Checksum : .* correct\|State : clean')" 2
+    done <job/arrays
+}
 
-array=0
-for name in "${our_names[@]}"; do
-    read -r -a files <<<"${our_files[$array]}"
-    array=$((array + 1))
-    equal "the kernel assembles our $name, whole" "$(of $array failed:)$(grep -x "$array resync" said)" ""
-    equal "... and reads it" "$(of $array content)" "$content"
-    case $name in [0l]*) ;; *) equal "... and finds no mismatch" "$(of $array mismatches)" 0 ;; esac
-    equal "... and writes to it" "$(front "$(spec)")" "$turned"
-    case $name in [0l]*) ;; *) is "... and lamina finds no mismatch" "$LAMINA" raid scrub -q "$(spec)" ;; esac
-done
-for i in "${!their_names[@]}"; do
-    read -r -a files <<<"${their_files[$i]}"
-    array=$((array + 1))
-    want=$turned
-    case ${their_kinds[$i]} in whole | reshape) want=$content ;; esac
-    equal "the kernel made: ${their_names[$i]} $(of $array at)" "$(of $array failed:)" ""
-    equal "... and lamina reads it" "$(front "$(spec)")" "$want"
-done
+ours <<'ROWS'
+linear - 2
+0 - 3
+1 - 2
+10 n2 4
+10 f2 3
+10 o2 3
+4 - 3
+ROWS
+ours <<'ROWS'
+5 - 3
+5 la 3
+5 parity-first 3
+6 - 4
+6 ddf-N-continue 4
+6 left-symmetric-6 5
+ROWS
+
+theirs <<'ROWS'
+lin 2 stop --level=linear --metadata=1.1
+zero 2 stop --level=0 --chunk=64
+one 2 stop --level=1 --metadata=0.90
+onebit 2 dirty --level=1 --metadata=1.0 --bitmap=internal
+ten 4 degraded --level=10 --layout=f2 --chunk=64
+five 4 filling --level=5 --chunk=64
+fived 3 dirty --level=5 --metadata=1.1
+ROWS
+theirs <<'ROWS'
+four 3 degraded --level=4 --metadata=1.0
+six 4 dirty --level=6 --chunk=64 --bitmap=internal
+sixn 5 degraded --level=6 --layout=right-asymmetric
+tenbit 3 stop --level=10 --layout=o2 --bitmap=internal
+onef 3 filling --level=1
+ROWS
 exit $failed

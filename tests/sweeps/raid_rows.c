@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* raid_rows.c - the proof over levels 4, 5 and 6: a crash at any write, after which as many members
- * are gone as the level can lose, and every call that can fail.
+/* raid_rows.c - the proof over levels with redundancy: a crash at any write, after which as many
+ * members are gone as the level can lose, and every call that can fail. In the rows that are called
+ * after it, resync and recovery go on beside the workload, a new member takes the place of each
+ * that was lost, and scrubs run.
  *
  * Which members are lost is drawn from what the others hold, and only where all were there and the
  * array is dirty, so that an array that is opened again has lost what it lost before. */
@@ -16,7 +18,9 @@
 struct array {
     struct rig shape;
     uint64_t data_offset;
-    unsigned lost; /* members, in a crash */
+    unsigned lost;   /* members, in a crash */
+    unsigned spares; /* beside the disks of the shape */
+    bool syncing;    /* a step of resync or recovery is under way */
 };
 
 static void member_path(unsigned i, char path[32])
@@ -55,7 +59,7 @@ static int co_make_array(struct sweep_run *run, struct blk_error *e)
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
     if (!s)
         return -ENOMEM;
-    for (unsigned i = 0; i < a->shape.disks; i++)
+    for (unsigned i = 0; i < a->shape.disks + a->spares; i++)
         TRY(co_make_member(run, i, s, e));
     return 0;
 }
@@ -109,13 +113,14 @@ static unsigned lose(const struct array *a, const struct look *k)
 
 static int co_open_array(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
 {
-    const struct array *a = run->subject->arg;
+    struct array *a = run->subject->arg;
     struct look k = {.even = true};
     char text[300] = "md:", path[32];
     for (unsigned i = 0; i < a->shape.disks; i++)
         TRY(co_look_at(run, i, &k));
     unsigned lost = lose(a, &k);
-    for (unsigned i = 0; i < a->shape.disks; i++) {
+    a->syncing = false;
+    for (unsigned i = 0; i < a->shape.disks + a->spares; i++) {
         member_path(i, path);
         if (!(lost >> i & 1))
             snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", text[3] ? "," : "",
@@ -124,14 +129,29 @@ static int co_open_array(struct sweep_run *run, struct blk_device **out, struct 
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 
-/* Parity, where all members are there. */
+/* A step of what is owed: a spare takes the place of a member that is lost, and is filled. */
+static int co_keep_whole(struct sweep_run *run, struct blk_device *dev, struct blk_error *e)
+{
+    struct array *a = run->subject->arg;
+    struct blk_sync s = {.kind = BLK_SYNC_OWED};
+    if (a->syncing)
+        return 0;
+    a->syncing = true;
+    int rc = co_blk_sync(dev, &s, e);
+    if (rc == 0)
+        rc = co_blk_sync_save(dev, e);
+    a->syncing = false;
+    return rc;
+}
+
+/* Copies and parity, where all members are there. */
 static int co_scrub_array(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
                           struct blk_error *e)
 {
     (void)run;
     struct raid_array *a = dev->state;
     struct raid_scrub found = {0};
-    int rc = a->was_dirty ? 0 : a->engine->co_scrub(a, 0, a->shape.member, false, &found);
+    int rc = a->was_dirty ? 0 : a->engine->co_scrub(a, 0, array_sync_bytes(a), false, &found);
     *bad = found.mismatches;
     return rc < 0 ? err_errno(e, rc, "comparing members") : 0;
 }
@@ -148,18 +168,55 @@ static const struct sweep_profile mix = {.write = 26,
                                          .hot = 6,
                                          .max_bytes = 24 * KiB};
 
-static struct array level4 = {{.level = 4, .disks = 3}, 512 * KiB, 1};
-static struct array level5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3}, 512 * KiB, 1};
-static struct array tight5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4}, 128 * KiB, 1};
-static struct array level6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4}, 512 * KiB, 2};
-static struct array turned6 = {{.level = 6, .layout = DDF_N_CONTINUE, .disks = 5}, 128 * KiB, 2};
+static const struct sweep_profile mending = {.write = 26,
+                                             .fua = 4,
+                                             .zeroes = 3,
+                                             .read = 8,
+                                             .flush = 5,
+                                             .reopen = 3,
+                                             .kill = 3,
+                                             .hook = 12,
+                                             .hot = 6,
+                                             .max_bytes = 24 * KiB};
+
+static struct array level1 = {{.level = 1, .disks = 2}, .data_offset = 128 * KiB, .lost = 1};
+static struct array near10 = {
+    {.level = 10, .layout = 0x102, .disks = 4}, .data_offset = 128 * KiB, .lost = 1};
+static struct array level4 = {{.level = 4, .disks = 3}, .data_offset = 512 * KiB, .lost = 1};
+static struct array level5 = {
+    {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3}, .data_offset = 512 * KiB, .lost = 1};
+static struct array tight5 = {
+    {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4}, .data_offset = 128 * KiB, .lost = 1};
+static struct array level6 = {
+    {.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4}, .data_offset = 512 * KiB, .lost = 2};
+static struct array turned6 = {
+    {.level = 6, .layout = DDF_N_CONTINUE, .disks = 5}, .data_offset = 128 * KiB, .lost = 2};
+
+static struct array mend1 = {
+    {.level = 1, .disks = 2}, .data_offset = 128 * KiB, .lost = 1, .spares = 1};
+static struct array mend10 = {
+    {.level = 10, .layout = 0x201, .disks = 4}, .data_offset = 128 * KiB, .lost = 1, .spares = 1};
+static struct array mend5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                             .data_offset = 512 * KiB,
+                             .lost = 1,
+                             .spares = 1};
 
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
     .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE
 
+#define MENDING(a, data_disks)                                                        \
+    .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mending,      \
+    .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
+    .co_step = co_keep_whole, .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE
+
 static const struct sweep_subject rows[] = {
+    {.name = "raid1", ROW(level1, 1)},
+    {.name = "raid10", ROW(near10, 2)},
+    {.name = "raid1-spare", MENDING(mend1, 1)},
+    {.name = "raid10-far-spare", MENDING(mend10, 2)},
+    {.name = "raid5-spare", MENDING(mend5, 2)},
     {.name = "raid4", ROW(level4, 2)},
     {.name = "raid5", ROW(level5, 2)},
     {.name = "raid5-small-log", ROW(tight5, 3)},

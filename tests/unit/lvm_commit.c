@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lvm_commit.c - a group on disks in memory: its text goes round the buffer and is read again each
- * time, never over the one before; errors leave the old one. */
+ * time, never over the one before; errors leave the old one; types that are not read. */
 #include <check.h>
 #include <stdlib.h>
 
@@ -172,6 +172,47 @@ START_TEST(all_extents_can_be_had)
 }
 END_TEST
 
+/* Each segment of the volume says that it is of @type. */
+static int co_change_type(struct rig *r, const char *name, const char *type, struct blk_error *e)
+{
+    struct lvm_vg *copy;
+    TRY(lvm_vg_copy(r->set->vgs[0], &copy, e));
+    int rc = lvm_set_text(&copy->text, lvm_find_lv(copy, name)->segments[0].node, "type", type);
+    if (rc == 0)
+        rc = co_lvm_commit(r->set, &copy, "a test", e);
+    if (rc < 0)
+        lvm_vg_drop(copy);
+    return rc;
+}
+
+static const char *const unread[] = {"cache",     "cache+CACHE_USES_CACHEVOL", "vdo",  "writecache",
+                                     "integrity", "striped+UNHEARD_OF",        "other"};
+
+static int co_refused(void *arg)
+{
+    struct rig r;
+    struct blk_error e = {0};
+    struct blk_device *dev;
+    co_rig_init(&r);
+    ck_assert_int_eq(co_make_volume(&r, "lv", 2, &e), 0);
+    for (size_t i = 0; i < ARRAY_LEN(unread); i++) {
+        ck_assert_msg(co_change_type(&r, "lv", unread[i], &e) == 0, "%s", e.text);
+        ck_assert_int_eq(co_blk_inner_open(r.dev, "vg/lv", &dev, &e), -ENOTSUP);
+        ck_assert_ptr_nonnull(strstr(e.text, unread[i]));
+    }
+    ck_assert_int_eq(co_change_type(&r, "lv", "striped", &e), 0);
+    ck_assert_int_eq(co_blk_inner_open(r.dev, "vg/lv", &dev, &e), 0);
+    co_blk_close(dev, NULL);
+    co_rig_drop(&r);
+    return 0;
+}
+
+START_TEST(what_is_not_read_is_refused_by_name)
+{
+    ck_assert_int_eq(on_host(NULL, co_refused, NULL), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("lvm_commit");
@@ -180,6 +221,7 @@ int main(void)
     tcase_add_test(t, the_text_goes_round);
     tcase_add_test(t, a_failed_write_leaves_a_whole_text);
     tcase_add_test(t, all_extents_can_be_had);
+    tcase_add_test(t, what_is_not_read_is_refused_by_name);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -133,6 +133,21 @@ START_TEST(halves_that_are_as_fresh_are_split)
 }
 END_TEST
 
+/* The others gave it a role in the last update, which it missed: it has no data yet. */
+START_TEST(a_spare_that_missed_its_role_is_not_in_sync)
+{
+    struct heap h;
+    struct raid_plan p;
+    heap_init(&h, 1, 2);
+    h.supers[0].events++;
+    ck_assert(md_super_set_role(&h.supers[1], 1, MD_ROLE_SPARE));
+    ck_assert_int_eq(plan(&h, false, &p), 0);
+    ck_assert_int_eq(find(&h, 1)->place, PLACE_MEMBER);
+    ck_assert(!raid_in_sync(find(&h, 1)) && p.there == 1);
+    raid_plan_drop(&p);
+}
+END_TEST
+
 START_TEST(the_faulty_stay_out)
 {
     struct heap h;
@@ -252,6 +267,7 @@ int main(void)
     tcase_add_test(tc, members_are_found_in_any_order);
     tcase_add_test(tc, a_stale_member_never_wins);
     tcase_add_test(tc, halves_that_are_as_fresh_are_split);
+    tcase_add_test(tc, a_spare_that_missed_its_role_is_not_in_sync);
     tcase_add_test(tc, the_faulty_stay_out);
     tcase_add_test(tc, a_split_array_is_refused);
     tcase_add_test(tc, spares_and_strangers_are_no_members);

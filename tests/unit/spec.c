@@ -24,6 +24,8 @@ static bool is_file(const struct spec_env *env, const char *path)
 #define INET(host, port) \
     "\"server\":{\"host\":\"" host "\",\"port\":\"" port "\",\"type\":\"inet\"}"
 #define UNIX(path) "\"server\":{\"path\":\"" path "\",\"type\":\"unix\"}"
+#define VSOCK(number, port) \
+    "\"server\":{\"cid\":\"" number "\",\"port\":\"" port "\",\"type\":\"vsock\"}"
 
 static const struct {
     const char *text, *tree;
@@ -64,6 +66,8 @@ static const struct {
     {"nbd+unix:///e?socket=/a%2fb", NBD("\"export\":\"e\"," UNIX("/a/b"))},
     {"nbd+unix:///?socket=s", NBD(UNIX("s"))},
     {"nbds+unix:///?socket=s", NBD(UNIX("s") ",\"tls\":true")},
+    {"nbd+vsock://2/e", NBD("\"export\":\"e\"," VSOCK("2", "10809"))},
+    {"nbds+vsock://1:7", NBD(VSOCK("1", "7") ",\"tls\":true")},
     {"nbd:unix:/s:exportname=a:b", NBD("\"export\":\"a:b\"," UNIX("/s"))},
     {"nbd:h:9", NBD(INET("h", "9"))},
     {"https://h/a.img", "{\"file\":{\"driver\":\"https\",\"url\":\"https://h/a.img\"}}"},
@@ -188,6 +192,8 @@ static const struct {
     {false, -EINVAL, "nbd://h/e?foo=x", "unknown parameter 'foo'"},
     {false, -EINVAL, "nbd+unix://h/e?socket=x", "takes no host"},
     {false, -EINVAL, "nbd+unix:///e", "path is missing"},
+    {false, -EINVAL, "nbd+vsock://host/", "takes numbers"},
+    {false, -EINVAL, "nbd+vsock://1:/", "takes numbers"},
     {false, -EINVAL, "nbd:foo", "expected nbd:HOST:PORT"},
     {false, -EINVAL, "rbd:pool", "expected rbd:POOL/IMAGE"},
     {false, -EINVAL, "rbd:pool/", "expected rbd:POOL/IMAGE"},
