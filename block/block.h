@@ -652,6 +652,7 @@ must_use int blk_file_renamed(struct blk_device *dev, const char *path);
 
 /* block/'s own */
 extern const struct blk_driver file_driver, mem_driver, null_driver, slice_driver, concat_driver,
-    fault_driver, compress_driver, log_driver, throttle_driver, zeroes_driver;
+    fault_driver, compress_driver, blkdebug_driver, blkverify_driver, log_driver, throttle_driver,
+    zeroes_driver;
 
 #endif

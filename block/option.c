@@ -213,7 +213,9 @@ static int check_members(const struct opt_desc *table, const char *key, json_t *
         auto_free char *name = mem_printf("%s.%s", key, member);
         if (!name)
             return err_set(e, -ENOMEM, "no memory for options");
-        if (!find_desc(table, name))
+        if (opts_nests(table, name) && json_is_object(value))
+            TRY(check_members(table, name, value, e)); /* no deeper than the table's names */
+        else if (!find_desc(table, name))
             return unknown_option(table, name, e);
     }
     return 0;

@@ -303,11 +303,37 @@ int co_spec_plain(const struct spec_env *env, const char *text, json_t **out, st
     return plain_file(text, out, e);
 }
 
+/* QEMU's blkdebug:CONFIG:IMAGE and blkverify:RAW:IMAGE. False: it is neither. */
+static bool test_layers(const char *text, json_t **out, int *rc, struct blk_error *e)
+{
+    bool debug = starts(text, "blkdebug:");
+    if (!debug && !starts(text, "blkverify:"))
+        return false;
+    auto_free char *first = mem_strdup(strchr(text, ':') + 1);
+    char *second = first ? strchr(first, ':') : NULL;
+    if (!second) {
+        *rc = err_set(e, first ? -EINVAL : -ENOMEM, "%.*s:%s:IMAGE is meant", debug ? 8 : 9, text,
+                      debug ? "CONFIG" : "RAW");
+        return true;
+    }
+    *second++ = '\0';
+    json_t *tree =
+        debug ? json_pack("{s:s, s:o}", "driver", "blkdebug", "image", spec_file("file", second))
+              : json_pack("{s:s, s:o, s:s}", "driver", "blkverify", "raw", spec_file("file", first),
+                          "test", second);
+    if (tree && debug && *first && json_object_set_new(tree, "config", spec_file("file", first)))
+        tree = NULL;
+    *rc = tree ? give(spec_on_file(tree), out, e) : err_set(e, -ENOMEM, "no memory for a spec");
+    return true;
+}
+
 static int face_spec(const struct spec_env *env, const char *text, json_t **out,
                      struct blk_error *e)
 {
     int rc = 0;
     if (co_by_text(env, text, out, &rc, e))
+        return rc;
+    if (test_layers(text, out, &rc, e))
         return rc;
     if (spec_has_protocol(text))
         return err_set(e, -EPROTONOSUPPORT, "Unknown protocol '%.*s'",

@@ -40,7 +40,8 @@ static int co_read_head(const struct raid_member *m, struct log_head_disk *h)
                 crc == crc32c_but(h, sizeof(*h), offsetof(struct log_head_disk, crc)) &&
                 memcmp(h->array_uuid, m->super->uuid, sizeof(h->array_uuid)) == 0 &&
                 le64_get(h->ring_bytes) == bytes &&
-                (found == le32_get(h->super_now) || found == le32_get(h->super_next));
+                (found == le32_get(h->super_now) || found == le32_get(h->super_tried) ||
+                 found == le32_get(h->super_next));
     return ours ? 0 : -ENODATA;
 }
 

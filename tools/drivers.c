@@ -64,6 +64,8 @@ const struct blk_driver *const blk_drivers[] = {
     &dir_driver,
     &zeroes_driver,
     &compress_driver,
+    &blkdebug_driver,
+    &blkverify_driver,
 #ifdef HAVE_LIBNBD
     &client_driver,
 #endif

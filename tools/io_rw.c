@@ -27,8 +27,9 @@ struct io_request {
     unsigned flags;        /* of the waist */
     bool machine, quiet, dump, check, invalid, vm_state;
     uint8_t pattern;
-    uint64_t check_from, check_bytes; /* what has to hold the pattern */
-    const char *source;               /* a file with what is written */
+    uint64_t check_from, check_bytes;   /* what has to hold the pattern */
+    const char *from_text, *bytes_text; /* -s and -l, as told */
+    const char *source;                 /* a file with what is written */
     int rc;
     double seconds;
     struct io_request *next;
@@ -199,8 +200,7 @@ static bool pattern_told(const char *text, uint8_t *out)
     return true;
 }
 
-/* What -s and -l take, and what else several commands share; ARGS_BAD after a message, or 1: it is
- * none of these. */
+/* 0, ARGS_BAD after a message, or 1: there is no such option. */
 static int common_option(struct io_request *r, int id)
 {
     switch (id) {
@@ -220,6 +220,12 @@ static int common_option(struct io_request *r, int id)
         r->vm_state = true;
         return 0;
     case 'p':
+        return 0;
+    case 's':
+        r->from_text = optarg;
+        return 0;
+    case 'l':
+        r->bytes_text = optarg;
         return 0;
     case 'P':
         r->check = true;
@@ -244,7 +250,7 @@ static int common_option(struct io_request *r, int id)
     }
 }
 
-/* Options of @letters, then the offset; *next: the first length. */
+/* The options, of @letters. */
 static int parse_options(struct io_request *r, int argc, char **argv, const char *letters)
 {
     int id, rc = 0;
@@ -378,20 +384,8 @@ static int run_beside(const struct io_request *told, uint8_t fill)
 static int cmd_read(struct io *io, int argc, char **argv)
 {
     struct io_request r = {.io = io, .kind = READ, .failed_word = "read", .done_word = "read"};
-    const char *from = NULL, *bytes = NULL;
-    int id, rc = 0;
-    optind = 0;
-    opterr = 1;
-    while (rc == 0 && (id = getopt(argc, argv, "bCl:pP:qs:v")) != -1) {
-        if (id == 's')
-            from = optarg;
-        else if (id == 'l')
-            bytes = optarg;
-        else
-            rc = common_option(&r, id);
-    }
-    if (rc == 1)
-        return io_misuse(io_find(argv[0]));
+    int rc = parse_options(&r, argc, argv, "bCl:pP:qs:v");
+    const char *from = r.from_text, *bytes = r.bytes_text;
     if (rc < 0 || (from && !io_number(from, &r.check_from)) ||
         (bytes && !io_number(bytes, &r.check_bytes)))
         return -EINVAL;
@@ -448,16 +442,9 @@ static uint8_t fill_of(struct io_request *r)
 static int cmd_write(struct io *io, int argc, char **argv)
 {
     struct io_request r = {.io = io, .kind = WRITE, .failed_word = "write", .done_word = "wrote"};
-    int id, rc = 0;
-    optind = 0;
-    opterr = 1;
-    while (rc == 0 && (id = getopt(argc, argv, "bcCfnpP:qs:uz")) != -1) {
-        if (id == 's')
-            r.source = optarg;
-        else
-            rc = common_option(&r, id);
-    }
-    if (rc == 1 || (rc == 0 && optind != argc - 2))
+    int rc = parse_options(&r, argc, argv, "bcCfnpP:qs:uz");
+    r.source = r.from_text;
+    if (rc == 0 && optind != argc - 2)
         return io_misuse(io_find(argv[0]));
     const char *sentence = contradiction(&r);
     if (rc == 0 && sentence)

@@ -112,8 +112,9 @@ id=$(ctl mirror a m3.qcow2 speed=1M)
 check "speed" ctl speed "$id" 2M
 check "pause" ctl pause "$id"
 check "cancel" ctl cancel "$id"
-sleep 0.2
-is "a mirror that is cancelled is cancelled" "$(ctl --output=json show "$id" | jq -r .state)" cancelled
+state() { ctl --output=json show "$id" | jq -r .state; }
+for _ in $(seq 100); do [ "$(state)" = running ] && sleep 0.05 || break; done
+is "a mirror that is cancelled is cancelled" "$(state)" cancelled
 is "and leaves nothing" "$(ls | grep -c m3)" 0
 check "forget" ctl forget "$id"
 is "a target of another size is refused" "$(qemu-img create -q -f raw small 1M && ctl mirror a small existing=on format=raw 2>&1 | grep -c 'instead of')" 1

@@ -82,7 +82,7 @@ def changes(words):
 def compare(row):
     marks, row = re.match(r"([@~+]*)\s*(.*)", row).groups()
     words, _, files = row.partition("=>")
-    words, _, other = words.partition("::")
+    words, _, other = words.partition(" :: ")
     if changes(words):
         fresh("theirs"), fresh("ours")
     else:

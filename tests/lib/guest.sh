@@ -44,12 +44,16 @@ INIT
     rm -rf "$root"
 }
 
-# guest_run SECONDS FOLDER DISK...: runs FOLDER/script in a guest, which sees FOLDER as /job and the disks as /dev/vda, vdb, ...; its output
+# guest_run SECONDS FOLDER DISK...: runs FOLDER/script in a guest, which sees FOLDER as /job and the disks (raw, or qcow2:FILE) as /dev/vda,
+# vdb, ...; its output
 # on stdout; its exit status, or 124.
 guest_run() {
     local seconds=$1 folder=$2 disk status words=()
     shift 2
-    for disk; do words+=(-drive "if=virtio,format=raw,cache=unsafe,file=$disk"); done
+    for disk; do
+        case $disk in qcow2:*) words+=(-drive "if=virtio,format=qcow2,cache=unsafe,file=${disk#qcow2:}") ;;
+            *) words+=(-drive "if=virtio,format=raw,cache=unsafe,file=$disk") ;; esac
+    done
     mkdir -p .job/job && cp "$folder"/* .job/job/
     { (cd .job && find job | cpio -o -H newc --quiet -R 0:0) && cat guest.cpio; } >.initrd
     rm -rf .job .said
