@@ -96,6 +96,9 @@ struct raid_array {
     struct md_super *super; /* of the array: what all members are to say; NULL: has none */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
+    bool lost;   /* a member that cannot be spared has lost what it was told, or what would mend a
+                    torn   strip is not known: only opening anew helps, which replays the log */
+    bool untold; /* a member is out, and the others' superblocks do not all say so yet: A2 */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
@@ -113,6 +116,8 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* A2: what was done without a member that is out may be answered now. */
+must_use int co_array_tell(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest
  * says, so that the next update cannot leave any of them two behind. */
 must_use int co_array_level(struct raid_array *a);

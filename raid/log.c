@@ -82,6 +82,7 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail
                               .tail = le64_of(tail),
                               .tail_sequence = le64_of(sequence),
                               .super_now = le32_of(r->super_now),
+                              .super_tried = le32_of(r->super_tried),
                               .super_next = le32_of(r->super_next)};
     memcpy(h.array_uuid, a->super->uuid, sizeof(h.array_uuid));
     h.crc = le32_of(crc32c(0, &h, sizeof(h)));
@@ -105,7 +106,7 @@ static int add_ring(struct raid_member *m)
     if (!r)
         return -ENOMEM;
     *r = (struct log_ring){.m = m, .start = start, .bytes = bytes};
-    r->super_now = r->super_next = log_super_crc(m->super);
+    r->super_now = r->super_tried = r->super_next = log_super_crc(m->super);
     m->log = r;
     return 0;
 }
@@ -134,10 +135,14 @@ int co_log_announce(struct raid_array *a, struct raid_member *m)
     return co_write_head(a, r, r->tail, r->tail_sequence);
 }
 
-void log_announced(struct raid_member *m)
+void log_announced(struct raid_member *m, bool written)
 {
-    if (m->log)
-        m->log->super_now = m->log->super_next;
+    struct log_ring *r = m->log;
+    if (!r)
+        return;
+    r->super_tried = r->super_next;
+    if (written)
+        r->super_now = r->super_next;
 }
 
 /* --- room --------------------------------------------------------------------------------------
@@ -155,6 +160,19 @@ static bool has_room(const struct log_ring *r, uint64_t bytes)
     return place_of(r, bytes) + bytes - r->tail <= r->bytes;
 }
 
+/* A member that does not take its head is put out: then it needs no room. */
+static int co_move_tail(struct raid_array *a, struct log_ring *r, uint64_t tail, uint64_t sequence)
+{
+    co_mutex_lock(&r->head_lock);
+    int rc = co_write_head(a, r, tail, sequence);
+    co_mutex_unlock(&r->head_lock);
+    if (rc == 0)
+        r->rc = 0;
+    else if (rc != -ENOMEM)
+        rc = co_array_fail(a, r->m);
+    return rc;
+}
+
 /* Everything older than the oldest strip in flight is in place; flushed, its room is free. A ring
  * that a record is missing from goes on under other numbers when nothing in it is needed. */
 static int co_trim(struct raid_array *a, struct log_ring *r)
@@ -169,18 +187,12 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
     }
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
-    if (rc == 0) {
-        with_lock(&r->head_lock);
-        rc = co_write_head(a, r, tail, sequence);
-        if (rc == 0)
-            r->rc = 0;
-    }
+    if (rc == 0)
+        rc = co_move_tail(a, r, tail, sequence);
     r->trimming = false;
     a->log->trims++;
     co_queue_wake_all(&a->log->room);
-    if (rc < 0 && r->m->state != MEMBER_OUT)
-        return co_array_fail(a, r->m);
-    return 0;
+    return rc;
 }
 
 /* --- records -----------------------------------------------------------------------------------

@@ -32,11 +32,13 @@ struct log_head_disk { /* little endian; the first 512 bytes of the head */
     le32 crc; /* CRC-32C of these 512 bytes, with this one zero */
     le32 flags;
     uint8_t array_uuid[16];
-    le64 session;               /* records of others are old */
-    le64 ring_bytes;            /* behind the head's block */
-    le64 tail, tail_sequence;   /* the first record that counts: place in the ring */
-    le32 super_now, super_next; /* CRC-32C of this member's superblock, and of its coming one */
-    uint8_t pad[440];
+    le64 session;             /* records of others are old */
+    le64 ring_bytes;          /* behind the head's block */
+    le64 tail, tail_sequence; /* the first record that counts: place in the ring */
+    /* CRC-32C of this member's superblock: as it was, as an update would have it that failed, and
+     * as the one has it that comes. */
+    le32 super_now, super_tried, super_next;
+    uint8_t pad[436];
 };
 static_assert(sizeof(struct log_head_disk) == 512, "log head");
 
@@ -76,7 +78,7 @@ struct log_ring {
     uint64_t start, bytes; /* of the ring, on the device; the head is in the block before */
     uint64_t next, next_sequence;
     uint64_t tail, tail_sequence;
-    uint32_t super_now, super_next;     /* CRC-32C: on disk, and what may follow */
+    uint32_t super_now, super_tried, super_next; /* as in the head */
     struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
     struct log_ticket *unwritten, *end; /* records that are still to be written */
     bool writing, trimming;
@@ -119,9 +121,10 @@ uint32_t log_super_crc(const struct md_super *s);
 int co_log_open(struct raid_array *a, struct blk_error *e);
 void log_close(struct raid_array *a);
 
-/* state.c's: before @m's superblock, which has been built, is written; and when it has been. */
+/* state.c's: before @m's superblock, which has been built, is written; and when it has been, or may
+ * have been. */
 int co_log_announce(struct raid_array *a, struct raid_member *m);
-void log_announced(struct raid_member *m);
+void log_announced(struct raid_member *m, bool written);
 
 /* What @s is about to write becomes durable in the log; @mark: only that it is written. Gives *h,
  * to be ended when it has been written in place. */

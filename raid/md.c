@@ -320,7 +320,7 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
     TRY(co_intent_begin(a->intent, offset, from->bytes));
     int rc = a->engine->co_write(a, offset, from, flags);
     intent_end(a->intent, offset, from->bytes);
-    return rc;
+    return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
@@ -329,7 +329,7 @@ static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     TRY(co_intent_begin(a->intent, offset, bytes));
     int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
     intent_end(a->intent, offset, bytes);
-    return rc;
+    return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
@@ -338,7 +338,7 @@ static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes
     TRY(co_intent_begin(a->intent, offset, bytes));
     int rc = a->engine->co_discard(a, offset, bytes);
     intent_end(a->intent, offset, bytes);
-    return rc;
+    return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_flush(struct blk_device *dev)
@@ -346,7 +346,8 @@ static int co_md_flush(struct blk_device *dev)
     struct raid_array *a = dev->state;
     if (a->torn && a->engine->co_mend)
         TRY(a->engine->co_mend(a));
-    return co_array_flush(a);
+    TRY(co_array_flush(a));
+    return co_array_tell(a);
 }
 
 static int co_md_sync(struct blk_device *dev, struct blk_sync *s, struct blk_error *e)

@@ -140,7 +140,7 @@ static int co_change_part(struct raid_array *a, struct row_part *p)
 /* A torn strip keeps the log's room, so it is mended by whoever writes next. */
 static int co_prepare(struct raid_array *a)
 {
-    if (unlikely(a->torn))
+    if (unlikely(a->torn || a->lost))
         TRY(co_rows_mend(a));
     return co_array_mark_dirty(a);
 }

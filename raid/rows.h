@@ -25,8 +25,9 @@
 #include "raid/array.h"
 #include "raid/parity.h"
 
-#define ROW_PAGE  4096u
-#define ROW_SLICE (256 * KiB) /* columns of the longest strip */
+#define ROW_PAGE      4096u
+#define ROW_TORN_MOST 64
+#define ROW_SLICE     (256 * KiB) /* columns of the longest strip */
 
 struct row_part;
 
@@ -40,7 +41,6 @@ struct row_gate {
 /* A block that could not be written, of a strip of which others were: until it is, that strip is
  * torn. */
 struct row_torn {
-    struct row_torn *next;
     uint32_t role;
     uint64_t offset, bytes;
     uint8_t *contents; /* NULL: zeroes */
@@ -52,8 +52,8 @@ struct rows {
     uint64_t slice;      /* columns of a strip, so that its record fits into the log */
     struct co_queue room;
     struct row_gate *gates[64]; /* by row */
-    struct row_torn *torn;
-    bool lost_torn; /* there was no memory to keep one: only the log can mend that */
+    struct row_torn torn[ROW_TORN_MOST];
+    unsigned torn_count;
     struct co_mutex mending;
     uint64_t merged; /* parts that went with another one's write */
 };
@@ -127,8 +127,8 @@ void strip_close(struct row_strip *s);
 int co_strip_load(struct row_strip *s);
 /* Writes the blocks that are to be written, side by side; members that fail are put out. */
 int co_strip_store(struct row_strip *s, unsigned flags);
-/* rows_mend.c: keeps a block that could not be written; to be called with the strip locked. */
-void rows_tear(struct raid_array *a, uint32_t role, const struct member_io *io);
+/* rows_mend.c: keeps the strip's block of @role, which could not be written. */
+void rows_tear(struct row_strip *s, uint32_t role);
 /* Writes what is still to be written; -errno: there is something left. No strip may be locked by
  * the caller. */
 int co_rows_mend(struct raid_array *a);

@@ -4,47 +4,52 @@
  * other data. So the missing blocks are kept and written before anything else is done there. Until
  * then nothing is called durable and the log keeps the strip's record: if the array is opened anew,
  * that does the same. */
+#include "block/worker.h"
 #include "raid/rows.h"
 
-void rows_tear(struct raid_array *a, uint32_t role, const struct member_io *io)
+/* The block's own memory, if it has some: nothing is allocated where memory may be what failed. */
+static uint8_t *take_memory(struct row_block *b, uint64_t bytes)
 {
-    struct rows *rows = a->engine_state;
-    bool zero = io->op == MEMBER_ZERO;
-    struct row_torn *t = mem_alloc(sizeof(*t));
-    a->torn = true;
-    if (!t) {
-        rows->lost_torn = true;
+    bool *ours = b->fresh_ours ? &b->fresh_ours : b->ours && b->fresh == b->old ? &b->ours : NULL;
+    if (ours) {
+        *ours = false;
+        return b->fresh;
+    }
+    uint8_t *copy = buf_get(bytes);
+    if (copy)
+        memcpy(copy, b->fresh, bytes);
+    return copy;
+}
+
+void rows_tear(struct row_strip *s, uint32_t role)
+{
+    struct rows *rows = s->a->engine_state;
+    struct row_block *b = &s->block[role];
+    uint8_t *contents = b->fresh ? take_memory(b, s->bytes) : NULL;
+    if ((b->fresh && !contents) || rows->torn_count == ARRAY_LEN(rows->torn)) {
+        buf_put(contents, s->bytes);
+        s->a->lost = true;
         return;
     }
-    *t = (struct row_torn){
-        .next = rows->torn, .role = role, .offset = io->offset, .bytes = io->vec.bytes};
-    if (!zero) {
-        t->contents = mem_aligned(t->bytes);
-        if (!t->contents) {
-            rows->lost_torn = true;
-            mem_free(t);
-            return;
-        }
-        vec_to_buf(&io->vec, t->contents);
-    }
-    rows->torn = t;
+    s->a->torn = true;
+    rows->torn[rows->torn_count++] = (struct row_torn){role, s->offset, s->bytes, contents};
 }
 
 bool rows_torn(const struct raid_array *a, uint64_t offset, uint64_t bytes)
 {
     const struct rows *rows = a->engine_state;
-    bool torn = rows->lost_torn;
-    for (const struct row_torn *t = rows->torn; t && !torn; t = t->next)
-        torn = t->offset < offset + bytes && offset < t->offset + t->bytes;
-    return torn;
+    for (unsigned i = 0; i < rows->torn_count; i++)
+        if (rows->torn[i].offset < offset + bytes &&
+            offset < rows->torn[i].offset + rows->torn[i].bytes)
+            return true;
+    return false;
 }
 
 static void drop_first(struct rows *rows)
 {
-    struct row_torn *t = rows->torn;
-    rows->torn = t->next;
-    mem_free(t->contents);
-    mem_free(t);
+    buf_put(rows->torn[0].contents, rows->torn[0].bytes);
+    rows->torn_count--;
+    memmove(&rows->torn[0], &rows->torn[1], rows->torn_count * sizeof(rows->torn[0]));
 }
 
 /* A member that has gone meanwhile needs nothing. */
@@ -68,12 +73,12 @@ int co_rows_mend(struct raid_array *a)
 {
     struct rows *rows = a->engine_state;
     with_lock(&rows->mending);
+    if (a->lost)
+        return -EIO;
     if (!a->torn)
         return 0;
-    if (rows->lost_torn)
-        return -EIO;
-    while (rows->torn) {
-        TRY(co_mend_one(a, rows->torn));
+    while (rows->torn_count) {
+        TRY(co_mend_one(a, &rows->torn[0])); /* others come behind it */
         drop_first(rows);
     }
     a->torn = false;
@@ -83,6 +88,6 @@ int co_rows_mend(struct raid_array *a)
 void rows_forget_torn(struct raid_array *a)
 {
     struct rows *rows = a->engine_state;
-    while (rows->torn)
+    while (rows->torn_count)
         drop_first(rows);
 }

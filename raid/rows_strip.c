@@ -30,7 +30,7 @@ int co_strip_open(struct row_strip *s, struct raid_array *a, uint64_t offset, ui
     *s = (struct row_strip){.a = a, .offset = offset, .bytes = bytes};
     s->row = raid_row(&a->shape, offset / a->shape.chunk);
     co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
-    while (unlikely(a->torn) && rows_torn(a, offset, bytes)) {
+    while (unlikely(a->torn) && !a->lost && rows_torn(a, offset, bytes)) {
         co_range_unlock(&a->writers, &s->hold);
         TRY(co_rows_mend(a));
         co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
@@ -283,7 +283,7 @@ int co_strip_store(struct row_strip *s, unsigned flags)
         struct row_block *b = &s->block[d];
         int one = b->written ? co_write_again(s, b) : 0;
         if (one < 0) {
-            rows_tear(s->a, d, &b->io);
+            rows_tear(s, d);
             rc = one;
         }
     }

@@ -110,13 +110,23 @@ static void take_parts(struct change *c, unsigned i, uint8_t *to)
     }
 }
 
-/* Fresh contents of data: where they are, or gathered behind each other. */
+static bool is_degraded(const struct raid_array *a)
+{
+    for (unsigned d = 0; d < a->shape.disks; d++)
+        if (!array_writable(a, d))
+            return true;
+    return false;
+}
+
+/* Fresh contents of data: where they are, or gathered behind each other; where no member can be
+ * spared, in memory of ours, which is kept if they cannot be written. */
 static int take_fresh(struct change *c, unsigned i)
 {
     struct row_block *b = data_block(c, i);
     if (!b->partly && c->b->parts->zero)
         return 0;
-    b->fresh = row_direct(c->b, i, c->at, c->s.bytes);
+    if (!is_degraded(c->s.a))
+        b->fresh = row_direct(c->b, i, c->at, c->s.bytes);
     if (b->fresh)
         return 0;
     TRY(strip_fresh(&c->s, b));
@@ -207,8 +217,12 @@ static int co_change(struct change *c)
             TRY(take_fresh(c, i));
     TRY(co_make_parity(c));
     struct log_hold hold;
+    /* What is left out here is not in the log either: after a crash nobody may count on it. */
+    TRY(co_array_tell(c->s.a));
+    if (c->s.a->lost) /* what was read may be older than what was written */
+        return -EIO;
     TRY(co_log_strip(&c->s, c->b->whole, &hold));
-    int rc = co_strip_store(&c->s, c->b->flags);
+    int rc = c->s.a->lost ? -EIO : co_strip_store(&c->s, c->b->flags);
     log_end(c->s.a, &hold);
     return rc;
 }

@@ -53,13 +53,12 @@ static int co_write_one(void *arg)
     struct md_super *s = u->m->super;
     uint64_t block = MAX(u->m->dev->limits.request_align, 512);
     u->rc = co_log_announce(u->a, u->m);
+    if (u->rc < 0)
+        return 0;
+    u->rc = co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
+    log_announced(u->m, u->rc == 0);
     if (u->rc == 0)
-        u->rc =
-            co_blk_write_buf(u->m->dev, s->super_offset, s->raw, md_super_bytes(s, block), BLK_FUA);
-    if (u->rc == 0) {
-        log_announced(u->m);
         u->m->events = s->events;
-    }
     return 0;
 }
 
@@ -118,6 +117,7 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
     m->state = MEMBER_OUT;
+    a->untold = a->super != NULL;
     if (a->super)
         (void)md_super_set_role(a->super, m->super->number, MD_ROLE_FAULTY);
     blk_tell(a->dev, BLK_EV_MEMBER_FAILED);
@@ -133,6 +133,14 @@ static void forget_missing(struct raid_array *a)
         if (!there)
             (void)md_super_set_role(a->super, slot, MD_ROLE_FAULTY);
     }
+}
+
+/* @m has failed and cannot be spared. If it cannot even be flushed, it may have lost more than what
+ * failed. */
+static void co_look_for_loss(struct raid_array *a, struct raid_member *m)
+{
+    int rc = co_blk_flush(m->dev);
+    a->lost |= rc < 0 && rc != -ENOMEM;
 }
 
 /* One update that is at an end everywhere, or members that failed at it are out. */
@@ -167,12 +175,23 @@ int co_array_write_supers_locked(struct raid_array *a)
         a->super->events++;
         a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;
         TRY(co_write_all(a, false, &failed));
-        if (failed && !can_spare(a, failed))
+        if (failed && !can_spare(a, failed)) {
+            co_look_for_loss(a, failed);
             return -EIO;
+        }
         if (failed)
             take_out(a, failed);
     } while (failed);
+    a->untold = false;
     return 0;
+}
+
+int co_array_tell(struct raid_array *a)
+{
+    if (likely(!a->untold))
+        return 0;
+    with_lock(&a->state_lock);
+    return a->untold ? co_array_write_supers_locked(a) : 0;
 }
 
 int co_array_write_supers(struct raid_array *a)
@@ -230,7 +249,7 @@ int co_array_flush(struct raid_array *a)
     for (unsigned i = 0; i < count; i++)
         if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
             rc = io[i].rc;
-    return a->torn ? -EIO : rc;
+    return a->torn || a->lost ? -EIO : rc;
 }
 
 /* What resync and recovery have reached now is what counts once it has been flushed. False: the
@@ -289,10 +308,12 @@ int co_array_mark_clean(struct raid_array *a)
 int co_array_fail(struct raid_array *a, struct raid_member *m)
 {
     with_lock(&a->state_lock);
-    if (m->state == MEMBER_OUT) /* another request came first; A2 holds if all have been told */
-        return a->super ? co_level_locked(a) : 0;
-    if (!can_spare(a, m))
+    if (m->state == MEMBER_OUT) /* another request came first */
+        return a->untold ? co_array_write_supers_locked(a) : 0;
+    if (!can_spare(a, m)) {
+        co_look_for_loss(a, m);
         return -EIO;
+    }
     take_out(a, m);
     return a->super ? co_array_write_supers_locked(a) : 0;
 }

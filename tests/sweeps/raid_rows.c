@@ -227,5 +227,5 @@ static const struct sweep_subject rows[] = {
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 250, 1000);
+    return sweep_main(argc, argv, rows, 250, 5000);
 }
