@@ -14,8 +14,9 @@
 
 const char *tree_name(const json_t *tree)
 {
-    const json_t *at = tree;
+    const json_t *at = tree, *last = tree;
     for (unsigned i = 0; json_is_object(at) && i < OPTS_DEPTH; i++) {
+        last = at;
         const char *name = json_string_value(json_object_get(at, "x-lamina-name"));
         if (!name)
             name = json_string_value(json_object_get(at, "filename"));
@@ -26,7 +27,7 @@ const char *tree_name(const json_t *tree)
     }
     if (json_is_string(at))
         return json_string_value(at);
-    const char *driver = json_string_value(json_object_get(tree, "driver"));
+    const char *driver = json_string_value(json_object_get(last, "driver")); /* of a set */
     return driver ? driver : "";
 }
 

@@ -124,6 +124,10 @@ must_use int co_array_mark_clean(struct raid_array *a);
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
 /* A4: whether the array goes on without @m. */
 bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
+/* When it is opened for writing: what was read may be an earlier process's that died, and is made
+ * durable before anything is built on it. A member that cannot do that has lost what it was told
+ * and is out, which co_array_level() says to the others. */
+must_use int co_array_settle(struct raid_array *a);
 /* A2: what was done without a member that is out may be answered now. */
 must_use int co_array_tell(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest

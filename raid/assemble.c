@@ -259,6 +259,18 @@ static unsigned count_place(const struct raid_candidate *c, size_t count, enum r
     return n;
 }
 
+/* A spare sees each update that matters: one that saw more than the freshest member was with others
+ * that are not here. */
+static bool is_behind_spare(const struct raid_candidate *c, size_t count,
+                            const struct md_super *freshest)
+{
+    for (size_t i = 0; i < count; i++)
+        if (c[i].super && md_super_same_array(c[i].super, freshest) &&
+            c[i].super->events > freshest->events + 1)
+            return true;
+    return false;
+}
+
 static int judge(const struct raid_candidate *c, size_t count, bool force, struct raid_plan *p,
                  struct blk_error *e)
 {
@@ -270,6 +282,10 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
                        "the array was split: %u of its members were written to apart from the "
                        "others; leave out those that are to be forgotten",
                        split);
+    if (is_behind_spare(c, count, p->freshest) && !force)
+        return err_set(e, -ENODEV,
+                       "a spare is newer than all members that are there: with force they start, "
+                       "and what was written since they left is lost");
     if (!p->enough)
         return err_set(e, -ENODEV, "%u of %u members are there, which is not enough for %s%s",
                        p->there, p->shape.disks, p->shape.level->name,

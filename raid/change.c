@@ -110,6 +110,28 @@ static int co_prepare(struct raid_array *a, struct blk_device *dev, const struct
     return a->intent ? co_intent_copy_to(a->intent, dev, s) : 0;
 }
 
+/* @role: MD_ROLE_SPARE, or the place that it had. Gives 1 once it is in. */
+static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_super *s,
+                      unsigned role, struct blk_error *e)
+{
+    with_lock(&a->state_lock);
+    struct raid_member *m = free_member(a);
+    if (!m || blk_add_child(a->dev, "member", dev) < 0)
+        return err_set(e, -ENOMEM, "no more members can be added while the array is open");
+    *m = (struct raid_member){
+        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
+    m->state = MEMBER_SPARE;
+    if (role < MD_ROLE_MOST) {
+        m->role = role;
+        m->state = MEMBER_REBUILDING;
+        m->by_bitmap = true;
+        a->by_role[role] = m;
+    }
+    (void)md_super_set_role(a->super, s->number, role);
+    int rc = co_array_write_supers_locked(a);
+    return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+}
+
 /* @again: in the place that its superblock says. Gives 1 once it is in. */
 static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super *s, bool again,
                    struct blk_error *e)
@@ -118,22 +140,11 @@ static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super
     int rc = co_prepare(a, dev, s, again);
     if (rc < 0)
         return err_errno(e, rc, "%s", dev->name);
-    with_lock(&a->state_lock);
-    struct raid_member *m = free_member(a);
-    if (!m || blk_add_child(a->dev, "member", dev) < 0)
-        return err_set(e, -ENOMEM, "no more members can be added while the array is open");
-    *m = (struct raid_member){
-        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
-    m->state = MEMBER_SPARE;
-    if (again) {
-        m->role = role;
-        m->state = MEMBER_REBUILDING;
-        m->by_bitmap = true;
-        a->by_role[role] = m;
-    }
-    (void)md_super_set_role(a->super, s->number, role);
-    rc = co_array_write_supers_locked(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+    struct co_range_hold hold; /* between writes, as co_array_use_spares() */
+    co_range_lock(&a->writers, &hold, 0, INT64_MAX, false);
+    rc = co_take_in(a, dev, s, role, e);
+    co_range_unlock(&a->writers, &hold);
+    return rc;
 }
 
 /* Whether the device was a member, and missed only what the bitmap knows of: then its superblock is

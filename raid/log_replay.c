@@ -89,7 +89,7 @@ static int co_read_record(struct replay *d, const struct log_ring *r, uint64_t a
     uint64_t header = log_header_bytes(le32_get(h->count)), total = le32_get(h->bytes);
     if (memcmp(h->tag, LOG_TAG, sizeof(h->tag)) != 0 ||
         le64_get(h->session) != d->a->log->session || le64_get(h->sequence) != r->next_sequence ||
-        header > total || total > most)
+        le32_get(h->count) > d->a->shape.disks || header > total || total > most)
         return -ENODATA;
     TRY(co_blk_read_buf(r->m->dev, r->start + place, d->record, total));
     if (le32_get(h->crc) != crc32c_but(h, header, offsetof(struct log_record_disk, crc)) ||
@@ -117,8 +117,9 @@ static bool is_sane(const struct replay *d, const struct log_entry_disk *e, uint
 {
     uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes);
     return range_fits(offset, bytes, d->a->shape.member) && offset % ROW_PAGE == 0 && bytes > 0 &&
-           bytes % ROW_PAGE == 0 && le16_get(e->role) < d->a->shape.disks &&
-           le16_get(e->kind) <= LOG_MARK && (le16_get(e->kind) != LOG_CONTENTS || bytes <= left);
+           bytes <= d->a->shape.chunk - offset % d->a->shape.chunk && bytes % ROW_PAGE == 0 &&
+           le16_get(e->role) < d->a->shape.disks && le16_get(e->kind) <= LOG_MARK &&
+           (le16_get(e->kind) != LOG_CONTENTS || bytes <= left);
 }
 
 /* Calls @co_entry for each entry of the record that was read, with its contents. */

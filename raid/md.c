@@ -246,6 +246,18 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
     return 0;
 }
 
+static int co_prepare_to_write(struct raid_array *a, struct blk_error *e)
+{
+    TRY(may_write(a, e));
+    int rc = co_array_settle(a);
+    if (rc < 0)
+        return err_errno(e, rc, "what members hold cannot be made durable");
+    TRY(co_intent_open(a, &a->intent, e));
+    if (a->intent) /* the bits say what is in sync */
+        a->resync_at = 0;
+    return 0;
+}
+
 static int co_md_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
                       struct blk_error *e)
 {
@@ -262,11 +274,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     if (rc == 0 && a->super && a->super->reshaping)
         rc = raid_reshape_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
-        rc = may_write(a, e);
-    if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE)
-        rc = co_intent_open(a, &a->intent, e);
-    if (rc == 0 && a->intent) /* the bits say what is in sync */
-        a->resync_at = 0;
+        rc = co_prepare_to_write(a, e);
     if (rc == 0 && a->engine->co_open)
         rc = a->engine->co_open(a, e);
     if (rc == 0 && dev->open_flags & BLK_OPEN_WRITE && co_array_level(a) < 0) {

@@ -171,13 +171,25 @@ static int co_level_locked(struct raid_array *a)
     return 0;
 }
 
+int co_array_settle(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);
+        if (rc < 0 && !can_spare(a, m))
+            return rc;
+        if (rc < 0)
+            take_out(a, m);
+    }
+    return 0;
+}
+
 int co_array_level(struct raid_array *a)
 {
+    with_lock(&a->state_lock);
     if (!a->super)
         return 0;
-    TRY(co_array_flush(a)); /* what was read may be an earlier process's, and not durable */
-    with_lock(&a->state_lock);
-    return co_level_locked(a);
+    return a->untold ? co_array_write_supers_locked(a) : co_level_locked(a);
 }
 
 int co_array_write_supers_locked(struct raid_array *a)
@@ -290,12 +302,13 @@ static int co_settle(struct raid_array *a, bool clean)
     if (!recovered)
         return -ENOMEM;
     bool news = take_positions(a, &resync, recovered);
-    clean |= !a->marked_dirty;
+    bool idle = clean || !a->marked_dirty;
     if (!a->super || a->shape.level->is_zoned ||
-        (!news && (!clean || a->super->resync_offset == resync)))
+        (!news && (!idle || a->super->resync_offset == resync)))
         return 0;
     TRY(co_array_flush(a));
     with_lock(&a->state_lock);
+    clean |= !a->marked_dirty; /* somebody may have begun to write meanwhile */
     for (unsigned i = 0; i < a->member_count; i++)
         a->members[i].recovered_saved = recovered[i];
     if (clean)

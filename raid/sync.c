@@ -80,12 +80,23 @@ static void give_role(struct raid_array *a, struct raid_member *m, unsigned role
     (void)md_super_set_role(a->super, m->super->number, role); /* its slot is there */
 }
 
+static bool lacks_member(const struct raid_array *a)
+{
+    for (unsigned role = 0; role < a->shape.disks; role++)
+        if (!a->by_role[role])
+            return true;
+    return false;
+}
+
+/* Between writes: each goes to those that were there when it began. */
 int co_array_use_spares(struct raid_array *a, bool *taken)
 {
+    struct co_range_hold hold;
     *taken = false;
-    if (!a->super || !a->engine->co_rebuild)
+    if (!a->super || !a->engine->co_rebuild || !lacks_member(a) || !find_spare(a))
         return 0;
-    with_lock(&a->state_lock);
+    co_range_lock(&a->writers, &hold, 0, INT64_MAX, false);
+    co_mutex_lock(&a->state_lock);
     for (unsigned role = 0; role < a->shape.disks; role++) {
         struct raid_member *spare = a->by_role[role] ? NULL : find_spare(a);
         if (!spare)
@@ -93,7 +104,10 @@ int co_array_use_spares(struct raid_array *a, bool *taken)
         give_role(a, spare, role);
         *taken = true;
     }
-    return *taken ? co_array_write_supers_locked(a) : 0;
+    int rc = *taken ? co_array_write_supers_locked(a) : 0;
+    co_mutex_unlock(&a->state_lock);
+    co_range_unlock(&a->writers, &hold);
+    return rc;
 }
 
 static struct raid_member *find_rebuilding(const struct raid_array *a)

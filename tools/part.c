@@ -65,7 +65,7 @@ static struct opts *parse_told(struct part_verb *v, const struct opt_desc *table
 static int co_create_on(struct part_verb *v, struct blk_device *disk)
 {
     const struct blk_driver *d = blk_find_driver(blk_drivers, v->table ? v->table : "gpt");
-    struct blk_device *there;
+    struct blk_device *there = NULL;
     struct blk_error none;
     if (!d || d->is_format || !d->co_create || !d->co_inner_add)
         return err_set(&v->error, -EINVAL, "there is no table '%s' that can be made", v->table);

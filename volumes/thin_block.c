@@ -284,8 +284,12 @@ int co_thin_new(struct thin_cache *c, uint64_t number, enum thin_kind kind, stru
 {
     TRY(co_make_room(c));
     struct thin_block *b = find(c, number);
+    if (b && b->pins) { /* counted as free, and in use: damage */
+        c->bad = "it is in use and counts no references";
+        c->bad_number = number;
+        return -EBADMSG;
+    }
     if (b) {
-        assert(b->pins == 0 && !b->loading);
         b->kind = kind;
         b->pins = 1;
     } else {

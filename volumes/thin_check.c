@@ -92,7 +92,8 @@ static int on_mapping_node(struct thin_walk *w, uint64_t number)
 static void on_mapping_left(struct thin_walk *w, uint64_t number)
 {
     struct check *k = w->arg;
-    k->below[number] = w->entries - k->start[w->depth];
+    if (number < k->m.super.metadata.blocks)
+        k->below[number] = w->entries - k->start[w->depth];
 }
 
 static int on_device(struct thin_walk *w, uint64_t id, const uint8_t *value)

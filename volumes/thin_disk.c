@@ -86,12 +86,12 @@ static int check_super(const struct thin_super *s, uint64_t number, uint64_t fil
             return err_set(e, -EINVAL, "the superblock names block %" PRIu64 " as a root", maps[i]);
     if (s->held_root >= file_blocks)
         return err_set(e, -EINVAL, "the metadata snapshot lies past the end");
-    if (s->metadata.blocks > MIN(file_blocks, THIN_META_MOST))
+    if (s->metadata.blocks < 8 || s->metadata.blocks > MIN(file_blocks, THIN_META_MOST))
         return err_set(e, -EINVAL,
                        "the metadata counts %" PRIu64 " blocks and its device holds %" PRIu64,
                        s->metadata.blocks, file_blocks);
-    if (s->data.blocks > THIN_DATA_MOST)
-        return err_set(e, -EINVAL, "more data blocks than can be numbered: %" PRIu64,
+    if (div_up(s->data.blocks, THIN_PER_BITMAP) > s->metadata.blocks)
+        return err_set(e, -EINVAL, "%" PRIu64 " data blocks cannot be counted in this metadata",
                        s->data.blocks);
     return 0;
 }

@@ -222,6 +222,8 @@ static int co_move(struct thin_meta *m, enum thin_kind kind, uint64_t *number)
 {
     struct thin_block *b;
     uint64_t old = *number;
+    if (old && thin_meta_count(m, old) == 0)
+        return -EBADMSG; /* of an image: the map's own block is not counted */
     TRY(co_thin_make(m, kind, number, &b));
     thin_put(&m->cache, b);
     if (old)
@@ -237,7 +239,8 @@ static int co_place_bitmaps(struct thin_meta *m)
     do {
         again = false;
         for (unsigned i = 0; i < THIN_INDEXES; i++) {
-            if (!s->dirty_bitmaps[i] || (s->bitmaps[i] && bit(s->fresh, s->bitmaps[i])))
+            bool made = thin_meta_count(m, s->bitmaps[i]) && bit(s->fresh, s->bitmaps[i]);
+            if (!s->dirty_bitmaps[i] || (s->bitmaps[i] && made))
                 continue;
             TRY(co_move(m, THIN_BITMAP, &s->bitmaps[i]));
             again = true;

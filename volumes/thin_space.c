@@ -51,9 +51,7 @@ int co_thin_space_load(struct thin_meta *m, struct blk_error *e)
     struct thin_space *s = &m->space;
     s->root = m->super.data;
     s->bitmap_count = div_up(s->root.blocks, THIN_PER_BITMAP);
-    if (s->bitmap_count > m->super.metadata.blocks)
-        return err_set(e, -EINVAL, "%" PRIu64 " data blocks cannot be counted in this metadata",
-                       s->root.blocks);
+    assert(s->bitmap_count <= m->super.metadata.blocks); /* thin_super_parse() */
     s->bitmaps = mem_array(MAX(s->bitmap_count, 1), sizeof(*s->bitmaps));
     if (!s->bitmaps)
         return err_set(e, -ENOMEM, "out of memory");
@@ -169,6 +167,9 @@ int co_thin_data_hold(struct thin_meta *m, uint64_t data_block)
     TRY(co_thin_count(m, data_block, &count));
     if (count == UINT32_MAX)
         return -EMLINK;
+    if (is_held(&m->space.bitmaps[data_block / THIN_PER_BITMAP],
+                (unsigned)(data_block % THIN_PER_BITMAP)))
+        return -EBADMSG; /* of an image: what refers to it was not counted */
     TRY(co_set_count(m, data_block, count, count + 1));
     if (count > 0)
         return 0;

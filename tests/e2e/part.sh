@@ -49,7 +49,8 @@ qemu-img create -q -f raw part.raw 8M
 qemu-io -f raw -c 'write -P 7 0 8M' part.raw >/dev/null
 is "written as a target" "$LAMINA" convert -n -f raw -O raw part.raw wide.img//p3
 read -r at bytes <<<"$(where wide.img p3)"
-equal "only it changed" "$(cmp -l gpt.img wide.img | awk -v a="$at" -v e=$((at + bytes)) '$1 <= a || $1 > e' | wc -l)" 0
+outside() { head -c "$at" "$1" && tail -c +$((at + bytes + 1)) "$1"; }
+equal "only it changed" "$(outside wide.img | b2sum)" "$(outside gpt.img | b2sum)"
 
 # Tables of sectors of 4096 bytes.
 python3 - <<'P' || bad "a table of 4096-byte sectors"

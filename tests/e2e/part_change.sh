@@ -58,6 +58,14 @@ grep -q "first copy" .err && ok "damage is said" || bad "damage is said" "$(cat 
 sound "both copies are there again" d.img
 equal "nothing was lost" "$(ends d.img 3) $(ends d.img 4)" "202752 407551 2048 4095"
 
+# Both copies are gone: nothing is made over what may have been a table, unless told.
+truncate -s 8M lost.img && "$LAMINA" part create lost.img && "$LAMINA" part add -q lost.img
+dd if=/dev/zero of=lost.img bs=512 seek=1 count=1 conv=notrunc status=none
+dd if=/dev/zero of=lost.img bs=512 seek=16383 count=1 conv=notrunc status=none
+fails "a table that is lost" 1 "--force" "$LAMINA" part create lost.img
+is "unless told" "$LAMINA" part create --force lost.img
+sound "a new one" lost.img
+
 # MBR: the last primary partition.
 truncate -s 20M m.img && printf '2048,4M,c\n,8M,83\n' | sfdisk -q m.img
 is "an MBR grows" "$LAMINA" resize -q --grow m.img 40M

@@ -8,7 +8,7 @@ make_disk disk.raw 12
 dirty() { tail -c +8193 "$1" | head -c 4096 >.bitmap && mdadm -X .bitmap 2>&1 | sed -n 's/.*(chunks), \([0-9]*\) dirty.*/\1/p'; }
 state() { "$LAMINA" raid detail --output json "${m[@]}" | jq -r ".[0].members[] | select(.device == \"$1\").state"; }
 differs() { "$LAMINA" raid scrub --output json "$a" | jq .mismatches; }
-ready() { local i; for ((i = 0; i < 500; i++)); do grep -q '^nbd' "$1" && return; sleep 0.02; done; }
+ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; }
 
 # written SIGNAL COMMAND...: serves the array, and ends the server so when qemu-io has done that.
 written() {

@@ -218,8 +218,9 @@ for i in "${!their_names[@]}"; do
     equal "the kernel made: ${their_names[$i]} $(of $array at)" "$(of $array failed:)" ""
     equal "... and lamina reads it" "$(front "$(spec)")" "$want"
     [ "${their_kinds[$i]}" = reshape ] || continue
-    is "... and goes on with it" "$LAMINA" raid sync -q "$(spec)"
+    # What is said is that superblocks of 0.90 leave no room for a stripe log.
+    is "... and goes on with it" sh -c "'$LAMINA' raid sync -q '$(spec)' 2>/dev/null"
     equal "... and it is right" "$(front "$(spec)")" "$want"
-    is "... everywhere" "$LAMINA" raid scrub -q "$(spec)"
+    is "... everywhere" sh -c "'$LAMINA' raid scrub -q '$(spec)' 2>/dev/null"
 done
 exit $failed

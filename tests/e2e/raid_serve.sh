@@ -6,7 +6,7 @@ command -v fio >/dev/null && command -v mdadm >/dev/null || { echo "skip - there
 ulimit -f 1048576
 ctl() { "$LAMINA" ctl "$PWD/ctl" "$@"; }
 members() { ctl raid "" --output json | jq -r '.members[] | "\(.role) \(.state) \(.name | sub(".*/"; ""))"' | sort | tr '\n' ';'; }
-ready() { local i; for ((i = 0; i < 500; i++)); do grep -q '^nbd' "$1" && return; sleep 0.02; done; }
+ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; }
 until_in_sync() { local i; for ((i = 0; i < 200; i++)); do members | grep -q "$1" && return; sleep 0.1; done; return 1; }
 
 for m in a b c d e; do truncate -s 40M $m.img; done

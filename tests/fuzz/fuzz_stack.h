@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "block/block.h"
 #include "block/host_sim.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

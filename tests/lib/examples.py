@@ -68,6 +68,7 @@ before = [
     ("raid scrub md", raid5), ("raid fail", raid5),
     ("lamina raid ", raid5),
     ("lamina lv ", group.format("disk0.img")), ("lamina vg ", group.format("disk0.img")), ("lamina pv ", group.format("disk0.img")), ("lamina part ", parts),
+    ("tree nas/", raid5 + "mkdir nas; mv ?.img nas"),
     ("rebase -u", "mkdir moved; cp disk.img moved/base.raw"),
     ("resize --grow p2", parts + "lamina part add --size 64M disk.qcow2; lamina part add disk.qcow2"),
     ("resize --grow", parts + "lamina part add disk.qcow2; lamina resize disk.qcow2 +1G"),

@@ -201,6 +201,10 @@ static struct array mend5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
                              .lost = 1,
                              .spares = 1};
 
+static struct array mend6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
+                             .data_offset = 512 * KiB,
+                             .lost = 2,
+                             .spares = 2};
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
@@ -222,6 +226,7 @@ static const struct sweep_subject rows[] = {
     {.name = "raid5-small-log", ROW(tight5, 3)},
     {.name = "raid6", ROW(level6, 2)},
     {.name = "raid6-turned-small-log", ROW(turned6, 3)},
+    {.name = "raid6-spares", MENDING(mend6, 2)},
     {0},
 };
 

@@ -148,6 +148,21 @@ START_TEST(a_spare_that_missed_its_role_is_not_in_sync)
 }
 END_TEST
 
+/* Who was with it is missing, and what is there is old. */
+START_TEST(a_spare_that_is_newer_keeps_old_members_from_starting)
+{
+    struct heap h;
+    struct raid_plan p;
+    heap_init(&h, 1, 2);
+    ck_assert(md_super_set_role(&h.supers[1], 1, MD_ROLE_SPARE));
+    h.supers[1].events = 110;
+    ck_assert_int_eq(plan(&h, false, &p), -ENODEV);
+    ck_assert_int_eq(plan(&h, true, &p), 0);
+    ck_assert_uint_eq(p.there, 1);
+    raid_plan_drop(&p);
+}
+END_TEST
+
 START_TEST(the_faulty_stay_out)
 {
     struct heap h;
@@ -268,6 +283,7 @@ int main(void)
     tcase_add_test(tc, a_stale_member_never_wins);
     tcase_add_test(tc, halves_that_are_as_fresh_are_split);
     tcase_add_test(tc, a_spare_that_missed_its_role_is_not_in_sync);
+    tcase_add_test(tc, a_spare_that_is_newer_keeps_old_members_from_starting);
     tcase_add_test(tc, the_faulty_stay_out);
     tcase_add_test(tc, a_split_array_is_refused);
     tcase_add_test(tc, spares_and_strangers_are_no_members);

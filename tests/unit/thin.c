@@ -216,11 +216,223 @@ START_TEST(random_life)
 }
 END_TEST
 
+/* --- a full pool, promises, growth -------------------------------------------------------------
+ */
+
+static int co_full_pool(void *arg)
+{
+    struct pool s;
+    struct blk_error e;
+    auto_free uint8_t *buf = mem_aligned(CHUNK);
+    must(buf);
+    memset(buf, 1, CHUNK);
+    co_make_pool(&s, 1 * MiB, 8, "");
+    must(co_pool_create(s.p, 1, &e) == 0);
+    struct blk_device *v = co_volume(&s, "1,size=1M");
+    for (unsigned i = 0; i < 8; i++)
+        must(co_blk_write_buf(v, i * CHUNK, buf, CHUNK, 0) == 0);
+    must(co_blk_write_buf(v, 8 * CHUNK, buf, 512, 0) == -ENOSPC);
+    must(co_blk_write_buf(v, 3 * CHUNK, buf, CHUNK, 0) == 0); /* overwrites go on */
+    must(co_blk_flush(v) == 0);
+    must(co_pool_snap(s.p, 2, 1, &e) == 0);
+    must(co_blk_write_buf(v, 0, buf, 512, 0) == -ENOSPC); /* it would have to be copied */
+    must(co_pool_delete(s.p, 2, &e) == 0);
+    must(co_blk_discard(v, 2 * CHUNK, CHUNK) == 0);
+    must(co_blk_write_buf(v, 8 * CHUNK, buf, 512, 0) == 0); /* what was let go of is found */
+    must(co_blk_resize(s.data, 12 * CHUNK, false, &e) == 0);
+    for (unsigned i = 9; i < 13; i++) /* what the data device grew by is found as well */
+        must(co_blk_write_buf(v, i * CHUNK, buf, CHUNK, 0) == 0);
+    must(co_blk_write_buf(v, 13 * CHUNK, buf, CHUNK, 0) == -ENOSPC);
+    co_close_ok(v);
+    co_check_clean(&s);
+    co_end_pool(&s);
+    return 0;
+}
+
+START_TEST(full_pool)
+{
+    ck_assert_int_eq(on_host(NULL, co_full_pool, NULL), 0);
+}
+END_TEST
+
+struct waiting {
+    struct blk_device *v;
+    int rc;
+    bool done;
+};
+
+static void co_wait_for_space(void *arg)
+{
+    struct waiting *w = arg;
+    uint8_t sector[512] = {1};
+    w->rc = co_blk_write_buf(w->v, CHUNK, sector, sizeof(sector), 0);
+    w->done = true;
+}
+
+static int co_promises(void *arg)
+{
+    struct pool s;
+    struct blk_error e;
+    struct blk_device *full;
+    uint8_t sector[512] = {1};
+    co_make_pool(&s, 1 * MiB, 4, "wait=100,low-water=128K");
+    must(co_pool_create(s.p, 1, &e) == 0 && co_pool_create(s.p, 2, &e) == 0);
+    struct blk_device *one = co_volume(&s, "1,size=1M,reserve=192K");
+    struct blk_device *two = co_volume(&s, "2,size=1M,quota=128K");
+    must(co_blk_inner_open(s.dev, "1", &full, &e) == -EBUSY);
+    must(co_blk_write_buf(two, 0, sector, 512, 0) == 0);
+    struct waiting w = {.v = two}; /* the rest is kept for the first */
+    must(co_start(co_wait_for_space, &w) == 0);
+    co_sleep(5000000);
+    must(!w.done);
+    must(co_blk_write_buf(one, 0, sector, 512, 0) == 0);
+    must(co_blk_resize(s.data, 8 * CHUNK, false, &e) == 0);
+    while (!w.done)
+        co_sleep(1000000);
+    must(w.rc == 0);
+    must(co_blk_write_buf(two, 2 * CHUNK, sector, 512, 0) == -EDQUOT);
+    co_close_ok(one);
+    co_close_ok(two);
+    co_close_ok(s.dev);
+    co_start_pool(&s, "no-overcommit=on");
+    one = co_volume(&s, "1,size=256K");
+    must(co_blk_inner_open(s.dev, "2,size=320K", &full, &e) == -ENOSPC);
+    two = co_volume(&s, "2,size=256K");
+    co_close_ok(one);
+    co_close_ok(two);
+    co_end_pool(&s);
+    return 0;
+}
+
+START_TEST(promises)
+{
+    ck_assert_int_eq(on_host(NULL, co_promises, NULL), 0);
+}
+END_TEST
+
+/* Metadata that is nearly full refuses new mappings, and still commits, discards, deletes. */
+static int co_full_metadata(void *arg)
+{
+    struct pool s;
+    struct blk_error e;
+    uint8_t sector[512] = {1};
+    int rc = 0;
+    co_make_pool(&s, 64 * THIN_BLOCK, 8192, "");
+    must(co_pool_create(s.p, 1, &e) == 0);
+    struct blk_device *v = co_volume(&s, "1,size=4G");
+    uint64_t wrote = 0;
+    for (; wrote < 8000 && rc == 0; wrote++) {
+        rc = co_blk_write_buf(v, wrote * 8 * CHUNK, sector, 512, 0);
+        if (wrote % 64 == 63)
+            must(co_blk_flush(v) == 0);
+    }
+    must(rc == -ENOSPC);
+    must(co_blk_flush(v) == 0);
+    must(co_blk_discard(v, 0, 4 * GiB) == 0);
+    must(co_blk_flush(v) == 0);
+    must(co_blk_write_buf(v, 0, sector, 512, BLK_FUA) == 0);
+    co_close_ok(v);
+    must(co_pool_delete(s.p, 1, &e) == 0);
+    co_check_clean(&s);
+    must(co_blk_resize(s.meta, 2 * MiB, false, &e) == 0);
+    must(co_pool_grow(s.p, &e) == 0);
+    must(s.p->meta.meta_space.root.blocks == 512);
+    co_check_clean(&s);
+    co_end_pool(&s);
+    return 0;
+}
+
+START_TEST(full_metadata)
+{
+    ck_assert_int_eq(on_host(NULL, co_full_metadata, NULL), 0);
+}
+END_TEST
+
+/* --- trees ------------------------------------------------------------------------------------
+ */
+
+static int co_trees(void *arg)
+{
+    enum { KEYS = 20000 };
+    struct blk_device *meta = co_disk(16 * MiB);
+    struct blk_error e;
+    struct thin_meta m;
+    uint64_t root, random = 5;
+    auto_free uint32_t *model = mem_array(KEYS, sizeof(*model));
+    must(model && co_thin_format(meta, CHUNK, 1, &e) == 0);
+    must(co_thin_meta_open(&m, meta, NULL, true, 4 * MiB, &e) == 0);
+    must(co_thin_tree_new(&m, &thin_overflow, &root) == 0);
+    for (unsigned i = 0; i < 60000; i++) {
+        uint64_t key = i < KEYS ? i : next_random(&random) % KEYS; /* in order first */
+        bool remove = i >= KEYS && next_random(&random) % 4 != 0;
+        le32 value = le32_of(i + 1);
+        if (remove)
+            must(co_thin_remove(&m, &thin_overflow, &root, key) == (model[key] ? 0 : -ENOENT));
+        else
+            must(co_thin_insert(&m, &thin_overflow, &root, key, &value) == 0);
+        model[key] = remove ? 0 : i + 1;
+    }
+    for (uint64_t key = 0; key < KEYS; key++) {
+        le32 value;
+        int rc = co_thin_lookup(&m, &thin_overflow, root, key, &value);
+        must(model[key] ? rc == 0 && le32_get(value) == model[key] : rc == -ENOENT);
+    }
+    struct thin_walk w = {.tree = &thin_overflow};
+    must(co_thin_walk(&m.cache, &w, root) == 0);
+    uint64_t count = 0;
+    for (uint64_t key = 0; key < KEYS; key++)
+        count += model[key] != 0;
+    must(w.entries == count);
+    thin_meta_close(&m);
+    co_close_ok(meta);
+    return 0;
+}
+
+START_TEST(trees)
+{
+    ck_assert_int_eq(on_host(NULL, co_trees, NULL), 0);
+}
+END_TEST
+
+/* --- what lies on disk ------------------------------------------------------------------------
+ */
+
+START_TEST(blocks)
+{
+    uint8_t b[THIN_BLOCK];
+    thin_node_init(b, true, 8);
+    thin_seal(THIN_NODE, 7, b);
+    ck_assert_uint_eq(le32_get(*(le32 *)b), 0x49c54642);
+    ck_assert_ptr_null(thin_verify(THIN_NODE, 7, b));
+    ck_assert_ptr_nonnull(thin_verify(THIN_NODE, 8, b));
+    ck_assert_ptr_nonnull(thin_verify(THIN_BITMAP, 7, b));
+    memset(b, 0, sizeof(b));
+    thin_bits_set(b, 0, 1);
+    thin_bits_set(b, 1, 1);
+    ck_assert_uint_eq(b[16], 0x0a);
+    thin_seal(THIN_BITMAP, 3, b);
+    ck_assert_uint_eq(le32_get(*(le32 *)b), 0xfc30fbea);
+    thin_bits_set(b, 0, 2);
+    ck_assert_uint_eq(b[16], 0x09);
+    ck_assert_uint_eq(thin_bits_find(b, 0, 100), 2);
+    ck_assert_uint_eq(thin_bits_find(b, 0, 2), 2);
+    ck_assert_uint_eq(thin_node_most(8), 252);
+    ck_assert_uint_eq(thin_node_most(24), 126);
+    ck_assert_uint_eq(thin_node_most(16), 168);
+    ck_assert_uint_eq(thin_node_most(4), 336);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("thin");
     TCase *t = tcase_create("thin");
     tcase_set_timeout(t, 60);
+    tcase_add_test(t, blocks);
+    tcase_add_test(t, trees);
+    tcase_add_test(t, full_pool);
+    tcase_add_test(t, full_metadata);
+    tcase_add_test(t, promises);
     tcase_add_test(t, random_life);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);
