@@ -176,7 +176,7 @@ int co_array_settle(struct raid_array *a)
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);
-        if (rc < 0 && !can_spare(a, m))
+        if (rc < 0 && !can_go(a, m))
             return rc;
         if (rc < 0)
             take_out(a, m);
