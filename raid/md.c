@@ -116,6 +116,18 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
+/* What a list of bad blocks names is old on that member, and the list is not read here. */
+static int refuse_bad_blocks(const struct raid_candidate *c, size_t count, struct blk_error *e)
+{
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].super->features & MD_BAD_BLOCKS)
+            return err_set(e, -EUCLEAN,
+                           "%s has a list of bad blocks, which is not read here: leave it out, or "
+                           "let Linux repair it; with force single blocks may be old",
+                           c[i].name);
+    return 0;
+}
+
 static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
 {
     auto_free struct raid_candidate *c = mem_array(a->member_count, sizeof(*c));
@@ -125,6 +137,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(co_read_supers(a, c, e));
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
+    if (!force)
+        TRY(refuse_bad_blocks(c, a->member_count, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)

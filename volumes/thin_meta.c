@@ -23,8 +23,8 @@ static int may_write(const struct thin_super *s, struct blk_error *e)
 {
     if (s->flags & THIN_NEEDS_CHECK)
         return err_set(e, -EROFS,
-                       "the pool is marked as to be checked: `lamina pool check` it, then `pool "
-                       "repair --clear-needs-check-flag`");
+                       "the pool is marked as to be checked: `lamina pool check "
+                       "--clear-needs-check-flag` it first");
     if (s->compat_ro)
         return err_set(e, -EROFS, "the pool has features (0x%x) that allow only reading",
                        s->compat_ro);

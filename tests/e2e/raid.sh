@@ -109,4 +109,27 @@ rm heap/z
 fails "too few" 1 "is not enough for raid10; with force" "$LAMINA" raid assemble --name=ten dir:heap
 equal "... but with force" "$("$LAMINA" raid assemble -q --force --name=ten dir:heap 2>.err)" "md:heap/y,heap/x,,1,format=raw,force=on"
 fails "nothing there" 1 "no members" "$LAMINA" raid assemble dir:/usr/share/misc
+
+# A member with bad blocks of the kernel's on its list: what they name is old there.
+rm -f bad?.img
+truncate -s 8M bad0.img bad1.img
+"$LAMINA" raid create -q --level=1 --raid-devices=2 bad0.img bad1.img
+python3 - bad1.img <<'END'
+import struct, sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(4096)
+    s = bytearray(f.read(4096))
+    struct.pack_into("<I", s, 8, struct.unpack_from("<I", s, 8)[0] | 8)
+    struct.pack_into("<I", s, 216, 0)
+    size = 256 + 2 * struct.unpack_from("<I", s, 220)[0]
+    total = sum(struct.unpack_from("<%dI" % (size // 4), s))
+    if size % 4:
+        total += struct.unpack_from("<H", s, size - 2)[0]
+    struct.pack_into("<I", s, 216, ((total & 0xffffffff) + (total >> 32)) & 0xffffffff)
+    f.seek(4096)
+    f.write(s)
+END
+equal "mdadm finds that superblock right" "$(theirs bad1.img Checksum | grep -c correct)" 1
+fails "bad blocks are not passed over" 1 "has a list of bad blocks" "$LAMINA" convert -q -O raw md:bad0.img,bad1.img bad.raw
+is "... but with force" "$LAMINA" convert -q -O raw md:bad0.img,bad1.img,force=on bad.raw
 exit $failed
