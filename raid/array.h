@@ -97,8 +97,11 @@ struct raid_array {
     struct md_super *super; /* of the array: what all members are to say; NULL: has none */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
-    bool lost;   /* a member that cannot be spared has lost what it was told, or what would mend a
-                    torn   strip is not known: only opening anew helps, which replays the log */
+    bool lost; /* a member that cannot be spared has lost what it was told, or what would mend a
+                  torn   strip is not known: only opening anew helps, which replays the log */
+    uint16_t
+        told[MD_ROLES_1]; /* the roles of the last update: all that have its events say these */
+    unsigned told_count;
     bool untold; /* a member is out, and the others' superblocks do not all say so yet: A2 */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
@@ -128,6 +131,8 @@ bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
  * durable before anything is built on it. A member that cannot do that has lost what it was told
  * and is out, which co_array_level() says to the others. */
 must_use int co_array_settle(struct raid_array *a);
+/* The roles of a->super are those of the last update from now on. */
+void array_roles_told(struct raid_array *a);
 /* A2: what was done without a member that is out may be answered now. */
 must_use int co_array_tell(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest

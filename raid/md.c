@@ -144,6 +144,7 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     if (!a->super)
         return err_set(e, -ENOMEM, "out of memory");
     *a->super = *plan.freshest;
+    array_roles_told(a);
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
     return take_places(a, c, e);

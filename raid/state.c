@@ -19,8 +19,15 @@ struct raid_member *array_readable(const struct raid_array *a, unsigned role, ui
 /* --- writing superblocks -----------------------------------------------------------------------
  */
 
-/* What the array says goes into the member's own. */
-static void fill(const struct raid_array *a, struct raid_member *m)
+void array_roles_told(struct raid_array *a)
+{
+    a->told_count = a->super->role_count;
+    memcpy(a->told, a->super->roles, sizeof(a->told));
+}
+
+/* What the array says goes into the member's own. One that is behind gets the roles of the update
+ * that it missed: two of the same events that differ are halves of a split array. */
+static void fill(const struct raid_array *a, struct raid_member *m, bool behind)
 {
     struct md_super *s = m->super;
     s->events = a->super->events;
@@ -28,8 +35,8 @@ static void fill(const struct raid_array *a, struct raid_member *m)
     s->resync_offset = a->super->resync_offset;
     s->disks = a->super->disks;
     s->size = a->super->size;
-    s->role_count = a->super->role_count;
-    memcpy(s->roles, a->super->roles, sizeof(s->roles));
+    s->role_count = behind ? a->told_count : a->super->role_count;
+    memcpy(s->roles, behind ? a->told : a->super->roles, sizeof(s->roles));
     s->reshaping = a->super->reshaping;
     s->delta_disks = a->super->delta_disks;
     s->new_level = a->super->new_level;
@@ -97,7 +104,7 @@ static int co_write_all(struct raid_array *a, bool behind, struct raid_member **
         updates[i] = (struct update){.a = a, .m = &a->members[i]};
         if (!has_super_to_write(&a->members[i]) || (behind && !is_behind(a, &a->members[i])))
             continue;
-        fill(a, &a->members[i]);
+        fill(a, &a->members[i], behind);
         co_group_start(&g, co_write_one, &updates[i]);
     }
     int rc = co_group_wait(&g);
@@ -201,6 +208,7 @@ int co_array_write_supers_locked(struct raid_array *a)
     do {
         a->super->events++;
         a->super->utime = host_wall_clock(a->dev->home->host) / 1000000000;
+        array_roles_told(a);
         TRY(co_write_all(a, false, &failed));
         if (failed && !can_go(a, failed)) {
             co_look_for_loss(a, failed);
