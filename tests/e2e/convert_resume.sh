@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # convert --resume: killed at 20 random points of its time, it ends with a target that holds the same; and what it refuses.
 . "$(dirname "$0")/../lib/e2e.sh"
-RANDOM=${SEED:=$$}
+RANDOM=${SEED:=1}
 echo "# SEED=$SEED repeats the choice of moments"
 
 cat /usr/lib/x86_64-linux-gnu/*.so* 2>/dev/null | head -c 90M >big.raw
@@ -33,9 +33,12 @@ kills() {
     [ "$format" = qcow2 ] && is "$name: sound, without leaks" qemu-img check -q out/t
     rm -f out/t
 }
-format=raw kills "raw" -O raw
-format=qcow2 kills "qcow2" -O qcow2
-format=qcow2 kills "compressed qcow2" -c -O qcow2
+# The moments hang on how fast the machine is, so this is of check-long.
+if [ -n "${LAMINA_LONG:-}" ]; then
+    format=raw kills "raw" -O raw
+    format=qcow2 kills "qcow2" -O qcow2
+    format=qcow2 kills "compressed qcow2" -c -O qcow2
+fi
 
 "$LAMINA" convert --resume -O qcow2 -r 20M big.raw out/t &
 for _ in $(seq 100); do grep -qs '"done":[1-9]' out/.t.lamina-journal && break; sleep 0.1; done
