@@ -39,6 +39,7 @@ static int view_members(struct raid_array *v, struct raid_array *whole, bool nex
         struct raid_member *m = &v->members[i];
         *m = whole->members[i];
         m->super = NULL;
+        m->log = NULL; /* the array's, as long as its own engine has it */
         if (m->role >= v->shape.disks || m->state != MEMBER_IN_SYNC)
             continue;
         if (next)
@@ -116,20 +117,26 @@ static int refuse_backup(const struct md_super *s, struct blk_error *e)
                    "backup file, so mdadm has to go on with it");
 }
 
+static struct raid_wanted wanted_next(const struct md_super *s)
+{
+    return (struct raid_wanted){.level = s->new_level,
+                                .layout = s->new_layout,
+                                .disks = s->disks,
+                                .chunk = s->new_chunk,
+                                .used = s->size};
+}
+
 static struct reshape *reshape_new(struct raid_array *a, struct blk_error *e)
 {
     const struct md_super *s = a->super;
     struct reshape *r = mem_zalloc(sizeof(*r));
-    struct raid_wanted was = {.level = s->level,
+    struct raid_wanted next = wanted_next(s),
+                       was = {.level = s->level,
                               .layout = s->layout,
                               .disks = (unsigned)((int)s->disks - s->delta_disks),
                               .chunk = s->chunk,
                               .used = s->size};
-    struct raid_wanted next = {.level = s->new_level,
-                               .layout = s->new_layout,
-                               .disks = s->disks,
-                               .chunk = s->new_chunk,
-                               .used = s->size};
+    raid_reshape_drop(a); /* one that ended while the array was open */
     a->reshape = r;
     if (!r) {
         (void)!err_set(e, -ENOMEM, "out of memory");
@@ -350,14 +357,8 @@ static int co_say_position(struct raid_array *a, uint64_t at)
 /* All is where it will be: superblocks say so, and the array is as any other one. */
 static int co_finish(struct raid_array *a, struct blk_error *e)
 {
-    struct reshape *r = a->reshape;
     struct raid_shape next;
-    const struct md_super *s = a->super;
-    struct raid_wanted w = {.level = s->new_level,
-                            .layout = s->new_layout,
-                            .disks = s->disks,
-                            .chunk = s->new_chunk,
-                            .used = s->size};
+    struct raid_wanted w = wanted_next(a->super);
     TRY(raid_shape_init(&next, &w, e));
     TRY(co_array_flush(a));
     with_lock(&a->state_lock);
@@ -385,7 +386,7 @@ static int co_finish(struct raid_array *a, struct blk_error *e)
     if (rc < 0)
         return err_errno(e, rc, "superblocks");
     a->engine = raid_engine_of(a->shape.level);
-    a->dev->size = r->view[1].shape.size;
+    a->dev->size = a->shape.size;
     return a->engine->co_open ? a->engine->co_open(a, e) : 0;
 }
 
@@ -442,29 +443,30 @@ static uint64_t headroom(const struct raid_array *a)
     return align_down(least / 2, MAX(a->shape.chunk, 4096));
 }
 
-static int co_give_roles(struct raid_array *a, unsigned disks, struct blk_error *e)
+static bool is_usable_spare(const struct raid_array *a, const struct raid_member *m)
+{
+    return m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member;
+}
+
+static void give_roles(struct raid_array *a, unsigned disks)
 {
     unsigned role = a->shape.disks;
     for (unsigned i = 0; i < a->member_count && role < disks; i++) {
         struct raid_member *m = &a->members[i];
-        if (m->state != MEMBER_SPARE || m->super->data_size < a->shape.member)
+        if (!is_usable_spare(a, m))
             continue;
         m->role = role++;
         m->state = MEMBER_IN_SYNC; /* of the new shape, which has nothing yet */
         m->data_offset = m->super->data_offset;
         (void)!md_super_set_role(a->super, m->super->number, m->role);
     }
-    return role == disks ? 0
-                         : err_set(e, -EINVAL, "%u members need %u spares more: add them first",
-                                   disks, disks - role);
 }
 
 static unsigned spares_of(const struct raid_array *a)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < a->member_count; i++)
-        n += a->members[i].state == MEMBER_SPARE &&
-             a->members[i].super->data_size >= a->shape.member;
+        n += is_usable_spare(a, &a->members[i]);
     return n;
 }
 
@@ -482,8 +484,9 @@ static int may_begin(const struct raid_array *a, unsigned disks, uint64_t shift,
         if (!a->by_role[role] || a->by_role[role]->state != MEMBER_IN_SYNC)
             return err_set(e, -EBUSY, "member %u is not in sync", role);
     if (shift == 0)
-        return err_set(e, -ENOSPC, "there is no room between superblocks and data for %s",
-                       "a chunk that is being moved");
+        return err_set(e, -ENOSPC,
+                       "there is no room between superblocks and data for a chunk that is being "
+                       "moved");
     return 0;
 }
 
@@ -494,7 +497,7 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     TRY(co_array_flush(a));
     with_lock(&a->state_lock);
     struct md_super *s = a->super;
-    TRY(co_give_roles(a, disks, e));
+    give_roles(a, disks);
     s->reshaping = true;
     s->features |= MD_RESHAPE | MD_NEW_OFFSET;
     s->new_level = s->level;
@@ -510,7 +513,9 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");
-    if (a->engine->close)
-        a->engine->close(a);
-    return raid_reshape_open(a, e);
+    const struct raid_engine *before = a->engine; /* goes on if this one cannot begin */
+    TRY(raid_reshape_open(a, e));
+    if (before->close)
+        before->close(a);
+    return 0;
 }

@@ -126,15 +126,21 @@ bool array_can_spare(const struct raid_array *a, const struct raid_member *m)
     return raid_enough(&a->shape, there);
 }
 
+/* The views of one that has ended count no more. */
+static bool is_reshaping(const struct raid_array *a)
+{
+    return a->engine == &raid_reshape_engine;
+}
+
 /* While it is reshaped: in both views. */
 static bool can_go(const struct raid_array *a, const struct raid_member *m)
 {
-    return array_can_spare(a, m) && (!a->reshape || raid_reshape_can_spare(a, m));
+    return array_can_spare(a, m) && (!is_reshaping(a) || raid_reshape_can_spare(a, m));
 }
 
 static void take_out(struct raid_array *a, struct raid_member *m)
 {
-    if (a->reshape)
+    if (is_reshaping(a))
         raid_reshape_forget(a, m);
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
@@ -286,7 +292,7 @@ int co_array_flush(struct raid_array *a)
     for (unsigned i = 0; i < count; i++)
         if (io[i].rc < 0 && co_array_fail(a, io[i].m) < 0)
             rc = io[i].rc;
-    return a->torn || a->lost || (a->reshape && raid_reshape_torn(a)) ? -EIO : rc;
+    return a->torn || a->lost || (is_reshaping(a) && raid_reshape_torn(a)) ? -EIO : rc;
 }
 
 /* What resync and recovery have reached now is what counts once it has been flushed. False: the
