@@ -147,6 +147,11 @@ static int co_receive(struct receive *r)
     return r->finished ? 0 : co_apply(r);
 }
 
+int co_receive_run(struct receive *r)
+{
+    return co_receive_close(r, co_receive(r));
+}
+
 static int co_body(struct task *t)
 {
     struct receive *r = container_of(t, struct receive, task);
@@ -155,8 +160,7 @@ static int co_body(struct task *t)
         return co_token(r);
     int rc = open_input(r, &in);
     if (rc == 0)
-        rc = co_receive(r);
-    rc = co_receive_close(r, rc);
+        rc = co_receive_run(r);
     close_input(&in);
     return rc;
 }
@@ -247,5 +251,5 @@ const struct command receive_command = {
         "  lamina receive full.lms copy.qcow2\n"
         "  lamina receive tuesday.lms copy.qcow2\n"
         "  lamina receive --base copy.qcow2 tuesday.lms tuesday.qcow2\n"
-        "  lamina receive --journal state - nbd://localhost/backup",
+        "  lamina send disk.qcow2 | lamina receive --force --journal state - nbd://host/b",
 };

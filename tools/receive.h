@@ -94,5 +94,7 @@ must_use int co_receive_open(struct receive *r);
 /* All is written: closes the target, which takes its name; what it holds is noted. Or, with @rc an
  * error, closes what is open. Gives the first error. */
 int co_receive_close(struct receive *r, int rc);
+/* All of it, once the input is open. */
+int co_receive_run(struct receive *r);
 
 #endif

@@ -246,7 +246,6 @@ const struct command send_command = {
         "\n"
         "  lamina send -o full.lms disk.qcow2\n"
         "  lamina send --base disk.qcow2//@monday -c -o tuesday.lms disk.qcow2\n"
-        "  lamina send --base thin:meta.img,data.img//1 thin:meta.img,data.img//2 | ssh host "
-        "lamina "
-        "receive --journal j - /dev/vg0/x",
+        "  lamina send --base thin:meta.img,data.img//1 -o 2.lms thin:meta.img,data.img//2\n"
+        "  lamina send disk.qcow2 | ssh host lamina receive - copy.qcow2",
 };
