@@ -10,6 +10,7 @@
 
 #include "block/crc32c.h"
 #include "raid/array.h"
+#include "raid/bitmap.h"
 #include "tests/lib/raid_rig.h"
 #include "tests/sweep.h"
 
@@ -20,6 +21,7 @@ struct array {
     uint64_t data_offset;
     unsigned lost;   /* members, in a crash */
     unsigned spares; /* beside the disks of the shape */
+    const char *dm_layout; /* images of LVM2, with a bitmap; NULL: members of md */
     bool syncing;    /* a step of resync or recovery is under way */
 };
 
@@ -36,12 +38,28 @@ static int co_open_member(struct sweep_run *run, unsigned i, unsigned flags,
     return co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, flags, out, e);
 }
 
+/* Where dm-raid has them: superblock, bitmap, data. */
+static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
+{
+    struct md_bitmap b = {.events = s->events,
+                          .events_cleared = s->events,
+                          .sync_bytes = s->level == 10 ? 2 * DATA : DATA,
+                          .chunk = 16 * KiB,
+                          .daemon_sleep = 5};
+    b.bits = b.sync_bytes / b.chunk;
+    return co_bitmap_make(dev, MD_SUPER_BYTES, 4096, &b, false);
+}
+
 static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
                           struct blk_error *e)
 {
     const struct array *a = run->subject->arg;
     struct blk_device *dev;
     rig_super(&a->shape, i, s);
+    if (a->dm_layout) {
+        s->version = MD_DM_RAID;
+        s->super_offset = 0;
+    }
     s->data_offset = a->data_offset;
     s->size = s->data_size = DATA;
     md_super_build(s);
@@ -49,6 +67,8 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
     int rc = co_blk_resize(dev, a->data_offset + DATA, false, e);
     if (rc == 0)
         rc = co_blk_write_buf(dev, s->super_offset, s->raw, MD_SUPER_BYTES, BLK_FUA);
+    if (rc == 0 && a->dm_layout)
+        rc = co_make_bitmap(dev, s);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;
 }
@@ -82,7 +102,8 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
     if (!head)
         return -ENOMEM;
     TRY(co_open_member(run, i, 0, &dev, NULL));
-    int rc = co_member_find_super(dev, &s, NULL);
+    int rc = a->dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
+                   : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
     if (rc == 0) {
@@ -111,6 +132,13 @@ static unsigned lose(const struct array *a, const struct look *k)
     return lost;
 }
 
+/* What the text of LVM2 says of an array. */
+static void add_dm_options(const struct array *a, char *text, size_t room)
+{
+    snprintf(text, room, ",superblocks=dm-raid,data-offset=%" PRIu64 ",level=%d,layout=%s%s",
+             a->data_offset, a->shape.level, a->dm_layout, a->shape.level == 1 ? "" : ",chunk=64K");
+}
+
 static int co_open_array(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
 {
     struct array *a = run->subject->arg;
@@ -126,6 +154,8 @@ static int co_open_array(struct sweep_run *run, struct blk_device **out, struct 
             snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", text[3] ? "," : "",
                      path);
     }
+    if (a->dm_layout)
+        add_dm_options(a, text + strlen(text), sizeof(text) - strlen(text));
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 
@@ -205,6 +235,17 @@ static struct array mend6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
                              .data_offset = 512 * KiB,
                              .lost = 2,
                              .spares = 2};
+static struct array dm1 = {
+    {.level = 1, .disks = 2}, .data_offset = 128 * KiB, .lost = 1, .dm_layout = "0"};
+static struct array dm10 = {
+    {.level = 10, .layout = 0x102, .disks = 4}, .data_offset = 128 * KiB, .dm_layout = "n2"};
+static struct array dm5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                           .data_offset = 128 * KiB,
+                           .dm_layout = "left-symmetric"};
+static struct array dm6 = {{.level = 6, .layout = DDF_N_CONTINUE, .disks = 4},
+                           .data_offset = 128 * KiB,
+                           .dm_layout = "ddf-N-continue"};
+
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
@@ -227,6 +268,10 @@ static const struct sweep_subject rows[] = {
     {.name = "raid6", ROW(level6, 2)},
     {.name = "raid6-turned-small-log", ROW(turned6, 3)},
     {.name = "raid6-spares", MENDING(mend6, 2)},
+    {.name = "dm-raid1", ROW(dm1, 1)},
+    {.name = "dm-raid10", MENDING(dm10, 2)},
+    {.name = "dm-raid5", MENDING(dm5, 2)},
+    {.name = "dm-raid6", MENDING(dm6, 2)},
     {0},
 };
 
