@@ -273,6 +273,23 @@ static bool is_behind_spare(const struct raid_candidate *c, size_t count,
     return false;
 }
 
+/* Roles that are neither here nor known to have failed: if they are an array by themselves, and
+ * somebody's superblock cannot be read, those may have gone on without who is here. */
+static bool may_be_behind_unread(const struct raid_candidate *c, size_t count,
+                                 const struct raid_plan *p)
+{
+    bool unread = false, elsewhere[RAID_DISKS_MOST] = {false};
+    for (unsigned slot = 0; slot < p->freshest->role_count; slot++)
+        if (p->freshest->roles[slot] < p->shape.disks)
+            elsewhere[p->freshest->roles[slot]] = true;
+    for (size_t i = 0; i < count; i++) {
+        unread |= c[i].unread;
+        if (c[i].super && c[i].role < p->shape.disks)
+            elsewhere[c[i].role] = false;
+    }
+    return unread && raid_enough(&p->shape, elsewhere);
+}
+
 static int judge(const struct raid_candidate *c, size_t count, bool force, struct raid_plan *p,
                  struct blk_error *e)
 {
@@ -288,6 +305,11 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
         return err_set(e, -ENODEV,
                        "a spare is newer than all members that are there: with force they start, "
                        "and what was written since they left is lost");
+    if (may_be_behind_unread(c, count, p) && !force)
+        return err_set(e, -EIO,
+                       "the superblock of a member cannot be read, and it may be newer than the "
+                       "others: leave it out, or start with force; what was written since these "
+                       "left is lost then");
     if (!p->enough)
         return err_set(e, -ENODEV, "%u of %u members are there, which is not enough for %s%s",
                        p->there, p->shape.disks, p->shape.level->name,

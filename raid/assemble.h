@@ -25,6 +25,7 @@ enum raid_place_in {
 struct raid_candidate {
     const char *name;             /* for sentences */
     const struct md_super *super; /* NULL: none was found */
+    bool unread;                  /* whether it has one is not known: reading failed */
     uint64_t log_session;         /* of its stripe log that may be replayed; 0: there is none */
     enum raid_place_in place;     /* out */
     unsigned role;                /* out */

@@ -113,7 +113,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
-        c[i] = (struct raid_candidate){.name = member_name(m), .super = m->super};
+        c[i] = (struct raid_candidate){
+            .name = member_name(m), .super = m->super, .unread = rc < 0 && rc != -EINVAL};
         m->events = m->super ? m->super->events : 0;
         if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
             c[i].log_session = co_log_session(m);

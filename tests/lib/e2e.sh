@@ -22,6 +22,20 @@ fails() {
     if [ "$rc" = "$want" ] && grep -qF -- "$words" .err; then ok "$name"; else bad "$name" "rc $rc, $(head -c 300 .err)"; fi
 }
 
+# killed_after SECONDS COMMAND...: killed at that moment, and gone: `timeout -s KILL` kills itself too, and does not wait for
+# the command, which may then hold its locks a moment longer.
+killed_after() {
+    local pid timer
+    "${@:2}" 2>&3 &
+    pid=$!
+    sleep "$1" &
+    timer=$!
+    wait -n $pid $timer
+    kill -KILL $pid $timer
+    wait $timer
+    wait $pid
+} 3>&2 2>/dev/null
+
 # equal NAME A B
 equal() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'$2' is not '$3'"; fi; }
 
