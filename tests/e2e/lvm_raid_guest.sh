@@ -20,7 +20,7 @@ write() { # VOLUME SPEC: noise over all of it
 for n in r1 r4 r6 r10; do is "$n is written" write $n $set/$n; done
 for n in r5 r5n; do is "$n is written without an image" write $n $less/$n; done
 # r6 once more, by a process that is killed while it writes
-"$LAMINA" serve --socket s.sock $set/r6 2>.err &
+"$LAMINA" serve --socket s.sock $set/r6 >server.log 2>&1 &
 server=$!
 for _ in $(seq 100); do [ -S s.sock ] && break; sleep 0.1; done
 qemu-io -f raw -c "write -P 7 64k 128k" -c "write -P 8 300k 8k" -c flush "nbd+unix:///?socket=s.sock" >/dev/null || bad "writing to r6"
