@@ -81,6 +81,8 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
+        bool takes_part = c[i].place == PLACE_MEMBER || c[i].place == PLACE_SPARE;
+        bool begins = m->super && takes_part && raid_reshape_catch_up(a->super, m->super);
         bool recovering = m->super && !raid_in_sync(&c[i]);
         bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
@@ -89,6 +91,7 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         if (c[i].place != PLACE_MEMBER || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
+        recovering &= !begins || m->role < a->shape.disks;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
         m->recovered = begun ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
