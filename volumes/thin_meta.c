@@ -176,6 +176,8 @@ static int co_cut(struct thin_meta *m, struct thin_runs *freed, uint64_t *transa
     m->space.freed = (struct thin_runs){0};
     *transaction = m->cache.transaction++;
     m->dirty = false;
+    m->unsharing = m->unshared;
+    m->unshared = false;
     return 0;
 }
 
@@ -213,6 +215,7 @@ static int co_write_all(struct thin_meta *m, uint64_t transaction)
 static void release(struct thin_meta *m, struct thin_runs *freed)
 {
     thin_meta_space_release(m);
+    m->unsharing = false;
     if (m->released) {
         m->released(m, freed);
         return;
