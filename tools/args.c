@@ -336,6 +336,11 @@ void tool_error(const struct tool *t, const char *fmt, ...)
     va_end(ap);
 }
 
+const char *tool_words(const struct tool *t, const char *ours, const char *theirs)
+{
+    return t->face == FACE_LAMINA ? ours : theirs;
+}
+
 int tool_misuse(const struct tool *t, const char *fmt, ...)
 {
     va_list ap;
@@ -344,7 +349,7 @@ int tool_misuse(const struct tool *t, const char *fmt, ...)
     va_end(ap);
     if (t->face == FACE_NBD) /* qemu-nbd says this as an error of its own */
         fprintf(stderr, "%s: Try `%s --help' for more information.\n", t->called, t->called);
-    else if (t->face != FACE_LAMINA || !t->command)
+    else if (t->face != FACE_LAMINA || !t->command || !t->command->name)
         fprintf(stderr, "Try '%s --help' for more information\n", t->called);
     else
         fprintf(stderr, "Try '%s %s --help' for more information\n", t->called, t->command->name);

@@ -112,8 +112,10 @@ static int flight_told(struct convert *c, const char *value)
         return 0;
     }
     tool_error(c->make.tool,
-               "Invalid number of coroutines. Allowed number of coroutines is between "
-               "1 and 16");
+               tool_words(c->make.tool, "-m is a number from 1 to 16, not '%s'",
+                          "Invalid number of coroutines. Allowed number of coroutines is between "
+                          "1 and 16%.0s"),
+               value);
     return ARGS_BAD;
 }
 
@@ -257,13 +259,11 @@ static int target_format(struct convert *c)
         tool_error(t, "the ending of '%s' names no format; say it with -O", m->name);
     if (!m->driver)
         return 1;
-    if (!c->into && !m->driver->co_create) {
-        tool_error(t, "Format driver '%s' does not support image creation", m->driver->name);
+    if (!c->into && !format_creates(t, m->driver, ""))
         return 1;
-    }
     if (c->compress && !m->driver->compresses) {
-        tool_error(t, "Compression not supported for this file format");
-        return 1;
+        (void)format_no_compression(t, m->driver, &c->task.error);
+        return tool_failed(t, &c->task.error);
     }
     return 0;
 }
@@ -306,8 +306,8 @@ static int check(struct convert *c)
     if (target_format(c))
         return 1;
     if (c->backing && !c->into && !make_knows_option(&c->make, "backing_file")) {
-        tool_error(t, "Backing file not supported for file format '%s'", c->make.driver->name);
-        return 1;
+        (void)format_no_backing(t, c->make.driver, &c->task.error);
+        return tool_failed(t, &c->task.error);
     }
     return 0;
 }
