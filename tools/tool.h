@@ -193,6 +193,10 @@ int command_group(struct tool *t, const struct command *const *verbs, int argc, 
 
 /* "lamina: SENTENCE" (or the face's name) on stderr. */
 void tool_error(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
+/* @ours under lamina's own name, else @theirs: two ways to say one thing with the same arguments.
+ */
+const char *tool_words(const struct tool *t, const char *ours, const char *theirs)
+    __attribute__((format_arg(2), format_arg(3)));
 /* As tool_error(), then a line that points at the verb's help. Returns 1, the exit status. */
 int tool_misuse(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
 
