@@ -102,13 +102,23 @@ static int co_stand_on_base(struct receive *r)
 {
     struct make *m = &r->make;
     struct blk_error *e = &r->task.error;
-    struct receive_journal j = {.host = m->tool->host, .path = journal_beside(r->base)};
+    auto_free char *path = image_beside(m->name, r->base);
+    struct receive_journal j = {.host = m->tool->host, .path = path ? journal_beside(path) : NULL};
     struct blk_device *dev;
-    struct image i = {.text = r->base, .format = r->base_format, .trust = TRUST_READ};
-    TRY(co_image_open(m->tool, &i, &dev, e));
-    int rc = j.path ? 0 : err_set(e, -ENOMEM, "out of memory");
-    if (rc == 0)
-        rc = co_receive_journal_read(&j, e);
+    struct image i = {.text = path, .format = r->base_format, .trust = TRUST_READ};
+    struct host_stat st;
+    if (!j.path)
+        return err_set(e, -ENOMEM, "out of memory");
+    int rc = co_host_stat(m->tool->host, path, &st);
+    if (rc < 0)
+        err_errno(e, rc, "the base must be a file: %s", path);
+    else
+        rc = co_image_open(m->tool, &i, &dev, e);
+    if (rc < 0) {
+        receive_journal_drop(&j);
+        return rc;
+    }
+    rc = co_receive_journal_read(&j, e);
     if (rc == 0)
         rc = co_compare_base(r, r->base, dev, &j);
     if (rc == 0 &&
