@@ -20,6 +20,7 @@ struct array {
     uint64_t data_offset;
     unsigned lost;   /* members, in a crash */
     unsigned spares; /* beside the disks of the shape */
+    bool listed;     /* members begin with lists of bad blocks, each somewhere else */
     bool syncing;    /* a step of resync or recovery is under way */
 };
 
@@ -36,6 +37,24 @@ static int co_open_member(struct sweep_run *run, unsigned i, unsigned flags,
     return co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, flags, out, e);
 }
 
+/* Every fifth page of the data, by turns of the members, is bad: it holds garbage. */
+static int co_list_bad(struct blk_device *dev, unsigned i, const struct md_super *s)
+{
+    auto_free uint8_t *garbage = mem_aligned(DATA);
+    auto_free le64 *page = mem_aligned(4096);
+    if (!garbage || !page)
+        return -ENOMEM;
+    memset(page, 0xff, 4096);
+    memset(garbage, 0, DATA);
+    unsigned count = 0;
+    for (uint64_t at = i * 4096; at < DATA; at += 5 * 4096) {
+        page[count++] = le64_of((s->data_offset + at) / 512 << 10 | 8);
+        memset(garbage + at, 0xa5, 4096);
+    }
+    TRY(co_blk_write_buf(dev, s->super_offset + (uint64_t)s->bad_offset, page, 4096, 0));
+    return co_blk_write_buf(dev, s->data_offset, garbage, DATA, 0);
+}
+
 static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
                           struct blk_error *e)
 {
@@ -44,9 +63,12 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
     rig_super(&a->shape, i, s);
     s->data_offset = a->data_offset;
     s->size = s->data_size = DATA;
+    s->features |= a->listed ? MD_BAD_BLOCKS : 0;
     md_super_build(s);
     TRY(co_open_member(run, i, HOST_CREATE, &dev, e));
     int rc = co_blk_resize(dev, a->data_offset + DATA, false, e);
+    if (rc == 0 && a->listed)
+        rc = co_list_bad(dev, i, s);
     if (rc == 0)
         rc = co_blk_write_buf(dev, s->super_offset, s->raw, MD_SUPER_BYTES, BLK_FUA);
     int closed = co_blk_close(dev, e);
@@ -70,7 +92,7 @@ static int co_make_array(struct sweep_run *run, struct blk_error *e)
 struct look {
     uint32_t crc; /* of what lies before the data of all members */
     uint64_t events;
-    bool dirty, even; /* even: no member is behind or knows of a faulty one */
+    bool dirty, even; /* even: no member is behind, knows of a faulty one, or has bad blocks */
 };
 
 static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
@@ -87,6 +109,7 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
     if (rc == 0) {
         k->crc = crc32c(k->crc, head, a->data_offset);
+        k->even &= !(s->features & MD_BAD_BLOCKS);
         k->dirty |= s->resync_offset != UINT64_MAX;
         k->even &= k->events == 0 || MAX(k->events, s->events) - MIN(k->events, s->events) <= 1;
         for (unsigned n = 0; n < a->shape.disks; n++)
@@ -205,6 +228,20 @@ static struct array mend6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
                              .data_offset = 512 * KiB,
                              .lost = 2,
                              .spares = 2};
+/* A member that fails beside those with bad blocks may take with it what is only there: as with md,
+ * an array goes on without it. So faults are for those whose lists are empty. */
+static struct array listed1 = {
+    {.level = 1, .disks = 2, .lists = true}, .data_offset = 128 * KiB, .listed = true};
+static struct array listed5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3, .lists = true},
+                               .data_offset = 512 * KiB,
+                               .listed = true};
+static struct array listed6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4, .lists = true},
+                               .data_offset = 512 * KiB,
+                               .listed = true};
+static struct array lists5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3, .lists = true},
+                              .data_offset = 512 * KiB,
+                              .lost = 1};
+
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
@@ -226,6 +263,10 @@ static const struct sweep_subject rows[] = {
     {.name = "raid5-small-log", ROW(tight5, 3)},
     {.name = "raid6", ROW(level6, 2)},
     {.name = "raid6-turned-small-log", ROW(turned6, 3)},
+    {.name = "raid1-bad-blocks", ROW(listed1, 1) | SWEEP_NO_FAULTS},
+    {.name = "raid5-bad-blocks", ROW(listed5, 2) | SWEEP_NO_FAULTS},
+    {.name = "raid6-bad-blocks", ROW(listed6, 2) | SWEEP_NO_FAULTS},
+    {.name = "raid5-lists", ROW(lists5, 2)},
     {.name = "raid6-spares", MENDING(mend6, 2)},
     {0},
 };
