@@ -109,6 +109,8 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
                   memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
                       ? "its superblock says another level, layout or chunk"
                       : "it belongs to another array");
+    else if (c->super->data_size < freshest->size)
+        leave_out(c, PLACE_OTHER, "it holds less than the array has on each member");
     else if (c->super->events > freshest->events) /* a spare that was written alone */
         leave_out(c, PLACE_STALE, "it was written to without the others");
     else if (!is_fresh(c->super, freshest))
@@ -147,20 +149,25 @@ static void drop_duplicates(struct raid_candidate *c, size_t count)
         }
 }
 
-/* --force: of the stale ones that fill a gap, the freshest. */
-static void take_stale(struct raid_candidate *c, size_t count, unsigned disks)
+static bool is_filled(const struct raid_candidate *c, size_t count, unsigned role)
 {
-    for (unsigned role = 0; role < disks; role++) {
-        struct raid_candidate *best = NULL;
-        bool filled = false;
-        for (size_t i = 0; i < count; i++) {
-            filled |= c[i].place == PLACE_MEMBER && c[i].role == role;
-            if (c[i].place == PLACE_STALE && c[i].role == role && (!best || better(&c[i], best)))
-                best = &c[i];
-        }
-        if (best && !filled)
-            best->place = PLACE_MEMBER;
-    }
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].role == role)
+            return true;
+    return false;
+}
+
+/* --force: of the stale ones that fill a gap, the freshest. False: there is none. */
+static bool take_stale(struct raid_candidate *c, size_t count)
+{
+    struct raid_candidate *best = NULL;
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_STALE && c[i].role != RAID_NO_DISK &&
+            !is_filled(c, count, c[i].role) && (!best || better(&c[i], best)))
+            best = &c[i];
+    if (best)
+        best->place = PLACE_MEMBER;
+    return best != NULL;
 }
 
 /* --- the plan ----------------------------------------------------------------------------------
@@ -242,6 +249,7 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     for (size_t i = 0; i < count; i++)
         if (c[i].place == PLACE_MEMBER && c[i].role < p->shape.disks && raid_in_sync(&c[i]))
             there[c[i].role] = true;
+    p->there = 0;
     for (unsigned d = 0; d < p->shape.disks; d++)
         p->there += there[d];
     p->missing = p->shape.disks - p->there;
@@ -333,10 +341,13 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
     for (size_t i = 0; i < count; i++)
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
-    if (force)
-        take_stale(c, count, md_super_roles(out->freshest));
+    const struct raid_level *l = raid_level_by_number(out->freshest->level);
+    while (force && l && l->is_zoned && take_stale(c, count))
+        continue;
     int rc = make_shape(c, count, out, e);
     if (rc == 0)
+        rc = count_roles(c, count, out, e);
+    while (rc == 0 && force && !out->enough && take_stale(c, count)) /* no more than it takes */
         rc = count_roles(c, count, out, e);
     if (rc == 0)
         rc = judge(c, count, force, out, e);
