@@ -11,7 +11,8 @@
 
 #define TURN_BYTES MiB /* of one member, before the next one serves */
 
-/* While the copies may differ, all readers see the same one: the first. */
+/* While the copies may differ, all readers see the same one: the first that is not bad, however
+ * much they ask for. */
 static struct raid_member *pick(const struct raid_array *a, uint64_t offset, uint64_t *at,
                                 uint64_t *bytes)
 {
@@ -19,13 +20,11 @@ static struct raid_member *pick(const struct raid_array *a, uint64_t offset, uin
     for (unsigned i = 0; i < a->shape.copies; i++) {
         unsigned copy = turn + i < a->shape.copies ? turn + i : turn + i - a->shape.copies;
         struct raid_piece p = raid_place(&a->shape, offset, copy);
-        uint64_t n = MIN(*bytes, p.bytes);
-        struct raid_member *m = array_readable(a, p.disk, p.offset, n);
-        if (m) {
-            *at = p.offset;
-            *bytes = n;
+        *bytes = array_even(a, p.disk, p.offset, MIN(*bytes, p.bytes));
+        struct raid_member *m = array_readable(a, p.disk, p.offset, *bytes);
+        *at = p.offset;
+        if (m)
             return m;
-        }
     }
     return NULL;
 }
