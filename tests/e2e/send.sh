@@ -91,6 +91,10 @@ is "grows the target" cmp target.raw bigger.raw
 is "one that has shrunk" "$LAMINA" receive -f raw shrink.lms target.raw
 is "shrinks it" cmp target.raw smaller.raw
 equal "and is known by its hash" "$(jq -r .digest .target.raw.lamina-received)" "$(sum smaller.raw)"
+"$LAMINA" receive -q full.lms odd.qcow2
+for stream in packed grow shrink; do is "an odd size in qcow2: $stream" "$LAMINA" receive $stream.lms odd.qcow2; done
+is "is the same" same -f qcow2 -F raw odd.qcow2 smaller.raw
+is "and sound" qemu-img check -q odd.qcow2
 : >empty.raw
 is "an empty disk" bash -c '"$LAMINA" send -f raw empty.raw -q | "$LAMINA" receive -q -O raw - empty.copy && cmp empty.raw empty.copy'
 
