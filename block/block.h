@@ -190,11 +190,16 @@ enum blk_member_action {
     BLK_MEMBER_ADD, /* as a spare; what lacks a member takes it */
     BLK_MEMBER_FAIL,
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
+    BLK_MEMBER_RE_ADD, /* in the place it had: refused if more than what changed since would have to
+                          be copied */
+    BLK_MEMBER_REPLACE, /* it serves until a spare has all that it has, then it is out */
 };
 struct blk_member_change {
     enum blk_member_action action;
     const char *name;          /* of the member as info shows it, or its role; not of add */
-    struct blk_device *device; /* add: taken, also on failure; open for writing */
+    struct blk_device *device; /* add, re-add, replace: the new one; taken, also on failure; open for
+                                  writing */
+    const char *with;          /* replace without a device: the spare; NULL: any */
 };
 
 struct blk_inner {

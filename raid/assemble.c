@@ -147,6 +147,18 @@ static void drop_duplicates(struct raid_candidate *c, size_t count)
         }
 }
 
+/* Who was replacing a member that has gone since is that member. */
+static void promote_replacements(struct raid_candidate *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool alone = c[i].place == PLACE_REPLACEMENT;
+        for (size_t k = 0; k < count && alone; k++)
+            alone = c[k].place != PLACE_MEMBER || c[k].role != c[i].role;
+        if (alone)
+            c[i].place = PLACE_MEMBER;
+    }
+}
+
 /* --force: of the stale ones that fill a gap, the freshest. */
 static void take_stale(struct raid_candidate *c, size_t count, unsigned disks)
 {
@@ -311,6 +323,7 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
     for (size_t i = 0; i < count; i++)
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
+    promote_replacements(c, count);
     if (force)
         take_stale(c, count, md_super_roles(out->freshest));
     int rc = make_shape(c, count, out, e);

@@ -119,7 +119,7 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
     if (!m || blk_add_child(a->dev, "member", dev) < 0)
         return err_set(e, -ENOMEM, "no more members can be added while the array is open");
     *m = (struct raid_member){
-        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
+        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK, .array = a};
     m->state = MEMBER_SPARE;
     if (role < MD_ROLE_MOST) {
         m->role = role;
@@ -147,33 +147,63 @@ static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super
     return rc;
 }
 
+static bool is_slot_taken(const struct raid_array *a, unsigned number)
+{
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].dev && a->members[i].state != MEMBER_OUT &&
+            a->members[i].super->number == number)
+            return true;
+    return false;
+}
+
+/* Why who has that superblock does not go back to its place with only what changed since; NULL: it
+ * does. */
+static const char *not_again(const struct raid_array *a, const struct md_super *own)
+{
+    if (!own || !md_super_same_array(own, a->super) || own->version != a->super->version)
+        return "it was no member of this array";
+    unsigned role = md_super_role(own, own->number);
+    if (role >= a->shape.disks || own->features & MD_RECOVERY)
+        return "it had no place, or was not filled yet, when it left";
+    if (a->by_role[role] || is_slot_taken(a, own->number))
+        return "another one has its place by now";
+    if (!a->intent)
+        return "the array has no bitmap, so that nothing says what has changed since";
+    if (own->size != a->super->size || own->events > a->super->events)
+        return "the array has changed without it";
+    if (!intent_reaches(a->intent, own->events))
+        return "the bitmap has forgotten what changed since";
+    return NULL;
+}
+
 /* Whether the device was a member, and missed only what the bitmap knows of: then its superblock is
- * *s. */
-static bool co_was_member(const struct raid_array *a, struct blk_device *dev, struct md_super *s)
+ * *s. -errno: it was not, and @c wants that. */
+static int co_look_back(const struct raid_array *a, const struct blk_member_change *c,
+                        struct md_super *s, bool *again, struct blk_error *e)
 {
     struct blk_error ignored = {0};
     struct md_super *own;
-    if (!a->intent || co_member_find_super(dev, &own, &ignored) < 0 || !own)
-        return false;
-    unsigned role = md_super_role(own, own->number);
-    bool was = md_super_same_array(own, a->super) && role < a->shape.disks && !a->by_role[role] &&
-               !(own->features & MD_RECOVERY) && own->events <= a->super->events &&
-               own->size == a->super->size && own->version == a->super->version &&
-               intent_reaches(a->intent, own->events);
-    for (unsigned i = 0; i < a->member_count && was; i++)
-        was = !a->members[i].dev || a->members[i].state == MEMBER_OUT ||
-              a->members[i].super->number != own->number;
-    if (was)
+    if (co_member_find_super(c->device, &own, &ignored) == -ENOMEM)
+        return err_set(e, -ENOMEM, "out of memory");
+    const char *why = not_again(a, own);
+    *again = !why && c->action != BLK_MEMBER_REPLACE;
+    if (*again)
         *s = *own;
     mem_free(own);
-    return was;
+    return why && c->action == BLK_MEMBER_RE_ADD
+               ? err_set(e, -EINVAL, "--re-add for %s is not possible: %s; add it as a new member",
+                         c->device->name, why)
+               : 0;
 }
 
-static int co_add(struct raid_array *a, struct blk_device *dev, struct blk_error *e)
+static int co_add(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
+    struct blk_device *dev = c->device;
     struct md_super *s = mem_alloc(sizeof(*s));
+    bool again = false;
     int rc = s ? may_join(a, dev, e) : err_set(e, -ENOMEM, "out of memory");
-    bool again = rc == 0 && co_was_member(a, dev, s);
+    if (rc == 0)
+        rc = co_look_back(a, c, s, &again, e);
     if (rc == 0 && !again)
         rc = fill(a, dev, s, e);
     if (rc == 0)
@@ -218,15 +248,46 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
     return co_blk_close(dev, e);
 }
 
-int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
+/* --- replace -----------------------------------------------------------------------------------
+ */
+
+static struct raid_member *spare_for(const struct raid_array *a, const struct blk_member_change *c)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member &&
+            (!c->with || strcmp(member_name(m), c->with) == 0) &&
+            (!c->device || m->dev == c->device))
+            return m;
+    }
+    return NULL;
+}
+
+static int co_replace(struct raid_array *a, struct raid_member *old,
+                      const struct blk_member_change *c, struct blk_error *e)
 {
     if (c->device)
-        return co_add(a, c->device, e);
-    bool fails = c->action == BLK_MEMBER_FAIL;
-    struct raid_member *m = find(a, c->name, fails ? MEMBER_IN_SYNC : MEMBER_OUT);
-    if (!m)
-        return err_set(e, -ENOENT, "the array has no member %s", c->name);
-    return fails ? co_fail(a, m, e) : co_remove(a, m, e);
+        TRY(co_add(a, c, e));
+    return co_array_replace(a, old, spare_for(a, c), e);
+}
+
+/* --- what is asked for -------------------------------------------------------------------------
+ */
+
+int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
+{
+    if (c->action == BLK_MEMBER_ADD || c->action == BLK_MEMBER_RE_ADD)
+        return co_add(a, c, e);
+    struct raid_member *m =
+        find(a, c->name, c->action == BLK_MEMBER_REMOVE ? MEMBER_OUT : MEMBER_IN_SYNC);
+    if (!m || (c->action == BLK_MEMBER_REPLACE && m->role == RAID_NO_DISK)) {
+        co_blk_close(c->device, NULL);
+        return err_set(e, m ? -EINVAL : -ENOENT,
+                       m ? "%s has no place in the array" : "the array has no member %s", c->name);
+    }
+    if (c->action == BLK_MEMBER_REPLACE)
+        return co_replace(a, m, c, e);
+    return c->action == BLK_MEMBER_FAIL ? co_fail(a, m, e) : co_remove(a, m, e);
 }
 
 /* --- grow --------------------------------------------------------------------------------------

@@ -54,20 +54,6 @@ static int co_sync(struct sync *y, uint64_t offset, uint64_t bytes)
 /* --- copies that are to be the same ------------------------------------------------------------
  */
 
-/* What is put where a copy is wrong: zeroes take no space. A member that does not take it fails. */
-static int co_put(struct raid_array *a, struct raid_member *m, uint64_t offset, uint8_t *data,
-                  uint64_t bytes)
-{
-    struct member_io io = {
-        .m = m, .op = MEMBER_WRITE, .offset = offset, .bytes = bytes, .vec = VEC_BUF(data, bytes)};
-    if (mem_is_zero(data, bytes)) {
-        io.op = MEMBER_ZERO;
-        io.flags = BLK_MAY_UNMAP;
-    }
-    co_member_io(&io);
-    return io.rc < 0 ? co_array_fail(a, m) : 0;
-}
-
 /* Sectors that differ, in bytes. */
 static uint64_t count_unequal(const uint8_t *one, const uint8_t *other, uint64_t bytes)
 {
@@ -117,7 +103,7 @@ static int co_judge(struct sync *y, uint64_t bytes, uint8_t *buf, const struct m
         if (!read)
             io[i].m->read_errors++;
         if (!read || (unequal && y->repair))
-            TRY(co_put(y->a, io[i].m, io[i].offset, buf + good * bytes, bytes));
+            TRY(co_member_put(io[i].m, io[i].offset, buf + good * bytes, bytes));
     }
     return 0;
 }
@@ -162,7 +148,7 @@ static int co_fill(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf
     co_range_lock(&a->writers, &hold, at, bytes, false);
     int rc = co_mirror_read_piece(a, at, &v);
     if (rc == 0 && y->member->state != MEMBER_OUT)
-        rc = co_put(a, y->member, offset, buf, bytes);
+        rc = co_member_put(y->member, offset, buf, bytes);
     co_range_unlock(&a->writers, &hold);
     return rc;
 }

@@ -39,6 +39,7 @@ static int view_members(struct raid_array *v, struct raid_array *whole, bool nex
         struct raid_member *m = &v->members[i];
         *m = whole->members[i];
         m->super = NULL;
+        m->array = v;
         m->log = NULL; /* the array's, as long as its own engine has it */
         if (m->role >= v->shape.disks || m->state != MEMBER_IN_SYNC)
             continue;
@@ -480,6 +481,10 @@ static int may_begin(const struct raid_array *a, unsigned disks, uint64_t shift,
                        disks - a->shape.disks, spares_of(a));
     if (a->was_dirty)
         return err_set(e, -EBUSY, "the array is not in sync: let its resync end first");
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].replaces)
+            return err_set(e, -EBUSY, "%s is being replaced: let that end first",
+                           member_name(a->members[i].replaces));
     for (unsigned role = 0; role < a->shape.disks; role++)
         if (!a->by_role[role] || a->by_role[role]->state != MEMBER_IN_SYNC)
             return err_set(e, -EBUSY, "member %u is not in sync", role);

@@ -14,7 +14,7 @@ struct sync {
     struct raid_array *a;
     uint64_t offset, end;
     int (*co_strip)(struct sync *y, struct row_strip *s);
-    uint32_t role; /* of rebuild */
+    struct raid_member *member; /* of rebuild */
     bool repair;
     struct raid_scrub *found;
 };
@@ -90,9 +90,11 @@ int co_rows_resync(struct raid_array *a, uint64_t offset, uint64_t bytes)
 
 static int co_fill(struct sync *y, struct row_strip *s)
 {
-    struct row_block *b = &s->block[y->role];
+    struct row_block *b = &s->block[y->member->role];
     b->wanted = true;
     TRY(co_strip_load(s));
+    if (y->member->replaces) /* nobody else changes */
+        return co_member_put(y->member, s->offset, b->old, s->bytes);
     b->fresh = b->old;
     b->written = true;
     return co_strip_store(s, 0);
@@ -101,8 +103,8 @@ static int co_fill(struct sync *y, struct row_strip *s)
 int co_rows_rebuild(struct raid_array *a, struct raid_member *member, uint64_t offset,
                     uint64_t bytes)
 {
-    assert(member->role < a->shape.disks && a->by_role[member->role] == member);
-    struct sync y = {.a = a, .co_strip = co_fill, .role = member->role};
+    assert(member->role < a->shape.disks);
+    struct sync y = {.a = a, .co_strip = co_fill, .member = member};
     return co_sync(&y, offset, bytes);
 }
 

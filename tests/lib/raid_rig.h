@@ -19,6 +19,7 @@ struct rig {
     int level;
     uint32_t layout;
     unsigned disks;
+    unsigned extra; /* disks behind those of the shape, which are opened with them */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;

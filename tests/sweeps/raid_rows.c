@@ -20,6 +20,7 @@ struct array {
     uint64_t data_offset;
     unsigned lost;   /* members, in a crash */
     unsigned spares; /* beside the disks of the shape */
+    bool replaces;   /* the spare takes the place of member 1, which serves until then */
     bool syncing;    /* a step of resync or recovery is under way */
 };
 
@@ -129,6 +130,19 @@ static int co_open_array(struct sweep_run *run, struct blk_device **out, struct 
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 
+/* As soon as all is in sync, and the spare is one. */
+static int co_begin_replace(struct blk_device *dev, struct blk_error *e)
+{
+    const struct raid_array *a = dev->state;
+    struct blk_member_change c = {.action = BLK_MEMBER_REPLACE, .name = "1"};
+    bool spare = false, whole = !a->was_dirty;
+    for (unsigned i = 0; i < a->member_count; i++)
+        spare |= a->members[i].state == MEMBER_SPARE;
+    for (unsigned role = 0; role < a->shape.disks; role++)
+        whole &= a->by_role[role] && a->by_role[role]->state == MEMBER_IN_SYNC;
+    return spare && whole ? co_blk_member(dev, &c, e) : 0;
+}
+
 /* A step of what is owed: a spare takes the place of a member that is lost, and is filled. */
 static int co_keep_whole(struct sweep_run *run, struct blk_device *dev, struct blk_error *e)
 {
@@ -137,7 +151,9 @@ static int co_keep_whole(struct sweep_run *run, struct blk_device *dev, struct b
     if (a->syncing)
         return 0;
     a->syncing = true;
-    int rc = co_blk_sync(dev, &s, e);
+    int rc = a->replaces ? co_begin_replace(dev, e) : 0;
+    if (rc == 0)
+        rc = co_blk_sync(dev, &s, e);
     if (rc == 0)
         rc = co_blk_sync_save(dev, e);
     a->syncing = false;
@@ -205,6 +221,16 @@ static struct array mend6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
                              .data_offset = 512 * KiB,
                              .lost = 2,
                              .spares = 2};
+static struct array replace1 = {{.level = 1, .disks = 2},
+                                .data_offset = 128 * KiB,
+                                .lost = 1,
+                                .spares = 1,
+                                .replaces = true};
+static struct array replace5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                                .data_offset = 512 * KiB,
+                                .lost = 1,
+                                .spares = 1,
+                                .replaces = true};
 #define ROW(a, data_disks)                                                            \
     .format = "md", .size = (data_disks)*DATA, .arg = &(a), .profile = &mix,          \
     .co_create = co_make_array, .co_open = co_open_array, .co_check = co_scrub_array, \
@@ -221,6 +247,8 @@ static const struct sweep_subject rows[] = {
     {.name = "raid1-spare", MENDING(mend1, 1)},
     {.name = "raid10-far-spare", MENDING(mend10, 2)},
     {.name = "raid5-spare", MENDING(mend5, 2)},
+    {.name = "raid1-replace", MENDING(replace1, 1)},
+    {.name = "raid5-replace", MENDING(replace5, 2)},
     {.name = "raid4", ROW(level4, 2)},
     {.name = "raid5", ROW(level5, 2)},
     {.name = "raid5-small-log", ROW(tight5, 3)},
