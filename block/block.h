@@ -197,9 +197,16 @@ enum blk_member_action {
 struct blk_member_change {
     enum blk_member_action action;
     const char *name;          /* of the member as info shows it, or its role; not of add */
-    struct blk_device *device; /* add, re-add, replace: the new one; taken, also on failure; open for
-                                  writing */
+    struct blk_device *device; /* add, re-add, replace: the new one; taken, also on failure; open
+                                  for writing */
     const char *with;          /* replace without a device: the spare; NULL: any */
+};
+
+/* What a device over members grows to: one of the two. */
+#define BLK_GROW_MAX UINT64_MAX
+struct blk_members_grow {
+    unsigned disks; /* members; 0: as many as now */
+    uint64_t size;  /* bytes that are used of each; BLK_GROW_MAX: all that they have; 0: as now */
 };
 
 struct blk_inner {
@@ -392,8 +399,9 @@ struct blk_driver {
     int (*co_sync_save)(struct blk_device *dev, struct blk_error *e);
     int (*co_member)(struct blk_device *dev, const struct blk_member_change *c,
                      struct blk_error *e);
-    /* All members' room is used, and there are @disks of them (0: as many as now); durable. */
-    int (*co_members_grow)(struct blk_device *dev, unsigned disks, struct blk_error *e);
+    /* More members, or more of each; durable. */
+    int (*co_members_grow)(struct blk_device *dev, const struct blk_members_grow *g,
+                           struct blk_error *e);
     /* What the bitmap says from @offset on, at most @bytes of it. */
     int (*co_bitmap_read)(struct blk_device *dev, const char *name, uint64_t offset, uint64_t bytes,
                           struct blk_bitmap_extent *out, struct blk_error *e);
@@ -632,7 +640,8 @@ must_use int co_blk_sync(struct blk_device *dev, struct blk_sync *s, struct blk_
 must_use int co_blk_sync_save(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_member(struct blk_device *dev, const struct blk_member_change *c,
                            struct blk_error *e);
-must_use int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e);
+must_use int co_blk_members_grow(struct blk_device *dev, const struct blk_members_grow *g,
+                                 struct blk_error *e);
 /* For drivers: the child at @index of dev->children goes; gives its reference. */
 struct blk_device *blk_remove_child(struct blk_device *dev, size_t index);
 void blk_listen(struct blk_device *dev, struct blk_listener *l);

@@ -56,8 +56,8 @@ struct raid_member {
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
     /* A6: the one that is filled to take this one's place, which has no place in by_role until
-     * then; and the other way round. The first stays when this one is out: writes that are under way
-     * have to go there. */
+     * then; and the other way round. The first stays when this one is out: writes that are under
+     * way have to go there. */
     struct raid_member *replacement, *replaces;
     struct raid_array *array;
 };
@@ -177,7 +177,7 @@ must_use int co_array_use_spares(struct raid_array *a, bool *taken);
 
 /* change.c: struct blk_driver's */
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e);
-int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e);
+int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct blk_error *e);
 
 /* replace.c. A spare begins to take the place of @old, which serves until it is filled. */
 must_use int co_array_replace(struct raid_array *a, struct raid_member *old,
@@ -200,8 +200,8 @@ struct member_io {
     int rc;
 };
 int co_member_io(void *io); /* gives 0 */
-/* Puts @data there when a member is filled or corrected: zeroes take no space. One that does not take
- * it fails; -errno: it cannot be spared. */
+/* Puts @data there when a member is filled or corrected: zeroes take no space. One that does not
+ * take it fails; -errno: it cannot be spared. */
 must_use int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_t bytes);
 /* What it is called: of a device that is called as its driver is, the one below. */
 const char *member_name(const struct raid_member *m);

@@ -207,10 +207,12 @@ static int make_shape(const struct raid_candidate *c, size_t count, struct raid_
 }
 
 /* Whether the stripe log says of all that was being written what it is: every member that was
- * written to has it, of one session. */
+ * written to has it, of one session. Where only a replacement says dirty, that update was not at an
+ * end, and nothing has been written. */
 static bool has_log(const struct raid_candidate *c, size_t count, const struct raid_plan *p)
 {
     uint64_t session = 0;
+    bool dirty = false;
     for (size_t i = 0; i < count; i++) {
         if (c[i].place != PLACE_MEMBER)
             continue;
@@ -218,11 +220,12 @@ static bool has_log(const struct raid_candidate *c, size_t count, const struct r
             return false;
         if (c[i].super->resync_offset == UINT64_MAX)
             continue;
+        dirty = true;
         if (!c[i].log_session || (session && session != c[i].log_session))
             return false;
         session = c[i].log_session;
     }
-    return session != 0;
+    return session != 0 || !dirty;
 }
 
 /* Dirty, and a member that holds data is not there: what was being written when the array went down

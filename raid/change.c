@@ -293,33 +293,34 @@ int co_array_member(struct raid_array *a, const struct blk_member_change *c, str
 /* --- grow --------------------------------------------------------------------------------------
  */
 
-static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error *e)
+static int may_grow(const struct raid_array *a, const struct blk_members_grow *g,
+                    struct blk_error *e)
 {
     bool behind = a->super && (a->super->version == MD_0_90 || a->super->version == MD_1_0);
     if (!a->super || a->shape.level->is_zoned)
         return err_set(e, -ENOTSUP, "%s does not grow",
                        a->super ? a->shape.level->name : "an array without superblocks");
-    if (disks && disks != a->shape.disks && a->shape.level->number == 10)
+    if (g->disks && g->disks != a->shape.disks && a->shape.level->number == 10)
         return err_set(e, -ENOTSUP, "the number of members of raid10 does not change");
     if (a->engine == &raid_reshape_engine)
         return err_set(e, -EBUSY, "the array is being reshaped already");
-    if (disks > a->shape.disks + RAID_MEMBERS_MORE || disks > RAID_COPIES_MOST)
-        return err_set(e, -EINVAL, "%u members are too many at once", disks);
-    for (unsigned role = disks; disks && role < a->shape.disks; role++)
+    if (g->disks > a->shape.disks + RAID_MEMBERS_MORE || g->disks > RAID_COPIES_MOST)
+        return err_set(e, -EINVAL, "%u members are too many at once", g->disks);
+    for (unsigned role = g->disks; g->disks && role < a->shape.disks; role++)
         if (a->by_role[role])
             return err_set(e, -EBUSY, "%s has to be removed first", member_name(a->by_role[role]));
-    if (!disks && (behind || a->shape.far > 1))
+    if (g->size && (behind || a->shape.far > 1))
         return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
                        behind ? "an array with its superblocks at the end" : "a far layout");
-    if (a->super->features & (MD_BITMAP | MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
-        return err_set(e, -ENOTSUP, "an array with a bitmap or a log does not grow");
+    if (a->super->features & (MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
+        return err_set(e, -ENOTSUP, "an array with a log of Linux' does not grow");
     return 0;
 }
 
 /* What all members have room for by now. */
 static uint64_t room(const struct raid_array *a)
 {
-    uint64_t least = UINT64_MAX, unit = a->shape.chunk ? a->shape.chunk : 64 * KiB;
+    uint64_t least = UINT64_MAX;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         if (m->state == MEMBER_OUT)
@@ -327,34 +328,61 @@ static uint64_t room(const struct raid_array *a)
         m->super->data_size = data_end(m->super, m->dev->size) - m->super->data_offset;
         least = MIN(least, m->super->data_size);
     }
-    return align_down(least, unit);
+    return least;
 }
 
-int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e)
+/* How much of each is to be used, in md's units. */
+static int used_size(const struct raid_array *a, const struct blk_members_grow *g, uint64_t *used,
+                     struct blk_error *e)
 {
-    struct raid_shape shape;
-    TRY(may_grow(a, disks, e));
-    if (disks && disks != a->shape.disks && a->shape.level->parities)
-        return co_array_reshape_begin(a, disks, e);
-    uint64_t used = disks ? a->shape.member : MAX(room(a), a->shape.member);
-    struct raid_wanted w = {.level = a->shape.level->number,
-                            .layout = a->shape.layout,
-                            .disks = disks ? disks : a->shape.disks,
-                            .chunk = a->shape.chunk,
-                            .used = used};
-    TRY(raid_shape_init(&shape, &w, e));
+    uint64_t most = room(a), unit = a->shape.chunk ? a->shape.chunk : 64 * KiB;
+    uint64_t wanted = align_down(g->size == BLK_GROW_MAX ? most : g->size, unit);
+    if (wanted > most)
+        return err_set(e, -ENOSPC,
+                       "members have room for %" PRIu64 " bytes of data each, not %" PRIu64, most,
+                       wanted);
+    *used = g->size == BLK_GROW_MAX ? MAX(wanted, a->shape.member) : wanted;
+    if (*used < a->shape.member)
+        return err_set(e, -EINVAL,
+                       "%" PRIu64 " bytes of each member are used: an array does not get smaller",
+                       a->shape.member);
+    return 0;
+}
+
+/* The superblocks' part: what is new is not in sync. */
+static int co_take_shape(struct raid_array *a, const struct raid_shape *shape, struct blk_error *e)
+{
     with_lock(&a->state_lock);
     uint64_t in_sync = a->was_dirty ? a->resync_at : array_sync_bytes(a);
+    TRY(co_intent_resize(a->intent, shape->near ? shape->size : shape->member, e));
     raid_shape_drop(&a->shape);
-    a->shape = shape;
+    a->shape = *shape;
     a->was_dirty = in_sync < array_sync_bytes(a);
     a->resync_at = in_sync;
-    a->super->disks = shape.disks;
-    a->super->size = shape.member;
+    a->super->disks = shape->disks;
+    a->super->size = shape->member;
     a->super->resync_offset = a->marked_dirty ? 0 : a->was_dirty ? in_sync : UINT64_MAX;
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");
-    a->dev->size = shape.size;
+    a->dev->size = shape->size;
     return 0;
+}
+
+int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct blk_error *e)
+{
+    struct raid_shape shape;
+    uint64_t used = a->shape.member;
+    TRY(may_grow(a, g, e));
+    if (g->disks && g->disks != a->shape.disks && a->shape.level->parities)
+        return co_array_reshape_begin(a, g->disks, e);
+    if (g->size)
+        TRY(used_size(a, g, &used, e));
+    struct raid_wanted w = {.level = a->shape.level->number,
+                            .layout = a->shape.layout,
+                            .disks = g->disks ? g->disks : a->shape.disks,
+                            .chunk = a->shape.chunk,
+                            .used = used};
+    TRY(raid_shape_init(&shape, &w, e));
+    return co_take_shape(a, &shape, e);
 }

@@ -65,8 +65,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     }
     for (unsigned i = 0; i < a->member_count; i++)
-        a->members[i] = (struct raid_member){
-            .dev = dev->children[i].dev, .role = RAID_NO_DISK, .array = a};
+        a->members[i] =
+            (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK, .array = a};
     return a;
 }
 
@@ -341,27 +341,30 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, from->bytes, &hold));
     int rc = a->engine->co_write(a, offset, from, flags);
-    intent_end(a->intent, offset, from->bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_discard(a, offset, bytes);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
@@ -391,9 +394,9 @@ static int co_md_member(struct blk_device *dev, const struct blk_member_change *
     return co_array_member(dev->state, c, e);
 }
 
-static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+static int co_md_grow(struct blk_device *dev, const struct blk_members_grow *g, struct blk_error *e)
 {
-    return co_array_grow(dev->state, disks, e);
+    return co_array_grow(dev->state, g, e);
 }
 
 /* --- facts -------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@
  *  1. between writes superblocks say that the spare has the same role, as a replacement
  *     (MD_REPLACEMENT), in sync up to 0; from then on it gets what the member gets (A6);
  *  2. it is filled, and how far that is stands in its superblock (sync.c);
- *  3. all is flushed, and between writes superblocks say that it is in sync, still a replacement: if
- *     that cannot be written the member is still there;
+ *  3. all is flushed, and between writes superblocks say that it is in sync, still a replacement:
+ * if that cannot be written the member is still there;
  *  4. superblocks say that the member failed and the other one has its place.
  * A crash on the way: Linux goes on, or we do. After one in the middle of writes the two may differ
  * where those were, so that it is filled from the beginning. */

@@ -14,6 +14,7 @@
  * Members that fail while it goes on are failed in both views and in the array; a step that cannot
  * be done leaves the position where it was. */
 #include "raid/reshape.h"
+#include "raid/intent.h"
 
 #define WINDOW_BYTES (16 * MiB)
 
@@ -192,10 +193,6 @@ int raid_reshape_may_write(const struct raid_array *a, struct blk_error *e)
             return err_set(e, -EROFS,
                            "a member is being recovered while the array is reshaped: open it "
                            "read-only, or let Linux finish that");
-    if (a->super->features & MD_BITMAP)
-        return err_set(e, -EROFS,
-                       "the array has a bitmap and is being reshaped: open it read-only, or let "
-                       "Linux finish that");
     bool same = was->level == next->level && was->layout == next->layout &&
                 was->chunk == next->chunk && was->level->parities;
     if (same && !r->backwards && r->at % unit_of(r) == 0)
@@ -423,6 +420,7 @@ int co_array_reshape_step(struct raid_array *a, struct blk_sync *s, struct blk_e
     if (rc == 0 && last) {
         s->doing = NULL;
         blk_tell(a->dev, BLK_EV_RESIZED);
+        rc = co_intent_sweep(a->intent, true);
     }
     return rc;
 }
@@ -439,6 +437,8 @@ static uint64_t headroom(const struct raid_array *a)
         if (m->state == MEMBER_OUT)
             continue;
         uint64_t used = md_super_end(m->super);
+        if (a->intent)
+            used = MAX(used, intent_bytes_end(a->intent, m->super));
         least = MIN(least, m->super->data_offset > used ? m->super->data_offset - used : 0);
     }
     return align_down(least / 2, MAX(a->shape.chunk, 4096));
@@ -515,6 +515,7 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     for (unsigned i = 0; i < a->member_count; i++)
         if (a->members[i].state != MEMBER_OUT)
             a->members[i].super->new_offset = -(int64_t)shift;
+    intent_set_all(a->intent); /* what moves is not followed by bits */
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");

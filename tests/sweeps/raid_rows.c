@@ -221,11 +221,8 @@ static struct array mend6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
                              .data_offset = 512 * KiB,
                              .lost = 2,
                              .spares = 2};
-static struct array replace1 = {{.level = 1, .disks = 2},
-                                .data_offset = 128 * KiB,
-                                .lost = 1,
-                                .spares = 1,
-                                .replaces = true};
+static struct array replace1 = {
+    {.level = 1, .disks = 2}, .data_offset = 128 * KiB, .lost = 1, .spares = 1, .replaces = true};
 static struct array replace5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
                                 .data_offset = 512 * KiB,
                                 .lost = 1,

@@ -307,8 +307,7 @@ static void co_begin_replace(struct rig *r, const char *at, const char *fault)
 {
     struct blk_device *dev = blk_ref(r->disk[r->disks] = co_disk());
     r->extra = 1;
-    co_member(r, BLK_MEMBER_REPLACE, at,
-              fault ? co_open_text(&fault_driver, fault, dev) : dev, 0);
+    co_member(r, BLK_MEMBER_REPLACE, at, fault ? co_open_text(&fault_driver, fault, dev) : dev, 0);
 }
 
 /* It is in the place of disk @at, which nobody needs any more. */
@@ -468,11 +467,12 @@ static int co_grow(void *arg)
     co_rig_start(&r, &(struct kind){1, 0, 2});
     co_rig_work(&r, 1);
     co_member(&r, BLK_MEMBER_ADD, NULL, co_open_text(&mem_driver, "size=4M,growable=off", NULL), 0);
-    ck_assert_int_eq(co_blk_members_grow(r.array, 3, &e), 0);
+    ck_assert_int_eq(co_blk_members_grow(r.array, &(struct blk_members_grow){.disks = 3}, &e), 0);
     co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
     ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 3);
     uint64_t was = r.array->size;
-    ck_assert_int_eq(co_blk_members_grow(r.array, 0, &e), 0);
+    ck_assert_int_eq(
+        co_blk_members_grow(r.array, &(struct blk_members_grow){.size = BLK_GROW_MAX}, &e), 0);
     ck_assert_uint_eq(r.array->size, 3 * MiB); /* 4 MiB, data from 1 MiB on */
     ck_assert_uint_gt(co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL), 0);
     ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
