@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* hdd.c - a Parallels disk as its folder x.hdd has it: every part of the disk is an image, which
- * may stand on others (the moments that snapshots keep). The descriptor says so and is never
- * changed; what is written goes to each part's top image, and those below are opened to be read.
+ * may stand on others (the moments that snapshots keep). The descriptor says so and is only
+ * changed when the disk gets another size; what is written goes to each part's top image, and those
+ * below are opened to be read.
  *
  * The device is a filter: it says in which top image bytes lie, and they do the rest. */
 #include "imgfmt/hdd.h"
@@ -239,6 +240,34 @@ static int co_hdd_compact(struct blk_device *dev, struct blk_error *e)
     return 0;
 }
 
+/* As those who made it do: not with snapshots, whose images have a size of their own. Growing, the
+ * image goes first, else the descriptor: nobody ever sees one that is too short. */
+static int co_hdd_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
+{
+    struct hdd *h = dev->state;
+    struct hdd_part *last = &h->d.parts[h->d.part_count - 1];
+    struct blk_device *top = h->tops ? h->tops[h->d.part_count - 1] : NULL;
+    bool shrinks = size < last->end;
+    if (!top)
+        return err_set(e, -ENOTSUP, "none of its images is open");
+    if (hdd_parent_of(&h->d, h->d.top))
+        return err_set(e, -ENOTSUP, "it has snapshots: convert it to a disk of another size");
+    if (size % 512 || size <= last->begin)
+        return err_set(e, -EINVAL,
+                       "the size is a multiple of 512 bytes and more than the %" PRIu64
+                       " of all images but the last",
+                       last->begin);
+    if (!shrinks) {
+        TRY(co_blk_resize(top, size - last->begin, shrink, e));
+        int rc = co_blk_flush(top);
+        if (rc < 0)
+            return err_errno(e, rc, "%s cannot be made durable", top->name);
+    }
+    TRY(co_hdd_descriptor_resize(h->file, size, e));
+    h->d.bytes = last->end = dev->size = size;
+    return shrinks ? co_blk_resize(top, size - last->begin, shrink, e) : 0;
+}
+
 static int co_hdd_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     const struct hdd *h = dev->state;
@@ -374,6 +403,7 @@ const struct blk_driver hdd_driver = {
     .co_read = co_hdd_read,
     .resolve = hdd_resolve,
     .co_complete = co_hdd_complete,
+    .co_resize = co_hdd_resize,
     .co_check = co_hdd_check,
     .co_compact = co_hdd_compact,
     .co_info = co_hdd_info,

@@ -46,6 +46,9 @@ must_use int hdd_descriptor_check(const struct hdd_descriptor *d, struct blk_err
 const struct hdd_image *hdd_image_of(const struct hdd_part *part, const char *guid);
 /* Whose contents the moment @guid stands on; NULL: none. */
 const char *hdd_parent_of(const struct hdd_descriptor *d, const char *guid);
+/* The disk has @bytes now, and its last part ends there: the text in @file says so, and is durable.
+ * One write, of a page as a rule: a descriptor has no second copy. */
+must_use int co_hdd_descriptor_resize(struct blk_device *file, uint64_t bytes, struct blk_error *e);
 void hdd_descriptor_drop(struct hdd_descriptor *d);
 /* A new one of a single image; NULL: no memory. @guid: of the top. */
 struct hdd_new {

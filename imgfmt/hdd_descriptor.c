@@ -257,6 +257,62 @@ int hdd_descriptor_check(const struct hdd_descriptor *d, struct blk_error *e)
     return 0;
 }
 
+/* --- another size --- */
+
+/* Where the last number between <@name> and </@name> lies in @text; NULL: nowhere. */
+static const char *last_number(const char *text, const char *name, size_t *length)
+{
+    char end[32];
+    const char *found = NULL;
+    snprintf(end, sizeof(end), "</%s>", name);
+    for (const char *c = text; (c = strstr(c, end)); c++)
+        found = c;
+    if (!found)
+        return NULL;
+    const char *from = found;
+    while (from > text && from[-1] != '>')
+        from--;
+    *length = (size_t)(found - from);
+    return from > text ? from : NULL;
+}
+
+/* The same text with @number there; NULL: no such element, or no memory. Takes @text. */
+static char *with_number(char *text, const char *name, uint64_t number)
+{
+    auto_free char *before = text;
+    size_t length;
+    const char *at = before ? last_number(before, name, &length) : NULL;
+    return at ? mem_printf("%.*s%" PRIu64 "%s", (int)(at - before), before, number, at + length)
+              : NULL;
+}
+
+int co_hdd_descriptor_resize(struct blk_device *file, uint64_t bytes, struct blk_error *e)
+{
+    uint64_t length = file->size, track = 16 * 32 * 512;
+    assert(length <= HDD_TEXT_MOST); /* it was read when the disk was opened */
+    char *text = mem_zalloc(length + 1);
+    int rc = text ? co_blk_read_buf(file, 0, text, length) : -ENOMEM;
+    if (rc < 0) {
+        mem_free(text);
+        return err_errno(e, rc, "the descriptor");
+    }
+    text = with_number(text, "Disk_size", bytes / 512);
+    text = with_number(text, "End", bytes / 512);
+    text = with_number(text, "Cylinders", bytes % track ? bytes / 512 : bytes / track);
+    text = with_number(text, "Heads", bytes % track ? 1 : 16);
+    auto_free char *now = with_number(text, "Sectors", bytes % track ? 1 : 32);
+    if (!now)
+        return err_set(e, -EINVAL, "the descriptor lacks a number that the size stands in");
+    if (strlen(now) > length)
+        TRY(co_blk_resize(file, strlen(now), true, e));
+    rc = co_blk_write_buf(file, 0, now, strlen(now), 0);
+    if (rc == 0)
+        rc = co_blk_flush(file);
+    if (rc < 0)
+        return err_errno(e, rc, "the descriptor cannot be written");
+    return strlen(now) < length ? co_blk_resize(file, strlen(now), true, e) : 0;
+}
+
 void hdd_descriptor_drop(struct hdd_descriptor *d)
 {
     for (size_t i = 0; i < d->part_count; i++) {

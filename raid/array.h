@@ -103,6 +103,7 @@ struct raid_array {
     struct raid_member *members;  /* all, spares too; they never move */
     unsigned member_count, member_room;
     struct md_super *super; /* of the array: what all members are to say; NULL: has none */
+    uint64_t dm_offset;     /* of arrays of LVM2: where each member's data begins; else 0 */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
     bool lost; /* a member that cannot be spared has lost what it was told, or what would mend a
@@ -209,6 +210,11 @@ const char *member_name(const struct raid_member *m);
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
+/* The same of an image of LVM2, whose data begins at @data_offset. One that Linux left with bits
+ * set in its bitmap though nothing had failed says that it is dirty, which dm-raid itself does not.
+ */
+must_use int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_super **out,
+                                struct blk_error *e);
 /* As a driver's co_member_of(). */
 int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 

@@ -109,6 +109,8 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
                   memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
                       ? "its superblock says another level, layout or chunk"
                       : "it belongs to another array");
+    else if (c->super->data_size < freshest->size)
+        leave_out(c, PLACE_OTHER, "it holds less than the array has on each member");
     else if (c->super->events > freshest->events) /* a spare that was written alone */
         leave_out(c, PLACE_STALE, "it was written to without the others");
     else if (!is_fresh(c->super, freshest))
@@ -147,32 +149,33 @@ static void drop_duplicates(struct raid_candidate *c, size_t count)
         }
 }
 
+static bool is_filled(const struct raid_candidate *c, size_t count, unsigned role)
+{
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].role == role)
+            return true;
+    return false;
+}
+
 /* Who was replacing a member that has gone since is that member. */
 static void promote_replacements(struct raid_candidate *c, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        bool alone = c[i].place == PLACE_REPLACEMENT;
-        for (size_t k = 0; k < count && alone; k++)
-            alone = c[k].place != PLACE_MEMBER || c[k].role != c[i].role;
-        if (alone)
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && !is_filled(c, count, c[i].role))
             c[i].place = PLACE_MEMBER;
-    }
 }
 
-/* --force: of the stale ones that fill a gap, the freshest. */
-static void take_stale(struct raid_candidate *c, size_t count, unsigned disks)
+/* --force: of the stale ones that fill a gap, the freshest. False: there is none. */
+static bool take_stale(struct raid_candidate *c, size_t count)
 {
-    for (unsigned role = 0; role < disks; role++) {
-        struct raid_candidate *best = NULL;
-        bool filled = false;
-        for (size_t i = 0; i < count; i++) {
-            filled |= c[i].place == PLACE_MEMBER && c[i].role == role;
-            if (c[i].place == PLACE_STALE && c[i].role == role && (!best || better(&c[i], best)))
-                best = &c[i];
-        }
-        if (best && !filled)
-            best->place = PLACE_MEMBER;
-    }
+    struct raid_candidate *best = NULL;
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_STALE && c[i].role != RAID_NO_DISK &&
+            !is_filled(c, count, c[i].role) && (!best || better(&c[i], best)))
+            best = &c[i];
+    if (best)
+        best->place = PLACE_MEMBER;
+    return best != NULL;
 }
 
 /* --- the plan ----------------------------------------------------------------------------------
@@ -257,6 +260,7 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     for (size_t i = 0; i < count; i++)
         if (c[i].place == PLACE_MEMBER && c[i].role < p->shape.disks && raid_in_sync(&c[i]))
             there[c[i].role] = true;
+    p->there = 0;
     for (unsigned d = 0; d < p->shape.disks; d++)
         p->there += there[d];
     p->missing = p->shape.disks - p->there;
@@ -286,6 +290,23 @@ static bool is_behind_spare(const struct raid_candidate *c, size_t count,
     return false;
 }
 
+/* Roles that are neither here nor known to have failed: if they are an array by themselves, and
+ * somebody's superblock cannot be read, those may have gone on without who is here. */
+static bool may_be_behind_unread(const struct raid_candidate *c, size_t count,
+                                 const struct raid_plan *p)
+{
+    bool unread = false, elsewhere[RAID_DISKS_MOST] = {false};
+    for (unsigned slot = 0; slot < p->freshest->role_count; slot++)
+        if (p->freshest->roles[slot] < p->shape.disks)
+            elsewhere[p->freshest->roles[slot]] = true;
+    for (size_t i = 0; i < count; i++) {
+        unread |= c[i].unread;
+        if (c[i].super && c[i].role < p->shape.disks)
+            elsewhere[c[i].role] = false;
+    }
+    return unread && raid_enough(&p->shape, elsewhere);
+}
+
 static int judge(const struct raid_candidate *c, size_t count, bool force, struct raid_plan *p,
                  struct blk_error *e)
 {
@@ -301,6 +322,11 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
         return err_set(e, -ENODEV,
                        "a spare is newer than all members that are there: with force they start, "
                        "and what was written since they left is lost");
+    if (may_be_behind_unread(c, count, p) && !force)
+        return err_set(e, -EIO,
+                       "the superblock of a member cannot be read, and it may be newer than the "
+                       "others: leave it out, or start with force; what was written since these "
+                       "left is lost then");
     if (!p->enough)
         return err_set(e, -ENODEV, "%u of %u members are there, which is not enough for %s%s",
                        p->there, p->shape.disks, p->shape.level->name,
@@ -327,10 +353,13 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
     promote_replacements(c, count);
-    if (force)
-        take_stale(c, count, md_super_roles(out->freshest));
+    const struct raid_level *l = raid_level_by_number(out->freshest->level);
+    while (force && l && l->is_zoned && take_stale(c, count))
+        continue;
     int rc = make_shape(c, count, out, e);
     if (rc == 0)
+        rc = count_roles(c, count, out, e);
+    while (rc == 0 && force && !out->enough && take_stale(c, count)) /* no more than it takes */
         rc = count_roles(c, count, out, e);
     if (rc == 0)
         rc = judge(c, count, force, out, e);

@@ -25,6 +25,7 @@ enum raid_place_in {
 struct raid_candidate {
     const char *name;             /* for sentences */
     const struct md_super *super; /* NULL: none was found */
+    bool unread;                  /* whether it has one is not known: reading failed */
     uint64_t log_session;         /* of its stripe log that may be replayed; 0: there is none */
     enum raid_place_in place;     /* out */
     unsigned role;                /* out */
@@ -42,7 +43,7 @@ struct raid_plan {
 };
 
 /* Decides each candidate's place and fills *out (to be dropped with raid_plan_drop()). @force:
- * stale members are taken where there are no better ones, and a write hole is accepted. -errno and
+ * stale members are taken, as many as it takes, and a write hole is accepted. -errno and
  * a sentence if no array comes of it; candidates' places are filled in all the same. */
 must_use int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_plan *out,
                        struct blk_error *e);

@@ -84,6 +84,8 @@ static int may_join(const struct raid_array *a, struct blk_device *dev, struct b
     if (!a->super || a->shape.level->is_zoned)
         return err_set(e, -ENOTSUP, "%s takes no further members",
                        a->super ? a->shape.level->name : "an array without superblocks");
+    if (a->super->version == MD_DM_RAID)
+        return err_set(e, -ENOTSUP, "LVM2 says which images its arrays have: lvconvert --repair");
     if (dev->limits.request_align > a->dev->limits.request_align)
         return err_set(e, -EINVAL, "%s has larger sectors than the array", dev->name);
     for (unsigned i = 0; i < a->member_count; i++)
@@ -297,7 +299,7 @@ static int may_grow(const struct raid_array *a, const struct blk_members_grow *g
                     struct blk_error *e)
 {
     bool behind = a->super && (a->super->version == MD_0_90 || a->super->version == MD_1_0);
-    if (!a->super || a->shape.level->is_zoned)
+    if (!a->super || a->shape.level->is_zoned || a->super->version == MD_DM_RAID)
         return err_set(e, -ENOTSUP, "%s does not grow",
                        a->super ? a->shape.level->name : "an array without superblocks");
     if (g->disks && g->disks != a->shape.disks && a->shape.level->number == 10)

@@ -3,7 +3,8 @@
  *
  * Members come in any order; their superblocks say who is who (assemble.h). With `level=` they are
  * taken in the order in which they are told, and no superblock is looked at: for arrays whose
- * superblocks are lost. There the word `missing` stands for a member that is not there. */
+ * superblocks are lost. There the word `missing` stands for a member that is not there. With
+ * `superblocks=dm-raid` too members are images of LVM2, each behind what dm-raid keeps of it. */
 #include <stdio.h>
 
 #include "block/resolver.h"
@@ -21,6 +22,9 @@ static const struct opt_desc md_options[] = {
     {.name = "level",
      .type = OPT_STRING,
      .help = "no superblocks: linear, 0, 1, 4, 5, 6 or 10, members in order"},
+    {.name = "superblocks",
+     .type = OPT_STRING,
+     .help = "with level: dm-raid: LVM2's, in front of the data"},
     {.name = "layout", .type = OPT_STRING, .help = "with level: as mdadm names it (the default's)"},
     {.name = "chunk", .type = OPT_SIZE, .help = "with level: bytes (512 KiB)"},
     {.name = "data-offset", .type = OPT_SIZE, .help = "with level: where data begins in each (0)"},
@@ -78,6 +82,8 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         return err_set(e, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
+        bool takes_part = c[i].place == PLACE_MEMBER || c[i].place == PLACE_SPARE;
+        bool begins = m->super && takes_part && raid_reshape_catch_up(a->super, m->super);
         bool recovering = m->super && !raid_in_sync(&c[i]);
         bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
@@ -87,6 +93,7 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         if ((c[i].place != PLACE_MEMBER && !replaces) || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
+        recovering &= !begins || m->role < a->shape.disks;
         m->state = recovering ? MEMBER_REBUILDING : MEMBER_IN_SYNC;
         m->recovered = begun ? MIN(m->super->recovery_offset, a->shape.member) : 0;
         m->recovered_saved = m->recovered;
@@ -109,11 +116,13 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, &damaged);
+        int rc = a->dm_offset ? co_member_dm_super(m->dev, a->dm_offset, &m->super, &damaged)
+                              : co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
-        c[i] = (struct raid_candidate){.name = member_name(m), .super = m->super};
+        c[i] = (struct raid_candidate){
+            .name = member_name(m), .super = m->super, .unread = rc < 0 && rc != -EINVAL};
         m->events = m->super ? m->super->events : 0;
         if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
             c[i].log_session = co_log_session(m);
@@ -214,6 +223,39 @@ static int build(struct raid_array *a, const struct opts *o, struct blk_error *e
     return 0;
 }
 
+/* --- images of LVM2 ----------------------------------------------------------------------------
+ */
+
+/* What LVM2's text says and what dm-raid's superblocks say must be the same array. */
+static int check_told(const struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    const struct raid_shape *s = &a->shape;
+    struct raid_wanted w;
+    TRY(wanted_of(a, o, &w, e));
+    if (s->level->number == w.level && s->layout == w.layout && s->chunk == w.chunk)
+        return 0;
+    return err_set(e, -EINVAL, "the superblocks say another level, layout or chunk than %s",
+                   opts_text(o, "level"));
+}
+
+static int co_assemble_dm(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (strcmp(opts_text(o, "superblocks"), "dm-raid") != 0)
+        return err_set(e, -EINVAL, "superblocks '%s' are not known", opts_text(o, "superblocks"));
+    a->dm_offset = opts_number(o, "data-offset");
+    if (!a->dm_offset || !opts_given(o, "level"))
+        return err_set(e, -EINVAL, "dm-raid's superblocks need level and data-offset");
+    TRY(co_assemble(a, opts_bool(o, "force"), e));
+    return check_told(a, o, e);
+}
+
+static int co_find_shape(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (opts_given(o, "superblocks"))
+        return co_assemble_dm(a, o, e);
+    return opts_given(o, "level") ? build(a, o, e) : co_assemble(a, opts_bool(o, "force"), e);
+}
+
 /* --- the device --------------------------------------------------------------------------------
  */
 
@@ -288,8 +330,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     struct raid_array *a = array_new(dev);
     if (!a)
         return err_set(e, -ENOMEM, "out of memory");
-    int rc =
-        opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
+    int rc = co_find_shape(a, opts, e);
     a->engine = rc == 0 ? raid_engine_of(a->shape.level) : NULL;
     if (rc == 0 && a->super && a->super->reshaping)
         rc = raid_reshape_open(a, e);
@@ -441,10 +482,12 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
         if (a->members[i].dev) /* it was not removed */
             json_array_append_new(members, member_facts(a, i));
     if (a->super) {
-        md_uuid_text(a->super, uuid);
         json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
-        json_object_set_new(facts, "uuid", json_string(uuid));
-        json_object_set_new(facts, "name", json_from_text(a->super->name));
+        if (!a->dm_offset) {
+            md_uuid_text(a->super, uuid);
+            json_object_set_new(facts, "uuid", json_string(uuid));
+            json_object_set_new(facts, "name", json_from_text(a->super->name));
+        }
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
         if (a->super->reshaping)
             json_object_set_new(facts, "reshape", raid_reshape_facts(a));

@@ -26,6 +26,25 @@ struct reshape {
     struct co_range range; /* of the array: requests share, a step has its window alone */
 };
 
+/* Where data begins now is where it was to begin. */
+static void take_new_offset(struct md_super *s)
+{
+    s->data_offset += (uint64_t)s->new_offset;
+    s->data_size -= (uint64_t)s->new_offset;
+    s->new_offset = 0;
+}
+
+bool raid_reshape_catch_up(const struct md_super *array, struct md_super *own)
+{
+    if (own->reshaping && !array->reshaping)
+        take_new_offset(own);
+    if (own->reshaping || !array->reshaping)
+        return false;
+    int64_t free = (int64_t)own->data_offset - (int64_t)md_super_end(own);
+    own->new_offset = array->new_offset < 0 && -array->new_offset <= free ? array->new_offset : 0;
+    return array->reshape_position == 0;
+}
+
 /* --- views -------------------------------------------------------------------------------------
  */
 
@@ -326,21 +345,28 @@ static uint64_t room_for(const struct raid_array *a, const struct reshape *r)
     return MIN(left, most / unit_of(r) * unit_of(r));
 }
 
+/* Whole rows only: what the new ones hold, parity too, is of no array. So the last row with data
+ * of the old shape is filled with zeroes. */
 static int co_move(struct reshape *r, uint64_t at, uint64_t bytes)
 {
     uint64_t have = at < r->view[0].shape.size ? MIN(bytes, r->view[0].shape.size - at) : 0;
+    uint64_t row = r->view[1].shape.chunk * r->view[1].shape.data_disks;
+    uint64_t rows = div_up(have, row) * row;
     int rc = 0;
+    assert(bytes % row == 0);
     if (have) {
-        void *buf = buf_get(have);
-        struct vec v = VEC_BUF(buf, have);
-        rc = buf ? r->view[0].engine->co_read(&r->view[0], at, &v) : -ENOMEM;
-        if (rc == 0)
-            rc = r->view[1].engine->co_write(&r->view[1], at, &v, 0);
+        uint8_t *buf = buf_get(rows);
+        struct vec old = VEC_BUF(buf, have), all = VEC_BUF(buf, rows);
+        rc = buf ? r->view[0].engine->co_read(&r->view[0], at, &old) : -ENOMEM;
+        if (rc == 0) {
+            memset(buf + have, 0, rows - have);
+            rc = r->view[1].engine->co_write(&r->view[1], at, &all, 0);
+        }
         if (buf)
-            buf_put(buf, have);
+            buf_put(buf, rows);
     }
-    if (rc == 0 && have < bytes)
-        rc = r->view[1].engine->co_write_zeroes(&r->view[1], at + have, bytes - have, 0);
+    if (rc == 0 && rows < bytes)
+        rc = r->view[1].engine->co_write_zeroes(&r->view[1], at + rows, bytes - rows, 0);
     return rc;
 }
 
@@ -367,9 +393,7 @@ static int co_finish(struct raid_array *a, struct blk_error *e)
         struct raid_member *m = &a->members[i];
         if (!m->super)
             continue;
-        m->super->data_offset += (uint64_t)m->super->new_offset;
-        m->super->data_size -= (uint64_t)m->super->new_offset;
-        m->super->new_offset = 0;
+        take_new_offset(m->super);
         m->data_offset = m->super->data_offset;
     }
     raid_shape_drop(&a->shape);
@@ -417,11 +441,8 @@ int co_array_reshape_step(struct raid_array *a, struct blk_sync *s, struct blk_e
     int rc = co_step(a, e);
     co_range_unlock(&r->range, &hold); /* 5 */
     *s = (struct blk_sync){.kind = s->kind, .doing = "reshape", .at = r->at, .total = r->end};
-    if (rc == 0 && last) {
-        s->doing = NULL;
+    if (rc == 0 && last)
         blk_tell(a->dev, BLK_EV_RESIZED);
-        rc = co_intent_sweep(a->intent, true);
-    }
     return rc;
 }
 

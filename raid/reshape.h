@@ -14,6 +14,9 @@
  * place of a->engine. -ENOTSUP and a sentence: mdadm's backup file would be needed. */
 must_use int raid_reshape_open(struct raid_array *a, struct blk_error *e);
 void raid_reshape_drop(struct raid_array *a);
+/* @own, of a member that missed the update of @array in which a reshape began or ended, says where
+ * its data lies now. True: the reshape has just begun, and a member that it adds misses nothing. */
+bool raid_reshape_catch_up(const struct md_super *array, struct md_super *own);
 /* For info: from and to how many members, and how far. NULL: out of memory. */
 json_t *raid_reshape_facts(const struct raid_array *a);
 /* A member of the array in both views: whether they go on without it; it is out of them. */
@@ -25,7 +28,7 @@ void raid_reshape_forget(struct raid_array *a, const struct raid_member *m);
 must_use int raid_reshape_may_write(const struct raid_array *a, struct blk_error *e);
 /* Gated: begins to spread the array over @disks members, which spares become. */
 must_use int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_error *e);
-/* A step; s->doing NULL: it is done, the array has its new shape and size. */
+/* A step; with the last the array has its new shape and size, and another engine. */
 must_use int co_array_reshape_step(struct raid_array *a, struct blk_sync *s, struct blk_error *e);
 
 #endif

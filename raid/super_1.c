@@ -101,7 +101,8 @@ static int parse_extras(const struct md_super_1 *d, uint64_t bytes, struct md_su
     return 0;
 }
 
-static int parse_reshape(const struct md_super_1 *d, struct md_super *s, struct blk_error *e)
+static int parse_reshape(const struct md_super_1 *d, uint64_t bytes, struct md_super *s,
+                         struct blk_error *e)
 {
     if (!(s->features & MD_RESHAPE))
         return 0;
@@ -115,6 +116,11 @@ static int parse_reshape(const struct md_super_1 *d, struct md_super *s, struct 
     s->backwards = s->delta_disks < 0 || (s->features & MD_BACKWARDS);
     if (!to_bytes(d->reshape_position, &s->reshape_position))
         return bad(e, "the reshape's position (sectors)", le64_get(d->reshape_position));
+    uint64_t end = s->version == MD_1_0 ? s->super_offset : bytes;
+    int64_t begin = s->version == MD_1_0 ? 0 : (int64_t)md_super_end(s);
+    int64_t moved = (int64_t)s->data_offset + s->new_offset;
+    if (moved < begin || !range_fits((uint64_t)moved, s->size, end))
+        return bad(e, "what is added to the data's offset (sectors)", le32_get(d->new_offset));
     if (abs(s->delta_disks) > MD_ROLES_1 || (int)s->disks - s->delta_disks < 1)
         return bad(e, "the number of members that are added", le32_get(d->delta_disks));
     return 0;
@@ -188,7 +194,7 @@ int md_super_1_parse(enum md_version v, const uint8_t *raw, uint64_t bytes, stru
     if (s->level > 0 && s->size > s->data_size)
         return bad(e, "the members' size (sectors)", le64_get(d->size));
     TRY(parse_extras(d, bytes, s, e));
-    return parse_reshape(d, s, e);
+    return parse_reshape(d, bytes, s, e);
 }
 
 /* --- writing -----------------------------------------------------------------------------------

@@ -69,7 +69,8 @@ struct sweep_subject {
     bool (*foreign_ok)(const char *output); /* accepts what qemu-img calls an error; NULL: none */
     unsigned ops;                           /* of one workload; 0: 60 */
     unsigned model_factor;                  /* times as many operations in the model test; 0: one */
-    unsigned workers;                       /* 0: one */
+    unsigned long_factor; /* times as many crash states with LAMINA_LONG=1; 0: one */
+    unsigned workers;     /* 0: one */
     /* Hooks, each NULL for the default: through the resolver with the texts above. co_create makes
      * all files; co_open opens the stack for writing; co_check answers through *bad (corruptions;
      * leaks are no matter). */
@@ -88,6 +89,7 @@ struct sweep_run {
     struct host *host; /* simulated */
     struct resolver resolver;
     uint64_t seed;
+    bool crashed; /* the machine is what a crash left */
 };
 
 #define SWEEP_TOP  "/sim/top.img"

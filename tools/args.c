@@ -7,6 +7,8 @@
 
 #include "tools/tool.h"
 
+#define HELP_COLUMN 30 /* where what an option does stands in its help, behind two blanks */
+
 const struct arg_desc tool_common_options[] = {
     {ARG_HOST_ID, "host", "uring|threads|aio", "how files are read and written", FACE_LAMINA,
      false},
@@ -258,11 +260,13 @@ static void help_table(const struct tool *t, const struct arg_desc *d, FILE *to)
             continue;
         char left[80], letter[8] = "    ";
         if (d->id < 256)
-            snprintf(letter, sizeof(letter), "-%c%s", d->id, d->name ? ", " : "  ");
+            snprintf(letter, sizeof(letter), "-%c%s", d->id, d->name ? ", " : " ");
         snprintf(left, sizeof(left), "%s%s%s%s%s", letter, d->name ? "--" : "",
                  d->name ? d->name : "", d->value ? (d->name ? "=" : "") : "",
                  d->value ? d->value : "");
-        fprintf(to, "  %-30s %s\n", left, d->help);
+        bool fits = strlen(left) <= HELP_COLUMN;
+        fprintf(to, "  %-*s%s%*s %s\n", HELP_COLUMN, left, fits ? "" : "\n",
+                fits ? 0 : HELP_COLUMN + 2, "", d->help);
     }
 }
 

@@ -73,9 +73,11 @@ static json_t *make_plan(const struct convert *c)
 static int co_put(struct convert *c, const char *path, const char *text)
 {
     struct host_file *f;
+    struct host *h = c->make.tool->host;
     struct vec v = VEC_BUF((void *)text, strlen(text));
-    TRY(co_host_open(c->make.tool->host, path, NULL,
-                     HOST_READ | HOST_WRITE | HOST_CREATE | HOST_TRUNCATE, &f));
+    int gone = co_host_unlink(h, path); /* a killed run may have a write to it in flight yet */
+    TRY(gone == -ENOENT ? 0 : gone);
+    TRY(co_host_open(h, path, NULL, HOST_READ | HOST_WRITE | HOST_CREATE | HOST_EXCLUSIVE, &f));
     int rc = co_host_write(f, 0, &v);
     if (rc == 0)
         rc = co_host_fsync(f);

@@ -15,6 +15,8 @@ static int print_verbs(const struct tool *t, const struct command *const *verbs)
     printf("usage: %s %s\n%s.\n\n", t->called, t->command->usage, t->command->summary);
     for (const struct command *const *v = verbs; *v; v++)
         printf("  %-14s %s\n", second(*v), (*v)->summary);
+    if (t->command->notes)
+        printf("\n%s\n", t->command->notes);
     printf("\n`%s %s VERB --help` has a verb's options.\n", t->called, t->command->name);
     return 0;
 }

@@ -327,6 +327,7 @@ static const struct command lv_reduce_command = {
     .summary = "Make a volume smaller: what is behind its new end is lost",
     .faces = FACE_LAMINA,
     .options = resize_options,
+    .notes = "  lamina lv reduce -y -L -1g disk0.img//vg0/root",
 };
 
 /* --- rename, remove ----------------------------------------------------------------------------
@@ -354,6 +355,7 @@ static const struct command lv_rename_command = {
     .summary = "Give a volume another name",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina lv rename disk0.img//vg0/root old",
 };
 
 static int co_remove(struct lvm_verb *v)
@@ -381,6 +383,7 @@ static const struct command lv_remove_command = {
     .summary = "Remove a volume with all that is in it",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina lv remove -y disk0.img//vg0/root",
 };
 
 /* --- list --------------------------------------------------------------------------------------
@@ -410,6 +413,7 @@ static const struct command lv_list_command = {
     .summary = "List volumes, as lvs does",
     .faces = FACE_LAMINA,
     .options = list_options,
+    .notes = "  lamina lv list disk0.img",
 };
 
 /* --- which verb --------------------------------------------------------------------------------

@@ -43,13 +43,29 @@ static const struct command *const commands[] = {
 };
 /* clang-format on */
 
+static const char img_examples[] = "  qemu-img create -f qcow2 disk.qcow2 20G\n"
+                                   "  qemu-img create -f qcow2 -b base.qcow2 -F qcow2 vm1.qcow2\n"
+                                   "  qemu-img convert -p -f raw -O qcow2 disk.img vm1.qcow2\n"
+                                   "  qemu-img info --backing-chain --output=json vm1.qcow2\n"
+                                   "  qemu-img resize disk.qcow2 +10G";
+
+static const char io_examples[] =
+    "  qemu-io -f qcow2 -c 'write -P 7 1M 64k' -c 'read -P 7 1M 64k' disk.qcow2\n"
+    "  qemu-io -r -c map disk.qcow2\n"
+    "  qemu-io -f raw -c 'read 0 512' blkdebug::disk.img";
+
+static const char nbd_examples[] =
+    "  qemu-nbd -f qcow2 --persistent --socket=/run/vm1.sock vm1.qcow2\n"
+    "  qemu-nbd --fork --pid-file=/run/vm1.pid --socket=/run/vm1.sock -r disk.qcow2";
+
 static const struct tool_face faces[] = {
-    {"qemu-img", "disk images under the words of QEMU's program", FACE_IMG, face_img_main, NULL},
-    {"qemu-io", "requests to a disk under the words of QEMU's program", FACE_IO, face_io_main,
-     NULL},
-    {"qemu-nbd", "an NBD server under the words of QEMU's program", FACE_NBD, NULL,
+    {"qemu-img", "disk images under the words of QEMU's program", img_examples, FACE_IMG,
+     face_img_main, NULL},
+    {"qemu-io", "requests to a disk under the words of QEMU's program", io_examples, FACE_IO,
+     face_io_main, NULL},
+    {"qemu-nbd", "an NBD server under the words of QEMU's program", nbd_examples, FACE_NBD, NULL,
      &nbd_face_command},
-    {NULL, NULL, 0, NULL, NULL},
+    {NULL, NULL, NULL, 0, NULL, NULL},
 };
 
 static const char tasks[] =

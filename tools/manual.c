@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* manual.c - man pages (`lamina help man PAGE`) from the tables that the program itself works by:
  * one for lamina, one for each verb (with the verbs that it has), one for each face. Indented lines
- * of a verb's notes that begin with the program's name are its examples. */
+ * of a verb's notes that begin with a program's name are its examples. */
 #include "tools/manual.h"
 
 #define PREFIX "lamina-"
@@ -212,6 +212,7 @@ static void face_page(const struct tool *t, const struct tool_face *f)
         puts(".");
         options((*c)->options, f->face);
     }
+    lines(f->examples, true, "EXAMPLES");
     tail(false);
 }
 

@@ -7,7 +7,7 @@
 
 /* A name that the program is called by, and what it is then; a list ends with a NULL name. */
 struct tool_face {
-    const char *name, *summary;
+    const char *name, *summary, *examples;
     enum face face;
     int (*main)(struct tool *t, int argc, char **argv);
     const struct command *command; /* what it is without verbs */

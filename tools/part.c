@@ -317,6 +317,7 @@ static const struct command delete = {
     .summary = "Take partitions out of the table",
     .faces = FACE_LAMINA,
     .options = delete_options,
+    .notes = "  lamina part delete disk.qcow2 p2",
 };
 
 static const struct arg_desc list_options[] = {ARG_IMAGE_FORMAT, ARG_IMAGE_OPTIONS, ARG_SECRET,
@@ -329,6 +330,8 @@ static const struct command list = {
     .summary = "Print the partition table",
     .faces = FACE_LAMINA,
     .options = list_options,
+    .notes = "  lamina part list disk.qcow2\n"
+             "  lamina part list --output json disk.qcow2",
 };
 
 static const struct command *const verbs[] = {&create, &add, &delete, &list, NULL};

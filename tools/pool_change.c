@@ -129,6 +129,7 @@ const struct command pool_rm_command = {
     .summary = "Delete a volume; what only it had is discarded in the data device",
     .faces = FACE_LAMINA,
     .options = options,
+    .notes = "  lamina pool rm thin:meta.img,data.img 1",
 };
 const struct command pool_resize_command = {
     .name = "pool resize",
@@ -146,4 +147,5 @@ const struct command pool_trim_command = {
     .summary = "Discard all free blocks in the data device",
     .faces = FACE_LAMINA,
     .options = options,
+    .notes = "  lamina pool trim thin:meta.img,data.img",
 };

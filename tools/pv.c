@@ -82,6 +82,7 @@ static const struct command pv_create_command = {
     .summary = "Make physical volumes: what is in their first MiB is lost",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina pv create disk.img",
 };
 
 /* --- remove ------------------------------------------------------------------------------------
@@ -110,6 +111,7 @@ static const struct command pv_remove_command = {
     .summary = "Take the labels off physical volumes of no group",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina pv remove disk.img",
 };
 
 /* --- list --------------------------------------------------------------------------------------
@@ -139,6 +141,8 @@ static const struct command pv_list_command = {
     .summary = "List physical volumes, as pvs does",
     .faces = FACE_LAMINA,
     .options = list_options,
+    .notes = "  lamina pv list disk.img\n"
+             "  lamina pv list lvm:disk0.img,disk1.img",
 };
 
 /* --- which verb --------------------------------------------------------------------------------
@@ -162,5 +166,4 @@ const struct command pv_command = {
     .faces = FACE_LAMINA,
     .verbs = verbs,
     .options = no_options,
-    .notes = "  lamina pv create disk.img",
 };

@@ -110,6 +110,7 @@ static const struct command vg_extend_command = {
     .summary = "Add physical volumes to a group",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina vg extend disk0.img//vg0 disk1.img",
 };
 
 static int co_reduce(struct lvm_verb *v)
@@ -142,6 +143,7 @@ static const struct command vg_reduce_command = {
     .summary = "Take physical volumes that nothing lies on out of a group",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina vg reduce lvm:disk0.img,disk1.img//vg0 disk1.img",
 };
 
 /* --- rename, remove ----------------------------------------------------------------------------
@@ -170,6 +172,7 @@ static const struct command vg_rename_command = {
     .summary = "Give a group another name",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina vg rename disk0.img//vg0 old",
 };
 
 static int co_remove(struct lvm_verb *v)
@@ -191,6 +194,7 @@ static const struct command vg_remove_command = {
     .summary = "Remove a group that holds no volumes",
     .faces = FACE_LAMINA,
     .options = change_options,
+    .notes = "  lamina vg remove disk0.img//vg0",
 };
 
 /* --- list --------------------------------------------------------------------------------------
@@ -220,6 +224,7 @@ static const struct command vg_list_command = {
     .summary = "List groups, as vgs does",
     .faces = FACE_LAMINA,
     .options = list_options,
+    .notes = "  lamina vg list disk0.img",
 };
 
 /* --- which verb --------------------------------------------------------------------------------

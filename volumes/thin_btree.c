@@ -117,6 +117,26 @@ int co_thin_lookup_run(struct thin_meta *m, const struct thin_tree *t, uint64_t 
     return 0;
 }
 
+int co_thin_is_alone(struct thin_meta *m, const struct thin_tree *t, uint64_t root, uint64_t key,
+                     bool *alone)
+{
+    uint64_t at = root;
+    *alone = true;
+    for (unsigned depth = 0; depth < THIN_DEPTH_MOST; depth++) {
+        struct thin_block *b;
+        *alone = thin_meta_count(m, at) == 1;
+        if (!*alone)
+            return 0;
+        TRY(co_thin_node(&m->cache, t, at, &b));
+        bool leaf = thin_node_is_leaf(b->data);
+        at = leaf ? 0 : thin_node_child(b->data, (unsigned)MAX(thin_node_find(b->data, key), 0));
+        thin_put(&m->cache, b);
+        if (leaf)
+            return 0;
+    }
+    return -EBADMSG;
+}
+
 /* --- insert -----------------------------------------------------------------------------------
  */
 

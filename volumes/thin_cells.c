@@ -57,6 +57,13 @@ void thin_cells_set(struct thin_cells *c, uint64_t block, thin_cell cell)
         __atomic_store_n(&p->cells[block % THIN_PAGE], cell, __ATOMIC_SEQ_CST);
 }
 
+void thin_cells_own(struct thin_cells *c, uint64_t block)
+{
+    thin_cell cell = thin_cells_get(c, block);
+    if (thin_cell_mapped(cell))
+        thin_cells_set(c, block, cell | 1);
+}
+
 void thin_cells_make_holes(struct thin_cells *c, uint64_t block, uint64_t end)
 {
     for (uint64_t next; block < end; block = next) {

@@ -48,6 +48,7 @@ thin_cell thin_cells_get(const struct thin_cells *c, uint64_t block);
 bool thin_cells_fill(struct thin_cells *c, uint64_t block, const thin_cell cells[THIN_PAGE]);
 /* As far as the pages are there. */
 void thin_cells_set(struct thin_cells *c, uint64_t block, thin_cell cell);
+void thin_cells_own(struct thin_cells *c, uint64_t block); /* it is shared no more */
 void thin_cells_make_holes(struct thin_cells *c, uint64_t block, uint64_t end);
 void thin_cells_forget(struct thin_cells *c); /* all of it */
 void thin_cells_drop(struct thin_cells *c);

@@ -41,6 +41,7 @@ static int co_drop_mapping(struct thin_meta *m, const uint8_t *value)
 const struct thin_tree thin_devices = {8, co_hold_root, co_drop_root};
 const struct thin_tree thin_roots = {8, co_hold_root, NULL};
 const struct thin_tree thin_mappings = {8, co_hold_mapping, co_drop_mapping};
+const struct thin_tree thin_claims = {8, co_hold_mapping, NULL};
 const struct thin_tree thin_details = {sizeof(struct thin_detail_disk), NULL, NULL};
 const struct thin_tree thin_bitmaps = {sizeof(struct thin_index_disk), NULL, NULL};
 const struct thin_tree thin_overflow = {4, NULL, NULL};
@@ -161,6 +162,46 @@ int co_thin_map(struct thin_meta *m, uint32_t id, uint64_t first, const struct t
     for (uint64_t i = 0; i < data->count; i++)
         TRY(co_map_one(m, &root, first + i, data->first + i, added));
     return co_set_root(m, id, root);
+}
+
+/* @block is mapped, and in no other way than through this device. */
+static int co_is_own(struct thin_meta *m, uint32_t id, uint64_t root, uint64_t block, le64 *value,
+                     bool *own)
+{
+    uint32_t count;
+    int rc = co_thin_lookup(m, &thin_mappings, root, block, value);
+    *own = false;
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    TRY(co_thin_count(m, thin_mapping_block(le64_get(*value)), &count));
+    if (count != 1)
+        return 0;
+    TRY(co_thin_is_alone(m, &thin_devices, m->super.mapping_root, id, own));
+    return *own ? co_thin_is_alone(m, &thin_mappings, root, block, own) : 0;
+}
+
+int co_thin_claim(struct thin_meta *m, uint32_t id, uint64_t first, uint64_t count,
+                  uint64_t *claimed, bool *pending)
+{
+    uint64_t root, before;
+    bool own;
+    le64 value;
+    *claimed = 0;
+    *pending = false;
+    TRY(co_thin_root(m, id, &root));
+    before = root;
+    while (*claimed < count) {
+        TRY(co_is_own(m, id, root, first + *claimed, &value, &own));
+        *pending = own && (m->unshared || m->unsharing);
+        if (!own || *pending)
+            break;
+        if (root == before)
+            TRY(co_open_root(m, id, &root));
+        value = le64_of(thin_mapping(thin_mapping_block(le64_get(value)), m->super.time));
+        TRY(co_thin_insert(m, &thin_claims, &root, first + *claimed, &value));
+        ++*claimed;
+    }
+    return root == before ? 0 : co_set_root(m, id, root);
 }
 
 int co_thin_unmap(struct thin_meta *m, uint32_t id, uint64_t *first, uint64_t end, unsigned most,

@@ -38,7 +38,8 @@ struct thin_tree {
 };
 extern const struct thin_tree thin_devices, thin_mappings, thin_details, thin_bitmaps,
     thin_overflow;
-extern const struct thin_tree thin_roots; /* devices; an insert in place of another drops nothing */
+/* Devices, mappings; an insert in place of another drops nothing. */
+extern const struct thin_tree thin_roots, thin_claims;
 
 /* 0, or -ENOENT; *value is as long as the tree's are. */
 must_use int co_thin_lookup(struct thin_meta *m, const struct thin_tree *t, uint64_t root,
@@ -59,6 +60,9 @@ must_use int co_thin_insert(struct thin_meta *m, const struct thin_tree *t, uint
 /* -ENOENT: there is none. The value is dropped. */
 must_use int co_thin_remove(struct thin_meta *m, const struct thin_tree *t, uint64_t *root,
                             uint64_t key);
+/* Only one way leads to the leaf of @key. */
+must_use int co_thin_is_alone(struct thin_meta *m, const struct thin_tree *t, uint64_t root,
+                              uint64_t key, bool *alone);
 /* A new one. */
 must_use int co_thin_tree_new(struct thin_meta *m, const struct thin_tree *t, uint64_t *root);
 /* One reference to the tree less; what only it referred to goes as well. */
@@ -111,6 +115,10 @@ struct thin_space { /* of data */
     uint64_t held;          /* blocks that must not be taken though nothing refers to them */
     struct thin_runs freed; /* by this transaction */
     uint64_t freed_ever;    /* blocks, since it was opened */
+    uint64_t rounds;        /* how often the cursor went back */
+    /* Ahead of the cursor, never taken or let go of since the data device said that they are a
+     * hole. */
+    struct thin_run zeroes;
 };
 
 must_use int co_thin_space_load(struct thin_meta *m, struct blk_error *e);
@@ -121,6 +129,10 @@ must_use int co_thin_data_drop(struct thin_meta *m, uint64_t data_block);
 /* Up to @count blocks that lie together and may be taken (T2), held from now on: -ENOSPC. */
 must_use int co_thin_take(struct thin_meta *m, uint64_t count, struct thin_run *out);
 /* Blocks of co_thin_take() have got their references, or are free again. */
+/* They were taken this moment: they are a hole of the data device for certain. */
+must_use bool thin_took_zeroes(struct thin_meta *m, const struct thin_run *run);
+/* Asks the data device whether taken blocks are a hole, and remembers how far it goes. */
+must_use int co_thin_ask_zeroes(struct thin_meta *m, const struct thin_run *run, bool *zeroes);
 void thin_unhold(struct thin_meta *m, uint64_t first, uint64_t count);
 uint64_t thin_data_free(const struct thin_meta *m); /* that may be taken now */
 /* The map covers @blocks from now on; not fewer than it did. */
@@ -169,7 +181,9 @@ struct thin_meta {
     struct co_rwlock lock;
     bool writable, dirty; /* dirty: the current transaction changed something */
     int failed;           /* T5 */
-    uint64_t changes;     /* blocks changed so far */
+    /* What two referred to, one does now: by this transaction, by the one being committed. */
+    bool unshared, unsharing;
+    uint64_t changes; /* blocks changed so far */
 
     /* Commits: one at a time, many callers share one. */
     struct co_mutex committing;
@@ -221,6 +235,11 @@ must_use int co_thin_delete(struct thin_meta *m, uint32_t id);            /* -EN
  */
 must_use int co_thin_map(struct thin_meta *m, uint32_t id, uint64_t first,
                          const struct thin_run *data, uint64_t *added);
+/* How many of [first, +count) are mapped, by nobody else and not in the last commit either: those
+ * are the device's own from now on, whatever snapshots there were. *pending: one more would be,
+ * once all changes so far are durable. */
+must_use int co_thin_claim(struct thin_meta *m, uint32_t id, uint64_t first, uint64_t count,
+                           uint64_t *claimed, bool *pending);
 /* Unmaps at most @most blocks of [*first, end); *first is where to go on. *removed counts. */
 must_use int co_thin_unmap(struct thin_meta *m, uint32_t id, uint64_t *first, uint64_t end,
                            unsigned most, uint64_t *removed);

@@ -151,6 +151,7 @@ void thin_meta_drop(struct thin_meta *m, uint64_t number)
     uint32_t before = s->counts[number]--;
     assert(before > 0);
     count_changed(s, number, before);
+    m->unshared |= before > 1;
     if (before > 1)
         return;
     s->root.allocated--;

@@ -198,12 +198,13 @@ static void tell_low(struct thin_pool *p)
         blk_tell(v->dev, BLK_EV_LOW_WATER);
 }
 
-static int co_try_take(struct thin_volume *v, uint64_t count, struct thin_run *out)
+static int co_try_take(struct thin_volume *v, uint64_t count, struct thin_run *out, bool *zeroes)
 {
     struct thin_pool *p = v->pool;
     TRY(co_pool_begin(p, 16, false));
     count = MIN(count, allowance(v));
     int rc = count ? co_thin_take(&p->meta, count, out) : -ENOSPC;
+    *zeroes = rc == 0 && thin_took_zeroes(&p->meta, out);
     co_rwlock_unlock(&p->meta.lock);
     if (rc == 0 && p->low_water)
         tell_low(p);
@@ -215,7 +216,7 @@ static bool may_grow(const struct thin_pool *p)
     return p->data->size / p->chunk > p->meta.space.root.blocks;
 }
 
-int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out)
+int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out, bool *zeroes)
 {
     struct thin_pool *p = v->pool;
     uint64_t began = worker_now();
@@ -224,7 +225,7 @@ int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out)
     if (v->quota)
         count = MIN(count, v->quota - v->detail.mapped);
     for (;;) {
-        int rc = co_try_take(v, count, out);
+        int rc = co_try_take(v, count, out, zeroes);
         if (rc != -ENOSPC)
             return rc == -EBADMSG ? -EIO : rc;
         uint64_t waited = worker_now() - began;
@@ -402,6 +403,7 @@ static int co_trim(void *arg)
     int rc = co_thin_commit(&p->meta); /* nothing that a crash could bring back is discarded */
     *c->bytes = 0;
     s->cursor = 0;
+    s->rounds++;
     while (rc == 0) {
         struct thin_run run;
         uint64_t before = s->cursor;

@@ -62,9 +62,10 @@ struct thin_pool *thin_pool_of(struct blk_device *dev);
  * that may let go of space, so that its own comes behind. */
 void co_pool_pass(struct thin_pool *p);
 void pool_init(struct thin_pool *p); /* of an opened metadata: what commits call */
-/* Up to @count blocks that lie together, for a write of @v: held, not referred to yet. -ENOSPC when
- * it has waited as long as it may. */
-must_use int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out);
+/* Up to @count blocks that lie together, for a write of @v: held, not referred to yet. *zeroes:
+ * they are known to be a hole. -ENOSPC when it has waited as long as it may. */
+must_use int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out,
+                          bool *zeroes);
 void pool_give_back(struct thin_pool *p, const struct thin_run *run);
 /* The lock for writing, with room for an operation that needs up to @blocks metadata blocks;
  * commits if that makes room. 0: held. */

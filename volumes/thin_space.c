@@ -181,6 +181,13 @@ int co_thin_data_hold(struct thin_meta *m, uint64_t data_block)
     return 0;
 }
 
+/* What is let go of may have been written to. */
+static void zeroes_end_at(struct thin_space *s, uint64_t block)
+{
+    if (block >= s->zeroes.first)
+        s->zeroes.count = MIN(s->zeroes.count, block - s->zeroes.first);
+}
+
 int co_thin_data_drop(struct thin_meta *m, uint64_t data_block)
 {
     uint32_t count;
@@ -191,6 +198,7 @@ int co_thin_data_drop(struct thin_meta *m, uint64_t data_block)
     if (count == 1)
         TRY(make_held(b));
     TRY(co_set_count(m, data_block, count, count - 1));
+    m->unshared |= count > 1;
     if (count > 1)
         return 0;
     unsigned i = (unsigned)(data_block % THIN_PER_BITMAP);
@@ -199,6 +207,7 @@ int co_thin_data_drop(struct thin_meta *m, uint64_t data_block)
     b->first_free = MIN(b->first_free, i);
     b->dirty = true;
     hold(&m->space, b, i);
+    zeroes_end_at(&m->space, data_block);
     m->space.freed_ever++;
     thin_runs_add(&m->space.freed, data_block); /* else it is not used before the pool is opened */
     return 0;
@@ -243,11 +252,41 @@ int co_thin_take(struct thin_meta *m, uint64_t count, struct thin_run *out)
             i == 0 ? (unsigned)(start % THIN_PER_BITMAP) : s->bitmaps[bitmap].first_free;
         TRY(co_search(m, bitmap, MIN(from, THIN_PER_BITMAP), count, out));
         if (out->count) {
+            s->rounds += out->first < start;
             s->cursor = out->first + out->count;
             return 0;
         }
     }
     return -ENOSPC;
+}
+
+/* --- holes ------------------------------------------------------------------------------------
+ */
+
+bool thin_took_zeroes(struct thin_meta *m, const struct thin_run *run)
+{
+    struct thin_run *z = &m->space.zeroes;
+    uint64_t end = run->first + run->count;
+    if (run->first < z->first || end > z->first + z->count)
+        return false;
+    z->count -= end - z->first;
+    z->first = end;
+    return true;
+}
+
+int co_thin_ask_zeroes(struct thin_meta *m, const struct thin_run *run, bool *zeroes)
+{
+    struct thin_space *s = &m->space;
+    uint64_t chunk = m->super.chunk_bytes, rounds = s->rounds, freed = s->freed_ever;
+    uint64_t at = run->first * chunk;
+    struct blk_extent x;
+    unsigned depth;
+    TRY(co_blk_map_chain(m->data, NULL, at, s->root.blocks * chunk - at, &x, &depth));
+    *zeroes = x.flags & BLK_EXT_ZERO && x.bytes >= run->count * chunk;
+    uint64_t first = MAX(s->cursor, run->first + run->count), end = run->first + x.bytes / chunk;
+    if (*zeroes && end > first && rounds == s->rounds && freed == s->freed_ever)
+        s->zeroes = (struct thin_run){first, end - first};
+    return 0;
 }
 
 /* --- growing, settling ------------------------------------------------------------------------

@@ -7,6 +7,8 @@
  *  3. What the write does not cover is copied there (from the shared block, from the origin) or
  *     zeroed; the write's own bytes are written. Whole blocks copy nothing.
  *  4. The mapping goes into the tree, with the references; the cells show it.
+ * A shared block that nobody else refers to any more (its snapshot is gone, and durably so) becomes
+ * the volume's own as it is, instead: nothing is taken or copied.
  * It is durable with the next commit, which flushes data before (thin_meta.c). A block that is the
  * volume's own is overwritten in place, with no lock.
  *
@@ -20,16 +22,6 @@
 
 /* --- filling a new block ----------------------------------------------------------------------
  */
-
-static int co_zero(struct blk_device *data, uint64_t at, uint64_t bytes)
-{
-    struct blk_extent x;
-    if (bytes == 0)
-        return 0;
-    if (co_blk_map(data, at, bytes, &x) == 0 && x.flags & BLK_EXT_ZERO && x.bytes >= bytes)
-        return 0; /* a hole of the file */
-    return co_blk_write_zeroes(data, at, bytes, 0);
-}
 
 static int co_copy(struct blk_device *data, uint64_t to, struct blk_device *src, uint64_t from,
                    uint64_t bytes)
@@ -49,23 +41,32 @@ static int co_copy(struct blk_device *data, uint64_t to, struct blk_device *src,
     return rc;
 }
 
-/* The part [from, to) of volume block @block, which was @old, goes to the data block at @at. */
-static int co_fill(struct thin_volume *v, uint64_t block, thin_cell old, uint64_t at, uint64_t from,
-                   uint64_t to)
+/* A part [from, to) of volume block @block that is not written to. */
+struct edge {
+    uint64_t block, from, to;
+    uint64_t at; /* where the new block lies */
+    bool zeroes; /* which is a hole */
+};
+
+static int co_fill(struct thin_volume *v, const struct edge *g)
 {
     struct thin_pool *p = v->pool;
     struct blk_device *origin = v->dev->backing;
-    uint64_t base = block * p->chunk, behind = 0;
-    if (from == to)
+    uint64_t base = g->block * p->chunk, behind = 0, bytes = g->to - g->from;
+    thin_cell old;
+    if (bytes == 0)
         return 0;
+    TRY(co_volume_cell(v, g->block, &old));
     if (thin_cell_mapped(old))
-        return co_copy(p->data, at + from, p->data, thin_cell_block(old) * p->chunk + from,
-                       to - from);
-    if (origin && origin->size > base + from)
-        behind = MIN(to - from, origin->size - base - from);
+        return co_copy(p->data, g->at + g->from, p->data, thin_cell_block(old) * p->chunk + g->from,
+                       bytes);
+    if (origin && origin->size > base + g->from)
+        behind = MIN(bytes, origin->size - base - g->from);
     if (behind)
-        TRY(co_copy(p->data, at + from, origin, base + from, behind));
-    return co_zero(p->data, at + from + behind, to - from - behind);
+        TRY(co_copy(p->data, g->at + g->from, origin, base + g->from, behind));
+    return g->zeroes || behind == bytes
+               ? 0
+               : co_blk_write_zeroes(p->data, g->at + g->from + behind, bytes - behind, 0);
 }
 
 /* --- mapping new blocks -----------------------------------------------------------------------
@@ -78,18 +79,17 @@ struct change {
 };
 
 /* Step 3: [offset, +bytes) and what else there is of its blocks. */
-static int co_fill_run(const struct change *c, const struct thin_run *run)
+static int co_fill_run(const struct change *c, const struct thin_run *run, bool zeroes)
 {
     struct thin_volume *v = c->v;
     uint64_t chunk = v->pool->chunk, first = c->offset / chunk, in = c->offset % chunk;
-    uint64_t end = (in + c->bytes) % chunk, last = first + run->count - 1;
-    uint64_t last_at = (run->first + run->count - 1) * chunk;
-    thin_cell head, tail;
-    TRY(co_volume_cell(v, first, &head));
-    TRY(co_volume_cell(v, last, &tail));
-    TRY(co_fill(v, first, head, run->first * chunk, 0, in));
-    if (end)
-        TRY(co_fill(v, last, tail, last_at, end, chunk));
+    uint64_t end = (in + c->bytes) % chunk, ahead = run->count - 1;
+    if (!zeroes && in + end > 0)
+        TRY(co_thin_ask_zeroes(&v->pool->meta, run, &zeroes));
+    struct edge head = {first, 0, in, run->first * chunk, zeroes};
+    struct edge tail = {first + ahead, end, end ? chunk : 0, (run->first + ahead) * chunk, zeroes};
+    TRY(co_fill(v, &head));
+    TRY(co_fill(v, &tail));
     uint64_t at = run->first * chunk + in;
     return c->from ? co_blk_write(v->pool->data, at, c->from, 0)
                    : co_blk_write_zeroes(v->pool->data, at, c->bytes, 0);
@@ -112,6 +112,28 @@ static int co_map_run(struct thin_volume *v, uint64_t first, const struct thin_r
     return co_pool_end(v->pool, before, rc);
 }
 
+/* Blocks that are shared no more; *claimed 0: the first one is, or is a hole. @wait: what makes it
+ * so is made durable, if that is all that is missing. */
+static int co_claim(struct thin_volume *v, uint64_t first, uint64_t count, bool wait,
+                    uint64_t *claimed)
+{
+    struct thin_meta *m = &v->pool->meta;
+    bool pending = false;
+    *claimed = 0;
+    for (unsigned tries = 0; tries < 2; tries++) {
+        TRY(co_pool_begin(v->pool, 24 + count, false));
+        uint64_t before = m->changes;
+        int rc = co_thin_claim(m, v->id, first, count, claimed, &pending);
+        for (uint64_t i = 0; rc == 0 && i < *claimed; i++)
+            thin_cells_own(&v->cells, first + i);
+        TRY(co_pool_end(v->pool, before, rc));
+        if (*claimed || !pending || !wait)
+            break;
+        TRY(co_thin_commit(m));
+    }
+    return 0;
+}
+
 /* How many blocks from @first on are not the volume's own. */
 static int co_count_foreign(struct thin_volume *v, uint64_t first, uint64_t most, uint64_t *count)
 {
@@ -129,12 +151,22 @@ static int co_provide_locked(struct change *c, uint64_t most, uint64_t *done)
 {
     struct thin_volume *v = c->v;
     struct thin_run run;
-    uint64_t count;
+    bool zeroes;
+    uint64_t first = c->offset / v->pool->chunk, count, claimed = 0;
+    thin_cell cell;
     *done = 0;
-    TRY(co_count_foreign(v, c->offset / v->pool->chunk, most, &count));
+    TRY(co_count_foreign(v, first, most, &count));
     if (count == 0)
         return 0;
-    TRY(co_pool_take(v, count, &run));
+    TRY(co_volume_cell(v, first, &cell));
+    bool shared = thin_cell_mapped(cell);
+    if (shared)
+        TRY(co_claim(v, first, count, false, &claimed));
+    int rc = claimed ? 0 : co_pool_take(v, count, &run, &zeroes);
+    if (rc == -ENOSPC && shared && co_claim(v, first, count, true, &claimed) == 0 && claimed)
+        rc = 0;
+    if (rc < 0 || claimed)
+        return rc;
     struct vec part;
     struct change now = *c;
     now.bytes = MIN(c->bytes, run.count * v->pool->chunk - c->offset % v->pool->chunk);
@@ -142,9 +174,9 @@ static int co_provide_locked(struct change *c, uint64_t most, uint64_t *done)
         part = vec_slice(c->from, 0, now.bytes);
         now.from = &part;
     }
-    int rc = co_fill_run(&now, &run);
+    rc = co_fill_run(&now, &run, zeroes);
     if (rc == 0)
-        rc = co_map_run(v, c->offset / v->pool->chunk, &run);
+        rc = co_map_run(v, first, &run);
     if (rc < 0 && !v->pool->meta.failed)
         pool_give_back(v->pool, &run);
     *done = now.bytes;

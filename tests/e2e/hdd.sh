@@ -65,7 +65,24 @@ write one.hdd want.raw 'write -P 7 1M 100k' 'write -z 3M 2M' 'write -P 8 11M 1M'
 shows "written to" one.hdd want.raw
 is "QEMU reads the image then" qemu-img compare -q -f parallels -F raw one.hdd/a.hds want.raw
 is "check" "$LAMINA" check -q -f hdd one.hdd
-fails "resizing is refused" 1 "" "$LAMINA" resize -f hdd one.hdd 20M
+
+# resized SIZE FOLDER RAW: the disk gets that size; what its descriptor says then
+resized() {
+    is "resized to $1" "$LAMINA" resize -q -f hdd --shrink "$2" "$1"
+    truncate -s "$1" "$3"
+    shows "resized to $1: the content" "$2" "$3"
+    equal "resized to $1: the descriptor" "$(python3 -c "
+import sys, xml.etree.ElementTree as t
+r = t.parse('$2/DiskDescriptor.xml').getroot(); p = r.find('Disk_Parameters'); n = lambda x: int(p.find(x).text)
+print(n('Disk_size'), [int(x.text) for x in r.iter('End')][-1], n('Cylinders') * n('Heads') * n('Sectors'))")" \
+        "$(($(stat -c %s "$3") / 512)) $(($(stat -c %s "$3") / 512)) $(($(stat -c %s "$3") / 512))"
+    is "resized to $1: sound" "$LAMINA" check -q -f hdd "$2"
+}
+resized 200M one.hdd want.raw
+resized 9M one.hdd want.raw
+resized 31232k one.hdd want.raw
+is "QEMU reads the resized image" qemu-img compare -q -f parallels -F raw one.hdd/a.hds want.raw
+is "QEMU finds it sound" qemu-img check -q -f parallels one.hdd/a.hds
 
 # --- two parts, one of them plain
 mkdir split.hdd
@@ -78,6 +95,8 @@ cp disk.raw want.raw
 write split.hdd want.raw 'write -P 5 4M 2M' 'write -P 6 5242368 1k' 'write -z 4600k 1M'
 shows "written across both" split.hdd want.raw
 is "check" "$LAMINA" check -q -f hdd split.hdd
+resized 15M split.hdd want.raw
+fails "not below its last image" 1 "of all images but the last" "$LAMINA" resize -q -f hdd --shrink split.hdd 5M
 
 # --- three moments, each with some clusters of its own: the plain root, one in between, the top
 mkdir snaps.hdd
@@ -94,6 +113,7 @@ shots="$(id 1)=$nil $(id 2)=$(id 1) $top=$(id 2)"
 descriptor snaps.hdd 24576 "" "$storage" -- $shots
 shows "the top of three" snaps.hdd later.raw
 equal "info names all three" "$("$LAMINA" info --output json snaps.hdd | jq -r '[."format-specific".data.images[].filename] | join(" ")')" "later.hds middle.hds root.raw"
+fails "with snapshots: no other size" 1 "it has snapshots" "$LAMINA" resize -q -f hdd snaps.hdd 20M
 below=$(cat snaps.hdd/root.raw snaps.hdd/middle.hds | b2sum)
 write snaps.hdd later.raw 'write -P 9 8200k 10k' 'write -P 9 0 512' 'write -z 1100k 64k' 'discard 10M 1M' 'write -z 10M 1M'
 shows "written to" snaps.hdd later.raw

@@ -17,7 +17,27 @@ for page in $pages; do
     grep -qx '\.SH EXAMPLES' "$share/man/$page.1" || examples="$examples $page"
 done
 equal "man reads every page without a warning" "$wrong" ""
-equal "every verb has an example" "$(tr ' ' '\n' <<<"$examples" | grep lamina-)" ""
+equal "every page has examples" "$examples" ""
+verbs_of() { sed -n 's/^\.SS //p' "$share/man/lamina-$1.1" | tr -d '\\'; }
+without_example=
+without_line=
+dead=
+for verb in $("$LAMINA" help | tail -n 1); do
+    while read -r words; do
+        "$LAMINA" $words --help >help || bad "$words --help"
+        grep -q "^  .*lamina $words" help || without_example="$without_example $words,"
+        sed '1,/^Options:/d; /^$/,$d' help | sed -zE 's/\n {33}/ /g' >options # the help of a long name stands below it
+        without_line=$without_line$(grep -vE '^  .{30,} [^ ]' options)
+        [ -n "${LAMINA_LONG:-}" ] || continue
+        for option in $(grep -oE '^ {2,6}-[^ ,=]+(, --[^ =]+)?(=[^ ]*)?' options | sed -E 's/.*(--|-)/\1/; s/=.*/=x/' | grep -v '^--help'); do
+            timeout 5 "$LAMINA" $words "$option" nothing nothing </dev/null >/dev/null 2>&1
+            [ $? -lt 124 ] || dead="$dead $words $option,"
+        done
+    done < <(verbs_of "$verb" | grep . || echo "$verb")
+done
+equal "every verb, and every verb of a verb, has an example in its help" "$without_example" ""
+equal "every option has its line" "$without_line" ""
+equal "every option is known to its verb (looked at in check-long)" "$dead" ""
 equal "an option is on its page" "$(man -l "$share/man/lamina-convert.1" 2>/dev/null | col -b | grep -c -e '--resume$')" 1
 fails "a page that is not there" 1 "help pages" "$LAMINA" help man lamina-nothing
 

@@ -112,6 +112,7 @@ while read -r name count how options; do
     mdadm --stop $md >/dev/null 2>&1 || echo "array $name: not stopped"
 done <arrays
 for md in $left; do dd if=/dev/zero of=$md bs=64k seek=180 count=1 conv=fsync 2>/dev/null; done
+die
 END
     guest_run 300 job "${disks[@]}" >said || bad "the guest" "$(tail -n 5 said)"
     cat said

@@ -73,7 +73,7 @@ for level in 5 6; do
     is "made: $level in a reshape" "$LAMINA" raid create -q --level=$level --raid-devices=4 --chunk=64K "${files[@]:0:4}"
     is "written: $level in a reshape" "$LAMINA" convert -q -n -f raw -O raw content "$few"
     is "a spare: $level in a reshape" "$LAMINA" raid add -q "$few" "${files[4]}"
-    timeout -s KILL 0.7 "$LAMINA" raid grow -q --speed=8M --raid-devices=5 "$(spec)" 2>/dev/null
+    killed_after 0.7 "$LAMINA" raid grow -q --speed=8M --raid-devices=5 "$(spec)"
     our_files+=("${files[*]}") our_names+=("$level in a reshape at $("$LAMINA" info --output json "$(spec)" | jq -r '."format-specific".data.reshape.position')")
     echo "ours$numbers" >>job/arrays
 done

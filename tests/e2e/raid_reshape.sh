@@ -56,7 +56,7 @@ for turn in 1 2 3 4; do
     is "killed, $turn: the content at $at" front content
     is "killed, $turn: written to" "$LAMINA" convert -q -n -f raw -O raw turned "$array"
     is "killed, $turn: reads back" front turned
-    timeout -s KILL 0.3 "$LAMINA" raid sync -q --speed=8M "$array" 2>/dev/null
+    killed_after 0.3 "$LAMINA" raid sync -q --speed=8M "$array"
     is "killed, $turn: it goes on" "$LAMINA" raid sync -q "$array"
     equal "killed, $turn: to the end" "$(reshaping)" none
     is "killed, $turn: and is right" front turned
@@ -66,7 +66,7 @@ done
 
 # Without a member in the middle of it.
 is "degraded: made" fresh 6 4 5 64K
-timeout -s KILL 0.5 "$LAMINA" raid grow -q --speed=8M --raid-devices=5 "$array" 2>/dev/null
+killed_after 0.5 "$LAMINA" raid grow -q --speed=8M --raid-devices=5 "$array"
 array=md:0.img,2.img,3.img,4.img
 is "degraded at $(reshaping): read" front content
 is "degraded: it goes on" "$LAMINA" raid sync -q "$array"

@@ -22,6 +22,20 @@ fails() {
     if [ "$rc" = "$want" ] && grep -qF -- "$words" .err; then ok "$name"; else bad "$name" "rc $rc, $(head -c 300 .err)"; fi
 }
 
+# killed_after SECONDS COMMAND...: killed at that moment, and gone: `timeout -s KILL` kills itself too, and does not wait for
+# the command, which may then hold its locks a moment longer.
+killed_after() {
+    local pid timer
+    "${@:2}" 2>&3 &
+    pid=$!
+    sleep "$1" &
+    timer=$!
+    wait -n $pid $timer
+    kill -KILL $pid $timer
+    wait $timer
+    wait $pid
+} 3>&2 2>/dev/null
+
 # equal NAME A B
 equal() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'$2' is not '$3'"; fi; }
 
@@ -44,6 +58,22 @@ make_disk() {
     truncate -s "${size}M" "$file"
     mke2fs -q -t ext4 -F -d .tree "$file"
     rm -rf .tree
+}
+
+# they_do FILE [FORMAT]: the lines of the file `script`, as qemu-io does them.
+they_do() {
+    local args=() line
+    while read -r line; do args+=(-c "$line"); done <script
+    qemu-io -f "${2:-qcow2}" --discard unmap "${args[@]}" "$1"
+}
+
+# we_do FILE: the same lines, by way of our server.
+we_do() {
+    rm -f sock pid
+    "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid "$1" &
+    local server=$! n
+    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+    they_do "nbd+unix:///?socket=$PWD/sock" raw && wait $server
 }
 
 # The same JSON, but for what two runs cannot share.

@@ -130,7 +130,7 @@ void sweep_row(const char *program, const struct sweep_subject *s, const struct 
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
     for (unsigned k = 0; k < b->seeds && !r->failed; k++) {
         uint64_t seed = k + 1, faults = b->fault_points / b->seeds;
-        uint64_t states = b->crash_states / b->seeds;
+        uint64_t states = b->crash_states / b->seeds * (sweep_long() ? MAX(1U, s->long_factor) : 1);
         if (b->model_ops)
             model_run(program, s, seed, b->model_ops * MAX(1U, s->model_factor), r);
         if (!r->failed && faults && !(s->flags & SWEEP_NO_FAULTS))

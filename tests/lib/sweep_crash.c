@@ -105,6 +105,7 @@ static void state_run(struct state *st, struct host *host)
 {
     const struct sweep_subject *s = st->rec->w.run.subject;
     sweep_run_init(&st->w.run, s, host, st->tear);
+    st->w.run.crashed = true;
     st->w.verdict.what = BREAK_NONE;
     sweep_on(host, 1, state_main, st);
     if (st->w.verdict.what)

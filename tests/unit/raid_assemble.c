@@ -104,10 +104,11 @@ START_TEST(a_stale_member_never_wins)
     ck_assert_uint_eq(p.there, 3);
     raid_plan_drop(&p);
     h.supers[1].events = 90;
-    h.supers[2].events = 80; /* two are stale: force takes them, for want of better ones */
+    h.supers[2].events = 80; /* two are stale: force takes the better one, which is enough */
     ck_assert_int_eq(plan(&h, false, &p), -ENODEV);
     ck_assert_int_eq(plan(&h, true, &p), 0);
-    ck_assert_uint_eq(p.there, 3);
+    ck_assert(p.there == 2 && find(&h, 1)->place == PLACE_MEMBER);
+    ck_assert_int_eq(find(&h, 2)->place, PLACE_STALE);
     raid_plan_drop(&p);
 }
 END_TEST
@@ -210,6 +211,38 @@ START_TEST(spares_and_strangers_are_no_members)
 }
 END_TEST
 
+/* Who cannot be read counts where it could have been an array without who can. */
+START_TEST(a_superblock_that_cannot_be_read_may_be_newer)
+{
+    static const struct {
+        int level;
+        unsigned disks, unread;
+        bool faulty; /* the others say so of who is unread */
+        int expect;
+    } rows[] = {
+        {1, 2, 1, false, -EIO}, {1, 2, 1, true, 0}, {1, 3, 1, false, -EIO}, {5, 3, 1, false, 0},
+        {6, 4, 2, false, -EIO}, {6, 4, 2, true, 0}, {6, 4, 1, false, 0},    {10, 4, 1, false, 0},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct heap h;
+        struct raid_plan p;
+        heap_init(&h, rows[i].level, rows[i].disks);
+        for (unsigned k = 0; k < rows[i].unread; k++) {
+            unsigned role = rows[i].disks - 1 - k;
+            h.c[role] = (struct raid_candidate){.name = "x", .unread = true};
+            for (unsigned s = 0; s < rows[i].disks; s++)
+                ck_assert(
+                    md_super_set_role(&h.supers[s], role, rows[i].faulty ? MD_ROLE_FAULTY : role));
+        }
+        ck_assert_msg(plan(&h, false, &p) == rows[i].expect, "row %zu", i);
+        if (rows[i].expect == 0)
+            raid_plan_drop(&p);
+        ck_assert_int_eq(plan(&h, true, &p), 0);
+        raid_plan_drop(&p);
+    }
+}
+END_TEST
+
 START_TEST(the_same_disk_twice_counts_once)
 {
     struct heap h;
@@ -287,6 +320,7 @@ int main(void)
     tcase_add_test(tc, the_faulty_stay_out);
     tcase_add_test(tc, a_split_array_is_refused);
     tcase_add_test(tc, spares_and_strangers_are_no_members);
+    tcase_add_test(tc, a_superblock_that_cannot_be_read_may_be_newer);
     tcase_add_test(tc, the_same_disk_twice_counts_once);
     tcase_add_test(tc, a_member_being_rebuilt_is_not_counted_on);
     tcase_add_test(tc, dirty_and_degraded_is_not_started);

@@ -255,6 +255,66 @@ START_TEST(full_pool)
 }
 END_TEST
 
+/* --- a volume whose snapshot is gone ------------------------------------------------------------
+ */
+
+struct rewriting {
+    struct blk_device *v;
+    uint64_t random;
+    unsigned left; /* writers */
+    int rc;        /* the first error of any */
+};
+
+static void co_rewrite(void *arg)
+{
+    struct rewriting *r = arg;
+    auto_free uint8_t *buf = mem_aligned(CHUNK);
+    must(buf);
+    for (unsigned i = 0; i < 40 && r->rc == 0; i++) {
+        uint64_t at = next_random(&r->random) % BLOCKS * CHUNK;
+        uint64_t bytes = i % 2 ? CHUNK : 4096;
+        fill_random(&r->random, buf, bytes);
+        int rc = co_blk_write_buf(r->v, at, buf, bytes, 0);
+        r->rc = r->rc ? r->rc : rc;
+    }
+    r->left--;
+}
+
+/* Many writers at once, in a pool with hardly more room than the volume: what each lets go of the
+ * others need. */
+static int co_rewritten(void *arg)
+{
+    struct pool s;
+    struct blk_error e;
+    auto_free uint8_t *buf = mem_aligned(BLOCKS * CHUNK);
+    must(buf);
+    memset(buf, 1, BLOCKS * CHUNK);
+    co_make_pool(&s, 1 * MiB, BLOCKS + 2, "");
+    must(co_pool_create(s.p, 1, &e) == 0);
+    struct rewriting r = {.v = co_volume(&s, "1,size=2560K"), .random = 3};
+    must(co_blk_write_buf(r.v, 0, buf, BLOCKS * CHUNK, 0) == 0);
+    for (unsigned round = 0; round < 4; round++) {
+        must(co_pool_snap(s.p, 2, 1, &e) == 0);
+        must(co_pool_delete(s.p, 2, &e) == 0);
+        r.left = 16;
+        for (unsigned i = 0; i < 16; i++)
+            must(co_start(co_rewrite, &r) == 0);
+        while (r.left)
+            co_sleep(1000000);
+        must(r.rc == 0);
+    }
+    co_close_ok(r.v);
+    co_check_clean(&s);
+    co_end_pool(&s);
+    return 0;
+}
+
+START_TEST(rewritten)
+{
+    ck_assert_int_eq(on_host(NULL, co_rewritten, NULL), 0);
+}
+END_TEST
+
 struct waiting {
     struct blk_device *v;
     int rc;
@@ -433,6 +493,7 @@ int main(void)
     tcase_add_test(t, full_pool);
     tcase_add_test(t, full_metadata);
     tcase_add_test(t, promises);
+    tcase_add_test(t, rewritten);
     tcase_add_test(t, random_life);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* raid_reshape.c - the proof over 5 and 6 while they get a member more: the power goes at every
+ * write of every step, with requests going on beside it, and members are lost at that moment. What
+ * is left is opened, shows the same, and the reshape goes on to its end. */
+#include "tests/lib/raid_disks.h"
+
+#define DATA DISKS_DATA
+
+/* Chunks of 4 KiB, and room for moving two of them at a time at first. */
+static struct raid_disks steps5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                                   .data_offset = 112 * KiB,
+                                   .chunk = 4 * KiB,
+                                   .lost = 1,
+                                   .spares = 1,
+                                   .grows = 1};
+static struct raid_disks steps6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
+                                   .data_offset = 112 * KiB,
+                                   .chunk = 4 * KiB,
+                                   .lost = 2,
+                                   .spares = 1,
+                                   .grows = 1};
+/* With a stripe log before and after it. */
+static struct raid_disks logged5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                                    .data_offset = 512 * KiB,
+                                    .spares = 2,
+                                    .grows = 2};
+
+static const struct sweep_subject rows[] = {
+    {.name = "raid5-grow", DISKS_ROW(steps5, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid6-grow", DISKS_ROW(steps6, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid5-grow-logged", DISKS_ROW(logged5, 2 * DATA, disks_moving), .long_factor = 2},
+    {0},
+};
+
+int main(int argc, char **argv)
+{
+    return sweep_main(argc, argv, rows, 120, 1500);
+}
