@@ -5,25 +5,36 @@
 #include <stdio.h>
 
 #include "raid/array.h"
+#include "raid/badblocks.h"
 #include "raid/bitmap.h"
 
+/* What is bad of it is not read, and is bad no more once it has been written. */
 static int co_do(const struct member_io *io, const struct raid_member *m)
 {
-    uint64_t at = m->data_offset + io->offset;
+    struct blk_device *dev = m->dev;
+    struct bad_list *bad = m->bad;
+    uint64_t at = m->data_offset + io->offset, bytes = io->bytes;
+    int rc;
     switch (io->op) {
     case MEMBER_READ:
-        return co_blk_read(m->dev, at, &io->vec);
+        return bad && bad_hits(bad, at, io->vec.bytes) ? -EIO : co_blk_read(dev, at, &io->vec);
     case MEMBER_WRITE:
-        return co_blk_write(m->dev, at, &io->vec, io->flags);
+        bytes = io->vec.bytes;
+        rc = co_blk_write(dev, at, &io->vec, io->flags);
+        break;
     case MEMBER_ZERO:
-        return co_blk_write_zeroes(m->dev, at, io->bytes, io->flags);
+        rc = co_blk_write_zeroes(dev, at, bytes, io->flags);
+        break;
     default:
-        return co_blk_discard(m->dev, at, io->bytes);
+        return co_blk_discard(dev, at, bytes);
     }
+    if (rc == 0 && bad)
+        bad_clear(bad, at, bytes);
+    return rc;
 }
 
-/* A6. One that cannot take it is out, which whoever answers the write sees to (A2). A discard may
- * leave different bytes on two devices: there it is zeroes for both. */
+/* A6. What one cannot take it misses, or it is out, which whoever answers the write sees to (A2). A
+ * discard may leave different bytes on two devices: there it is zeroes for both. */
 int co_member_io(void *arg)
 {
     struct member_io *io = arg;
@@ -37,10 +48,12 @@ int co_member_io(void *arg)
         io->flags = BLK_MAY_UNMAP;
     }
     struct member_io there = *io;
+    there.m = to;
     there.flags &= ~(unsigned)BLK_NO_FALLBACK;
     io->rc = co_do(io, io->m);
-    if (io->rc != -ENOTSUP && co_do(&there, to) < 0 && to->state != MEMBER_OUT)
-        (void)!co_array_fail(to->array, to);
+    there.rc = io->rc == -ENOTSUP ? 0 : co_do(&there, to);
+    if (there.rc < 0 && to->state != MEMBER_OUT)
+        (void)!co_array_miss(to->array, &there, true);
     return 0;
 }
 
@@ -53,7 +66,7 @@ int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_
         io.flags = BLK_MAY_UNMAP;
     }
     co_member_io(&io);
-    return io.rc < 0 ? co_array_fail(m->array, m) : 0;
+    return io.rc < 0 ? co_array_miss(m->array, &io, true) : 0;
 }
 
 const char *member_name(const struct raid_member *m)
