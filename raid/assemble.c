@@ -28,6 +28,25 @@ static bool is_spare(const struct md_super *s)
 /* --- whose table counts ------------------------------------------------------------------------
  */
 
+static bool is_active(unsigned role)
+{
+    return role < MD_ROLE_MOST;
+}
+
+static unsigned count_active(const struct md_super *s)
+{
+    unsigned n = 0;
+    for (unsigned slot = 0; slot < s->role_count; slot++)
+        n += is_active(s->roles[slot]);
+    return n;
+}
+
+/* Of the same events: who knows of more that failed, for members do not come back in an update. */
+static bool is_later(const struct md_super *a, const struct md_super *b)
+{
+    return a->events != b->events ? a->events > b->events : count_active(a) < count_active(b);
+}
+
 /* Spares count only where nothing else is there. */
 static size_t freshest_of(const struct raid_candidate *c, size_t count)
 {
@@ -38,7 +57,7 @@ static size_t freshest_of(const struct raid_candidate *c, size_t count)
         const struct md_super *b = best == NOBODY ? NULL : c[best].super;
         bool more_active = b && is_spare(b) && !is_spare(c[i].super);
         bool less_active = b && !is_spare(b) && is_spare(c[i].super);
-        if (!b || more_active || (!less_active && c[i].super->events > b->events))
+        if (!b || more_active || (!less_active && is_later(c[i].super, b)))
             best = i;
     }
     return best;
@@ -64,18 +83,14 @@ static void place_stray(struct raid_candidate *c, const struct md_super *freshes
         c->role = RAID_NO_DISK;
 }
 
-static bool is_active(unsigned role)
-{
-    return role < MD_ROLE_MOST;
-}
-
-/* Two that are as fresh must each believe that the other is there. */
+/* Two that are as fresh and do not believe that the other is there went on without each other. If
+ * only the freshest says so, the other one's update never came to its end: nothing was written
+ * after it, since those who it says are there did not get it. */
 static bool is_split(const struct md_super *s, const struct md_super *freshest)
 {
-    bool both = s->events == freshest->events && is_active(md_super_role(s, s->number)) &&
-                is_active(md_super_role(freshest, freshest->number));
-    return both && (!is_active(md_super_role(freshest, s->number)) ||
-                    !is_active(md_super_role(s, freshest->number)));
+    return s->events == freshest->events && is_active(md_super_role(s, s->number)) &&
+           is_active(md_super_role(freshest, freshest->number)) &&
+           !is_active(md_super_role(s, freshest->number));
 }
 
 /* A member that is as fresh as the freshest, or was until the last update. */
