@@ -253,6 +253,40 @@ static bool has_write_hole(const struct raid_plan *p, const bool *there)
     return lost_data > 0;
 }
 
+/* A member that a reshape adds has what the new shape has by now; if it missed that one began:
+ * nothing, of nothing. */
+static bool has_new_shape(const struct raid_candidate *c, const struct raid_plan *p)
+{
+    bool begins = p->freshest->reshape_position == 0 && !c->super->reshaping;
+    return raid_in_sync(c) || (begins && c->role >= p->shape.disks);
+}
+
+/* What is being reshaped goes on in its new shape. */
+static int count_new_roles(const struct raid_candidate *c, size_t count, struct raid_plan *p,
+                           struct blk_error *e)
+{
+    const struct md_super *s = p->freshest;
+    struct raid_wanted w = {.level = s->new_level,
+                            .layout = s->new_layout,
+                            .disks = s->disks,
+                            .chunk = s->new_level == 1 ? 0 : s->new_chunk,
+                            .used = s->size};
+    struct raid_shape next;
+    const struct raid_level *l = raid_level_by_number(s->new_level);
+    if (!s->reshaping || !l || l->is_zoned)
+        return 0;
+    auto_free bool *there = mem_array(s->disks, sizeof(*there));
+    if (!there)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].role < s->disks && has_new_shape(&c[i], p))
+            there[c[i].role] = true;
+    TRY(raid_shape_init(&next, &w, e));
+    p->enough_after = raid_enough(&next, there);
+    raid_shape_drop(&next);
+    return 0;
+}
+
 static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan *p,
                        struct blk_error *e)
 {
@@ -269,7 +303,8 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     p->enough = raid_enough(&p->shape, there);
     p->dirty = p->freshest->resync_offset != UINT64_MAX && !p->shape.level->is_zoned;
     p->write_hole = !has_log(c, count, p) && has_write_hole(p, there);
-    return 0;
+    p->enough_after = true;
+    return count_new_roles(c, count, p, e);
 }
 
 static unsigned count_place(const struct raid_candidate *c, size_t count, enum raid_place_in place)
@@ -335,6 +370,10 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
                        p->needs_force ? "; with force the stale ones are taken too: what was "
                                         "written since they left may be lost"
                                       : "");
+    if (!p->enough_after)
+        return err_set(e, -ENODEV,
+                       "%s is being reshaped to %u members, and too many of those are missing",
+                       p->shape.level->name, p->freshest->disks);
     if (p->write_hole && !force)
         return err_set(e, -EUCLEAN,
                        "%s was being written to when it went down, and %u of its members are "
@@ -360,7 +399,8 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
     int rc = make_shape(c, count, out, e);
     if (rc == 0)
         rc = count_roles(c, count, out, e);
-    while (rc == 0 && force && !out->enough && take_stale(c, count)) /* no more than it takes */
+    while (rc == 0 && force && !(out->enough && out->enough_after) &&
+           take_stale(c, count)) /* no more than it takes */
         rc = count_roles(c, count, out, e);
     if (rc == 0)
         rc = judge(c, count, force, out, e);

@@ -178,8 +178,7 @@ static int lose(const struct sweep_run *run, const struct look *k, unsigned *los
 }
 
 /* Members in a spec; one that grows is cut off where it ended at first. */
-static void spec_text(const struct sweep_run *run, unsigned lost, bool force, char *text,
-                      size_t room)
+static void spec_text(const struct sweep_run *run, unsigned lost, char *text, size_t room)
 {
     const struct raid_disks *a = run->subject->arg;
     char path[32];
@@ -196,7 +195,7 @@ static void spec_text(const struct sweep_run *run, unsigned lost, bool force, ch
         at += (size_t)snprintf(text + at, room - at, "%s%s", between, path);
         between = ",";
     }
-    snprintf(text + at, room - at, "%s%s", force ? ",force=on" : "", a->grows ? "\"}" : "");
+    snprintf(text + at, room - at, "%s", a->grows ? "\"}" : "");
 }
 
 int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
@@ -209,12 +208,7 @@ int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_err
         TRY(co_look_at(run, i, &k));
     TRY(lose(run, &k, &lost));
     a->syncing = false;
-    spec_text(run, lost, false, text, sizeof(text));
-    int rc = co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
-    if (rc != -EUCLEAN || !a->grows || run->crashed)
-        return rc;
-    /* A fault took a member of one that is being reshaped, and kept it from being closed. */
-    spec_text(run, lost, true, text, sizeof(text));
+    spec_text(run, lost, text, sizeof(text));
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 

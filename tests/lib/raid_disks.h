@@ -41,9 +41,9 @@ int co_disks_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
  * of writes that overlap. */
 extern const struct sweep_profile disks_mixed, disks_mending, disks_moving, disks_overlapping;
 
-#define DISKS_ROW(a, bytes, how)                                                                 \
+#define DISKS_ROW(a, bytes, how, more)                                                           \
     .format = "md", .size = (bytes), .arg = &(a), .profile = &(how), .co_create = co_disks_make, \
     .co_open = co_disks_open, .co_check = co_disks_check, .co_step = co_disks_step,              \
-    .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE
+    .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE | (more)
 
 #endif

@@ -26,9 +26,15 @@ static struct raid_disks logged5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disk
                                     .grows = 2};
 
 static const struct sweep_subject rows[] = {
-    {.name = "raid5-grow", DISKS_ROW(steps5, 2 * DATA, disks_moving), .long_factor = 2},
-    {.name = "raid6-grow", DISKS_ROW(steps6, 2 * DATA, disks_moving), .long_factor = 2},
-    {.name = "raid5-grow-logged", DISKS_ROW(logged5, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid5-grow",
+     DISKS_ROW(steps5, 2 * DATA, disks_moving, SWEEP_FAULTS_ONCE),
+     .long_factor = 2},
+    {.name = "raid6-grow",
+     DISKS_ROW(steps6, 2 * DATA, disks_moving, SWEEP_FAULTS_ONCE),
+     .long_factor = 2},
+    {.name = "raid5-grow-logged",
+     DISKS_ROW(logged5, 2 * DATA, disks_moving, SWEEP_FAULTS_ONCE),
+     .long_factor = 2},
     {0},
 };
 
