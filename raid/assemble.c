@@ -124,6 +124,8 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
                   memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
                       ? "its superblock says another level, layout or chunk"
                       : "it belongs to another array");
+    else if (c->super->data_size < freshest->size)
+        leave_out(c, PLACE_OTHER, "it holds less than the array has on each member");
     else if (c->super->events > freshest->events) /* a spare that was written alone */
         leave_out(c, PLACE_STALE, "it was written to without the others");
     else if (!is_fresh(c->super, freshest))

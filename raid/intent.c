@@ -14,7 +14,6 @@
 #include "raid/bitmap.h"
 
 #define PAGE         4096
-#define BITS_MOST    (32ull << 20)
 #define SWEEP_NS     (5 * 1000000000ull)
 #define PAGE_OF(bit) ((MD_BITMAP_HEADER + (bit) / 8) / PAGE)
 
@@ -75,7 +74,7 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
     TRY(md_bitmap_parse(raw, out, e));
     if (memcmp(out->uuid, s->uuid, sizeof(out->uuid)) != 0)
         return err_set(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
-    if (out->bits > BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
+    if (out->bits > MD_BITMAP_BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
         return err_set(e, -EINVAL, "%s: the bitmap has no room for its bits", member_name(m));
     return 0;
 }

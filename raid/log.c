@@ -36,7 +36,7 @@ static void leave_out(uint64_t *low, const struct md_super *s, int64_t offset, u
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes)
 {
     uint64_t low = s->super_offset + MD_SUPER_BYTES, high = align_down(s->data_offset, LOG_BLOCK);
-    if (s->version == MD_0_90 || s->super_offset >= s->data_offset)
+    if (s->version == MD_0_90 || s->version == MD_DM_RAID || s->super_offset >= s->data_offset)
         return false;
     leave_out(&low, s, s->bitmap_offset, s->features & MD_BITMAP ? 256 * KiB : 0);
     leave_out(&low, s, s->bad_offset, s->bad_bytes);
@@ -457,7 +457,7 @@ void log_end(struct raid_array *a, struct log_hold *h)
 static bool wants_log(const struct raid_array *a)
 {
     unsigned own = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
-    return a->super && !(a->super->features & own);
+    return a->super && a->super->version != MD_DM_RAID && !(a->super->features & own);
 }
 
 static int add_rings(struct raid_array *a, bool *all)

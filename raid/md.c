@@ -3,11 +3,13 @@
  *
  * Members come in any order; their superblocks say who is who (assemble.h). With `level=` they are
  * taken in the order in which they are told, and no superblock is looked at: for arrays whose
- * superblocks are lost. There the word `missing` stands for a member that is not there. */
+ * superblocks are lost. There the word `missing` stands for a member that is not there. With
+ * `superblocks=dm-raid` too members are images of LVM2, each behind what dm-raid keeps of it. */
 #include <stdio.h>
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/badblocks.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
@@ -21,6 +23,9 @@ static const struct opt_desc md_options[] = {
     {.name = "level",
      .type = OPT_STRING,
      .help = "no superblocks: linear, 0, 1, 4, 5, 6 or 10, members in order"},
+    {.name = "superblocks",
+     .type = OPT_STRING,
+     .help = "with level: dm-raid: LVM2's, in front of the data"},
     {.name = "layout", .type = OPT_STRING, .help = "with level: as mdadm names it (the default's)"},
     {.name = "chunk", .type = OPT_SIZE, .help = "with level: bytes (512 KiB)"},
     {.name = "data-offset", .type = OPT_SIZE, .help = "with level: where data begins in each (0)"},
@@ -40,8 +45,10 @@ const struct raid_engine *raid_engine_of(const struct raid_level *l)
 
 static void array_drop(struct raid_array *a)
 {
-    for (unsigned i = 0; i < a->member_count; i++)
+    for (unsigned i = 0; i < a->member_count; i++) {
         mem_free(a->members[i].super);
+        mem_free(a->members[i].bad);
+    }
     raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
     intent_close(a->intent);
@@ -107,7 +114,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, &damaged);
+        int rc = a->dm_offset ? co_member_dm_super(m->dev, a->dm_offset, &m->super, &damaged)
+                              : co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
@@ -120,15 +128,15 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
-/* What a list of bad blocks names is old on that member, and the list is not read here. */
-static int refuse_bad_blocks(const struct raid_candidate *c, size_t count, struct blk_error *e)
+static int co_load_bad(struct raid_array *a, struct blk_error *e)
 {
-    for (size_t i = 0; i < count; i++)
-        if (c[i].place == PLACE_MEMBER && c[i].super->features & MD_BAD_BLOCKS)
-            return err_set(e, -EUCLEAN,
-                           "%s has a list of bad blocks, which is not read here: leave it out, or "
-                           "let Linux repair it; with force single blocks may be old",
-                           c[i].name);
+    struct blk_error why = {0};
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", member_name(m), why.text);
+    }
     return 0;
 }
 
@@ -141,8 +149,6 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(co_read_supers(a, c, e));
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
-    if (!force)
-        TRY(refuse_bad_blocks(c, a->member_count, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
@@ -151,7 +157,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     array_roles_told(a);
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
-    return take_places(a, c, e);
+    TRY(take_places(a, c, e));
+    return co_load_bad(a, e);
 }
 
 /* --- without superblocks -----------------------------------------------------------------------
@@ -211,6 +218,39 @@ static int build(struct raid_array *a, const struct opts *o, struct blk_error *e
     if (!raid_enough(&a->shape, there))
         return err_set(e, -ENODEV, "too many members are missing for %s", a->shape.level->name);
     return 0;
+}
+
+/* --- images of LVM2 ----------------------------------------------------------------------------
+ */
+
+/* What LVM2's text says and what dm-raid's superblocks say must be the same array. */
+static int check_told(const struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    const struct raid_shape *s = &a->shape;
+    struct raid_wanted w;
+    TRY(wanted_of(a, o, &w, e));
+    if (s->level->number == w.level && s->layout == w.layout && s->chunk == w.chunk)
+        return 0;
+    return err_set(e, -EINVAL, "the superblocks say another level, layout or chunk than %s",
+                   opts_text(o, "level"));
+}
+
+static int co_assemble_dm(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (strcmp(opts_text(o, "superblocks"), "dm-raid") != 0)
+        return err_set(e, -EINVAL, "superblocks '%s' are not known", opts_text(o, "superblocks"));
+    a->dm_offset = opts_number(o, "data-offset");
+    if (!a->dm_offset || !opts_given(o, "level"))
+        return err_set(e, -EINVAL, "dm-raid's superblocks need level and data-offset");
+    TRY(co_assemble(a, opts_bool(o, "force"), e));
+    return check_told(a, o, e);
+}
+
+static int co_find_shape(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (opts_given(o, "superblocks"))
+        return co_assemble_dm(a, o, e);
+    return opts_given(o, "level") ? build(a, o, e) : co_assemble(a, opts_bool(o, "force"), e);
 }
 
 /* --- the device --------------------------------------------------------------------------------
@@ -287,8 +327,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     struct raid_array *a = array_new(dev);
     if (!a)
         return err_set(e, -ENOMEM, "out of memory");
-    int rc =
-        opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
+    int rc = co_find_shape(a, opts, e);
     a->engine = rc == 0 ? raid_engine_of(a->shape.level) : NULL;
     if (rc == 0 && a->super && a->super->reshaping)
         rc = raid_reshape_open(a, e);
@@ -435,10 +474,12 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
         if (a->members[i].dev) /* it was not removed */
             json_array_append_new(members, member_facts(a, i));
     if (a->super) {
-        md_uuid_text(a->super, uuid);
         json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
-        json_object_set_new(facts, "uuid", json_string(uuid));
-        json_object_set_new(facts, "name", json_from_text(a->super->name));
+        if (!a->dm_offset) {
+            md_uuid_text(a->super, uuid);
+            json_object_set_new(facts, "uuid", json_string(uuid));
+            json_object_set_new(facts, "name", json_from_text(a->super->name));
+        }
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
         if (a->super->reshaping)
             json_object_set_new(facts, "reshape", raid_reshape_facts(a));

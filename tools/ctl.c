@@ -377,7 +377,7 @@ static int ask(struct tool *t, int count, char **words)
     struct call c = {.tool = t, .path = words[0], .waits = q && q->waits};
 
     if (count < 2)
-        return tool_misuse(t, "which socket, and what to ask?");
+        return tool_misuse(t, "expecting: %s", t->command->usage);
     if (!q)
         return unknown_question(t, words[1]);
     c.request = request(t, q, count - 2, words + 2);
@@ -405,7 +405,7 @@ const struct command ctl_command = {
     .name = "ctl",
     .run = ctl_main,
     .usage = "ctl [--output=json] SOCKET WHAT [WORD]... [KEY=VALUE]...",
-    .summary = "Asks or steers a running server over its control socket",
+    .summary = "Ask or steer a running server over its control socket",
     .faces = FACE_LAMINA,
     .options = options,
     .notes =

@@ -318,7 +318,7 @@ static int co_lvm_open(struct blk_device *dev, const struct opts *opts, struct b
 static int co_lvm_close(struct blk_device *dev, struct blk_error *e)
 {
     struct lvm_set *s = dev->state;
-    int rc = co_lvm_pools_close(s, e);
+    int rc = co_lvm_opened_close(s, e);
     lvm_set_drop(s);
     return rc;
 }

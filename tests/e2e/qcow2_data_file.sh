@@ -42,18 +42,6 @@ script() { # BYTES N
         esac
     done
 }
-they_do() { # FILE [FORMAT]
-    local args=() line
-    while read -r line; do args+=(-c "$line"); done <script
-    qemu-io -f "${2:-qcow2}" --discard unmap "${args[@]}" "$1"
-}
-we_do() {
-    rm -f sock pid
-    "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid "$1" &
-    local server=$! n
-    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
-    they_do "nbd+unix:///?socket=$PWD/sock" raw && wait $server
-}
 sound() { # NAME FILE
     qemu-img check -q -f qcow2 "$2" >.out 2>&1 || { bad "$1" "qemu-img check $2: $(head -c 300 .out)"; return 1; }
     "$LAMINA" check -q -f qcow2 "$2" >.out 2>&1 || { bad "$1" "our check of $2: $(head -c 300 .out)"; return 1; }

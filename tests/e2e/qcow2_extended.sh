@@ -28,19 +28,6 @@ script() {
         esac
     done
 }
-# they_do FILE, we_do FILE: what is in `script`; we by way of our server
-they_do() {
-    local args=() line
-    while read -r line; do args+=(-c "$line"); done <script
-    qemu-io -f "${2:-qcow2}" --discard unmap "${args[@]}" "$1"
-}
-we_do() {
-    rm -f sock pid
-    "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid "$1" &
-    local server=$! n
-    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
-    they_do "nbd+unix:///?socket=$PWD/sock" raw && wait $server
-}
 same_map() { # NAME FILE
     qemu-img map -f qcow2 --output json "$2" >want
     "$face" map -f qcow2 --output json "$2" >got

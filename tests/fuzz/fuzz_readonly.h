@@ -29,6 +29,24 @@ static inline void co_fuzz_read(struct blk_device *dev, const uint8_t *tail, siz
     mem_free(buf);
 }
 
+/* The first few devices inside @dev. */
+static inline void co_fuzz_inner(struct blk_device *dev, const uint8_t *tail, size_t bytes)
+{
+    struct blk_error e = {0};
+    struct blk_inner *list;
+    size_t count;
+    if (co_blk_inner_list(dev, &list, &count, &e) < 0)
+        return;
+    for (size_t i = 0; i < MIN(count, 4); i++) {
+        struct blk_device *inner;
+        if (co_blk_inner_open(dev, list[i].name, &inner, &e) < 0)
+            continue;
+        co_fuzz_read(inner, tail, bytes);
+        co_blk_close(inner, &e);
+    }
+    blk_inner_drop(list, count);
+}
+
 /* The disk ends where the input does, for some formats begin at their end; opened as info does,
  * which bounds the work. */
 static inline int co_fuzz_facts(void *arg)

@@ -11,20 +11,9 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
 {
     struct blk_error e = {0};
     struct blk_check check = {0};
-    struct blk_inner *list;
-    size_t count;
     co_fuzz_read(dev, tail, bytes);
     (void)!co_blk_check(dev, &check, &e);
-    if (co_blk_inner_list(dev, &list, &count, &e) < 0)
-        return;
-    for (size_t i = 0; i < MIN(count, 4); i++) {
-        struct blk_device *disk;
-        if (co_blk_inner_open(dev, list[i].name, &disk, &e) < 0)
-            continue;
-        co_fuzz_read(disk, tail, bytes);
-        co_blk_close(disk, &e);
-    }
-    blk_inner_drop(list, count);
+    co_fuzz_inner(dev, tail, bytes);
 }
 
 static void put_sums_right(uint8_t *data, size_t bytes)

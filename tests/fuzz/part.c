@@ -29,17 +29,10 @@ static void co_use(struct blk_device *dev, const uint8_t *tail, size_t bytes)
     struct blk_error e = {0};
     struct blk_inner *list;
     size_t count;
-    if (co_blk_inner_list(dev, &list, &count, &e) < 0)
+    co_fuzz_inner(dev, tail, bytes);
+    if (!dev->writable || co_blk_inner_list(dev, &list, &count, &e) < 0)
         return;
-    for (size_t i = 0; i < MIN(count, 4); i++) {
-        struct blk_device *part;
-        if (co_blk_inner_open(dev, list[i].name, &part, &e) < 0)
-            continue;
-        co_fuzz_read(part, tail, bytes);
-        co_blk_close(part, &e);
-    }
-    if (dev->writable)
-        co_change(dev, count ? list[0].name : NULL);
+    co_change(dev, count ? list[0].name : NULL);
     blk_inner_drop(list, count);
 }
 

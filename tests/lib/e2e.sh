@@ -60,5 +60,21 @@ make_disk() {
     rm -rf .tree
 }
 
+# they_do FILE [FORMAT]: the lines of the file `script`, as qemu-io does them.
+they_do() {
+    local args=() line
+    while read -r line; do args+=(-c "$line"); done <script
+    qemu-io -f "${2:-qcow2}" --discard unmap "${args[@]}" "$1"
+}
+
+# we_do FILE: the same lines, by way of our server.
+we_do() {
+    rm -f sock pid
+    "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid "$1" &
+    local server=$! n
+    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+    they_do "nbd+unix:///?socket=$PWD/sock" raw && wait $server
+}
+
 # The same JSON, but for what two runs cannot share.
 json_shape() { jq -S 'walk(if type == "object" then del(."actual-size") else . end)'; }

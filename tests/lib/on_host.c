@@ -57,6 +57,37 @@ struct blk_device *co_open_text(const struct blk_driver *driver, const char *opt
     return dev;
 }
 
+int co_try_create_text(const struct blk_driver *driver, const char *options, struct blk_create *c,
+                       struct blk_error *e)
+{
+    json_t *tree = json_object();
+    auto_free struct opts *opts = mem_zalloc(sizeof(*opts)); /* a coroutine's stack is small */
+    int rc = opts ? 0 : -ENOMEM;
+    if (rc == 0 && options)
+        rc = opts_text_to_tree(options, NULL, tree, e);
+    if (rc == 0)
+        rc = opts_parse(driver->create_options, tree, opts, e);
+    json_decref(tree);
+    if (rc < 0)
+        return rc;
+    c->opts = opts;
+    rc = driver->co_create(c, e);
+    c->opts = NULL;
+    opts_drop(opts);
+    return rc;
+}
+
+void co_create_text(const struct blk_driver *driver, const char *options, struct blk_device *file,
+                    uint64_t size)
+{
+    struct blk_error e = {0};
+    struct blk_create c = {.file = file, .size = size};
+    if (co_try_create_text(driver, options, &c, &e) < 0) {
+        fprintf(stderr, "%s,%s: %s\n", driver->name, options, e.text);
+        abort();
+    }
+}
+
 void co_close_ok(struct blk_device *dev)
 {
     struct blk_error e = {0};

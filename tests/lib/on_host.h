@@ -31,6 +31,13 @@ struct blk_device *co_open_text(const struct blk_driver *driver, const char *opt
 /* The same, failing: gives the errno and *e. */
 int co_try_open_text(const struct blk_driver *driver, const char *options, unsigned open_flags,
                      struct blk_device *child, struct blk_device **out, struct blk_error *e);
+/* Makes @driver's empty image in c->file, with options as key=value text (NULL: none); the rest of
+ * @c is the caller's. */
+int co_try_create_text(const struct blk_driver *driver, const char *options, struct blk_create *c,
+                       struct blk_error *e);
+/* The same on @file, which stays open. Aborts when that fails. */
+void co_create_text(const struct blk_driver *driver, const char *options, struct blk_device *file,
+                    uint64_t size);
 void co_close_ok(struct blk_device *dev);
 
 /* A folder on tmpfs, where flushes cost nothing: scripts/check makes one for each run, in

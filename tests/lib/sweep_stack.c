@@ -46,24 +46,6 @@ static int co_make_data(const struct blk_create *c, const char *name, struct blk
                                  HOST_CREATE, out, e);
 }
 
-static int co_format(const struct blk_driver *driver, const struct blk_create *what,
-                     const char *options, struct blk_error *e)
-{
-    json_t *tree = json_object();
-    struct opts opts;
-    int rc = options ? opts_text_to_tree(options, NULL, tree, e) : 0;
-    if (rc == 0)
-        rc = opts_parse(driver->create_options, tree, &opts, e);
-    json_decref(tree);
-    if (rc < 0)
-        return rc;
-    struct blk_create c = *what;
-    c.opts = &opts;
-    rc = driver->co_create(&c, e);
-    opts_drop(&opts);
-    return rc;
-}
-
 static int co_open_image(struct sweep_run *run, const char *path, const char *format,
                          const char *options, struct blk_device **out, struct blk_error *e)
 {
@@ -99,7 +81,7 @@ static int co_create_image(struct sweep_run *run, const char *path, const char *
                               &c.file, e));
     int rc = co_open_behind(run, path, driver, &c.backing, e);
     if (rc == 0)
-        rc = co_format(driver, &c, options, e);
+        rc = co_try_create_text(driver, options, &c, e);
     if (rc == 0)
         rc = co_blk_flush(c.file);
     co_blk_close(c.backing, NULL);

@@ -10,6 +10,7 @@
 
 #include "block/live.h"
 #include "block/option_text.h"
+#include "tests/lib/on_host.h"
 #include "tests/sweep.h"
 
 static const struct sweep_profile flying = {.write = 30,
@@ -76,23 +77,13 @@ static int co_make(struct sweep_run *run, const char *name, uint64_t size, const
                    struct blk_error *e)
 {
     struct blk_create c = {.size = size};
-    json_t *tree = json_object();
-    struct opts opts;
     const struct blk_driver *qcow2 = blk_find_driver(blk_drivers, "qcow2");
-    int rc = opts_text_to_tree(options, NULL, tree, e);
-    if (rc == 0)
-        rc = opts_parse(qcow2->create_options, tree, &opts, e);
-    json_decref(tree);
-    TRY(rc);
-    c.opts = &opts;
-    rc = co_resolver_open_file(&run->resolver, name, BLK_OPEN_WRITE, HOST_CREATE | HOST_TRUNCATE,
-                               &c.file, e);
-    if (rc == 0)
-        rc = qcow2->co_create(&c, e);
+    TRY(co_resolver_open_file(&run->resolver, name, BLK_OPEN_WRITE, HOST_CREATE | HOST_TRUNCATE,
+                              &c.file, e));
+    int rc = co_try_create_text(qcow2, options, &c, e);
     if (rc == 0)
         rc = co_blk_flush(c.file);
     co_blk_close(c.file, NULL);
-    opts_drop(&opts);
     return rc;
 }
 

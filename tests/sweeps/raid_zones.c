@@ -11,8 +11,8 @@ static struct raid_disks striped = {
     {.level = 0, .layout = RAID0_ALTERNATE, .disks = 3}, .data_offset = 128 * KiB, .uneven = true};
 
 static const struct sweep_subject rows[] = {
-    {.name = "linear", DISKS_ROW(linear, SIZE, disks_mixed, 0), .long_factor = 5},
-    {.name = "raid0", DISKS_ROW(striped, SIZE, disks_mixed, 0), .long_factor = 5},
+    {.name = "linear", DISKS_ROW(linear, SIZE, disks_mixed), .long_factor = 5},
+    {.name = "raid0", DISKS_ROW(striped, SIZE, disks_mixed), .long_factor = 5},
     {0},
 };
 

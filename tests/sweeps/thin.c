@@ -3,6 +3,7 @@
  * 1. In every state the metadata is sound to the last reference: a leak is as bad as a loss.
  *
  *   plain     one volume; with an external origin; in a pool whose metadata hardly fits the cache
+ *   killed    processes die in the middle of commits, and others go on with what they see
  *   changes   each opening makes a snapshot and deletes the oldest, so cuts fall into every step
  *   flights   the same while other operations are in flight
  *
@@ -26,6 +27,7 @@
 #define SNAPSHOT 2 /* the first number of one */
 
 static const struct sweep_profile plain = {ANY, .max_bytes = 200 * KiB, .reopen = 3, .kill = 2};
+static const struct sweep_profile killed = {ANY, .max_bytes = 200 * KiB, .kill = 16};
 static const struct sweep_profile flying = {ANY, .max_bytes = 200 * KiB, .hook = 6, .reopen = 1,
                                             .kill = 1};
 static const struct sweep_backing base = {.format = "raw", .size = 700 * KiB};
@@ -216,6 +218,7 @@ static const struct sweep_subject rows[] = {
      .backing = &base,
      .flags = SWEEP_DISCARD_ANY},
     {.name = "thin-small-cache", POOL, .co_open = co_open, .profile = &plain, .open = "64k"},
+    {.name = "thin-killed", POOL, .co_open = co_open, .profile = &killed},
     {.name = "thin-changes", POOL, .co_open = co_open_and_change, .profile = &plain},
     {.name = "thin-flights", POOL, .co_open = co_open, .co_step = co_step, .profile = &flying},
     {.name = "thin-two-workers",

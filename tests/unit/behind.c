@@ -57,17 +57,9 @@ static uint64_t size_of(const struct chain *c, unsigned layer)
 static void co_make_qcow2(const struct chain *c, unsigned layer, struct blk_device *file)
 {
     char text[200];
-    struct opts o;
-    struct blk_error e = {0};
-    json_t *tree = json_object();
     snprintf(text, sizeof(text), "%s%s", c->options[layer],
              layer ? ",backing_file=x,backing_fmt=raw" : "");
-    must(opts_text_to_tree(text, NULL, tree, &e) == 0);
-    must(opts_parse(qcow2_create_options, tree, &o, &e) == 0);
-    struct blk_create create = {.file = file, .opts = &o, .size = size_of(c, layer)};
-    ck_assert_msg(co_qcow2_create(&create, &e) == 0, "%s", e.text);
-    opts_drop(&o);
-    json_decref(tree);
+    co_create_text(&qcow2_driver, text, file, size_of(c, layer));
 }
 
 static void co_make(const struct chain *c, unsigned layer)

@@ -514,17 +514,11 @@ END_TEST
 
 static struct blk_device *create_raw(const char *options, uint64_t size, int expected)
 {
-    json_t *tree = json_object();
     struct blk_error e = {0};
-    struct opts opts;
     make_file("file-test.a", 0);
     struct blk_device *file = open_file("file-test.a", "");
-    ck_assert_int_eq(opts_text_to_tree(options, NULL, tree, &e), 0);
-    ck_assert_int_eq(opts_parse(raw_driver.create_options, tree, &opts, &e), 0);
-    struct blk_create c = {.file = file, .opts = &opts, .size = size};
-    ck_assert_int_eq(raw_driver.co_create(&c, &e), expected);
-    opts_drop(&opts);
-    json_decref(tree);
+    struct blk_create c = {.file = file, .size = size};
+    ck_assert_int_eq(co_try_create_text(&raw_driver, options, &c, &e), expected);
     return file;
 }
 

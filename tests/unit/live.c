@@ -437,11 +437,7 @@ static int co_open_qcow2(void *arg)
 {
     struct world *w = arg;
     struct blk_device *mem = co_open_text(&mem_driver, "size=0", NULL), *dev;
-    struct opts opts;
-    struct blk_create c = {.file = mem, .size = SIZE, .opts = &opts};
-    must(opts_parse(qcow2_driver.create_options, NULL, &opts, &w->e) == 0);
-    must(qcow2_driver.co_create(&c, &w->e) == 0);
-    opts_drop(&opts);
+    co_create_text(&qcow2_driver, "", mem, SIZE);
     dev = co_open_text(&qcow2_driver, "", mem);
     must(co_seat_put(dev, &w->seat, &w->e) == 0);
     return 0;

@@ -354,16 +354,10 @@ static struct blk_device *co_open_disk(struct world *w)
 {
     auto_free char *name = mem_printf("filename=%s", w->disk);
     struct blk_device *file = co_open_text(&file_driver, name, NULL);
-    auto_free struct opts *opts = mem_zalloc(sizeof(*opts));
-    struct blk_create c = {.file = file, .size = DISK};
-    struct blk_error e = {0};
 
     if (!w->qcow2)
         return file;
-    must(opts && opts_parse(qcow2_driver.create_options, NULL, opts, &e) == 0);
-    c.opts = opts;
-    must(qcow2_driver.co_create(&c, &e) == 0);
-    opts_drop(opts);
+    co_create_text(&qcow2_driver, "", file, DISK);
     return co_open_text(&qcow2_driver, "", file);
 }
 

@@ -149,24 +149,16 @@ struct pair {
 
 static void co_begin(struct pair *p, const char *options)
 {
-    struct opts o;
     struct blk_error e = {0};
-    json_t *tree = json_object(), *none = json_object();
 
     p->file = co_open_text(&mem_driver, "size=16M", NULL);
     p->backing = co_open_text(&counter_driver, "", NULL);
     p->read = p->backing->state;
-    ck_assert_int_eq(opts_text_to_tree(options, NULL, tree, &e), 0);
-    ck_assert_int_eq(opts_parse(qcow2_create_options, tree, &o, &e), 0);
-    struct blk_create c = {.file = p->file, .opts = &o, .size = 4 * MiB};
-    ck_assert_msg(co_qcow2_create(&c, &e) == 0, "%s", e.text);
-    opts_drop(&o);
+    co_create_text(&qcow2_driver, options, p->file, 4 * MiB);
     struct blk_child children[] = {{"file", blk_ref(p->file)}, {"backing", blk_ref(p->backing)}};
-    ck_assert_msg(co_blk_open(&qcow2_driver, "top", none, BLK_OPEN_WRITE, NULL, children, 2,
+    ck_assert_msg(co_blk_open(&qcow2_driver, "top", NULL, BLK_OPEN_WRITE, NULL, children, 2,
                               &p->dev, &e) == 0,
                   "%s", e.text);
-    json_decref(tree);
-    json_decref(none);
 }
 
 static void co_end(struct pair *p)

@@ -32,14 +32,7 @@ static struct blk_device *co_image(struct blk_device *file, unsigned flags)
 static struct blk_device *co_made(void)
 {
     struct blk_device *file = co_open_text(&mem_driver, "size=16M", NULL);
-    struct opts o;
-    struct blk_error e = {0};
-    json_t *tree = json_object();
-    ck_assert_int_eq(opts_parse(qcow2_create_options, tree, &o, &e), 0);
-    struct blk_create c = {.file = file, .opts = &o, .size = 1 * GiB};
-    ck_assert_msg(co_qcow2_create(&c, &e) == 0, "%s", e.text);
-    opts_drop(&o);
-    json_decref(tree);
+    co_create_text(&qcow2_driver, "", file, 1 * GiB);
     struct blk_device *dev = co_image(file, BLK_OPEN_WRITE);
     memset(buf, 7, sizeof(buf));
     for (uint64_t i = 0; i < 4; i++)

@@ -57,18 +57,8 @@ static struct blk_device *co_file(const char *name, bool write)
 
 static int co_make_on(struct blk_device *file, const struct image *i, struct blk_error *e)
 {
-    struct opts o;
-    json_t *tree = json_object();
-    int rc = opts_text_to_tree(i->options, NULL, tree, e);
-    if (rc == 0)
-        rc = opts_parse(qcow2_create_options, tree, &o, e);
-    if (rc == 0) {
-        struct blk_create c = {.file = file, .opts = &o, .size = i->size};
-        rc = co_qcow2_create(&c, e);
-        opts_drop(&o);
-    }
-    json_decref(tree);
-    return rc;
+    struct blk_create c = {.file = file, .size = i->size};
+    return co_try_create_text(&qcow2_driver, i->options, &c, e);
 }
 
 static void co_make(const struct image *i)

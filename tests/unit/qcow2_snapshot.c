@@ -11,15 +11,7 @@
 static struct blk_device *co_image(const char *options)
 {
     struct blk_device *file = co_open_text(&mem_driver, "size=0", NULL);
-    struct blk_error e = {0};
-    json_t *tree = json_object();
-    struct opts o;
-    must(opts_text_to_tree(options, NULL, tree, &e) == 0);
-    must(opts_parse(qcow2_create_options, tree, &o, &e) == 0);
-    struct blk_create c = {.file = file, .opts = &o, .size = SIZE};
-    must(co_qcow2_create(&c, &e) == 0);
-    opts_drop(&o);
-    json_decref(tree);
+    co_create_text(&qcow2_driver, options, file, SIZE);
     return co_open_text(&qcow2_driver, "", file);
 }
 

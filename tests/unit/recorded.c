@@ -31,15 +31,7 @@ static const struct subject subjects[] = {
 static struct blk_device *co_new(const struct subject *s, uint64_t size)
 {
     struct blk_device *file = co_open_text(&mem_driver, "size=0", NULL);
-    json_t *tree = json_object();
-    struct blk_error e = {0};
-    struct opts opts;
-    must(opts_text_to_tree(s->create, NULL, tree, &e) == 0);
-    must(opts_parse(s->driver->create_options, tree, &opts, &e) == 0);
-    struct blk_create c = {.file = file, .opts = &opts, .size = size};
-    must(s->driver->co_create(&c, &e) == 0);
-    opts_drop(&opts);
-    json_decref(tree);
+    co_create_text(s->driver, s->create, file, size);
     return file;
 }
 

@@ -12,16 +12,9 @@
 
 static void create_on(struct blk_device *file, const char *options, uint64_t size, bool fresh)
 {
-    json_t *tree = json_object();
     struct blk_error e = {0};
-    struct opts opts;
-    ck_assert_int_eq(opts_text_to_tree(options, NULL, tree, &e), 0);
-    ck_assert_int_eq(opts_parse(vdi_driver.create_options, tree, &opts, &e), 0);
-    struct blk_create c = {.file = file, .opts = &opts, .size = size, .fresh = fresh};
-    int rc = vdi_driver.co_create(&c, &e);
-    ck_assert_msg(rc == 0, "create: %s", e.text);
-    opts_drop(&opts);
-    json_decref(tree);
+    struct blk_create c = {.file = file, .size = size, .fresh = fresh};
+    ck_assert_msg(co_try_create_text(&vdi_driver, options, &c, &e) == 0, "create: %s", e.text);
 }
 
 static struct blk_device *open_on(struct blk_device *file, unsigned flags)
