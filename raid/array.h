@@ -8,6 +8,7 @@
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
  *     bitmap.c, log.c                  what must be on disk before a write
+ *     badblocks.c                      what is not to be read of a member
  *     sync.c                           resync, recovery, check, repair
  *     reshape.h                        arrays that change their shape
  *     md.c, member.c                   the driver: one blk_device over members as children
@@ -30,6 +31,8 @@
 
 struct raid_array;
 struct raid_intent; /* intent.h */
+struct bad_list;    /* badblocks.h */
+struct member_io;
 
 enum raid_member_state {
     MEMBER_OUT, /* left out: stale, of another array, or failed. Never written (A3) */
@@ -52,6 +55,7 @@ struct raid_member {
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
+    struct bad_list *bad;     /* what is not to be read there; NULL: it has no list */
 };
 
 /* What comparing found: bytes. */
@@ -126,6 +130,10 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* As co_array_fail(), after a write that failed; @others bring back what it wrote, else the member
+ * stays and it is -EIO. Where the medium was it, and the member has a list of bad blocks, it stays
+ * too, and the list says so, durably: 0. */
+must_use int co_array_miss(struct raid_array *a, const struct member_io *write, bool others);
 /* A4: whether the array goes on without @m. */
 bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
 /* When it is opened for writing: what was read may be an earlier process's that died, and is made
@@ -157,6 +165,10 @@ static inline uint64_t array_sync_bytes(const struct raid_array *a)
 /* The member that has @role and whose bytes [offset, +bytes) of data are right; NULL: none. */
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes);
+/* There is one that would have them, but for its list of bad blocks. */
+bool array_is_bad(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes);
+/* How many of @bytes from @offset on of the member with @role are all bad, or all not. */
+uint64_t array_even(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes);
 /* The member that writes to @role must go to, in sync or not; NULL: none. */
 static inline struct raid_member *array_writable(const struct raid_array *a, unsigned role)
 {

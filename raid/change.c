@@ -9,6 +9,7 @@
  * device shows it. */
 #include <stdlib.h>
 
+#include "raid/badblocks.h"
 #include "raid/create.h"
 #include "raid/intent.h"
 #include "raid/reshape.h"
@@ -118,10 +119,16 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
 {
     with_lock(&a->state_lock);
     struct raid_member *m = free_member(a);
-    if (!m || blk_add_child(a->dev, "member", dev) < 0)
+    struct bad_list *bad = NULL;
+    int rc = m ? co_bad_load(dev, s, &bad, e) : 0;
+    if (rc < 0)
+        return rc;
+    if (!m || blk_add_child(a->dev, "member", dev) < 0) {
+        mem_free(bad);
         return err_set(e, -ENOMEM, "no more members can be added while the array is open");
+    }
     *m = (struct raid_member){
-        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
+        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK, .bad = bad};
     m->state = MEMBER_SPARE;
     if (role < MD_ROLE_MOST) {
         m->role = role;
@@ -130,7 +137,7 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
         a->by_role[role] = m;
     }
     (void)md_super_set_role(a->super, s->number, role);
-    int rc = co_array_write_supers_locked(a);
+    rc = co_array_write_supers_locked(a);
     return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
 }
 
@@ -216,6 +223,7 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
             (void)blk_remove_child(a->dev, i);
     m->dev = NULL;
     mem_free(take(m->super));
+    mem_free(take(m->bad));
     co_blk_quiesce(a->dev);
     return co_blk_close(dev, e);
 }

@@ -9,6 +9,7 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/badblocks.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
@@ -44,8 +45,10 @@ const struct raid_engine *raid_engine_of(const struct raid_level *l)
 
 static void array_drop(struct raid_array *a)
 {
-    for (unsigned i = 0; i < a->member_count; i++)
+    for (unsigned i = 0; i < a->member_count; i++) {
         mem_free(a->members[i].super);
+        mem_free(a->members[i].bad);
+    }
     raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
     intent_close(a->intent);
@@ -125,15 +128,15 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
-/* What a list of bad blocks names is old on that member, and the list is not read here. */
-static int refuse_bad_blocks(const struct raid_candidate *c, size_t count, struct blk_error *e)
+static int co_load_bad(struct raid_array *a, struct blk_error *e)
 {
-    for (size_t i = 0; i < count; i++)
-        if (c[i].place == PLACE_MEMBER && c[i].super->features & MD_BAD_BLOCKS)
-            return err_set(e, -EUCLEAN,
-                           "%s has a list of bad blocks, which is not read here: leave it out, or "
-                           "let Linux repair it; with force single blocks may be old",
-                           c[i].name);
+    struct blk_error why = {0};
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", member_name(m), why.text);
+    }
     return 0;
 }
 
@@ -146,8 +149,6 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(co_read_supers(a, c, e));
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
-    if (!force)
-        TRY(refuse_bad_blocks(c, a->member_count, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
@@ -156,7 +157,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     array_roles_told(a);
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
-    return take_places(a, c, e);
+    TRY(take_places(a, c, e));
+    return co_load_bad(a, e);
 }
 
 /* --- without superblocks -----------------------------------------------------------------------

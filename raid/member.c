@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "raid/array.h"
+#include "raid/badblocks.h"
 #include "raid/bitmap.h"
 
 int co_member_io(void *arg)
@@ -12,15 +13,20 @@ int co_member_io(void *arg)
     struct member_io *io = arg;
     struct blk_device *dev = io->m->dev;
     uint64_t at = io->m->data_offset + io->offset;
+    struct bad_list *bad = io->m->bad;
     switch (io->op) {
     case MEMBER_READ:
-        io->rc = co_blk_read(dev, at, &io->vec);
+        io->rc = bad && bad_hits(bad, at, io->vec.bytes) ? -EIO : co_blk_read(dev, at, &io->vec);
         break;
     case MEMBER_WRITE:
         io->rc = co_blk_write(dev, at, &io->vec, io->flags);
+        if (io->rc == 0 && bad)
+            bad_clear(bad, at, io->vec.bytes);
         break;
     case MEMBER_ZERO:
         io->rc = co_blk_write_zeroes(dev, at, io->bytes, io->flags);
+        if (io->rc == 0 && bad)
+            bad_clear(bad, at, io->bytes);
         break;
     case MEMBER_DISCARD:
         io->rc = co_blk_discard(dev, at, io->bytes);

@@ -110,7 +110,7 @@ int lvm_verb_run(struct lvm_verb *v, int argc, char **argv, const struct arg_pla
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
     if (line.argc < least)
-        return tool_misuse(v->tool, "Not enough arguments");
+        return tool_misuse(v->tool, "expecting: %s", v->tool->command->usage);
     v->operands = line.argv;
     v->count = line.argc;
     int rc = tool_run(v->tool, 1, co_run, v);

@@ -6,7 +6,7 @@ static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_
                                                  ARG_END};
 static const struct arg_desc list_options[] = {ARG_IMAGE_FORMAT, ARG_SECRET, ARG_OUTPUT, ARG_END};
 static const struct arg_desc create_options[] = {
-    {'s', "physicalextentsize", "SIZE", "of an extent (4m); a bare number: MiB", 0, false},
+    {'s', "physicalextentsize", "SIZE", "size of an extent (4m); a bare number: MiB", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_YES,
     ARG_SECRET,
