@@ -68,6 +68,8 @@ struct sweep_subject {
     const struct sweep_backing *backing;
     const struct sweep_profile *profile; /* NULL: a mix of everything but compression and resize */
     const char *foreign; /* `qemu-img check -f` takes an export of it; NULL: only our own check */
+    const char
+        *foreign_command; /* looks at top.img in its place, 0: sound; then @foreign is a name */
     bool (*foreign_ok)(const char *output); /* accepts what qemu-img calls an error; NULL: none */
     unsigned ops;                           /* of one workload; 0: 60 */
     unsigned model_factor;                  /* times as many operations in the model test; 0: one */
@@ -111,7 +113,7 @@ struct sweep_budget {
     unsigned model_ops;    /* of the model test, per seed */
     uint64_t fault_points; /* per row */
     uint64_t crash_states; /* per row, distinct */
-    unsigned foreign;      /* states per row that qemu-img sees as well */
+    unsigned foreign;      /* states per row that the foreign checker sees as well */
 };
 
 struct sweep_result {

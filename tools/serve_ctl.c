@@ -302,6 +302,8 @@ static int co_throttle(struct ctl *c, const json_t *request, json_t **result, st
 static const struct ctl_verb verbs[] = {
     {"list", "the exports, their clients and counts", co_list_exports},
     {"stats", "all counts of all exports, with latencies", co_stats},
+    {"events", "what happened to exports, when more has than is seen: [seen] [seconds]",
+     co_serve_events},
     {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
      co_throttle},
     {"add", "a further export: spec [name] [format] [read-only] [description] [allow] [writers]",
@@ -357,6 +359,7 @@ int co_serve_ctl_open(struct serve_ctl *s, const char *path)
 
 void co_serve_ctl_close(struct serve_ctl *s)
 {
+    s->closing = true;
     if (s->socket)
         co_ctl_close(take(s->socket));
     for (struct job *j = s->jobs.first; j; j = j->next)

@@ -211,7 +211,7 @@ static void foreign_look(struct faulted *f, unsigned *left, struct sweep_result 
     (*left)--;
     r->foreign++;
     if (rc == 0)
-        sweep_broke(&f->w.verdict, BREAK_REPAIR, "qemu-img check: %s", text);
+        sweep_broke(&f->w.verdict, BREAK_REPAIR, "the foreign checker: %s", text);
 }
 
 static bool is_left_out(const struct sweep_subject *s, const struct fault_mode *m)
