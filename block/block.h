@@ -318,6 +318,10 @@ struct blk_driver {
                          struct blk_error *e);
     int (*co_inner_open)(struct blk_device *container, const char *name, struct blk_device *dev,
                          struct blk_error *e);
+    /* The one called @name is no disk, but holds some, and is open: gives *out, a reference.
+     * -ENOENT: it is none of that kind. */
+    int (*co_inner_container)(struct blk_device *container, const char *name,
+                              struct blk_device **out, struct blk_error *e);
 
     /* Of drivers of sets, about any device: is it a member of one? -ENODATA: it is not. The set is
      * opened over its members as children of the role "member". */
@@ -589,6 +593,9 @@ must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure 
 must_use int co_blk_data_bytes(struct blk_device *dev, uint64_t unit, uint64_t *bytes);
 must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
                                struct blk_error *e);
+/* -ENOENT, without a word: no container is called so in there. */
+must_use int co_blk_inner_container(struct blk_device *container, const char *name,
+                                    struct blk_device **out, struct blk_error *e);
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);

@@ -83,6 +83,8 @@ static int view_init(struct raid_array *v, struct raid_array *whole, const struc
     int rc = view_members(v, whole, next);
     if (rc == 0 && v->engine->co_open)
         rc = v->engine->co_open(v, e);
+    if (rc < 0)
+        v->engine = NULL; /* it is not open */
     return rc < 0 && e && !e->rc ? err_set(e, rc, "out of memory") : rc;
 }
 

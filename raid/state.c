@@ -212,6 +212,8 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_settle(struct raid_array *a)
 {
+    if (a->shape.level->is_zoned) /* nothing is built on anything */
+        return 0;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);
