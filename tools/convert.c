@@ -57,7 +57,7 @@ static const struct arg_desc options[] = {
      false},
     {ARG_SALVAGE, "salvage", NULL, "what cannot be read is zero, and told, instead of an error", 0,
      false},
-    {ARG_HASH, "hash", "NAME", "read TARGET back and print its hash: sha256 or blkhash",
+    {ARG_HASH, "hash", "NAME", "read TARGET back and print its hash: sha256, blkhash or sumhash",
      FACE_LAMINA, false},
     {ARG_EXPECT, "expect", "VALUE", "with --hash: fail, without a TARGET, unless it is VALUE",
      FACE_LAMINA, false},

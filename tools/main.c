@@ -32,6 +32,8 @@ static const struct command *const commands[] = {
     &top_command,
     &raid_command,
     &pool_command,
+    &send_command,
+    &receive_command,
     &hash_command,
     &bench_command,
     &dd_command,

@@ -227,7 +227,7 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command;
-extern const struct command hash_command, bench_command;
+extern const struct command hash_command, bench_command, send_command, receive_command;
 extern const struct command part_command, tree_command, pv_command, vg_command, lv_command;
 extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */
