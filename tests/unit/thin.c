@@ -277,8 +277,14 @@ static void co_count_up(void *arg)
     w->stopped = true;
 }
 
+/* The number of each writer's last write, in what a snapshot shows or as far as they are. */
+struct numbers {
+    uint64_t of[WRITERS];
+};
+
 /* One instant: a writer's slots hold its last SLOTS numbers, up to one that was being written. */
-static void co_check_instant(struct pool *s, uint32_t id, const uint64_t *low, const uint64_t *high)
+static void co_check_instant(struct pool *s, uint32_t id, const struct numbers *low,
+                             const struct numbers *high, struct numbers *shown)
 {
     char name[32];
     snprintf(name, sizeof(name), "%u,size=2M", id);
@@ -291,25 +297,30 @@ static void co_check_instant(struct pool *s, uint32_t id, const uint64_t *low, c
             found[i] = le64_get(sector[0]);
             last = MAX(last, found[i]);
         }
-        must(last >= low[w] && last <= high[w]);
+        must(last >= low->of[w] && last <= high->of[w]);
         for (uint64_t n = last; n > 0 && n + SLOTS > last; n--)
             must(found[n % SLOTS] == n);
+        shown->of[w] = last;
     }
     co_close_ok(v);
 }
 
-static void co_one_instant(struct pool *s, const struct writer *writers, uint32_t id)
+/* One more snapshot; the oldest still shows what it did, and goes. */
+static void co_one_instant(struct pool *s, const struct writer *writers, struct numbers *shown,
+                           uint32_t id)
 {
     struct blk_error e;
-    uint64_t low[WRITERS], high[WRITERS];
+    struct numbers low, high, *mine = &shown[id % KEPT], old = *mine;
     for (unsigned w = 0; w < WRITERS; w++)
-        low[w] = writers[w].ended;
+        low.of[w] = writers[w].ended;
     must(co_pool_snap(s->p, id, 1, &e) == 0);
     for (unsigned w = 0; w < WRITERS; w++)
-        high[w] = writers[w].begun;
-    co_check_instant(s, id, low, high);
-    if (id > 1 + KEPT)
-        must(co_pool_delete(s->p, id - KEPT, &e) == 0);
+        high.of[w] = writers[w].begun;
+    co_check_instant(s, id, &low, &high, mine);
+    if (id < 2 + KEPT)
+        return;
+    co_check_instant(s, id - KEPT, &old, &old, &low);
+    must(co_pool_delete(s->p, id - KEPT, &e) == 0);
 }
 
 static int co_instants(void *arg)
@@ -317,6 +328,7 @@ static int co_instants(void *arg)
     struct pool s;
     struct blk_error e;
     struct writer writers[WRITERS] = {0};
+    struct numbers shown[KEPT] = {0};
     uint32_t count = getenv("LAMINA_LONG") ? 10000 : 300;
     uint64_t random = 7;
     co_make_pool(&s, 4 * MiB, WRITERS * SLOTS * (KEPT + 3), "");
@@ -328,8 +340,8 @@ static int co_instants(void *arg)
         must(co_start(co_count_up, &writers[w]) == 0);
     }
     for (uint32_t i = 0; i < count; i++) {
-        co_sleep(next_random(&random) % 4000);
-        co_one_instant(&s, writers, 2 + i);
+        co_sleep(next_random(&random) % 40000); /* most writes go to blocks of their own */
+        co_one_instant(&s, writers, shown, 2 + i);
     }
     for (unsigned w = 0; w < WRITERS; w++) {
         writers[w].stop = true;
