@@ -224,7 +224,7 @@ static int co_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad
 
 #define POOL                                                                  \
     .format = "thin", .size = SIZE, .granule = CHUNK, .co_create = co_create, \
-    .co_check = co_check, .long_factor = 10, .foreign = "thin",               \
+    .co_check = co_check, .long_factor = 13, .foreign = "thin",               \
     .foreign_command = "thin_check -q top.img"
 
 static const struct sweep_subject rows[] = {
