@@ -500,6 +500,9 @@ static int co_promises(void *arg)
         co_sleep(1000000);
     must(w.rc == 0);
     must(co_blk_write_buf(two, 2 * CHUNK, sector, 512, 0) == -EDQUOT);
+    must(co_pool_snap(s.p, 3, 2, &e) == 0);
+    must(co_blk_write_buf(two, 0, sector, 512, 0) == 0); /* copied: the volume grows by nothing */
+    must(co_pool_delete(s.p, 3, &e) == 0);
     co_close_ok(one);
     co_close_ok(two);
     co_close_ok(s.dev);
