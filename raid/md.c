@@ -9,6 +9,7 @@
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/badblocks.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
@@ -44,8 +45,10 @@ const struct raid_engine *raid_engine_of(const struct raid_level *l)
 
 static void array_drop(struct raid_array *a)
 {
-    for (unsigned i = 0; i < a->member_count; i++)
+    for (unsigned i = 0; i < a->member_count; i++) {
         mem_free(a->members[i].super);
+        mem_free(a->members[i].bad);
+    }
     raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
     intent_close(a->intent);
@@ -69,7 +72,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     }
     for (unsigned i = 0; i < a->member_count; i++)
-        a->members[i] = (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK};
+        a->members[i] =
+            (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK, .array = a};
     return a;
 }
 
@@ -86,9 +90,10 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         bool recovering = m->super && !raid_in_sync(&c[i]);
         bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
+        bool replaces = c[i].place == PLACE_REPLACEMENT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
-        if (c[i].place != PLACE_MEMBER || c[i].role >= md_super_roles(a->super))
+        if ((c[i].place != PLACE_MEMBER && !replaces) || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
         recovering &= !begins || m->role < a->shape.disks;
@@ -97,9 +102,12 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         m->recovered_saved = m->recovered;
         m->by_bitmap = begun && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
-        if (m->role < a->shape.disks) /* one that a reshape adds has no place in the old shape */
+        if (m->role < a->shape.disks && !replaces) /* one that a reshape adds has none in the old */
             a->by_role[m->role] = m;
     }
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && a->members[i].role != RAID_NO_DISK)
+            array_take_replacement(a, &a->members[i]);
     return 0;
 }
 
@@ -125,15 +133,15 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
-/* What a list of bad blocks names is old on that member, and the list is not read here. */
-static int refuse_bad_blocks(const struct raid_candidate *c, size_t count, struct blk_error *e)
+static int co_load_bad(struct raid_array *a, struct blk_error *e)
 {
-    for (size_t i = 0; i < count; i++)
-        if (c[i].place == PLACE_MEMBER && c[i].super->features & MD_BAD_BLOCKS)
-            return err_set(e, -EUCLEAN,
-                           "%s has a list of bad blocks, which is not read here: leave it out, or "
-                           "let Linux repair it; with force single blocks may be old",
-                           c[i].name);
+    struct blk_error why = {0};
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", member_name(m), why.text);
+    }
     return 0;
 }
 
@@ -146,8 +154,6 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(co_read_supers(a, c, e));
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
-    if (!force)
-        TRY(refuse_bad_blocks(c, a->member_count, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
@@ -156,7 +162,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     array_roles_told(a);
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
-    return take_places(a, c, e);
+    TRY(take_places(a, c, e));
+    return co_load_bad(a, e);
 }
 
 /* --- without superblocks -----------------------------------------------------------------------
@@ -377,27 +384,30 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, from->bytes, &hold));
     int rc = a->engine->co_write(a, offset, from, flags);
-    intent_end(a->intent, offset, from->bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_discard(a, offset, bytes);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
@@ -427,9 +437,9 @@ static int co_md_member(struct blk_device *dev, const struct blk_member_change *
     return co_array_member(dev->state, c, e);
 }
 
-static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+static int co_md_grow(struct blk_device *dev, const struct blk_members_grow *g, struct blk_error *e)
 {
-    return co_array_grow(dev->state, disks, e);
+    return co_array_grow(dev->state, g, e);
 }
 
 /* --- facts -------------------------------------------------------------------------------------
@@ -446,6 +456,8 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     const struct raid_member *m = &a->members[i];
     json_t *facts =
         json_pack("{s:o, s:s}", "name", json_from_text(member_name(m)), "state", states[m->state]);
+    if (facts && m->replaces)
+        json_object_set_new(facts, "state", json_string("replacing"));
     if (facts && m->role != RAID_NO_DISK)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)

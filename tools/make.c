@@ -71,11 +71,14 @@ static int co_create_file(struct make *m, struct resolver *r, const char *path, 
     return rc;
 }
 
-/* Words of QEMU for a file that cannot be made. */
-static int face_error(const struct make *m, int rc, struct blk_error *e)
+/* The words for a file that cannot be made. */
+static int create_error(const struct make *m, int rc, struct blk_error *e)
 {
-    if (m->tool->face == FACE_LAMINA || !e || rc == -EAGAIN || rc == -EBUSY)
+    bool ours = m->tool->face == FACE_LAMINA;
+    if (!e || rc == -EAGAIN || rc == -EBUSY || (ours && rc != -ENOENT))
         return rc;
+    if (ours) /* not the temporary name, which says nothing to anybody */
+        return err_set(e, rc, "%s: the folder for it does not exist", m->name);
     return err_errno(e, rc, "Could not create '%s'", m->name);
 }
 
@@ -101,7 +104,7 @@ static int co_new_file(struct make *m, struct resolver *r, struct blk_device **o
         rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
     }
     m->created = rc == 0;
-    return rc < 0 ? face_error(m, rc, e) : 0;
+    return rc < 0 ? create_error(m, rc, e) : 0;
 }
 
 /* Over a file that is there, in place. */
@@ -112,7 +115,7 @@ static int co_reuse_file(struct make *m, struct resolver *r, struct blk_device *
     if (!m->written)
         return err_set(e, -ENOMEM, "out of memory");
     int rc = co_create_file(m, r, m->path, HOST_TRUNCATE, out, e);
-    return rc < 0 ? face_error(m, rc, e) : 0;
+    return rc < 0 ? create_error(m, rc, e) : 0;
 }
 
 static int co_file(struct make *m, struct resolver *r, struct blk_device **out, struct blk_error *e)

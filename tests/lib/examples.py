@@ -20,7 +20,7 @@ os.environ["PATH"] = ":".join([os.path.dirname(program), compat, os.environ["PAT
 
 elsewhere = [
     ("/dev/vg0/vm1", "lv.img"), ("/mnt/backup/", "backup/"), ("/new/", "new/"), (" /run/", " run/"), ("=/run/", "=$PWD/run/"), ("/srv/", "srv/"),
-    ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
+    ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("ssh host lamina", "lamina"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
     ("--port 10809", "--port 0"), ("uid:libvirt-qemu", f"uid:{os.getuid()}"), ("/etc/lamina", "tls"),
 ]
 members = "rm -f *.img; for d in {}; do truncate -s 24M $d.img; done; "
@@ -34,10 +34,15 @@ server = ("lamina serve -f qcow2 --export disk --socket $PWD/s --control $PWD/{0
 group = "rm -f *.img; truncate -s 100G {0}; lamina pv create {0} >made; lamina vg create vg0 {0} >>made; "
 thin = group.format("disk0.img") + "lamina lv create --type thin-pool -n pool -L 20g disk0.img//vg0 >>made; "
 
+sent = "cp disk.qcow2 copy.qcow2; lamina send -q --base disk.qcow2 -o tuesday.lms disk.qcow2"
+
 # What comes before an example that holds the words; the first that fits counts.
 before = [
     ("lamina bitmap --add disk.qcow2 monday", ""), ("lamina bitmap", marks),
     ("convert disk.img disk.qcow2", "rm disk.qcow2"), ("convert -p -c", "rm vm1.qcow2"), ("convert --hash", "rm disk.img"),
+    ("receive full.lms", "lamina send -q -o full.lms disk.qcow2"),
+    ("tuesday.lms copy.qcow2", sent), ("tuesday.lms tuesday.qcow2", sent), ("send disk.qcow2 |", ""),
+    ("send --base thin:", pool + "lamina pool new thin:meta.img,data.img 1; lamina pool snap thin:meta.img,data.img 2 1"),
     ("disk.qcow2//@monday", "lamina snapshot -c monday disk.qcow2"),
     ("disk.qcow2//p2", parts + "lamina part add --size 64M disk.qcow2; lamina part add disk.qcow2; cp disk.img root.img"),
     ("create disk.qcow2 20G", "rm disk.qcow2"), ("create -b base.qcow2", "rm vm1.qcow2"), ("create disk0.img", ""),

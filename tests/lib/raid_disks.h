@@ -24,6 +24,7 @@ struct raid_disks {
     unsigned spares; /* beside the disks of the shape */
     unsigned grows;  /* the array is reshaped to so many members more, which are among the spares;
                         it shows the size that it had */
+    bool listed;     /* members begin with lists of bad blocks, each of other pages */
     bool uneven;     /* each member holds 64 KiB less than the one before */
     const char *dm_layout; /* images of LVM2 with a bitmap: the layout as the driver has it; NULL:
                               members of md */

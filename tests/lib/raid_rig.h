@@ -19,6 +19,8 @@ struct rig {
     int level;
     uint32_t layout;
     unsigned disks;
+    unsigned extra; /* disks behind those of the shape, which are opened with them */
+    bool lists;     /* of bad blocks: members have room for one */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;
@@ -28,6 +30,8 @@ struct rig {
 void rig_super(const struct rig *r, unsigned i, struct md_super *s);
 /* New, clean members with superblocks, full of zeroes. */
 void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks);
+/* The same of what @r says so far: level, layout, disks, lists. */
+void co_rig_make(struct rig *r);
 /* @without: bits of members that are missing; @fault: options of a fault layer over member @at;
  * NULL: none. In co_rig_reopen() that has to work. */
 int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
