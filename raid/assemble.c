@@ -172,6 +172,14 @@ static bool is_filled(const struct raid_candidate *c, size_t count, unsigned rol
     return false;
 }
 
+/* Who was replacing a member that has gone since is that member. */
+static void promote_replacements(struct raid_candidate *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && !is_filled(c, count, c[i].role))
+            c[i].place = PLACE_MEMBER;
+}
+
 /* --force: of the stale ones that fill a gap, the freshest. False: there is none. */
 static bool take_stale(struct raid_candidate *c, size_t count)
 {
@@ -217,10 +225,12 @@ static int make_shape(const struct raid_candidate *c, size_t count, struct raid_
 }
 
 /* Whether the stripe log says of all that was being written what it is: every member that was
- * written to has it, of one session. */
+ * written to has it, of one session. Where only a replacement says dirty, that update was not at an
+ * end, and nothing has been written. */
 static bool has_log(const struct raid_candidate *c, size_t count, const struct raid_plan *p)
 {
     uint64_t session = 0;
+    bool dirty = false;
     for (size_t i = 0; i < count; i++) {
         if (c[i].place != PLACE_MEMBER)
             continue;
@@ -228,11 +238,12 @@ static bool has_log(const struct raid_candidate *c, size_t count, const struct r
             return false;
         if (c[i].super->resync_offset == UINT64_MAX)
             continue;
+        dirty = true;
         if (!c[i].log_session || (session && session != c[i].log_session))
             return false;
         session = c[i].log_session;
     }
-    return session != 0;
+    return session != 0 || !dirty;
 }
 
 /* Dirty, and a member that holds data is not there: what was being written when the array went down
@@ -395,6 +406,7 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
     for (size_t i = 0; i < count; i++)
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
+    promote_replacements(c, count);
     const struct raid_level *l = raid_level_by_number(out->freshest->level);
     while (force && l && l->is_zoned && take_stale(c, count))
         continue;

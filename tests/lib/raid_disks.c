@@ -283,7 +283,8 @@ static int co_step(const struct raid_disks *a, struct blk_device *md, struct blk
                    struct blk_error *e)
 {
     if (may_grow(a, md->state))
-        return co_blk_members_grow(md, a->shape.disks + a->grows, e);
+        return co_blk_members_grow(
+            md, &(struct blk_members_grow){.disks = a->shape.disks + a->grows}, e);
     TRY(co_blk_sync(md, s, e));
     return co_blk_sync_save(md, e);
 }

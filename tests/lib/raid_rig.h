@@ -19,7 +19,8 @@ struct rig {
     int level;
     uint32_t layout;
     unsigned disks;
-    bool lists;                        /* of bad blocks: members have room for one */
+    unsigned extra; /* disks behind those of the shape, which are opened with them */
+    bool lists;     /* of bad blocks: members have room for one */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;
