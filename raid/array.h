@@ -7,7 +7,7 @@
  *     assemble.h                       pure: from superblocks to a plan: who has which role
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c                  what must be on disk before a write
+ *     bitmap.c, log.c, ppl.c           what must be on disk before a write
  *     badblocks.c                      what is not to be read of a member
  *     sync.c                           resync, recovery, check, repair
  *     reshape.h                        arrays that change their shape
@@ -55,6 +55,7 @@ struct raid_member {
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
+    struct ppl_log *ppl;      /* its partial parity log; NULL: none */
     struct bad_list *bad;     /* what is not to be read there; NULL: it has no list */
 };
 
@@ -115,6 +116,7 @@ struct raid_array {
     void *engine_state;
     struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
     struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_ppl *ppl;       /* of one that has a partial parity log instead */
     struct reshape *reshape;    /* of one that changes its shape, or did since it was opened */
     struct raid_array *whole;   /* of a view of one: the array itself, else NULL */
 };
