@@ -360,6 +360,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         array_drop(a);
         return rc;
     }
+    if (log_has_no_room(a))
+        opener_say(opener,
+                   "%s: no room for a stripe log between superblock and data: after a crash with "
+                   "a member lost, data that was not being written may be wrong (as with Linux)",
+                   dev->name ? dev->name : "md");
     dev->size = a->shape.size;
     set_limits(a);
     dev->state = a;
