@@ -417,12 +417,39 @@ int co_heap_look(struct heap *h, struct blk_error *e)
     }
 }
 
+/* --- what stands on what -----------------------------------------------------------------------
+ */
+
+bool heap_stands_on(const struct heap *h, size_t x, size_t y)
+{
+    if (x == y)
+        return true;
+    if (h->items[x].parent != HEAP_NONE)
+        return heap_stands_on(h, h->items[x].parent, y);
+    for (size_t k = 0; k < h->count; k++)
+        if (h->items[k].set == x && heap_stands_on(h, k, y))
+            return true;
+    return false;
+}
+
+static void co_close_item(struct heap_item *i)
+{
+    co_blk_close(take(i->container), NULL);
+    co_blk_close(take(i->dev), NULL);
+}
+
+void co_heap_close_above(struct heap *h, size_t at)
+{
+    for (size_t k = h->count; k-- > 0;)
+        if (k != at && heap_stands_on(h, k, at))
+            co_close_item(&h->items[k]);
+}
+
 void co_heap_close(struct heap *h)
 {
     for (size_t k = h->count; k-- > 0;) {
         struct heap_item *i = &h->items[k];
-        co_blk_close(i->container, NULL);
-        co_blk_close(i->dev, NULL);
+        co_close_item(i);
         mem_free(i->spec);
         mem_free(i->name);
         mem_free(i->kind);

@@ -27,6 +27,7 @@ struct heap_item {
     struct blk_member member;
     struct blk_device *container; /* that its contents are; NULL: none. Of a set: the set itself */
     bool looked_into;
+    bool taken; /* it was opened for writing: nothing that stands on it, or it stands on, may be */
 };
 
 struct heap {
@@ -45,6 +46,12 @@ must_use int co_heap_add_folder(struct heap *h, const char *folder, struct blk_e
 /* Finds what is inside of all that was added. */
 must_use int co_heap_look(struct heap *h, struct blk_error *e);
 void co_heap_close(struct heap *h);
+/* True if @x is @y, is inside of it, or is made of what is. */
+bool heap_stands_on(const struct heap *h, size_t x, size_t y);
+/* Closes all that stands on @at but itself. */
+void co_heap_close_above(struct heap *h, size_t at);
+/* What dir: found, for who has that open; NULL: @dev is none. */
+struct heap *heap_of(struct blk_device *dev);
 
 extern const struct blk_driver dir_driver;
 

@@ -168,6 +168,21 @@ static void print_shares(const json_t *result)
                number_of(g, "depth-now"));
 }
 
+static void print_events(const json_t *result)
+{
+    const json_t *x;
+    size_t i;
+
+    printf("%lld events\n", number_of(result, "seen"));
+    printf("%-24s %8s %9s %13s %14s\n", "EXPORT", "RESIZED", "LOW-WATER", "MEMBER-FAILED",
+           "MARKED-CORRUPT");
+    json_array_foreach (json_object_get(result, "exports"), i, x)
+        printf("%-24s %8lld %9lld %13lld %14lld\n",
+               *text_of(x, "name") ? text_of(x, "name") : "(default)", number_of(x, "resized"),
+               number_of(x, "low-water"), number_of(x, "member-failed"),
+               number_of(x, "marked-corrupt"));
+}
+
 #define NOTHING "takes nothing more"
 #define JOB     "wants the job's id"
 #define EXPORT  "wants the export's name"
@@ -226,10 +241,17 @@ static const struct question questions[] = {
      {"name", "spec"},
      "wants the export's name and the new member",
      .options = {"format"}},
+    {"member-re-add",
+     {"name", "spec"},
+     "wants the export's name and the former member",
+     .options = {"format"}},
+    {"member-replace", {"name", "member"}, MEMBER, .options = {"with", "spec", "format"}},
     {"member-fail", {"name", "member"}, MEMBER, .print = NULL},
     {"member-remove", {"name", "member"}, MEMBER, .print = NULL},
+    {"grow", {"name"}, EXPORT, .options = {"size", "raid-devices"}},
     {"scrub", {"name"}, EXPORT, .print = print_id, .options = {"repair", "speed"}},
     {"stats", {NULL}, NOTHING, .print = print_shares},
+    {"events", {NULL}, NOTHING, .print = print_events, .options = {"seen", "seconds"}},
     {"throttle",
      {NULL},
      "wants export=NAME or group=NAME, and what to change",

@@ -97,26 +97,45 @@ static int co_compare_base(struct receive *r, const char *name, struct blk_devic
     return sumhash_equal(&is, &h->base) ? 0 : wrong_base(r, name, text);
 }
 
+static int co_open_base(struct receive *r, const char *path, struct blk_device **out)
+{
+    struct blk_error *e = &r->task.error;
+    struct image i = {.text = path, .format = r->base_format, .trust = TRUST_READ};
+    struct host_stat st;
+    int rc = co_host_stat(r->make.tool->host, path, &st);
+    if (rc < 0)
+        return err_errno(e, rc, "the base must be a file: %s", path);
+    return co_image_open(r->make.tool, &i, out, e);
+}
+
+/* The new image is to name its base. */
+static int name_base(struct receive *r, const struct blk_device *base)
+{
+    struct make *m = &r->make;
+    if (!make_knows_option(m, "backing_file"))
+        return err_set(&r->task.error, -ENOTSUP,
+                       "an image of format '%s' cannot stand on another one", m->driver->name);
+    if (json_object_set_new(m->options, "backing_file", json_string(r->base)) < 0 ||
+        json_object_set_new(m->options, "backing_fmt", json_string(base->driver->name)) < 0)
+        return err_set(&r->task.error, -ENOMEM, "out of memory");
+    return 0;
+}
+
 /* --base: another image, which the new one will stand on. */
 static int co_stand_on_base(struct receive *r)
 {
-    struct make *m = &r->make;
     struct blk_error *e = &r->task.error;
-    struct receive_journal j = {.host = m->tool->host, .path = journal_beside(r->base)};
-    struct blk_device *dev;
-    struct image i = {.text = r->base, .format = r->base_format, .trust = TRUST_READ};
-    TRY(co_image_open(m->tool, &i, &dev, e));
-    int rc = j.path ? 0 : err_set(e, -ENOMEM, "out of memory");
+    auto_free char *path = image_beside(r->make.name, r->base);
+    struct receive_journal j = {.host = r->make.tool->host,
+                                .path = path ? journal_beside(path) : NULL};
+    struct blk_device *dev = NULL;
+    int rc = j.path ? co_open_base(r, path, &dev) : err_set(e, -ENOMEM, "out of memory");
     if (rc == 0)
         rc = co_receive_journal_read(&j, e);
     if (rc == 0)
         rc = co_compare_base(r, r->base, dev, &j);
-    if (rc == 0 &&
-        (!make_knows_option(m, "backing_file") ||
-         json_object_set_new(m->options, "backing_file", json_string(r->base)) < 0 ||
-         json_object_set_new(m->options, "backing_fmt", json_string(dev->driver->name)) < 0))
-        rc = err_set(e, -ENOTSUP, "an image of format '%s' cannot stand on another one",
-                     m->driver->name);
+    if (rc == 0)
+        rc = name_base(r, dev);
     receive_journal_drop(&j);
     return co_image_close(dev, rc, e);
 }

@@ -204,7 +204,10 @@ static int co_list(struct lvm_verb *v)
 {
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
                          false));
-    return lvm_report_vgs(v);
+    do
+        TRY(lvm_report_vgs(v));
+    while (co_lvm_verb_next(v));
+    return v->error.rc;
 }
 
 static int list(struct tool *t, int argc, char **argv)

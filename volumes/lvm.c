@@ -159,6 +159,27 @@ static int co_lvm_inner_open(struct blk_device *container, const char *name, str
     return co_open_top(&o);
 }
 
+/* A thin pool: `//7` behind it is a device in it, whatever the text calls that. To be read only:
+ * the text and the pool count their changes together. */
+static int co_lvm_inner_container(struct blk_device *container, const char *name,
+                                  struct blk_device **out, struct blk_error *e)
+{
+    struct lvm_set *s = container->state;
+    struct blk_error none = {0};
+    struct lvm_opening o = {.set = s, .dev = container, .e = &none};
+    if (find_volume(s, name, &o) < 0 || o.lv->segments[0].type->what != LVM_POOL ||
+        s->opening.holder == co_self())
+        return -ENOENT;
+    o.e = e;
+    if (container->open_flags & BLK_OPEN_WRITE)
+        return co_refuse_pool(&o);
+    TRY(check_weight(&o));
+    with_lock(&s->opening);
+    TRY(co_lvm_pool_find(&o, o.lv, out));
+    (void)blk_ref(*out);
+    return 0;
+}
+
 int co_lvm_keep_child(const struct lvm_opening *o, struct blk_device *child)
 {
     int rc = blk_add_child(o->dev, "member", child);
@@ -352,6 +373,7 @@ const struct blk_driver lvm_driver = {
     .co_member_of = co_lvm_member_of,
     .co_inner_list = co_lvm_inner_list,
     .co_inner_open = co_lvm_inner_open,
+    .co_inner_container = co_lvm_inner_container,
     .co_read = co_lvm_read,
     .co_info = co_lvm_info,
 };

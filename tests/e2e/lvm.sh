@@ -38,7 +38,7 @@ reads "a thin volume" pv8.img//vgt/t1 t1
 reads "its snapshot" pv8.img//vgt/monday monday
 reads "... by its origin" pv8.img//vgt/t1@monday monday
 reads "... and one that is called by its origin" pv8.img//vgt/t1@tuesday t1.tuesday
-fails "a pool is no volume" 1 "is a thin pool" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
+fails "a pool is no volume" 1 "it holds disks and is none itself" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
 qemu-img convert -O qcow2 pv0.img pv0.qcow2
 reads "a volume on images of two formats" lvm:pv1.img,pv0.qcow2,pv2.img//vga/fast fast
 reads "raid1 with one image missing" lvm:pv4.img,pv5.img,pv6.img,pv7.img//vgr/r1 r1

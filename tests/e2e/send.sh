@@ -118,6 +118,10 @@ is "a new image on the base" "$LAMINA" receive --base base.qcow2 since.lms top.q
 is "shows the same" qemu-img compare top.qcow2 vm.qcow2
 equal "and stands on it" "$(qemu-img info --output json top.qcow2 | jq -r '."backing-filename"')" base.qcow2
 equal "holding little" "$(($(stat -c %s top.qcow2) < 2000000))" 1
+mkdir far
+is "a base as the new image names it" "$LAMINA" --chain "$PWD" receive -q --base ../base.qcow2 since.lms far/top.qcow2
+is "shows the same from there" qemu-img compare far/top.qcow2 vm.qcow2
+fails "a base that is no file" 1 "must be a file" "$LAMINA" receive --base vm.qcow2//@monday since.lms x.qcow2
 refused "another base for it" "is not the base" "$LAMINA" receive --base vm.qcow2 since.lms top.qcow2
 fails "a base for a full stream" 1 "needs none" "$LAMINA" receive --base base.qcow2 snap.lms x.qcow2
 fails "a format that stands on nothing" 1 "cannot stand" "$LAMINA" receive --base base.qcow2 -O raw since.lms x.raw

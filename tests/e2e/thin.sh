@@ -116,6 +116,42 @@ agree "restored" again.img
 is "restored metadata is a pool that is written" "$LAMINA" pool snap thin:again.img,odata.img 9 1
 is "and its volumes show the same" "$LAMINA" compare -q -f raw 3.model "thin:again.img,odata.img,size=$size//3"
 
+# --- a pool that runs low
+
+cat >low.py <<'PY'
+# Writes two blocks, is told that space runs low, and then that it is out.
+import json, nbd, os, subprocess, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+
+def events(*words):
+    out = subprocess.run([os.environ["LAMINA"], "ctl", "--output", "json", "ctl", "events", *words], capture_output=True, text=True, check=True).stdout
+    return json.loads(out)
+
+assert events()["seen"] == 0
+waiting = subprocess.Popen([os.environ["LAMINA"], "ctl", "--output", "json", "ctl", "events", "seen=0", "seconds=15"], stdout=subprocess.PIPE, text=True)
+h.pwrite(b"x" * 512, 0)
+assert events()["exports"][0]["low-water"] == 0
+h.pwrite(b"x" * 512, 65536)
+told = json.loads(waiting.communicate()[0])
+assert told["seen"] == 1 and told["exports"][0]["low-water"] == 1, told
+h.pwrite(b"x" * 512, 131072)
+try:
+    h.pwrite(b"x" * 512, 196608)
+    sys.exit("a write found space where none is")
+except nbd.Error as e:
+    assert e.errno == "ENOSPC", e
+h.trim(65536, 0)
+h.pwrite(b"y" * 512, 196608)
+assert h.pread(512, 0) == bytes(512) and h.pread(512, 196608) == b"y" * 512
+assert events()["exports"][0]["low-water"] >= 1
+h.shutdown()
+PY
+"$LAMINA" pool create -q --metadata-size 4M --data-size 192K low.img ldata.img
+"$LAMINA" pool new thin:low.img,ldata.img 1
+is "space that runs low is told on the control socket, then writes fail, then a discard helps" \
+    "$LAMINA" serve -q --socket="$PWD/s" --control="$PWD/ctl" --run '/usr/bin/python3 low.py $uri' "thin:low.img,ldata.img,low-water=64K,size=1M//1"
+
 # --- damage
 
 cp ours.img damaged.img

@@ -19,8 +19,9 @@ struct rig {
     int level;
     uint32_t layout;
     unsigned disks;
-    bool lists;                        /* of bad blocks: members have room for one */
-    bool ppl;                          /* level 5: a partial parity log */
+    unsigned extra; /* disks behind those of the shape, which are opened with them */
+    bool lists;     /* of bad blocks: members have room for one */
+    bool ppl;       /* level 5: a partial parity log */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;
