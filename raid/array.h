@@ -6,6 +6,7 @@
  *     geometry.h, parity.h, super.h    pure: places, parity, superblocks
  *     assemble.h                       pure: from superblocks to a plan: who has which role
  *     array.h, state.c                 members that live: superblocks written, members failed
+ *     replace.c                        members that are replaced while they serve
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
  *     bitmap.c, log.c                  what must be on disk before a write
  *     badblocks.c                      what is not to be read of a member
@@ -21,7 +22,9 @@
  *     the member failed (or that it is not in sync from there on).
  *  A3 A member's superblock is never written again once it has failed.
  *  A4 The last member that something depends on is not failed: the request fails instead.
- *  A5 Overlapping writes are ordered (co_range); reads of data being rebuilt wait for its row. */
+ *  A5 Overlapping writes are ordered (co_range); reads of data being rebuilt wait for its row.
+ *  A6 What is written to a member that is being replaced is written to its replacement as well,
+ *     before it is answered (member.c). */
 #ifndef RAID_ARRAY_H
 #define RAID_ARRAY_H
 
@@ -55,7 +58,12 @@ struct raid_member {
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
-    struct bad_list *bad;     /* what is not to be read there; NULL: it has no list */
+    /* A6: the one that is filled to take this one's place, which has no place in by_role until
+     * then; and the other way round. The first stays when this one is out: writes that are under
+     * way have to go there. */
+    struct raid_member *replacement, *replaces;
+    struct raid_array *array;
+    struct bad_list *bad; /* what is not to be read there; NULL: it has no list */
 };
 
 /* What comparing found: bytes. */
@@ -182,7 +190,17 @@ must_use int co_array_use_spares(struct raid_array *a, bool *taken);
 
 /* change.c: struct blk_driver's */
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e);
-int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e);
+int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct blk_error *e);
+
+/* replace.c. A spare begins to take the place of @old, which serves until it is filled. */
+must_use int co_array_replace(struct raid_array *a, struct raid_member *old,
+                              struct raid_member *spare, struct blk_error *e);
+/* @m has all that the member has that it replaces: that one is out. */
+must_use int co_array_replaced(struct raid_array *a, struct raid_member *m);
+/* At opening: @m was being filled to replace who has its role. */
+void array_take_replacement(struct raid_array *a, struct raid_member *m);
+/* @m is out: who was to replace it goes on in its place, or who it was to replace stays. */
+void array_forget_replacement(struct raid_array *a, struct raid_member *m);
 
 /* member.c: one request to a member's data; a child of a co_group (it answers through rc). */
 enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_ZERO, MEMBER_DISCARD };
@@ -195,6 +213,9 @@ struct member_io {
     int rc;
 };
 int co_member_io(void *io); /* gives 0 */
+/* Puts @data there when a member is filled or corrected: zeroes take no space. One that does not
+ * take it fails; -errno: it cannot be spared. */
+must_use int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_t bytes);
 /* What it is called: of a device that is called as its driver is, the one below. */
 const char *member_name(const struct raid_member *m);
 /* The superblock of @dev that counts: of all that are valid the one made last. Gives *out

@@ -72,7 +72,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     }
     for (unsigned i = 0; i < a->member_count; i++)
-        a->members[i] = (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK};
+        a->members[i] =
+            (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK, .array = a};
     return a;
 }
 
@@ -89,9 +90,10 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         bool recovering = m->super && !raid_in_sync(&c[i]);
         bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
+        bool replaces = c[i].place == PLACE_REPLACEMENT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
-        if (c[i].place != PLACE_MEMBER || c[i].role >= md_super_roles(a->super))
+        if ((c[i].place != PLACE_MEMBER && !replaces) || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
         recovering &= !begins || m->role < a->shape.disks;
@@ -100,9 +102,12 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         m->recovered_saved = m->recovered;
         m->by_bitmap = begun && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
-        if (m->role < a->shape.disks) /* one that a reshape adds has no place in the old shape */
+        if (m->role < a->shape.disks && !replaces) /* one that a reshape adds has none in the old */
             a->by_role[m->role] = m;
     }
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && a->members[i].role != RAID_NO_DISK)
+            array_take_replacement(a, &a->members[i]);
     return 0;
 }
 
@@ -379,27 +384,30 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, from->bytes, &hold));
     int rc = a->engine->co_write(a, offset, from, flags);
-    intent_end(a->intent, offset, from->bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_discard(a, offset, bytes);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
@@ -429,9 +437,9 @@ static int co_md_member(struct blk_device *dev, const struct blk_member_change *
     return co_array_member(dev->state, c, e);
 }
 
-static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+static int co_md_grow(struct blk_device *dev, const struct blk_members_grow *g, struct blk_error *e)
 {
-    return co_array_grow(dev->state, disks, e);
+    return co_array_grow(dev->state, g, e);
 }
 
 /* --- facts -------------------------------------------------------------------------------------
@@ -448,6 +456,8 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     const struct raid_member *m = &a->members[i];
     json_t *facts =
         json_pack("{s:o, s:s}", "name", json_from_text(member_name(m)), "state", states[m->state]);
+    if (facts && m->replaces)
+        json_object_set_new(facts, "state", json_string("replacing"));
     if (facts && m->role != RAID_NO_DISK)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)

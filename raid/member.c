@@ -8,31 +8,65 @@
 #include "raid/badblocks.h"
 #include "raid/bitmap.h"
 
+/* What is bad of it is not read, and is bad no more once it has been written. */
+static int co_do(const struct member_io *io, const struct raid_member *m)
+{
+    struct blk_device *dev = m->dev;
+    struct bad_list *bad = m->bad;
+    uint64_t at = m->data_offset + io->offset, bytes = io->bytes;
+    int rc;
+    switch (io->op) {
+    case MEMBER_READ:
+        return bad && bad_hits(bad, at, io->vec.bytes) ? -EIO : co_blk_read(dev, at, &io->vec);
+    case MEMBER_WRITE:
+        bytes = io->vec.bytes;
+        rc = co_blk_write(dev, at, &io->vec, io->flags);
+        break;
+    case MEMBER_ZERO:
+        rc = co_blk_write_zeroes(dev, at, bytes, io->flags);
+        break;
+    default:
+        return co_blk_discard(dev, at, bytes);
+    }
+    if (rc == 0 && bad)
+        bad_clear(bad, at, bytes);
+    return rc;
+}
+
+/* A6. What one cannot take it misses, or it is out, which whoever answers the write sees to (A2). A
+ * discard may leave different bytes on two devices: there it is zeroes for both. */
 int co_member_io(void *arg)
 {
     struct member_io *io = arg;
-    struct blk_device *dev = io->m->dev;
-    uint64_t at = io->m->data_offset + io->offset;
-    struct bad_list *bad = io->m->bad;
-    switch (io->op) {
-    case MEMBER_READ:
-        io->rc = bad && bad_hits(bad, at, io->vec.bytes) ? -EIO : co_blk_read(dev, at, &io->vec);
-        break;
-    case MEMBER_WRITE:
-        io->rc = co_blk_write(dev, at, &io->vec, io->flags);
-        if (io->rc == 0 && bad)
-            bad_clear(bad, at, io->vec.bytes);
-        break;
-    case MEMBER_ZERO:
-        io->rc = co_blk_write_zeroes(dev, at, io->bytes, io->flags);
-        if (io->rc == 0 && bad)
-            bad_clear(bad, at, io->bytes);
-        break;
-    case MEMBER_DISCARD:
-        io->rc = co_blk_discard(dev, at, io->bytes);
-        break;
+    struct raid_member *to = io->op == MEMBER_READ ? NULL : io->m->replacement;
+    if (likely(!to || to->state == MEMBER_OUT)) {
+        io->rc = co_do(io, io->m);
+        return 0;
     }
+    if (io->op == MEMBER_DISCARD) {
+        io->op = MEMBER_ZERO;
+        io->flags = BLK_MAY_UNMAP;
+    }
+    struct member_io there = *io;
+    there.m = to;
+    there.flags &= ~(unsigned)BLK_NO_FALLBACK;
+    io->rc = co_do(io, io->m);
+    there.rc = io->rc == -ENOTSUP ? 0 : co_do(&there, to);
+    if (there.rc < 0 && to->state != MEMBER_OUT)
+        (void)!co_array_miss(to->array, &there, true);
     return 0;
+}
+
+int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_t bytes)
+{
+    struct member_io io = {
+        .m = m, .op = MEMBER_WRITE, .offset = offset, .bytes = bytes, .vec = VEC_BUF(data, bytes)};
+    if (mem_is_zero(data, bytes)) {
+        io.op = MEMBER_ZERO;
+        io.flags = BLK_MAY_UNMAP;
+    }
+    co_member_io(&io);
+    return io.rc < 0 ? co_array_miss(m->array, &io, true) : 0;
 }
 
 const char *member_name(const struct raid_member *m)

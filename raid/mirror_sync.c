@@ -54,21 +54,6 @@ static int co_sync(struct sync *y, uint64_t offset, uint64_t bytes)
 
 /* --- copies that are to be the same ------------------------------------------------------------
  */
-
-/* What is put where a copy is wrong: zeroes take no space. A member that does not take it fails. */
-static int co_put(struct raid_array *a, struct raid_member *m, uint64_t offset, uint8_t *data,
-                  uint64_t bytes)
-{
-    struct member_io io = {
-        .m = m, .op = MEMBER_WRITE, .offset = offset, .bytes = bytes, .vec = VEC_BUF(data, bytes)};
-    if (mem_is_zero(data, bytes)) {
-        io.op = MEMBER_ZERO;
-        io.flags = BLK_MAY_UNMAP;
-    }
-    co_member_io(&io);
-    return io.rc < 0 ? co_array_miss(a, &io, true) : 0;
-}
-
 /* Sectors that differ, in bytes. */
 static uint64_t count_unequal(const uint8_t *one, const uint8_t *other, uint64_t bytes)
 {
@@ -119,7 +104,7 @@ static int co_judge(struct sync *y, uint64_t bytes, uint8_t *buf, const struct m
         if (!read)
             io[i].m->read_errors++;
         if (!read || (unequal && y->repair))
-            TRY(co_put(y->a, io[i].m, io[i].offset, buf + good * bytes, bytes));
+            TRY(co_member_put(io[i].m, io[i].offset, buf + good * bytes, bytes));
     }
     return 0;
 }
@@ -186,7 +171,7 @@ static int co_fill_piece(struct sync *y, uint64_t offset, uint64_t at, uint64_t 
     }
     if (rc == -EIO && y->member->bad)
         return co_array_miss(y->a, &lost, true);
-    return rc < 0 ? rc : co_put(y->a, y->member, offset, buf, bytes);
+    return rc < 0 ? rc : co_member_put(y->member, offset, buf, bytes);
 }
 
 static int co_fill(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf)

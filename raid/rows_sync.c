@@ -14,7 +14,7 @@ struct sync {
     struct raid_array *a;
     uint64_t offset, end;
     int (*co_strip)(struct sync *y, struct row_strip *s);
-    uint32_t role; /* of rebuild */
+    struct raid_member *member; /* of rebuild */
     bool repair;
     struct raid_scrub *found;
 };
@@ -106,25 +106,24 @@ int co_rows_resync(struct raid_array *a, uint64_t offset, uint64_t bytes)
  */
 
 /* What the others cannot bring back is bad on the new member too, if it has a list to say so. */
-static int co_is_lost(struct row_strip *s, uint32_t role)
+static int co_is_lost(struct row_strip *s, struct raid_member *m)
 {
-    struct member_io lost = {.m = array_writable(s->a, role),
-                             .op = MEMBER_ZERO,
-                             .offset = s->offset,
-                             .bytes = s->bytes,
-                             .rc = -EIO};
-    return lost.m && lost.m->bad ? co_array_miss(s->a, &lost, true) : -EIO;
+    struct member_io lost = {
+        .m = m, .op = MEMBER_ZERO, .offset = s->offset, .bytes = s->bytes, .rc = -EIO};
+    return m->state != MEMBER_OUT && m->bad ? co_array_miss(s->a, &lost, true) : -EIO;
 }
 
 static int co_fill(struct sync *y, struct row_strip *s)
 {
-    struct row_block *b = &s->block[y->role];
+    struct row_block *b = &s->block[y->member->role];
     b->wanted = true;
     int rc = co_strip_load(s);
     if (rc == -EIO && s->bytes == ROW_PAGE)
-        return co_is_lost(s, y->role);
+        return co_is_lost(s, y->member);
     if (rc < 0)
         return rc;
+    if (y->member->replaces) /* nobody else changes */
+        return co_member_put(y->member, s->offset, b->old, s->bytes);
     b->fresh = b->old;
     b->written = true;
     return co_strip_store(s, 0);
@@ -133,8 +132,8 @@ static int co_fill(struct sync *y, struct row_strip *s)
 int co_rows_rebuild(struct raid_array *a, struct raid_member *member, uint64_t offset,
                     uint64_t bytes)
 {
-    assert(member->role < a->shape.disks && a->by_role[member->role] == member);
-    struct sync y = {.a = a, .co_strip = co_fill, .role = member->role};
+    assert(member->role < a->shape.disks);
+    struct sync y = {.a = a, .co_strip = co_fill, .member = member};
     return co_sync(&y, offset, bytes);
 }
 

@@ -65,6 +65,8 @@ static void fill(const struct raid_array *a, struct raid_member *m, bool behind)
     s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY | MD_RESHAPE_FEATURES);
     s->features |= a->super->features & MD_RESHAPE_FEATURES;
     s->recovery_offset = UINT64_MAX;
+    s->features &= ~(unsigned)MD_REPLACEMENT;
+    s->features |= m->replaces ? MD_REPLACEMENT : 0;
     if (m->state == MEMBER_REBUILDING) {
         s->features |= MD_RECOVERY | (m->by_bitmap ? MD_BITMAP_RECOVERY : 0);
         s->recovery_offset = m->recovered_saved;
@@ -168,6 +170,7 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
     m->state = MEMBER_OUT;
+    array_forget_replacement(a, m);
     a->untold = a->super != NULL;
     if (a->super)
         (void)md_super_set_role(a->super, m->super->number, MD_ROLE_FAULTY);
@@ -209,6 +212,8 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_settle(struct raid_array *a)
 {
+    if (a->shape.level->is_zoned) /* nothing is built on anything */
+        return 0;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);

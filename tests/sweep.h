@@ -51,6 +51,8 @@ enum sweep_flags {
         128, /* the size is the file's, which a crash may leave between the old and the new */
     SWEEP_FSYNCS_ONCE = 256, /* the image is on several disks, not all of which lose what they hold
                                 in memory again and again: fsyncs fail once */
+    SWEEP_FAULTS_ONCE =
+        512, /* calls fail once: who can write nothing any more has to be given up */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
 };
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* raid.c - `lamina raid VERB`: arrays of md, with mdadm's words. */
-#include "tools/raid.h"
+#include <stdlib.h>
+
 #include "raid/array.h"
+#include "tools/raid.h"
 
 static const struct command *const verbs[] = {&raid_create_command,
                                               &raid_assemble_command,
@@ -10,6 +12,8 @@ static const struct command *const verbs[] = {&raid_create_command,
                                               &raid_sync_command,
                                               &raid_scrub_command,
                                               &raid_add_command,
+                                              &raid_re_add_command,
+                                              &raid_replace_command,
                                               &raid_fail_command,
                                               &raid_remove_command,
                                               &raid_grow_command,
@@ -96,6 +100,45 @@ void raid_heap_drop(struct raid_heap *h)
         mem_free(h->items[i].super);
     }
     mem_free(h->items);
+}
+
+/* --- what is told ------------------------------------------------------------------------------
+ */
+
+bool raid_size_told(const struct tool *t, const char *what, const char *text, uint64_t *bytes)
+{
+    bool bare = text && text[strspn(text, "0123456789")] == 0;
+    if (!text)
+        return true;
+    if (!size_told(t, what, text, bytes))
+        return false;
+    if (bare && !mul_u64(*bytes, KiB, bytes)) {
+        tool_error(t, "Invalid %s specified", what);
+        return false;
+    }
+    return true;
+}
+
+bool raid_used_told(const struct tool *t, const char *text, uint64_t *bytes)
+{
+    if (!text || strcmp(text, "max") != 0)
+        return raid_size_told(t, "size", text, bytes);
+    *bytes = RAID_SIZE_MAX;
+    return true;
+}
+
+bool raid_count_told(const struct tool *t, const char *what, const char *text, unsigned *count)
+{
+    char *end;
+    unsigned long n = text ? strtoul(text, &end, 10) : 0;
+    if (!text)
+        return true;
+    if (*text < '0' || *text > '9' || *end || n > RAID_DISKS_MOST) {
+        tool_error(t, "--%s takes a number up to %d, not '%s'", what, RAID_DISKS_MOST, text);
+        return false;
+    }
+    *count = (unsigned)n;
+    return true;
 }
 
 /* --- which verb --------------------------------------------------------------------------------

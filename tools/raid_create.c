@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* raid_create.c - lamina raid create: mdadm's --create over whatever can be opened. */
-#include <stdlib.h>
 
 #include "raid/create.h"
 #include "tools/raid.h"
@@ -96,35 +95,6 @@ static int co_body(struct task *t)
 /* --- what is told ------------------------------------------------------------------------------
  */
 
-/* As mdadm takes sizes: a bare number is KiB. */
-static bool take_size(const struct tool *t, const char *what, const char *text, uint64_t *bytes)
-{
-    bool bare = text && text[strspn(text, "0123456789")] == 0;
-    if (!text)
-        return true;
-    if (!size_told(t, what, text, bytes))
-        return false;
-    if (bare && !mul_u64(*bytes, KiB, bytes)) {
-        tool_error(t, "Invalid %s specified", what);
-        return false;
-    }
-    return true;
-}
-
-static bool take_count(const struct tool *t, const char *what, const char *text, unsigned *count)
-{
-    char *end;
-    unsigned long n = text ? strtoul(text, &end, 10) : 0;
-    if (!text)
-        return true;
-    if (*text < '0' || *text > '9' || *end || n > RAID_DISKS_MOST) {
-        tool_error(t, "--%s takes a number up to %d, not '%s'", what, RAID_DISKS_MOST, text);
-        return false;
-    }
-    *count = (unsigned)n;
-    return true;
-}
-
 /* None, or one of @first and @second. */
 static bool is_word(const struct tool *t, const char *what, const char *text, const char *first,
                     const char *second)
@@ -140,12 +110,14 @@ static bool take_numbers(struct verb *v, const struct told *o)
 {
     const struct tool *t = v->task.tool;
     struct raid_create *c = &v->create;
-    const char *size = o->size && strcmp(o->size, "max") == 0 ? NULL : o->size;
-    return take_count(t, "raid-devices", o->devices, &c->disks) &&
-           take_count(t, "spare-devices", o->spares, &v->spares) &&
-           take_size(t, "chunk", o->chunk, &c->chunk) && take_size(t, "size", size, &c->size) &&
-           take_size(t, "bitmap chunk", o->bitmap_chunk, &c->bitmap_chunk) &&
-           take_size(t, "data offset", o->data_offset, &c->data_offset);
+    bool good = raid_count_told(t, "raid-devices", o->devices, &c->disks) &&
+                raid_count_told(t, "spare-devices", o->spares, &v->spares) &&
+                raid_size_told(t, "chunk", o->chunk, &c->chunk) &&
+                raid_used_told(t, o->size, &c->size) &&
+                raid_size_told(t, "bitmap chunk", o->bitmap_chunk, &c->bitmap_chunk) &&
+                raid_size_told(t, "data offset", o->data_offset, &c->data_offset);
+    c->size = c->size == RAID_SIZE_MAX ? 0 : c->size;
+    return good;
 }
 
 static bool take_words(struct verb *v, const struct told *o)

@@ -228,8 +228,7 @@ static size_t add_dm_options(const struct raid_disks *a, char *text, size_t room
 }
 
 /* Members in a spec; one that grows is cut off where it ended at first. */
-static void spec_text(const struct sweep_run *run, unsigned lost, bool force, char *text,
-                      size_t room)
+static void spec_text(const struct sweep_run *run, unsigned lost, char *text, size_t room)
 {
     const struct raid_disks *a = run->subject->arg;
     char path[32];
@@ -248,7 +247,7 @@ static void spec_text(const struct sweep_run *run, unsigned lost, bool force, ch
     }
     if (a->dm_layout)
         at += add_dm_options(a, text + at, room - at);
-    snprintf(text + at, room - at, "%s%s", force ? ",force=on" : "", a->grows ? "\"}" : "");
+    snprintf(text + at, room - at, "%s", a->grows ? "\"}" : "");
 }
 
 int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
@@ -261,12 +260,7 @@ int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_err
         TRY(co_look_at(run, i, &k));
     TRY(lose(run, &k, &lost));
     a->syncing = false;
-    spec_text(run, lost, false, text, sizeof(text));
-    int rc = co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
-    if (rc != -EUCLEAN || !a->grows || run->crashed)
-        return rc;
-    /* A fault took a member of one that is being reshaped, and kept it from being closed. */
-    spec_text(run, lost, true, text, sizeof(text));
+    spec_text(run, lost, text, sizeof(text));
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 
@@ -289,7 +283,8 @@ static int co_step(const struct raid_disks *a, struct blk_device *md, struct blk
                    struct blk_error *e)
 {
     if (may_grow(a, md->state))
-        return co_blk_members_grow(md, a->shape.disks + a->grows, e);
+        return co_blk_members_grow(
+            md, &(struct blk_members_grow){.disks = a->shape.disks + a->grows}, e);
     TRY(co_blk_sync(md, s, e));
     return co_blk_sync_save(md, e);
 }

@@ -62,8 +62,8 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
 {
     struct blk_child parts[RIG_MOST];
     size_t count = 0;
-    for (unsigned n = 0; n < r->disks; n++) {
-        unsigned i = r->disks - 1 - n; /* not in the order of their roles */
+    for (unsigned n = 0; n < r->disks + r->extra; n++) {
+        unsigned i = r->disks + r->extra - 1 - n; /* not in the order of their roles */
         if (without >> i & 1)
             continue;
         struct blk_device *dev = blk_ref(r->disk[i]);
@@ -94,9 +94,15 @@ void co_rig_close(struct rig *r)
 
 void co_rig_drop(struct rig *r)
 {
-    for (unsigned i = 0; i < r->disks; i++)
+    for (unsigned i = 0; i < r->disks + r->extra; i++)
         must(co_blk_close(r->disk[i], NULL) == 0);
     mem_free(r->model);
+}
+
+void co_rig_end(struct rig *r)
+{
+    co_rig_close(r);
+    co_rig_drop(r);
 }
 
 /* --- work --------------------------------------------------------------------------------------

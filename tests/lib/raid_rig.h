@@ -19,7 +19,8 @@ struct rig {
     int level;
     uint32_t layout;
     unsigned disks;
-    bool lists;                        /* of bad blocks: members have room for one */
+    unsigned extra; /* disks behind those of the shape, which are opened with them */
+    bool lists;     /* of bad blocks: members have room for one */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;
@@ -38,6 +39,7 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault);
 void co_rig_close(struct rig *r);
 void co_rig_drop(struct rig *r);
+void co_rig_end(struct rig *r); /* closed and dropped */
 static inline struct raid_array *rig_array(const struct rig *r)
 {
     return r->array->state;

@@ -216,8 +216,10 @@ static void foreign_look(struct faulted *f, unsigned *left, struct sweep_result 
 
 static bool is_left_out(const struct sweep_subject *s, const struct fault_mode *m)
 {
-    return s->flags & SWEEP_FSYNCS_ONCE && m->target == FAULT_CALL && m->fault.op == SIM_FSYNC &&
-           m->fault.times == FOREVER;
+    if (m->target != FAULT_CALL || m->fault.times != FOREVER || m->fault.rc == -ENOTSUP)
+        return false;
+    return s->flags & SWEEP_FAULTS_ONCE ||
+           (s->flags & SWEEP_FSYNCS_ONCE && m->fault.op == SIM_FSYNC);
 }
 
 /* How many points of each mode are taken: all where there are few, the budget is shared by the
