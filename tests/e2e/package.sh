@@ -32,7 +32,7 @@ if [ "$(id -u)" != 0 ] || ! command -v debootstrap >/dev/null; then
 elif ! debootstrap --variant=minbase --include="$(names)" bookworm fresh "${LAMINA_MIRROR:-http://deb.debian.org/debian}" >log 2>&1; then
     echo "skip - debootstrap: $(tail -n 1 log)"
 else
-    cp lamina*_0.1-1_*.deb disk.img fresh/root/
+    cp lamina_0.1-1_*.deb lamina-qemu-*_0.1-1_*.deb disk.img fresh/root/ && rm -f fresh/root/*dbgsym*
     is "all of them are installed on a fresh Debian" inside "dpkg -i /root/*.deb >/dev/null"
     is "there it converts, checks, compares" inside "cd /root && lamina convert disk.img disk.qcow2 && lamina check -q disk.qcow2 && lamina compare -q disk.img disk.qcow2"
     equal "and says what that is" "$(inside 'lamina info --output json /root/disk.qcow2' | jq -r .format)" qcow2
