@@ -5,19 +5,12 @@
 #include "raid/array.h"
 #include "tools/raid.h"
 
-static const struct command *const verbs[] = {&raid_create_command,
-                                              &raid_assemble_command,
-                                              &raid_examine_command,
-                                              &raid_detail_command,
-                                              &raid_sync_command,
-                                              &raid_scrub_command,
-                                              &raid_add_command,
-                                              &raid_re_add_command,
-                                              &raid_replace_command,
-                                              &raid_fail_command,
-                                              &raid_remove_command,
-                                              &raid_grow_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &raid_create_command, &raid_assemble_command, &raid_examine_command,
+    &raid_detail_command, &raid_sync_command,     &raid_scrub_command,
+    &raid_add_command,    &raid_re_add_command,   &raid_replace_command,
+    &raid_fail_command,   &raid_remove_command,   &raid_grow_command,
+    &raid_watch_command,  &raid_stop_command,     NULL};
 
 /* --- a heap of devices -------------------------------------------------------------------------
  */

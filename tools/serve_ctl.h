@@ -30,7 +30,7 @@ struct serve_ctl {
     struct serve_claim *claims;
     struct serve_work *works;
     struct serve_point *points;
-    bool closing; /* what only waits ends */
+    bool closing;   /* what only waits ends */
     unsigned dealt; /* exports that were opened: they are dealt out to the workers */
 };
 
