@@ -262,7 +262,7 @@ const struct command raid_watch_command = {
              "not to be seen.\n"
              "\n"
              "  lamina raid watch --oneshot md:a.img,b.img\n"
-             "  lamina raid watch --control=/run/lamina.ctl --delay=5 --output=json disk",
+             "  lamina raid watch --oneshot --control=/run/lamina.ctl --output=json disk",
 };
 
 struct stop {
