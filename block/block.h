@@ -308,6 +308,8 @@ struct blk_driver {
      * their parents', and again after co_blk_exchange_child(): where a map format looks up its
      * backing device. NULL: nothing. */
     int (*co_opened)(struct blk_device *dev, struct blk_error *e);
+    /* Hears what the driver above does next (blk_step()): of test layers. NULL: nobody listens. */
+    void (*step)(struct blk_device *dev, const char *name);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
     int (*co_close)(struct blk_device *dev, struct blk_error *e);
@@ -549,6 +551,14 @@ must_use int co_blk_copy_from(struct blk_device *dst, uint64_t offset,
                               const struct blk_place *from);
 
 /* Convenience over flat buffers. */
+/* Tells a test layer (blkdebug) that @dev is what a step goes to, under the name that QEMU has for
+ * it: "l2_update". Costs a look where there is none. */
+static inline void blk_step(struct blk_device *dev, const char *name)
+{
+    if (unlikely(dev->driver->step != NULL))
+        dev->driver->step(dev, name);
+}
+
 static inline must_use int co_blk_read_buf(struct blk_device *dev, uint64_t offset, void *to,
                                            uint64_t bytes)
 {

@@ -220,10 +220,6 @@ int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out, bo
 {
     struct thin_pool *p = v->pool;
     uint64_t began = worker_now();
-    if (v->quota && v->detail.mapped >= v->quota)
-        return -EDQUOT;
-    if (v->quota)
-        count = MIN(count, v->quota - v->detail.mapped);
     for (;;) {
         int rc = co_try_take(v, count, out, zeroes);
         if (rc != -ENOSPC)

@@ -40,6 +40,17 @@ cp meta.img bad.img
 printf x | dd of=bad.img bs=1 seek=200 conv=notrunc status=none
 fails "a broken superblock is told" 1 "checksum" "$LAMINA" info thin:bad.img,data.img//7
 
+# --- a pool of a kernel's (tests/e2e/thin_guest.sh made it)
+
+tar -xJf "$(dirname "$0")/../fixtures/thin.tar.xz"
+kernels() { rm -f o.raw && "$LAMINA" convert -q -O raw "thin:km.img,kd.img,size=8M//$1" o.raw && sha256sum <o.raw | cut -d' ' -f1; }
+for id in 0 1; do equal "volume $id of a kernel's pool" "$(kernels $id)" "$(sed -n "s/^sum k$id //p" sums)"; done
+equal "its snapshot of a snapshot" "$(kernels 7)" "$(sed -n 's/^sum k1 //p' sums)"
+equal "its metadata, in XML" "$("$LAMINA" pool dump km.img | md5sum)" "$(thin_dump km.img | md5sum)"
+is "it is written to" "$LAMINA" pool snap thin:km.img,kd.img 8 0
+is "thin_check accepts what it is then" thin_check -q km.img
+equal "and it shows the same" "$(kernels 8)" "$(sed -n 's/^sum k0 //p' sums)"
+
 # --- a pool of ours: random lives, looked at by their tools
 
 agree() { # what: METADATA is sound to both, and both say the same of it

@@ -99,6 +99,12 @@ void co_rig_drop(struct rig *r)
     mem_free(r->model);
 }
 
+void co_rig_end(struct rig *r)
+{
+    co_rig_close(r);
+    co_rig_drop(r);
+}
+
 /* --- work --------------------------------------------------------------------------------------
  */
 

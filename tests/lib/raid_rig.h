@@ -39,6 +39,7 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault);
 void co_rig_close(struct rig *r);
 void co_rig_drop(struct rig *r);
+void co_rig_end(struct rig *r); /* closed and dropped */
 static inline struct raid_array *rig_array(const struct rig *r)
 {
     return r->array->state;

@@ -27,7 +27,16 @@
 #define SNAPSHOT 2 /* the first number of one */
 
 static const struct sweep_profile plain = {ANY, .max_bytes = 200 * KiB, .reopen = 3, .kill = 2};
-static const struct sweep_profile killed = {ANY, .max_bytes = 200 * KiB, .kill = 16};
+static const struct sweep_profile killed = {.write = 30,
+                                            .fua = 6,
+                                            .zeroes = 5,
+                                            .unmap = 5,
+                                            .discard = 8,
+                                            .read = 10,
+                                            .flush = 14,
+                                            .hot = 6,
+                                            .max_bytes = 200 * KiB,
+                                            .kill = 12};
 static const struct sweep_profile flying = {ANY, .max_bytes = 200 * KiB, .hook = 6, .reopen = 1,
                                             .kill = 1};
 static const struct sweep_backing base = {.format = "raw", .size = 700 * KiB};
@@ -215,7 +224,7 @@ static int co_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad
 
 #define POOL                                                                  \
     .format = "thin", .size = SIZE, .granule = CHUNK, .co_create = co_create, \
-    .co_check = co_check, .long_factor = 10, .foreign = "thin",               \
+    .co_check = co_check, .long_factor = 13, .foreign = "thin",               \
     .foreign_command = "thin_check -q top.img"
 
 static const struct sweep_subject rows[] = {

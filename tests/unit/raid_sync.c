@@ -29,12 +29,6 @@ static void co_rig_start(struct rig *r, const struct kind *k)
     co_rig_reopen(r, 0, 0, NULL);
 }
 
-static void co_rig_end(struct rig *r)
-{
-    co_rig_close(r);
-    co_rig_drop(r);
-}
-
 /* Steps until all is done, or @most of them were. Gives how many. */
 static unsigned co_sync(struct rig *r, enum blk_sync_kind kind, unsigned most, uint64_t *mismatches)
 {
