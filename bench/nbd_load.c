@@ -6,10 +6,10 @@
  *
  *   nbd_load --socket PATH [--export NAME] --mode MODE [--block N] [--depth N] [--seconds S]
  *            [--seed N] [--simple] [--cpu N] [--pid N] [--state FILE] [--span BYTES] [--fua]
- *            [--batch N] [--flush N]
+ *            [--batch N] [--flush N] [--psk HEX]
  *
  * New requests are sent when --batch of them can be (default: a quarter of the depth), so that no
- * server is made to wake up for each single one.
+ * server is made to wake up for each single one. --psk: over TLS, as "bench" with that key.
  *
  * With --flush every N-th request is a flush. firstwrite writes to the beginning of each 64 KiB of
  * the export once, in no order, and ends early when there are no more.
@@ -30,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/nbd_load_tls.h"
 #include "nbd/proto.h"
 
 #define MAX_DEPTH 1024u
@@ -38,7 +39,7 @@
 #define BUCKETS   4096u /* of 1/16 octave, in ns */
 
 struct load {
-    const char *socket, *export, *mode, *state;
+    const char *socket, *export, *mode, *state, *psk;
     uint32_t block, depth, batch, flush;
     double seconds;
     uint64_t seed, span;
@@ -46,6 +47,7 @@ struct load {
     int cpu, pid;
 
     int fd;
+    void *tls; /* a gnutls_session_t; NULL: none */
     uint64_t size;
     uint8_t *in, *out;
     size_t in_bytes, out_bytes, out_room;
@@ -87,7 +89,7 @@ static uint64_t random_next(struct load *l)
 static bool send_all(struct load *l, const void *from, size_t bytes)
 {
     while (bytes) {
-        ssize_t n = send(l->fd, from, bytes, MSG_NOSIGNAL);
+        ssize_t n = send_some(l->fd, l->tls, from, bytes);
 
         if (n <= 0)
             return false;
@@ -100,7 +102,7 @@ static bool send_all(struct load *l, const void *from, size_t bytes)
 static bool recv_all(struct load *l, void *to, size_t bytes)
 {
     while (bytes) {
-        ssize_t n = recv(l->fd, to, bytes, 0);
+        ssize_t n = recv_some(l->fd, l->tls, to, bytes);
 
         if (n <= 0)
             return false;
@@ -156,6 +158,14 @@ static void connect_to_server(struct load *l)
     setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     if (!recv_all(l, &hello, sizeof(hello)) || !send_all(l, &flags, sizeof(flags)))
         die("hello");
+    if (l->psk) {
+        send_option(l, NBD_OPT_STARTTLS, NULL, 0);
+        if (!take_option_replies(l))
+            die("the server refuses TLS");
+        l->tls = tls_start(l->fd, l->psk);
+        if (!l->tls)
+            die("TLS");
+    }
     if (!l->simple) {
         send_option(l, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
         l->structured = take_option_replies(l);
@@ -384,7 +394,7 @@ static void run_load(struct load *l)
             if (!flush_out(l))
                 die("send");
         }
-        n = recv(l->fd, l->in + l->in_bytes, IN_ROOM - l->in_bytes, 0);
+        n = recv_some(l->fd, l->tls, l->in + l->in_bytes, IN_ROOM - l->in_bytes);
         if (n <= 0)
             die("recv");
         l->in_bytes += (size_t)n;
@@ -648,7 +658,7 @@ static void say_goodbye(struct load *l)
     l->out_bytes = 0;
     put_request(l, NBD_CMD_DISC, 0, 0, 0, 0);
     if (flush_out(l))
-        while (recv(l->fd, l->in, IN_ROOM, 0) > 0)
+        while (recv_some(l->fd, l->tls, l->in, IN_ROOM) > 0)
             ;
     close(l->fd);
 }
@@ -661,7 +671,7 @@ static const struct option longs[] = {
     {"seed", 1, NULL, 'r'},   {"simple", 0, NULL, 'S'}, {"cpu", 1, NULL, 'c'},
     {"pid", 1, NULL, 'p'},    {"state", 1, NULL, 'f'},  {"span", 1, NULL, 'n'},
     {"fua", 0, NULL, 'F'},    {"batch", 1, NULL, 'B'},  {"flush", 1, NULL, 'L'},
-    {NULL, 0, NULL, 0},
+    {"psk", 1, NULL, 'k'},    {NULL, 0, NULL, 0},
 };
 
 static void set_number(struct load *l, int id)
@@ -712,6 +722,8 @@ static void parse_words(struct load *l, int argc, char **argv)
             l->mode = optarg;
         else if (id == 'f')
             l->state = optarg;
+        else if (id == 'k')
+            l->psk = optarg;
         else if (id == 'S')
             l->simple = true;
         else if (id == 'F')
