@@ -490,6 +490,20 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     return facts;
 }
 
+/* What is under way, or owed: resync comes first. NULL: nothing. */
+static json_t *sync_facts(const struct raid_array *a)
+{
+    if (a->was_dirty)
+        return json_pack("{s:s, s:I, s:I}", "doing", "resync", "at", (json_int_t)a->resync_at,
+                         "total", (json_int_t)array_sync_bytes(a));
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].state == MEMBER_REBUILDING)
+            return json_pack("{s:s, s:I, s:I}", "doing", "recovery", "at",
+                             (json_int_t)a->members[i].recovered, "total",
+                             (json_int_t)a->shape.member);
+    return NULL;
+}
+
 static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
 {
     const struct raid_array *a = dev->state;
@@ -516,6 +530,9 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
             json_object_set_new(facts, "reshape", raid_reshape_facts(a));
         if (a->was_dirty)
             json_object_set_new(facts, "resynced", json_integer((json_int_t)a->resync_at));
+        json_t *sync = sync_facts(a);
+        if (sync)
+            json_object_set_new(facts, "sync", sync);
     }
     out->specific = facts;
     return 0;

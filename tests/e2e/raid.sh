@@ -69,19 +69,19 @@ equal "mdadm reads the bitmap" "$(mdadm -X bitmap | sed -n 's/ *\(UUID\|Events\|
     "$(theirs m1.img 'Array UUID') 1 OK 1 bits (chunks), 0 dirty (0.0%) "
 fresh 2
 printf x | dd of=m1.img bs=1 seek=4M conv=notrunc status=none
-is "members that may differ" "$LAMINA" raid create -q -l 1 -n 2 m0.img m1.img
+is "members that may differ" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img m1.img
 equal "... are to be resynced" "$(theirs m0.img State)" active
-is "... but for --assume-clean" "$LAMINA" raid create -q -l 1 -n 2 --assume-clean m0.img m1.img
+is "... but for --assume-clean" "$LAMINA" raid create --force -q -l 1 -n 2 --assume-clean m0.img m1.img
 equal "..." "$(theirs m0.img State)" clean
-is "a missing member" "$LAMINA" raid create -q -l 1 -n 2 m0.img missing
+is "a missing member" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img missing
 equal "... is missing" "$(theirs m0.img 'Array State')" "A. ('A' == active, '.' == missing, 'R' == replacing)"
-fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create -l 5 -n 3 m0.img missing missing
-fails "too few named" 1 "3 active members" "$LAMINA" raid create -l 5 -n 3 m0.img m1.img
-fails "one twice" 1 "m0.img" "$LAMINA" raid create -l 1 -n 2 m0.img m0.img
-fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create -l 5 -n 2 --layout=n2 m0.img m1.img
-fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create -l 1 -n 2 -c 64 m0.img m1.img
+fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create --force -l 5 -n 3 m0.img missing missing
+fails "too few named" 1 "3 active members" "$LAMINA" raid create --force -l 5 -n 3 m0.img m1.img
+fails "one twice" 1 "m0.img" "$LAMINA" raid create --force -l 1 -n 2 m0.img m0.img
+fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create --force -l 5 -n 2 --layout=n2 m0.img m1.img
+fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create --force -l 1 -n 2 -c 64 m0.img m1.img
 truncate -s 512K small.img
-fails "one that is too small" 1 "too small" "$LAMINA" raid create -l 1 -n 2 m0.img small.img
+fails "one that is too small" 1 "too small" "$LAMINA" raid create --force -l 1 -n 2 m0.img small.img
 
 # --- assembly by evidence: two arrays, a stray file and damaged names in a folder
 fresh 5
