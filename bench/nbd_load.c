@@ -6,15 +6,18 @@
  *
  *   nbd_load --socket PATH [--export NAME] --mode MODE [--block N] [--depth N] [--seconds S]
  *            [--seed N] [--simple] [--cpu N] [--pid N] [--state FILE] [--span BYTES] [--fua]
- *            [--batch N]
+ *            [--batch N] [--flush N] [--psk HEX]
  *
  * New requests are sent when --batch of them can be (default: a quarter of the depth), so that no
- * server is made to wake up for each single one.
+ * server is made to wake up for each single one. --psk: over TLS, as "bench" with that key.
  *
- * Modes: randread, randwrite, seqread: prints one JSON line (iops, p50 and p99 in microseconds, and
- * the CPU microseconds per request of process --pid). write: tagged blocks in rounds, each with a
- * flush, until the time is up or the server is gone; --state is read if it is there and says
- * afterwards what must be found. check: reads back what --state says. */
+ * With --flush every N-th request is a flush. firstwrite writes to the beginning of each 64 KiB of
+ * the export once, in no order, and ends early when there are no more.
+ *
+ * Modes: randread, randwrite, firstwrite, seqread: prints one JSON line (iops, p50 and p99 in
+ * microseconds, and the CPU microseconds per request of process --pid). write: tagged blocks in
+ * rounds, each with a flush, until the time is up or the server is gone; --state is read if it is
+ * there and says afterwards what must be found. check: reads back what --state says. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -27,26 +30,29 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/nbd_load_tls.h"
 #include "nbd/proto.h"
 
 #define MAX_DEPTH 1024u
 #define IN_ROOM   (1u << 20)
+#define CHUNK     65536u
 #define BUCKETS   4096u /* of 1/16 octave, in ns */
 
 struct load {
-    const char *socket, *export, *mode, *state;
-    uint32_t block, depth, batch;
+    const char *socket, *export, *mode, *state, *psk;
+    uint32_t block, depth, batch, flush;
     double seconds;
     uint64_t seed, span;
-    bool simple, structured, fua;
+    bool simple, structured, fua, writes;
     int cpu, pid;
 
     int fd;
+    void *tls; /* a gnutls_session_t; NULL: none */
     uint64_t size;
     uint8_t *in, *out;
     size_t in_bytes, out_bytes, out_room;
     uint64_t skip; /* bytes of read data still to come, thrown away */
-    uint64_t random_state, next_seq_offset, done;
+    uint64_t random_state, next_seq_offset, done, issued;
     uint64_t sent_ns[MAX_DEPTH];
     uint16_t idle[MAX_DEPTH]; /* slots to be sent */
     unsigned idles;
@@ -83,7 +89,7 @@ static uint64_t random_next(struct load *l)
 static bool send_all(struct load *l, const void *from, size_t bytes)
 {
     while (bytes) {
-        ssize_t n = send(l->fd, from, bytes, MSG_NOSIGNAL);
+        ssize_t n = send_some(l->fd, l->tls, from, bytes);
 
         if (n <= 0)
             return false;
@@ -96,7 +102,7 @@ static bool send_all(struct load *l, const void *from, size_t bytes)
 static bool recv_all(struct load *l, void *to, size_t bytes)
 {
     while (bytes) {
-        ssize_t n = recv(l->fd, to, bytes, 0);
+        ssize_t n = recv_some(l->fd, l->tls, to, bytes);
 
         if (n <= 0)
             return false;
@@ -152,6 +158,14 @@ static void connect_to_server(struct load *l)
     setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     if (!recv_all(l, &hello, sizeof(hello)) || !send_all(l, &flags, sizeof(flags)))
         die("hello");
+    if (l->psk) {
+        send_option(l, NBD_OPT_STARTTLS, NULL, 0);
+        if (!take_option_replies(l))
+            die("the server refuses TLS");
+        l->tls = tls_start(l->fd, l->psk);
+        if (!l->tls)
+            die("TLS");
+    }
     if (!l->simple) {
         send_option(l, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
         l->structured = take_option_replies(l);
@@ -227,23 +241,40 @@ static size_t parse_reply(const struct load *l, const uint8_t *in, size_t bytes,
 
 /* --- load --- */
 
+/* Chunks that firstwrite goes through: an odd factor leads to each of 2^n once. */
+static uint64_t chunks_of(const struct load *l)
+{
+    return 1ULL << log2_floor(MAX(l->size / CHUNK, 1));
+}
+
+static uint64_t next_offset(struct load *l)
+{
+    uint64_t blocks = l->size / l->block, offset = l->next_seq_offset;
+
+    if (strcmp(l->mode, "firstwrite") == 0)
+        return l->next_seq_offset++ * 0x9e3779b1u % chunks_of(l) * CHUNK;
+    if (strcmp(l->mode, "seqread") != 0)
+        return random_next(l) % blocks * l->block;
+    l->next_seq_offset = (offset + l->block) % (blocks * l->block);
+    return offset;
+}
+
 static void fill_slot(struct load *l, unsigned slot, uint64_t at_ns)
 {
-    uint64_t blocks = l->size / l->block;
-    bool write = strcmp(l->mode, "randwrite") == 0;
-    uint64_t offset;
-
-    if (strcmp(l->mode, "seqread") == 0) {
-        offset = l->next_seq_offset;
-        l->next_seq_offset = (offset + l->block) % (blocks * l->block);
-    } else {
-        offset = random_next(l) % blocks * l->block;
-    }
-    put_request(l, write ? NBD_CMD_WRITE : NBD_CMD_READ, write && l->fua ? NBD_CMD_FLAG_FUA : 0,
-                slot, offset, l->block);
-    for (uint32_t n = 0; write && n < l->block; n += MIN(l->block, sizeof(l->pattern)))
-        put(l, l->pattern, MIN(l->block, sizeof(l->pattern)));
     l->sent_ns[slot] = at_ns;
+    if (l->flush && ++l->issued % l->flush == 0) {
+        put_request(l, NBD_CMD_FLUSH, 0, slot, 0, 0);
+        return;
+    }
+    put_request(l, l->writes ? NBD_CMD_WRITE : NBD_CMD_READ,
+                l->writes && l->fua ? NBD_CMD_FLAG_FUA : 0, slot, next_offset(l), l->block);
+    for (uint32_t n = 0; l->writes && n < l->block; n += MIN(l->block, sizeof(l->pattern)))
+        put(l, l->pattern, MIN(l->block, sizeof(l->pattern)));
+}
+
+static bool all_written(const struct load *l)
+{
+    return strcmp(l->mode, "firstwrite") == 0 && l->next_seq_offset + l->depth > chunks_of(l);
 }
 
 static unsigned bucket_of(uint64_t ns)
@@ -291,7 +322,7 @@ static void take_replies(struct load *l, uint64_t at_ns)
         if (r.error || r.cookie >= l->depth)
             die("the server answered an error");
         l->skip = r.data_bytes;
-        if (!l->structured && strcmp(l->mode, "randwrite") != 0)
+        if (!l->structured && !l->writes)
             l->skip = l->block;
         if (!r.last)
             continue;
@@ -354,7 +385,7 @@ static void run_load(struct load *l)
 
     for (unsigned i = 0; i < l->depth; i++)
         l->idle[l->idles++] = (uint16_t)i;
-    while (t < end) {
+    while (t < end && !all_written(l)) {
         ssize_t n;
 
         if (l->idles >= l->batch) {
@@ -363,7 +394,7 @@ static void run_load(struct load *l)
             if (!flush_out(l))
                 die("send");
         }
-        n = recv(l->fd, l->in + l->in_bytes, IN_ROOM - l->in_bytes, 0);
+        n = recv_some(l->fd, l->tls, l->in + l->in_bytes, IN_ROOM - l->in_bytes);
         if (n <= 0)
             die("recv");
         l->in_bytes += (size_t)n;
@@ -627,7 +658,7 @@ static void say_goodbye(struct load *l)
     l->out_bytes = 0;
     put_request(l, NBD_CMD_DISC, 0, 0, 0, 0);
     if (flush_out(l))
-        while (recv(l->fd, l->in, IN_ROOM, 0) > 0)
+        while (recv_some(l->fd, l->tls, l->in, IN_ROOM) > 0)
             ;
     close(l->fd);
 }
@@ -639,7 +670,8 @@ static const struct option longs[] = {
     {"block", 1, NULL, 'b'},  {"depth", 1, NULL, 'd'},  {"seconds", 1, NULL, 't'},
     {"seed", 1, NULL, 'r'},   {"simple", 0, NULL, 'S'}, {"cpu", 1, NULL, 'c'},
     {"pid", 1, NULL, 'p'},    {"state", 1, NULL, 'f'},  {"span", 1, NULL, 'n'},
-    {"fua", 0, NULL, 'F'},    {"batch", 1, NULL, 'B'},  {NULL, 0, NULL, 0},
+    {"fua", 0, NULL, 'F'},    {"batch", 1, NULL, 'B'},  {"flush", 1, NULL, 'L'},
+    {"psk", 1, NULL, 'k'},    {NULL, 0, NULL, 0},
 };
 
 static void set_number(struct load *l, int id)
@@ -655,6 +687,9 @@ static void set_number(struct load *l, int id)
         break;
     case 'B':
         l->batch = (uint32_t)v;
+        break;
+    case 'L':
+        l->flush = (uint32_t)v;
         break;
     case 'r':
         l->seed = v;
@@ -687,6 +722,8 @@ static void parse_words(struct load *l, int argc, char **argv)
             l->mode = optarg;
         else if (id == 'f')
             l->state = optarg;
+        else if (id == 'k')
+            l->psk = optarg;
         else if (id == 'S')
             l->simple = true;
         else if (id == 'F')
@@ -724,6 +761,7 @@ int main(int argc, char **argv)
 
     parse_words(&l, argc, argv);
     l.random_state = l.seed;
+    l.writes = strcmp(l.mode, "randwrite") == 0 || strcmp(l.mode, "firstwrite") == 0;
     for (size_t i = 0; i < sizeof(l.pattern); i++)
         l.pattern[i] = (uint8_t)random_next(&l);
     l.out_room = (size_t)(l.depth + 1) * (sizeof(struct nbd_request_wire) + l.block + 65536);

@@ -1,63 +1,174 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* blkdebug.c - QEMU's fault injector by its own words: inject-error rules, as options or in a file.
+/* blkdebug.c - QEMU's fault injector by its own words: inject-error and set-state rules, as options
+ * or in a file.
  *
- * Its events are steps of QEMU's drivers. Those that every driver takes stand for kinds of requests
- * here: read_aio reads, write_aio and pwritev writes, pwritev_zero zeroes, flush_to_os and
- * flush_to_disk flushes, none all; other events are refused. Rules begin to count when all that
- * stands on this layer is open, so that headers are read. Nothing is resolved through it. */
+ * A rule waits for an event in a state (it begins with 1; 0 or none told: any). When that comes,
+ * set-state changes the state, and inject-error makes the requests fail that come from then on:
+ * those of an iotype, at a sector, the first one only if `once` is said. Rules of a later event
+ * take the place of those that were waiting so.
+ *
+ * Events are steps of the driver above: what it tells through blk_step() before a request of its
+ * own. A request that nothing was told of is the guest's data: read_aio or write_aio. A write is
+ * pwritev as well, or pwritev_zero, and pwritev_done when it is over; a flush is flush_to_os and
+ * flush_to_disk. `none` is there from the beginning. */
 #include <ctype.h>
 
 #include "block/block.h"
 
-#define MOST_RULES   6
-#define CONFIG_BYTES (64 * KiB)
-#define SECTOR       512
+#define MOST_RULES    24
+#define OPTION_RULES  5 /* that options can tell: inject-error.0 to .4 */
+#define OPTION_STATES 3
+#define CONFIG_BYTES  (64 * KiB)
+#define SECTOR        512
 
 enum op { OP_READ = 1, OP_WRITE = 2, OP_ZERO = 4, OP_DISCARD = 8, OP_FLUSH = 16, OP_ALL = 31 };
 
+/* With a kind of request: the next one of it is this step's, and not the guest's data. */
+#define ALONE 0
 static const struct word {
     const char *name;
     unsigned ops;
-} events[] = {{"none", OP_ALL},           {"read_aio", OP_READ},     {"write_aio", OP_WRITE},
-              {"pwritev", OP_WRITE},      {"pwritev_zero", OP_ZERO}, {"flush_to_os", OP_FLUSH},
-              {"flush_to_disk", OP_FLUSH}},
-  io_types[] = {{"read", OP_READ},
-                {"write", OP_WRITE},
-                {"write-zeroes", OP_ZERO},
-                {"discard", OP_DISCARD},
-                {"flush", OP_FLUSH}};
+} events[] = {{"none", ALONE},
+              {"read_aio", ALONE},
+              {"write_aio", ALONE},
+              {"pwritev", ALONE},
+              {"pwritev_zero", ALONE},
+              {"pwritev_done", ALONE},
+              {"flush_to_os", ALONE},
+              {"flush_to_disk", ALONE},
+              {"cluster_alloc", ALONE},
+              {"l2_load", OP_READ},
+              {"l2_update", OP_WRITE},
+              {"l1_update", OP_WRITE},
+              {"refblock_load", OP_READ},
+              {"refblock_update_part", OP_WRITE},
+              {"reftable_load", OP_READ},
+              {"reftable_update", OP_WRITE},
+              {"cow_read", OP_READ},
+              {"cow_write", OP_WRITE},
+              {"read_compressed", OP_READ},
+              {"write_compressed", OP_WRITE},
+              {"cluster_alloc_space", OP_WRITE},
+              /* steps of ours that QEMU has no name for */
+              {"l1_load", OP_READ},
+              {"header_update", OP_WRITE}},
+  io_types[] = {{"read", OP_READ},       {"write", OP_WRITE}, {"write-zeroes", OP_ZERO},
+                {"discard", OP_DISCARD}, {"flush", OP_FLUSH}, {"block-status", 0}};
+
+/* Steps of QEMU's that are none here: a rule that waits for one waits for ever. */
+static const char *const foreign_events[] = {"l1_grow_alloc_table",
+                                             "l1_grow_write_table",
+                                             "l1_grow_activate_table",
+                                             "l2_update_compressed",
+                                             "l2_alloc_cow_read",
+                                             "l2_alloc_write",
+                                             "read_backing_aio",
+                                             "vmstate_load",
+                                             "vmstate_save",
+                                             "reftable_grow",
+                                             "refblock_update",
+                                             "refblock_alloc",
+                                             "refblock_alloc_hookup",
+                                             "refblock_alloc_write",
+                                             "refblock_alloc_write_blocks",
+                                             "refblock_alloc_write_table",
+                                             "refblock_alloc_switch_table",
+                                             "cluster_alloc_bytes",
+                                             "cluster_free",
+                                             "pwritev_rmw_head",
+                                             "pwritev_rmw_after_head",
+                                             "pwritev_rmw_tail",
+                                             "pwritev_rmw_after_tail",
+                                             "empty_image_prepare",
+                                             "l1_shrink_write_table",
+                                             "l1_shrink_free_l2_clusters",
+                                             "cor_write"};
 
 /* What one rule says; NULL: not told. */
 struct rule_words {
-    const char *event, *iotype, *error, *once, *sector, *immediately;
+    bool sets_state;
+    const char *event, *state, *new_state, *iotype, *error, *once, *sector, *immediately;
 };
 
 struct rule {
+    const char *event; /* of the tables above */
+    bool sets_state;
+    uint64_t state, new_state; /* 0: any */
     unsigned ops;
     int rc;
     bool once, anywhere;
+    bool active, spent;
     uint64_t offset; /* of its sector */
 };
 
 struct blkdebug {
     struct blk_device *child;
-    struct rule rules[2 * MOST_RULES]; /* of the options and of the file */
+    struct rule rules[MOST_RULES]; /* of the options and of the file */
     unsigned count;
-    bool armed;
+    uint64_t state;
+    unsigned told; /* kinds of requests of a step that was told and has not come yet */
+    bool opened;   /* all that stands on this is: what is read from now on is data */
 };
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+static void happen(struct blkdebug *d, const char *event)
+{
+    uint64_t state = d->state;
+    bool injected = false;
+    for (unsigned i = 0; i < d->count; i++) {
+        struct rule *r = &d->rules[i];
+        if (strcmp(r->event, event) != 0 || (r->state && r->state != state))
+            continue;
+        if (r->sets_state) {
+            d->state = r->new_state;
+            continue;
+        }
+        for (unsigned k = 0; !injected && k < d->count; k++)
+            d->rules[k].active = false;
+        injected = true;
+        r->active = !r->spent;
+    }
+}
+
+static const struct word *find_word(const struct word *list, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return &list[i];
+    return NULL;
+}
+
+static void blkdebug_step(struct blk_device *dev, const char *name)
+{
+    struct blkdebug *d = dev->state;
+    const struct word *w = find_word(events, ARRAY_LEN(events), name);
+    assert(w);
+    if (w->ops)
+        d->told = w->ops;
+    happen(d, w->name);
+}
 
 /* --- requests --------------------------------------------------------------------------------- */
 
 /* The error that a rule has for it, or 0. */
 static int strike(struct blkdebug *d, enum op op, uint64_t offset, uint64_t bytes)
 {
-    for (unsigned i = 0; d->armed && i < d->count; i++) {
+    bool data = d->opened && !(d->told & op);
+    d->told = 0;
+    if (data && (op & (OP_READ | OP_WRITE)))
+        happen(d, op == OP_READ ? "read_aio" : "write_aio");
+    if (op & (OP_WRITE | OP_ZERO))
+        happen(d, op == OP_WRITE ? "pwritev" : "pwritev_zero");
+    for (unsigned i = 0; i < d->count; i++) {
         struct rule *r = &d->rules[i];
-        bool here = r->anywhere || (r->offset < offset + bytes && offset < r->offset + SECTOR);
-        if (!(r->ops & op) || !here)
+        bool here = r->anywhere || (r->offset >= offset && r->offset < offset + bytes);
+        if (!r->active || !(r->ops & op) || !here)
             continue;
-        if (r->once)
-            r->ops = 0;
+        if (r->once) {
+            r->spent = true;
+            r->active = false;
+        }
         return r->rc;
     }
     return 0;
@@ -75,7 +186,9 @@ static int co_blkdebug_write(struct blk_device *dev, uint64_t offset, const stru
 {
     struct blkdebug *d = dev->state;
     TRY(strike(d, OP_WRITE, offset, from->bytes));
-    return co_blk_write_inside(d->child, offset, from, flags);
+    int rc = co_blk_write_inside(d->child, offset, from, flags);
+    happen(d, "pwritev_done");
+    return rc;
 }
 
 static int co_blkdebug_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
@@ -83,7 +196,9 @@ static int co_blkdebug_write_zeroes(struct blk_device *dev, uint64_t offset, uin
 {
     struct blkdebug *d = dev->state;
     TRY(strike(d, OP_ZERO, offset, bytes));
-    return co_blk_write_zeroes(d->child, offset, bytes, flags);
+    int rc = co_blk_write_zeroes(d->child, offset, bytes, flags);
+    happen(d, "pwritev_done");
+    return rc;
 }
 
 static int co_blkdebug_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
@@ -96,7 +211,9 @@ static int co_blkdebug_discard(struct blk_device *dev, uint64_t offset, uint64_t
 static int co_blkdebug_flush(struct blk_device *dev)
 {
     struct blkdebug *d = dev->state;
-    TRY(strike(d, OP_FLUSH, 0, UINT64_MAX));
+    happen(d, "flush_to_os");
+    happen(d, "flush_to_disk");
+    TRY(strike(d, OP_FLUSH, 0, 0));
     return co_blk_flush(d->child);
 }
 
@@ -120,15 +237,14 @@ static int co_blkdebug_resize(struct blk_device *dev, uint64_t size, bool shrink
 
 /* --- rules ------------------------------------------------------------------------------------ */
 
-static int find_word(const struct word *list, size_t count, const char *name, unsigned *ops,
-                     struct blk_error *e)
+/* The event of that name, or NULL. */
+static const char *find_event(const char *name)
 {
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(list[i].name, name) == 0) {
-            *ops &= list[i].ops;
-            return 0;
-        }
-    return err_set(e, -ENOTSUP, "'%.40s' is no event or kind of request that can fail here", name);
+    const struct word *w = find_word(events, ARRAY_LEN(events), name);
+    for (size_t i = 0; !w && i < ARRAY_LEN(foreign_events); i++)
+        if (strcmp(foreign_events[i], name) == 0)
+            return foreign_events[i];
+    return w ? w->name : NULL;
 }
 
 static int number(const char *text, uint64_t most, uint64_t *out, struct blk_error *e)
@@ -144,28 +260,40 @@ static bool is_on(const char *text)
            (strcmp(text, "on") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0);
 }
 
+static int number_told(const char *text, uint64_t most, uint64_t *out, struct blk_error *e)
+{
+    return text ? number(text, most, out, e) : 0;
+}
+
 static int add_rule(struct blkdebug *d, const struct rule_words *w, struct blk_error *e)
 {
-    struct rule r = {.ops = OP_ALL, .once = is_on(w->once), .anywhere = !w->sector};
+    struct rule r = {
+        .sets_state = w->sets_state, .ops = OP_ALL, .once = is_on(w->once), .anywhere = !w->sector};
     uint64_t error = EIO, sector = 0;
     if (d->count == ARRAY_LEN(d->rules))
         return err_set(e, -EINVAL, "too many rules");
     if (!w->event)
         return err_set(e, -EINVAL, "Parameter 'event' is missing");
-    TRY(find_word(events, ARRAY_LEN(events), w->event, &r.ops, e));
-    if (w->iotype)
-        TRY(find_word(io_types, ARRAY_LEN(io_types), w->iotype, &r.ops, e));
-    if (w->error)
-        TRY(number(w->error, 4095, &error, e));
-    if (w->sector)
-        TRY(number(w->sector, INT64_MAX / SECTOR, &sector, e));
+    r.event = find_event(w->event);
+    if (!r.event)
+        return err_set(e, -EINVAL, "invalid parameter value: %.40s", w->event);
+    if (w->iotype) {
+        const struct word *type = find_word(io_types, ARRAY_LEN(io_types), w->iotype);
+        if (!type)
+            return err_set(e, -EINVAL, "invalid parameter value: %.40s", w->iotype);
+        r.ops = type->ops;
+    }
+    TRY(number_told(w->state, INT32_MAX, &r.state, e));
+    TRY(number_told(w->new_state, INT32_MAX, &r.new_state, e));
+    TRY(number_told(w->error, 4095, &error, e));
+    TRY(number_told(w->sector, INT64_MAX / SECTOR, &sector, e));
     r.rc = -(int)error;
     r.offset = sector * SECTOR;
     d->rules[d->count++] = r;
     return 0;
 }
 
-/* --- the file: [inject-error] and lines of key = "value" ---------------------------------------
+/* --- the file: [inject-error], [set-state] and lines of key = "value" --------------------------
  */
 
 static char *strip(char *text)
@@ -181,8 +309,10 @@ static int config_word(struct rule_words *w, char *line, struct blk_error *e)
     const struct {
         const char *key;
         const char **to;
-    } keys[] = {{"event", &w->event}, {"iotype", &w->iotype}, {"errno", &w->error},
-                {"once", &w->once},   {"sector", &w->sector}, {"immediately", &w->immediately}};
+    } keys[] = {{"event", &w->event},         {"state", &w->state},
+                {"iotype", &w->iotype},       {"errno", &w->error},
+                {"once", &w->once},           {"sector", &w->sector},
+                {"new_state", &w->new_state}, {"immediately", &w->immediately}};
     char *value = strchr(line, '=');
     if (value)
         *value++ = '\0';
@@ -195,25 +325,32 @@ static int config_word(struct rule_words *w, char *line, struct blk_error *e)
     return err_set(e, -EINVAL, "the rules' file has a line that is not known: '%.40s'", key);
 }
 
+/* A section begins; false: it is none that is known. */
+static bool section(const char *line, struct rule_words *w)
+{
+    *w = (struct rule_words){.sets_state = strncmp(line, "[set-state", 10) == 0};
+    return w->sets_state || strncmp(line, "[inject-error", 13) == 0;
+}
+
 static int parse_config(struct blkdebug *d, char *text, struct blk_error *e)
 {
     struct rule_words words = {0};
     bool open = false;
     for (char *line; (line = strsep(&text, "\n"));) {
         line += strspn(line, " \t\r");
-        bool section = strncmp(line, "[inject-error", 13) == 0;
         if (*line == '\0' || *line == '#')
             continue;
-        if (open && section)
-            TRY(add_rule(d, &words, e));
-        if (section)
-            words = (struct rule_words){0};
-        else if (!open)
-            return err_set(e, -EINVAL, "the rules' file may hold [inject-error] only: '%.40s'",
-                           line);
-        else
+        if (*line != '[' && open) {
             TRY(config_word(&words, line, e));
-        open = true;
+            continue;
+        }
+        if (open)
+            TRY(add_rule(d, &words, e));
+        open = section(line, &words);
+        if (!open)
+            return err_set(e, -EINVAL,
+                           "the rules' file may hold [inject-error] and [set-state]: '%.40s'",
+                           line);
     }
     return open ? add_rule(d, &words, e) : 0;
 }
@@ -233,12 +370,19 @@ static int co_read_config(struct blkdebug *d, struct blk_device *file, struct bl
 
 #define RULE(n)                                                                             \
     {.name = "inject-error." n ".event", .type = OPT_STRING, .help = "when it may fail"},   \
+        {.name = "inject-error." n ".state", .type = OPT_STRING, .help = "in which state"}, \
         {.name = "inject-error." n ".iotype", .type = OPT_STRING, .help = "what may fail"}, \
         {.name = "inject-error." n ".errno", .type = OPT_STRING, .help = "with what (5)"},  \
         {.name = "inject-error." n ".once", .type = OPT_STRING, .help = "on: only once"},   \
         {.name = "inject-error." n ".sector", .type = OPT_STRING, .help = "only there"},    \
     {                                                                                       \
         .name = "inject-error." n ".immediately", .type = OPT_STRING, .help = "accepted"    \
+    }
+#define STATE(n)                                                                         \
+    {.name = "set-state." n ".event", .type = OPT_STRING, .help = "when it changes"},    \
+        {.name = "set-state." n ".state", .type = OPT_STRING, .help = "in which state"}, \
+    {                                                                                    \
+        .name = "set-state." n ".new_state", .type = OPT_STRING, .help = "into which"    \
     }
 
 static const struct opt_desc blkdebug_options[] = {
@@ -255,26 +399,38 @@ static const struct opt_desc blkdebug_options[] = {
     RULE("2"),
     RULE("3"),
     RULE("4"),
-    RULE("5"),
+    STATE("0"),
+    STATE("1"),
+    STATE("2"),
     {0},
 };
 
-static const char *word_of(const struct opts *opts, unsigned rule, const char *key)
+static const char *word_of(const struct opts *opts, const char *what, unsigned rule,
+                           const char *key)
 {
     char name[40];
-    snprintf(name, sizeof(name), "inject-error.%u.%s", rule, key);
+    snprintf(name, sizeof(name), "%s.%u.%s", what, rule, key);
     return opts_text(opts, name);
 }
 
 static int option_rules(struct blkdebug *d, const struct opts *opts, struct blk_error *e)
 {
-    for (unsigned i = 0; i < MOST_RULES; i++) {
-        const struct rule_words w = {.event = word_of(opts, i, "event"),
-                                     .iotype = word_of(opts, i, "iotype"),
-                                     .error = word_of(opts, i, "errno"),
-                                     .once = word_of(opts, i, "once"),
-                                     .sector = word_of(opts, i, "sector")};
-        if (w.event || w.iotype || w.error || w.once || w.sector)
+    for (unsigned i = 0; i < OPTION_RULES; i++) {
+        const struct rule_words w = {.event = word_of(opts, "inject-error", i, "event"),
+                                     .state = word_of(opts, "inject-error", i, "state"),
+                                     .iotype = word_of(opts, "inject-error", i, "iotype"),
+                                     .error = word_of(opts, "inject-error", i, "errno"),
+                                     .once = word_of(opts, "inject-error", i, "once"),
+                                     .sector = word_of(opts, "inject-error", i, "sector")};
+        if (w.event || w.state || w.iotype || w.error || w.once || w.sector)
+            TRY(add_rule(d, &w, e));
+    }
+    for (unsigned i = 0; i < OPTION_STATES; i++) {
+        const struct rule_words w = {.sets_state = true,
+                                     .event = word_of(opts, "set-state", i, "event"),
+                                     .state = word_of(opts, "set-state", i, "state"),
+                                     .new_state = word_of(opts, "set-state", i, "new_state")};
+        if (w.event || w.state || w.new_state)
             TRY(add_rule(d, &w, e));
     }
     return 0;
@@ -301,6 +457,8 @@ static int co_blkdebug_open(struct blk_device *dev, const struct opts *opts,
         mem_free(d);
         return rc;
     }
+    d->state = 1;
+    happen(d, "none");
     dev->state = d;
     dev->size = child->size;
     blk_inherit_limits(dev, child);
@@ -312,7 +470,7 @@ static int co_blkdebug_open(struct blk_device *dev, const struct opts *opts,
 static int co_blkdebug_opened(struct blk_device *dev, struct blk_error *e)
 {
     struct blkdebug *d = dev->state;
-    d->armed = true;
+    d->opened = true;
     return 0;
 }
 
@@ -329,6 +487,7 @@ const struct blk_driver blkdebug_driver = {
     .open_options = blkdebug_options,
     .co_open = co_blkdebug_open,
     .co_opened = co_blkdebug_opened,
+    .step = blkdebug_step,
     .co_close = co_blkdebug_close,
     .co_read = co_blkdebug_read,
     .co_write = co_blkdebug_write,

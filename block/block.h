@@ -190,11 +190,23 @@ enum blk_member_action {
     BLK_MEMBER_ADD, /* as a spare; what lacks a member takes it */
     BLK_MEMBER_FAIL,
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
+    BLK_MEMBER_RE_ADD, /* in the place it had: refused if more than what changed since would have to
+                          be copied */
+    BLK_MEMBER_REPLACE, /* it serves until a spare has all that it has, then it is out */
 };
 struct blk_member_change {
     enum blk_member_action action;
     const char *name;          /* of the member as info shows it, or its role; not of add */
-    struct blk_device *device; /* add: taken, also on failure; open for writing */
+    struct blk_device *device; /* add, re-add, replace: the new one; taken, also on failure; open
+                                  for writing */
+    const char *with;          /* replace without a device: the spare; NULL: any */
+};
+
+/* What a device over members grows to: one of the two. */
+#define BLK_GROW_MAX UINT64_MAX
+struct blk_members_grow {
+    unsigned disks; /* members; 0: as many as now */
+    uint64_t size;  /* bytes that are used of each; BLK_GROW_MAX: all that they have; 0: as now */
 };
 
 struct blk_inner {
@@ -296,6 +308,8 @@ struct blk_driver {
      * their parents', and again after co_blk_exchange_child(): where a map format looks up its
      * backing device. NULL: nothing. */
     int (*co_opened)(struct blk_device *dev, struct blk_error *e);
+    /* Hears what the driver above does next (blk_step()): of test layers. NULL: nobody listens. */
+    void (*step)(struct blk_device *dev, const char *name);
     /* All requests have ended. Writes back what is dirty; its error is reported, the device is gone
      * all the same. The waist closes the children. */
     int (*co_close)(struct blk_device *dev, struct blk_error *e);
@@ -306,6 +320,10 @@ struct blk_driver {
                          struct blk_error *e);
     int (*co_inner_open)(struct blk_device *container, const char *name, struct blk_device *dev,
                          struct blk_error *e);
+    /* The one called @name is no disk, but holds some, and is open: gives *out, a reference.
+     * -ENOENT: it is none of that kind. */
+    int (*co_inner_container)(struct blk_device *container, const char *name,
+                              struct blk_device **out, struct blk_error *e);
 
     /* Of drivers of sets, about any device: is it a member of one? -ENODATA: it is not. The set is
      * opened over its members as children of the role "member". */
@@ -387,8 +405,9 @@ struct blk_driver {
     int (*co_sync_save)(struct blk_device *dev, struct blk_error *e);
     int (*co_member)(struct blk_device *dev, const struct blk_member_change *c,
                      struct blk_error *e);
-    /* All members' room is used, and there are @disks of them (0: as many as now); durable. */
-    int (*co_members_grow)(struct blk_device *dev, unsigned disks, struct blk_error *e);
+    /* More members, or more of each; durable. */
+    int (*co_members_grow)(struct blk_device *dev, const struct blk_members_grow *g,
+                           struct blk_error *e);
     /* What the bitmap says from @offset on, at most @bytes of it. */
     int (*co_bitmap_read)(struct blk_device *dev, const char *name, uint64_t offset, uint64_t bytes,
                           struct blk_bitmap_extent *out, struct blk_error *e);
@@ -532,6 +551,14 @@ must_use int co_blk_copy_from(struct blk_device *dst, uint64_t offset,
                               const struct blk_place *from);
 
 /* Convenience over flat buffers. */
+/* Tells a test layer (blkdebug) that @dev is what a step goes to, under the name that QEMU has for
+ * it: "l2_update". Costs a look where there is none. */
+static inline void blk_step(struct blk_device *dev, const char *name)
+{
+    if (unlikely(dev->driver->step != NULL))
+        dev->driver->step(dev, name);
+}
+
 static inline must_use int co_blk_read_buf(struct blk_device *dev, uint64_t offset, void *to,
                                            uint64_t bytes)
 {
@@ -576,6 +603,9 @@ must_use int co_blk_measure(const struct blk_driver *driver, struct blk_measure 
 must_use int co_blk_data_bytes(struct blk_device *dev, uint64_t unit, uint64_t *bytes);
 must_use int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
                                struct blk_error *e);
+/* -ENOENT, without a word: no container is called so in there. */
+must_use int co_blk_inner_container(struct blk_device *container, const char *name,
+                                    struct blk_device **out, struct blk_error *e);
 must_use int co_blk_inner_open(struct blk_device *container, const char *name,
                                struct blk_device **out, struct blk_error *e);
 void blk_inner_drop(struct blk_inner *list, size_t count);
@@ -627,7 +657,8 @@ must_use int co_blk_sync(struct blk_device *dev, struct blk_sync *s, struct blk_
 must_use int co_blk_sync_save(struct blk_device *dev, struct blk_error *e);
 must_use int co_blk_member(struct blk_device *dev, const struct blk_member_change *c,
                            struct blk_error *e);
-must_use int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e);
+must_use int co_blk_members_grow(struct blk_device *dev, const struct blk_members_grow *g,
+                                 struct blk_error *e);
 /* For drivers: the child at @index of dev->children goes; gives its reference. */
 struct blk_device *blk_remove_child(struct blk_device *dev, size_t index);
 void blk_listen(struct blk_device *dev, struct blk_listener *l);

@@ -434,7 +434,7 @@ struct members {
     struct blk_device *dev;
     struct blk_sync *sync;
     const struct blk_member_change *change;
-    unsigned disks;
+    const struct blk_members_grow *grow;
     struct blk_error *e;
 };
 
@@ -494,15 +494,16 @@ static int grow_at_home(void *arg)
     struct members *m = arg;
     TRY(has_members(m));
     co_blk_gate_close(m->dev);
-    int rc = m->dev->driver->co_members_grow(m->dev, m->disks, m->e);
+    int rc = m->dev->driver->co_members_grow(m->dev, m->grow, m->e);
     blk_gate_open(m->dev);
     if (rc == 0)
         blk_tell(m->dev, BLK_EV_RESIZED);
     return rc;
 }
 
-int co_blk_members_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+int co_blk_members_grow(struct blk_device *dev, const struct blk_members_grow *g,
+                        struct blk_error *e)
 {
-    struct members m = {.dev = dev, .disks = disks, .e = e};
+    struct members m = {.dev = dev, .grow = g, .e = e};
     return co_on(dev->home, grow_at_home, &m);
 }

@@ -332,6 +332,8 @@ int co_ctl_call(struct host *h, const char *path, const json_t *request, json_t 
     json_t *answer = NULL;
     auto_free char *address = mem_printf("unix:%s", path);
     int rc = address ? co_host_connect(h, address, &s) : -ENOMEM;
+    if (rc == -ENOENT || rc == -ECONNREFUSED)
+        return err_set(e, rc, "no server answers at the control socket '%.200s'", path);
     if (rc < 0)
         return err_errno(e, rc, "the control socket '%.200s'", path);
     rc = co_exchange(s, request, &a);

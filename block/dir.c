@@ -10,14 +10,30 @@ static int not_found(const char *name, struct blk_error *e)
                    name);
 }
 
-/* A file or a set of that name; sets go first. NULL: there is none. */
-static const struct heap_item *find(const struct heap *h, const char *name)
+/* A file or a set of that name; sets go first. HEAP_NONE: there is none. */
+static size_t find(const struct heap *h, const char *name)
 {
-    const struct heap_item *found = NULL;
+    size_t found = HEAP_NONE;
     for (size_t k = 0; k < h->count; k++)
         if (h->items[k].parent == HEAP_NONE && strcmp(h->items[k].name, name) == 0)
-            found = &h->items[k];
+            found = k;
     return found;
+}
+
+/* Two that write must not be one inside of the other. Volumes of one group do not meet, nor does
+ * the group's driver give one out twice: @shared. */
+static int take_item(struct heap *h, size_t at, bool shared, struct blk_error *e)
+{
+    if (!(h->flags & BLK_OPEN_WRITE))
+        return 0;
+    for (size_t k = 0; k < h->count; k++)
+        if (h->items[k].taken && !(shared && k == at) &&
+            (heap_stands_on(h, k, at) || heap_stands_on(h, at, k)))
+            return err_set(e, -EBUSY,
+                           "%s and %s are one inside of the other: only one is written to",
+                           h->items[at].name, h->items[k].name);
+    h->items[at].taken = true;
+    return 0;
 }
 
 static int show(struct blk_device *dev, struct blk_device *inner, struct blk_error *e)
@@ -26,36 +42,63 @@ static int show(struct blk_device *dev, struct blk_device *inner, struct blk_err
     return rc < 0 ? err_set(e, rc, "out of memory") : 0;
 }
 
-/* VG/LV is inside of a set that is no disk itself. */
-static int co_open_in_sets(const struct heap *h, const char *name, struct blk_device *dev,
+/* What is inside of the set @set: open since the heap looked into it, or opened now. */
+static int co_show_in_set(struct heap *h, size_t set, const char *name, struct blk_device *dev,
+                          struct blk_error *e)
+{
+    struct blk_device *inner = NULL;
+    for (size_t k = 0; k < h->count; k++)
+        if (h->items[k].parent == set && h->items[k].dev && strcmp(h->items[k].name, name) == 0)
+            inner = blk_ref(h->items[k].dev);
+    if (!inner)
+        TRY(co_blk_inner_open(h->items[set].dev, name, &inner, e));
+    int rc = take_item(h, set, true, e);
+    if (rc == 0)
+        rc = show(dev, inner, e);
+    co_blk_close(inner, NULL);
+    return rc;
+}
+
+static bool is_set(const struct heap_item *i)
+{
+    return i->parent == HEAP_NONE && i->dev && i->dev->driver->only_inner;
+}
+
+/* A pool in a group. */
+static int co_find_in_sets(struct heap *h, const char *name, struct blk_device **out,
                            struct blk_error *e)
 {
     int rc = -ENOENT;
-    for (size_t k = 0; k < h->count && rc == -ENOENT; k++) {
-        struct blk_device *set = h->items[k].dev, *inner = NULL;
-        if (h->items[k].parent != HEAP_NONE || !set || !set->driver->only_inner)
-            continue;
-        rc = co_blk_inner_open(set, name, &inner, e);
-        if (rc == 0)
-            rc = show(dev, inner, e);
-        co_blk_close(inner, NULL);
-    }
+    for (size_t k = 0; k < h->count && rc == -ENOENT; k++)
+        if (is_set(&h->items[k]))
+            rc = co_blk_inner_container(h->items[k].dev, name, out, e);
+    return rc;
+}
+
+/* VG/LV is inside of a set that is no disk itself. */
+static int co_open_in_sets(struct heap *h, const char *name, struct blk_device *dev,
+                           struct blk_error *e)
+{
+    int rc = -ENOENT;
+    for (size_t k = 0; k < h->count && rc == -ENOENT; k++)
+        if (is_set(&h->items[k]))
+            rc = co_show_in_set(h, k, name, dev, e);
     return rc == -ENOENT ? not_found(name, e) : rc;
 }
 
 static int co_dir_inner_open(struct blk_device *container, const char *name, struct blk_device *dev,
                              struct blk_error *e)
 {
-    const struct heap *h = container->state;
-    const struct heap_item *i = find(h, name);
-    if (!i)
+    struct heap *h = container->state;
+    size_t at = find(h, name);
+    if (at == HEAP_NONE)
         return co_open_in_sets(h, name, dev, e);
+    const struct heap_item *i = &h->items[at];
     if (!i->dev) {
         *e = i->error;
         return e->rc < 0 ? e->rc : not_found(name, e);
     }
-    if (i->dev->driver->only_inner)
-        return err_set(e, -EINVAL, "\"%.200s\" holds devices and is none itself: name one", name);
+    TRY(take_item(h, at, false, e));
     return show(dev, i->dev, e);
 }
 
@@ -69,6 +112,21 @@ static char *name_of(const struct heap *h, const struct heap_item *i)
         return mem_strdup(i->name);
     auto_free char *before = name_of(h, parent);
     return before ? mem_printf("%s//%s", before, i->name) : NULL;
+}
+
+static int co_dir_inner_container(struct blk_device *container, const char *name,
+                                  struct blk_device **out, struct blk_error *e)
+{
+    struct heap *h = container->state;
+    size_t at = find(h, name);
+    struct blk_device *dev = at == HEAP_NONE ? NULL : h->items[at].dev;
+    if (at == HEAP_NONE)
+        return co_find_in_sets(h, name, out, e);
+    if (!dev || !dev->driver->only_inner)
+        return -ENOENT;
+    TRY(take_item(h, at, false, e));
+    *out = blk_ref(dev);
+    return 0;
 }
 
 static int co_dir_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *count,
@@ -137,6 +195,11 @@ static const struct opt_desc dir_options[] = {
     {0},
 };
 
+struct heap *heap_of(struct blk_device *dev)
+{
+    return dev->driver == &dir_driver ? dev->state : NULL;
+}
+
 const struct blk_driver dir_driver = {
     .name = "dir",
     .title = "all that a folder holds, assembled",
@@ -146,5 +209,6 @@ const struct blk_driver dir_driver = {
     .co_close = co_dir_close,
     .co_inner_list = co_dir_inner_list,
     .co_inner_open = co_dir_inner_open,
+    .co_inner_container = co_dir_inner_container,
     .co_read = co_dir_read,
 };

@@ -75,19 +75,19 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool co_is_file(struct heap *h, const char *path)
+static bool co_is_file(struct host *host, const char *path)
 {
     struct host_stat st;
-    return co_host_stat(h->r->host, path, &st) == 0 &&
+    return co_host_stat(host, path, &st) == 0 &&
            (st.type == HOST_FILE_REGULAR || st.type == HOST_FILE_BLOCK);
 }
 
 /* Is it a map of ddrescue's? */
-static bool co_is_map(struct heap *h, const char *path)
+static bool co_is_map(struct host *host, const char *path)
 {
     char head[64];
     struct host_file *file;
-    if (!co_is_file(h, path) || co_host_open(h->r->host, path, NULL, HOST_READ, &file) < 0)
+    if (!co_is_file(host, path) || co_host_open(host, path, NULL, HOST_READ, &file) < 0)
         return false;
     struct vec v = VEC_BUF(head, sizeof(head));
     int64_t n = co_host_read(file, 0, &v);
@@ -109,25 +109,37 @@ static char *double_commas(const char *text)
     return out;
 }
 
-static char *rescue_spec(const char *path, const char *map)
+bool co_heap_is_disk(struct host *host, const char *path)
 {
+    return co_is_file(host, path) && !co_is_map(host, path);
+}
+
+int co_heap_rescue_spec(struct host *host, const char *path, char **out)
+{
+    auto_free char *map = mem_printf("%s.map", path);
+    *out = NULL;
+    if (!map)
+        return -ENOMEM;
+    if (!co_is_map(host, map))
+        return 0;
     auto_free char *file = double_commas(path), *with = double_commas(map);
-    return file && with ? mem_printf("driver=ddrescue,file=%s,map=%s", file, with) : NULL;
+    *out = file && with ? mem_printf("driver=ddrescue,file=%s,map=%s", file, with) : NULL;
+    return *out ? 0 : -ENOMEM;
 }
 
 static int co_add_file(struct heap *h, const char *folder, const char *name, struct blk_error *e)
 {
-    auto_free char *path = mem_printf("%s/%s", folder, name);
-    auto_free char *map = mem_printf("%s/%s.map", folder, name);
-    if (!path || !map)
+    auto_free char *path = mem_printf("%s/%s", folder, name), *spec = NULL;
+    if (!path)
         return no_memory(e);
-    if (*name == '.' || !co_is_file(h, path) || co_is_map(h, path))
+    if (*name == '.' || !co_heap_is_disk(h->r->host, path))
         return 0;
-    if (!co_is_map(h, map))
+    if (co_heap_rescue_spec(h->r->host, path, &spec) < 0)
+        return no_memory(e);
+    if (!spec)
         return co_heap_add(h, path, e);
-    auto_free char *spec = rescue_spec(path, map);
     auto_free char *shown = mem_printf("dir:%s//%s", folder, name);
-    return spec && shown ? co_add_as(h, spec, shown, name, e) : no_memory(e);
+    return shown ? co_add_as(h, spec, shown, name, e) : no_memory(e);
 }
 
 int co_heap_add_folder(struct heap *h, const char *folder, struct blk_error *e)
@@ -417,12 +429,39 @@ int co_heap_look(struct heap *h, struct blk_error *e)
     }
 }
 
+/* --- what stands on what -----------------------------------------------------------------------
+ */
+
+bool heap_stands_on(const struct heap *h, size_t x, size_t y)
+{
+    if (x == y)
+        return true;
+    if (h->items[x].parent != HEAP_NONE)
+        return heap_stands_on(h, h->items[x].parent, y);
+    for (size_t k = 0; k < h->count; k++)
+        if (h->items[k].set == x && heap_stands_on(h, k, y))
+            return true;
+    return false;
+}
+
+static void co_close_item(struct heap_item *i)
+{
+    co_blk_close(take(i->container), NULL);
+    co_blk_close(take(i->dev), NULL);
+}
+
+void co_heap_close_above(struct heap *h, size_t at)
+{
+    for (size_t k = h->count; k-- > 0;)
+        if (k != at && heap_stands_on(h, k, at))
+            co_close_item(&h->items[k]);
+}
+
 void co_heap_close(struct heap *h)
 {
     for (size_t k = h->count; k-- > 0;) {
         struct heap_item *i = &h->items[k];
-        co_blk_close(i->container, NULL);
-        co_blk_close(i->dev, NULL);
+        co_close_item(i);
         mem_free(i->spec);
         mem_free(i->name);
         mem_free(i->kind);

@@ -27,6 +27,7 @@ struct heap_item {
     struct blk_member member;
     struct blk_device *container; /* that its contents are; NULL: none. Of a set: the set itself */
     bool looked_into;
+    bool taken; /* it was opened for writing: nothing that stands on it, or it stands on, may be */
 };
 
 struct heap {
@@ -42,9 +43,19 @@ must_use int co_heap_add(struct heap *h, const char *spec, struct blk_error *e);
 /* All regular files and block devices in a folder, by name. Where X.map beside X is ddrescue's, the
  * ddrescue layer is over X. */
 must_use int co_heap_add_folder(struct heap *h, const char *folder, struct blk_error *e);
+/* Of a file in a folder: it may be a disk, and is no map of ddrescue's. */
+bool co_heap_is_disk(struct host *host, const char *path);
+/* Gives *out (mem_free), the spec of the ddrescue layer over the file; NULL: no map is beside it. */
+must_use int co_heap_rescue_spec(struct host *host, const char *path, char **out);
 /* Finds what is inside of all that was added. */
 must_use int co_heap_look(struct heap *h, struct blk_error *e);
 void co_heap_close(struct heap *h);
+/* True if @x is @y, is inside of it, or is made of what is. */
+bool heap_stands_on(const struct heap *h, size_t x, size_t y);
+/* Closes all that stands on @at but itself. */
+void co_heap_close_above(struct heap *h, size_t at);
+/* What dir: found, for who has that open; NULL: @dev is none. */
+struct heap *heap_of(struct blk_device *dev);
 
 extern const struct blk_driver dir_driver;
 

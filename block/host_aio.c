@@ -121,8 +121,7 @@ static int64_t aio_run(struct aio_worker *aw, struct aio_op *op)
     op->iocb.aio_resfd = (uint32_t)aw->event;
     *(aw->last ? &aw->last->next : &aw->first) = op;
     aw->last = op;
-    while (!op->done)
-        co_suspend();
+    co_await_help(&op->done);
     return op->res;
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* host_os.c - the common frame of the real hosts: opening one, waiting in epoll, waking, clocks,
- * randomness. */
+/* host_os.c - the common frame of the real hosts: opening one, waking, clocks, randomness. */
 #include "block/host_os.h"
 
 #include <stdlib.h>
@@ -9,8 +8,6 @@
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
-
-#define EVENTS_AT_ONCE 128
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
@@ -104,47 +101,8 @@ void os_worker_end(struct os_worker *ow)
     close(ow->epoll);
 }
 
-/* --- waiting ---------------------------------------------------------------------------------- */
-
-static int wait_ms(int epoll, struct epoll_event *events, uint64_t ns)
-{
-    uint64_t ms = div_up(ns, 1000000);
-
-    return epoll_wait(epoll, events, EVENTS_AT_ONCE, (int)MIN(ms, (uint64_t)INT32_MAX));
-}
-
-/* epoll_pwait2() counts nanoseconds; kernels before 5.11 do not have it. */
-static int wait_ns(int epoll, struct epoll_event *events, uint64_t ns)
-{
-    struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-    int n = epoll_pwait2(epoll, events, EVENTS_AT_ONCE, &ts, NULL);
-
-    return n < 0 && (errno == ENOSYS || errno == EPERM) ? wait_ms(epoll, events, ns) : n;
-}
-
-void os_wait(struct worker *w, uint64_t deadline_ns)
-{
-    struct os_worker *ow = os_worker(w);
-    struct epoll_event events[EVENTS_AT_ONCE];
-    int n;
-
-    if (deadline_ns == 0) {
-        n = epoll_wait(ow->epoll, events, EVENTS_AT_ONCE, 0);
-    } else if (deadline_ns == UINT64_MAX) {
-        n = epoll_wait(ow->epoll, events, EVENTS_AT_ONCE, -1);
-    } else {
-        uint64_t now = os_now(w->host);
-        n = wait_ns(ow->epoll, events, deadline_ns > now ? deadline_ns - now : 0);
-    }
-    ow->woken = false;
-    for (int i = 0; i < n; i++) {
-        struct os_source *s = events[i].data.ptr;
-        if (s)
-            s->on_event(ow, s, events[i].events);
-        else
-            ow->woken = true;
-    }
-}
+/* --- waking (waiting is host_os_wait.c's) --------------------------------------------------------
+ */
 
 void os_wake(struct worker *w)
 {

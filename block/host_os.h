@@ -54,12 +54,20 @@ struct os_stream {
     struct worker_msg free_msg;
 };
 
+/* What a worker knows about its own waiting; see host_os_wait.c. */
+struct os_wait {
+    uint64_t sleep_ns;          /* CPU time of this thread to fall asleep and be woken */
+    int64_t saved;              /* by looking, less what that cost */
+    unsigned count, skip, vain; /* waits; those that sleep at once, still and the last time */
+};
+
 struct os_worker {
     struct worker *worker;
     int epoll, event;
     bool woken; /* the event fd fired in the last os_wait() */
     bool pipe_signal_blocked;
     struct os_batch *batch; /* made when first used */
+    struct os_wait wait;
 };
 
 struct os_file {
@@ -92,12 +100,16 @@ void os_close(struct host *h);
 must_use int os_worker_init(struct os_worker *ow, struct worker *w);
 void os_worker_end(struct os_worker *ow);
 must_use int os_watch(struct os_worker *ow, int fd, uint32_t events, struct os_source *s);
-/* One epoll_wait; @deadline_ns as in host_ops.wait. */
-void os_wait(struct worker *w, uint64_t deadline_ns);
 void os_wake(struct worker *w);
 uint64_t os_now(struct host *h);
 uint64_t os_wall_clock(struct host *h);
 void os_random(struct host *h, void *to, size_t bytes);
+
+/* host_os_wait.c: takes what epoll has; @deadline_ns as in host_ops.wait. */
+void os_wait(struct worker *w, uint64_t deadline_ns);
+/* The worker looked for @ns; @found: so it did not have to sleep. Sets how many waits sleep at
+ * once. */
+void os_wait_looked(struct os_wait *wait, bool found, uint64_t ns);
 
 /* --- host_os_file.c --------------------------------------------------------------------------- */
 

@@ -164,7 +164,6 @@ int co_os_batch_write(struct os_file *f, uint64_t offset, const struct vec *from
     assert(w.co);
     list_add(&b->turn, &(struct batch_list){&w, &w});
     worker_at_turn_end(&b->hook, batch_send);
-    while (!w.done)
-        co_suspend();
+    co_await_help(&w.done);
     return w.rc;
 }

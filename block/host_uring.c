@@ -82,8 +82,7 @@ static int uring_finish(struct uring_worker *uw, struct io_uring_sqe *sqe)
     assert(op.co);
     io_uring_sqe_set_data(sqe, &op);
     uw->in_flight++;
-    while (!op.done)
-        co_suspend();
+    co_await_help(&op.done);
     return op.res;
 }
 

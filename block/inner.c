@@ -33,6 +33,27 @@ int co_blk_inner_list(struct blk_device *dev, struct blk_inner **out, size_t *co
     return co_on(dev->home, list_at_home, &c);
 }
 
+struct container_call {
+    struct blk_device *dev, **out;
+    const char *name;
+    struct blk_error *e;
+};
+
+static int container_at_home(void *arg)
+{
+    struct container_call *c = arg;
+    return c->dev->driver->co_inner_container(c->dev, c->name, c->out, c->e);
+}
+
+int co_blk_inner_container(struct blk_device *container, const char *name, struct blk_device **out,
+                           struct blk_error *e)
+{
+    struct container_call c = {container, out, name, e};
+    if (!container->driver->co_inner_container)
+        return -ENOENT;
+    return co_on(container->home, container_at_home, &c);
+}
+
 void blk_inner_drop(struct blk_inner *list, size_t count)
 {
     for (size_t i = 0; i < count; i++) {

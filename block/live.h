@@ -4,6 +4,7 @@
  *   overlay.c   snapshots: a new image on top becomes the device, of many in one instant
  *   mirror.c    another device becomes the device (migrate), or the one below does (commit)
  *   stream.c    an image takes in what it stands on
+ *   bitmap_carry.c  what overlay and mirror do with the device's dirty bitmaps
  *   past.c      what a device showed at one instant, kept by copying before the first write, with
  *               the bitmap of what had changed (past_bitmap.c):
  *               a device of its own for point exports (past_device.c), or into an image: backup
@@ -50,6 +51,11 @@ must_use int co_live_mirror(const struct live_mirror *m, struct blk_error *e);
  * layer is empty then, and closed. @job as above. */
 must_use int co_live_commit(struct blk_device *seat, bool by_hand, struct job *job,
                             struct blk_error *e);
+
+/* Gives @to the dirty bitmaps of @from, where its format keeps any; nobody changes either
+ * meanwhile. For overlay.c and mirror.c. */
+must_use int co_live_carry_bitmaps(struct blk_device *from, struct blk_device *to,
+                                   struct blk_error *e);
 
 /* --- stream */
 

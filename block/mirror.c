@@ -13,6 +13,7 @@
  *     copy is none
  *   3 told to complete: the seat is held
  *   4 both are flushed
+ *     and the dirty bitmaps go along (bitmap_carry.c)
  *   5 commit: the layer lets go of what it holds; durable when that returns
  *   6 the target takes the device's place; the seat is released
  * A crash before 6 leaves the device whole. A commit writes below the layer only what the layer
@@ -217,6 +218,7 @@ static int co_switch(struct mirror *m, struct blk_device **old, struct blk_error
     if (rc < 0)
         return rc;
     assert(granules_count(&m->todo) == 0);
+    TRY(co_live_carry_bitmaps(seat_device(m->seat), m->target, e));
     if (m->base)
         TRY(co_blk_make_empty(seat_device(m->seat), e)); /* 5 */
     *old = seat_swap(m->seat, take(m->target));          /* 6 */

@@ -5,7 +5,8 @@
  *   1 each new image is durable, names what it will stand on, and is empty: it shows the same
  *   2 the devices are flushed, so that little is left for the instant
  *   3 all seats are held
- *   4 the devices become read-only, which flushes the rest
+ *   4 their dirty bitmaps go along (bitmap_carry.c); the devices become read-only, which flushes
+ *     the rest
  *   5 the images take their places; the seats are released
  * A crash before 5 loses nothing: the empty images show what the devices do. After it every change
  * lies in the images. Who starts again takes the image if there is one. */
@@ -51,6 +52,12 @@ static int co_reopen(void *arg)
     return co_blk_reopen(seat_device(s->o->seat), s->write, s->e);
 }
 
+static int co_carry(void *arg)
+{
+    const struct step *s = arg;
+    return co_live_carry_bitmaps(seat_device(s->o->seat), s->o->image, s->e);
+}
+
 static int co_swap(void *arg)
 {
     struct step *s = arg;
@@ -73,9 +80,9 @@ static int co_switch(struct live_overlay *list, size_t count, struct blk_error *
 {
     struct blk_error ignored;
     size_t done = 0;
-    int rc = 0;
+    int rc = co_each(list, count, co_carry, false, e); /* 4 */
     for (; rc == 0 && done < count; done++)
-        rc = co_each(&list[done], 1, co_reopen, false, e); /* 4 */
+        rc = co_each(&list[done], 1, co_reopen, false, e);
     if (rc < 0) {
         (void)!co_each(list, done, co_reopen, true, &ignored);
         return rc;

@@ -7,6 +7,7 @@
  *   3 its header names the other one (co_change_backing: old or new, nothing between). Where it
  *     says by a UUID who that is, it says of nobody in between, so that it opens after a crash
  * Past the end of a backing image there are zeroes, also in comparing. */
+#include "block/alike.h"
 #include "block/chain.h"
 #include "block/pieces.h"
 
@@ -27,35 +28,6 @@ struct sides {
 };
 /* The kind of a piece: who reads zero there. */
 enum { OLD_ZERO = 1, NEW_ZERO = 2 };
-
-/* What @dev (NULL: nothing) shows: *zero, for *bytes from @offset on. */
-static int co_status(struct blk_device *dev, uint64_t offset, uint64_t *bytes, bool *zero)
-{
-    struct blk_extent ext;
-    unsigned depth;
-    *zero = true;
-    if (!dev || offset >= dev->size)
-        return 0;
-    *bytes = MIN(*bytes, dev->size - offset);
-    TRY(co_blk_map_chain(dev, NULL, offset, *bytes, &ext, &depth));
-    *bytes = ext.bytes;
-    *zero = ext.flags & BLK_EXT_ZERO;
-    return 0;
-}
-
-/* True if both show the same place of the same file: layers that the two chains share. */
-static bool same_place(const struct blk_rebase *w, uint64_t offset, uint64_t *bytes)
-{
-    struct blk_place a, b;
-    if (!blk_resolve(w->now, offset, *bytes, false, &a) ||
-        !blk_resolve(w->next, offset, *bytes, false, &b))
-        return false;
-    const struct host_stat *sa = &a.file->stat, *sb = &b.file->stat;
-    if (a.offset != b.offset || sa->device != sb->device || sa->inode != sb->inode)
-        return false;
-    *bytes = MIN(a.bytes, b.bytes);
-    return true;
-}
 
 static int co_read(struct blk_device *dev, uint64_t offset, uint8_t *to, uint64_t bytes, bool zero)
 {
@@ -122,15 +94,14 @@ static int co_piece(struct piece *p)
 static int co_give(const struct rebase *r, struct pieces *p, uint64_t offset, uint64_t *bytes)
 {
     const struct blk_rebase *w = r->what;
-    bool old_zero, new_zero;
-    TRY(co_status(w->now, offset, bytes, &old_zero));
-    TRY(co_status(w->next, offset, bytes, &new_zero));
-    if ((old_zero && new_zero) || (!old_zero && !new_zero && same_place(w, offset, bytes))) {
+    struct blk_alike a;
+    TRY(co_blk_alike(w->now, w->next, offset, bytes, &a));
+    if (a.same) {
         pieces_pass(p, *bytes);
         return 0;
     }
     *bytes = MIN(*bytes, r->step - offset % r->step);
-    pieces_give(p, offset, *bytes, (old_zero ? OLD_ZERO : 0) | (new_zero ? NEW_ZERO : 0));
+    pieces_give(p, offset, *bytes, (a.first_zero ? OLD_ZERO : 0) | (a.second_zero ? NEW_ZERO : 0));
     return 0;
 }
 

@@ -149,6 +149,7 @@ static void run_drop(struct open_run *run)
     for (size_t i = 0; i < run->opened_count; i++)
         co_blk_close(run->opened[i], NULL);
     mem_free(run->opened);
+    within_drop(run);
     links_drop(run);
 }
 

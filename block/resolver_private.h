@@ -3,6 +3,7 @@
  *
  *   resolver.c         the public verbs: parse, open, open a bottom file
  *   resolver_node.c    one object of a tree to one device; the opener that its driver sees
+ *   resolver_within.c  devices inside of others; containers shared between members of a set
  *   resolver_chain.c   what images refer to: the list of pending references, links, cycles
  *   resolver_trust.c   who may open what: the table, and where a reference leads
  *   resolver_find.c    what an image refers to by identity, looked for in folders
@@ -63,7 +64,9 @@ struct open_run {
      * reference. NULL: it failed. */
     struct blk_device **opened;
     size_t opened_count;
-    bool named; /* the error says already which file it is about */
+    struct within
+        *within; /* containers that are open: a set may have more than one device of one */
+    bool named;  /* the error says already which file it is about */
 };
 
 struct blk_opener {
@@ -96,6 +99,16 @@ const char *tree_name(const json_t *tree);
 /* Puts the file's name in front of an error that has none yet, and words where there are none.
  * Gives @rc. */
 int run_name_error(struct open_run *run, const char *name, int rc, struct blk_error *e);
+
+/* @file: opened before for the probe, or NULL; taken over. */
+must_use int co_driver_open(struct open_run *run, const struct node *n, const struct blk_driver *d,
+                            struct blk_device *file, struct blk_device **out, struct blk_error *e);
+
+/* --- resolver_within.c */
+/* An object {"driver": "inner", ...}. */
+must_use int co_inner_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
+                                struct blk_error *e);
+void within_drop(struct open_run *run);
 
 /* --- resolver_chain.c */
 /* A link below @parent; @named: by a person, so it is a root. NULL: no memory. */

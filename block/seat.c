@@ -14,6 +14,7 @@ struct seat {
     struct blk_device *dev;
     _Atomic(struct blk_device *) child;
     struct seat_watch *watches;
+    bool resizing;
     atomic_bool watched, held;
     struct co_range changes; /* S2 */
     struct blk_listener listener;
@@ -124,8 +125,12 @@ static int refuse_watched(const struct blk_device *dev, const char *what, struct
 
 static int co_seat_resize(struct blk_device *dev, uint64_t size, bool shrink, struct blk_error *e)
 {
+    struct seat *s = seat_of(dev);
     TRY(refuse_watched(dev, "be resized", e));
-    return co_blk_resize(seat_of(dev)->child, size, shrink, e);
+    s->resizing = true;
+    int rc = co_blk_resize(s->child, size, shrink, e);
+    s->resizing = false;
+    return rc;
 }
 
 static int co_seat_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
@@ -281,8 +286,11 @@ static void on_event(struct blk_listener *l, struct blk_device *child, enum blk_
     struct seat *s = container_of(l, struct seat, listener);
     if (ev == BLK_EV_MARKED_CORRUPT)
         s->dev->writable = false;
-    if (ev != BLK_EV_RESIZED || s->dev->size == child->size)
-        blk_tell(s->dev, ev); /* of a resize through the seat the waist tells */
+    if (ev == BLK_EV_RESIZED && s->resizing)
+        return;                              /* the waist tells */
+    if (ev == BLK_EV_RESIZED && !s->watches) /* an array that grew */
+        s->dev->size = child->size;
+    blk_tell(s->dev, ev);
 }
 
 static int co_seat_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,

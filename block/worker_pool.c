@@ -60,6 +60,16 @@ static void job_answered(struct worker_msg *msg)
     co_wake(job->co);
 }
 
+void co_await_help(const bool *done)
+{
+    struct worker_core *w = core_self();
+
+    w->helped++;
+    while (!*done)
+        co_suspend();
+    w->helped--;
+}
+
 static struct pool_job *pool_take(struct pool *p)
 {
     while (!p->first && !p->stop) {
@@ -191,8 +201,7 @@ static int co_pool_in(struct pool *p, struct pool_lane *lane, int (*fn)(void *ar
     assert(job.co);
     if (!pool_push(p, &job))
         return fn(arg); /* no thread can be had: late is better than never */
-    while (!job.done)
-        co_suspend();
+    co_await_help(&job.done);
     return job.rc;
 }
 

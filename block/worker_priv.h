@@ -66,6 +66,8 @@ struct worker_core {
     struct turn_hook *running_hook;
     unsigned busy_turns; /* since the hooks last ran */
 
+    unsigned helped; /* coroutines in co_await_help() */
+
     struct buf_class bufs[BUF_CLASSES];
 
     _Alignas(64) _Atomic(struct worker_msg *) mail;
@@ -90,6 +92,8 @@ bool timers_run(struct worker_core *w, uint64_t now);
 void bufs_free(struct worker_core *w);
 
 /* worker_pool.c */
+/* Sleeps until *@done, which somebody else works for: a thread, or the kernel. */
+void co_await_help(const bool *done);
 struct pool;
 must_use int pool_open(unsigned max_threads, size_t stack_bytes, struct pool **out);
 void pool_close(struct pool *p); /* nothing may be queued */

@@ -82,6 +82,7 @@ static int co_write_bytes(const struct pack_batch *b, unsigned i, const struct m
         uint32_t bytes = b->bytes[i + k];
         for (next = k + 1; next < count && u[next].now.offset == u[k].now.offset + bytes; next++)
             bytes += b->bytes[i + next];
+        blk_step(b->map->file, "write_compressed");
         TRY(co_blk_write_buf(map_packed_in(b->map), u[k].now.offset, b->packed + b->at[i + k],
                              bytes, 0));
     }

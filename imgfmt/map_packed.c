@@ -31,6 +31,7 @@ static int co_unpack(struct map *m, const struct map_cell *cell, uint8_t *cluste
     uint8_t *packed = buf_get(bytes);
     if (!packed)
         return -ENOMEM;
+    blk_step(m->file, "read_compressed");
     int rc = co_blk_read_buf(map_packed_in(m), cell->offset, packed, bytes);
     if (rc == 0) {
         struct unpack_job j = {m, cell, packed, bytes, cluster};
@@ -179,6 +180,7 @@ static int co_load_run(struct map *m, const struct map_packed_run *r, uint8_t *p
         uint64_t end = r->at[i] + r->cells[i].packed_bytes;
         for (next = i + 1; next < r->count && goes_on(r, next); next++)
             end = MAX(end, (uint64_t)r->at[next] + r->cells[next].packed_bytes);
+        blk_step(m->file, "read_compressed");
         TRY(co_blk_read_buf(map_packed_in(m), r->cells[i].offset, packed + r->at[i],
                             end - r->at[i]));
     }

@@ -224,6 +224,7 @@ static int co_fill_edge(struct fresh_run *r, const struct map_update *u, struct 
         return -ENOMEM;
     struct vec to = VEC_BUF(e->buffer, e->bytes);
     struct map_cell cell = edge_cell(r, u);
+    blk_step(m->file, "cow_read");
     TRY(co_map_read_cell(m, u->cluster, &cell, e->at & (m->cluster_bytes - 1), &to));
     if (mem_is_zero(e->buffer, e->bytes)) {
         buf_put(e->buffer, e->bytes);
@@ -237,8 +238,10 @@ static int co_fill_edge(struct fresh_run *r, const struct map_update *u, struct 
 static int co_write_edge(struct fresh_run *r, const struct edge *e)
 {
     uint64_t to = r->offset + (e->at - first_byte(r));
-    if (e->buffer)
+    if (e->buffer) {
+        blk_step(r->map->file, "cow_write");
         return co_blk_write_buf(r->map->data, to, e->buffer, e->bytes, 0);
+    }
     return e->zero && e->bytes ? co_blk_write_zeroes(r->map->data, to, e->bytes, 0) : 0;
 }
 

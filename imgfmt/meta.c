@@ -208,6 +208,8 @@ static int co_load(struct meta *m, struct meta_page *p)
     uint64_t there = p->offset < file_bytes ? file_bytes - p->offset : 0;
     uint64_t bytes = MIN(there, m->o.page_bytes);
     memset(p->data + bytes, 0, m->o.page_bytes - bytes);
+    if (m->o.load_steps)
+        blk_step(m->o.file, m->o.load_steps[p->rank]);
     if (bytes)
         TRY(co_blk_read_buf(m->o.file, p->offset, p->data, bytes));
     if (m->hooks.loaded)

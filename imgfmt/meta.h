@@ -57,6 +57,8 @@ struct meta_options {
     bool fresh;
     /* Asked before each page is written; an error fails the write-back. NULL: all may be. */
     int (*may_write)(void *arg, uint64_t offset, unsigned rank);
+    /* By rank, the names of the steps that read and write its pages (blk_step()). NULL: none. */
+    const char *const *load_steps, *const *write_steps;
     void *guard; /* its argument */
     /* Grace period: called before an evicted or replaced page's memory is reused; NULL until the
      * fast lane runs off home. */

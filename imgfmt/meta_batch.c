@@ -124,6 +124,8 @@ static int co_write_lane(void *arg)
         p->batch = META_WRITING;
     }
     assert(i == lane->count);
+    if (m->o.write_steps)
+        blk_step(m->o.file, m->o.write_steps[lane->first->rank]);
     int rc = co_blk_write_buf(m->o.file, offset, lane->buffer, i * page_bytes, 0);
     if (rc < 0) {
         redirty(m, lane->first);

@@ -39,6 +39,7 @@ int co_qcow2_put_header(struct qcow2 *q, const struct qcow2_header *h)
     memcpy(sector, q->sector, sizeof(sector));
     qcow2_header_put(h, q->hidden, sector);
     q->header_unsure = true;
+    blk_step(q->map.file, "header_update");
     TRY(co_blk_write_buf(q->map.file, 0, sector, sizeof(sector), q->map.fresh ? 0 : BLK_FUA));
     q->header_unsure = false;
     memcpy(q->sector, sector, sizeof(sector));
@@ -339,12 +340,22 @@ int qcow2_open_map(struct qcow2 *q, const struct opts *opts, struct blk_error *e
     m->state = q;
     q->page_bytes = qcow2_page_bytes(q->header.cluster_bits);
     q->block_order = q->header.cluster_bits + 3 - q->header.refcount_order;
+    static const char *const load_steps[META_RANKS] = {[QCOW2_RANK_BLOCK] = "refblock_load",
+                                                       [QCOW2_RANK_TABLE] = "reftable_load",
+                                                       [QCOW2_RANK_L2] = "l2_load",
+                                                       [QCOW2_RANK_L1] = "l1_load"};
+    static const char *const write_steps[META_RANKS] = {[QCOW2_RANK_BLOCK] = "refblock_update_part",
+                                                        [QCOW2_RANK_TABLE] = "reftable_update",
+                                                        [QCOW2_RANK_L2] = "l2_update",
+                                                        [QCOW2_RANK_L1] = "l1_update"};
     struct meta_options mo = {
         .file = m->file,
         .page_bytes = q->page_bytes,
         .limit_bytes = cache_bytes(q, opts),
         .fresh = m->fresh,
         .may_write = qcow2_guard_page,
+        .load_steps = load_steps,
+        .write_steps = write_steps,
         .guard = q,
     };
     int rc = meta_open(&mo, &m->meta);

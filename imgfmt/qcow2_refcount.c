@@ -265,6 +265,7 @@ int co_qcow2_extend_file(struct qcow2 *q, uint64_t end)
         return 0;
     uint64_t ahead = MIN(MAX(bytes / 16, 256 * KiB), 16 * MiB);
     bytes = align_up(bytes + ahead, q->map.cluster_bytes);
+    blk_step(file, "cluster_alloc_space");
     return co_blk_write_buf(file, bytes - 1, "", 1, 0);
 }
 
@@ -401,6 +402,7 @@ int co_qcow2_place(struct map *m, uint64_t *count, uint64_t *offset, bool *reuse
     struct qcow2 *q = qcow2_of(m);
     uint64_t first = 0;
 
+    blk_step(m->file, "cluster_alloc");
     with_lock(&q->alloc);
     TRY(co_qcow2_place_run(q, &first, count, reused));
     *offset = first << q->header.cluster_bits;

@@ -72,6 +72,8 @@ static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_ev
 {
     struct nbd_export *x = container_of(l, struct nbd_export, listener);
 
+    atomic_fetch_add(&x->happened[ev], 1);
+    atomic_fetch_add(&x->all->happened, 1);
     if (ev == BLK_EV_RESIZED || ev == BLK_EV_MARKED_CORRUPT)
         publish_facts(x);
 }

@@ -37,6 +37,8 @@ struct nbd_writer {
     char host[];
 };
 
+#define NBD_EVENTS (BLK_EV_MARKED_CORRUPT + 1)
+
 struct nbd_export {
     struct nbd_export *next;
     char *name;
@@ -48,6 +50,7 @@ struct nbd_export {
     _Atomic(struct share *) share; /* of a group (sharing.h); NULL: requests wait for nobody */
     unsigned clients;              /* that are through the handshake */
     struct blk_listener listener;
+    _Atomic(uint64_t) happened[NBD_EVENTS]; /* by enum blk_event */
 
     struct nbd_zone zone; /* who sees it */
     unsigned max_writers; /* hosts with clients on it while it is writable; 0: any number */
@@ -67,6 +70,7 @@ struct nbd_export {
 struct nbd_exports {
     struct nbd_export *first, *last;
     size_t count;
+    _Atomic(uint64_t) happened; /* events of all exports that there ever were */
     struct nbd_source *sources;
     /* Names that are being opened or closed; who wants one of them waits in @settled. */
     struct nbd_names busy;

@@ -6,8 +6,10 @@
  *     geometry.h, parity.h, super.h    pure: places, parity, superblocks
  *     assemble.h                       pure: from superblocks to a plan: who has which role
  *     array.h, state.c                 members that live: superblocks written, members failed
+ *     replace.c                        members that are replaced while they serve
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c                  what must be on disk before a write
+ *     bitmap.c, log.c, ppl.c           what must be on disk before a write
+ *     badblocks.c                      what is not to be read of a member
  *     sync.c                           resync, recovery, check, repair
  *     reshape.h                        arrays that change their shape
  *     md.c, member.c                   the driver: one blk_device over members as children
@@ -20,7 +22,9 @@
  *     the member failed (or that it is not in sync from there on).
  *  A3 A member's superblock is never written again once it has failed.
  *  A4 The last member that something depends on is not failed: the request fails instead.
- *  A5 Overlapping writes are ordered (co_range); reads of data being rebuilt wait for its row. */
+ *  A5 Overlapping writes are ordered (co_range); reads of data being rebuilt wait for its row.
+ *  A6 What is written to a member that is being replaced is written to its replacement as well,
+ *     before it is answered (member.c). */
 #ifndef RAID_ARRAY_H
 #define RAID_ARRAY_H
 
@@ -30,6 +34,8 @@
 
 struct raid_array;
 struct raid_intent; /* intent.h */
+struct bad_list;    /* badblocks.h */
+struct member_io;
 
 enum raid_member_state {
     MEMBER_OUT, /* left out: stale, of another array, or failed. Never written (A3) */
@@ -52,6 +58,13 @@ struct raid_member {
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
+    struct ppl_log *ppl;      /* its partial parity log; NULL: none */
+    /* A6: the one that is filled to take this one's place, which has no place in by_role until
+     * then; and the other way round. The first stays when this one is out: writes that are under
+     * way have to go there. */
+    struct raid_member *replacement, *replaces;
+    struct raid_array *array;
+    struct bad_list *bad; /* what is not to be read there; NULL: it has no list */
 };
 
 /* What comparing found: bytes. */
@@ -95,6 +108,7 @@ struct raid_array {
     struct raid_member *members;  /* all, spares too; they never move */
     unsigned member_count, member_room;
     struct md_super *super; /* of the array: what all members are to say; NULL: has none */
+    uint64_t dm_offset;     /* of arrays of LVM2: where each member's data begins; else 0 */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
     bool lost; /* a member that cannot be spared has lost what it was told, or what would mend a
@@ -110,6 +124,7 @@ struct raid_array {
     void *engine_state;
     struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
     struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_ppl *ppl;       /* of one that has a partial parity log instead */
     struct reshape *reshape;    /* of one that changes its shape, or did since it was opened */
     struct raid_array *whole;   /* of a view of one: the array itself, else NULL */
 };
@@ -125,6 +140,10 @@ must_use int co_array_mark_clean(struct raid_array *a);
 /* A2 to A4: after an error of @m. 0: it is failed now and the others know; -errno: it was the last
  * one, and stays. */
 must_use int co_array_fail(struct raid_array *a, struct raid_member *m);
+/* As co_array_fail(), after a write that failed; @others bring back what it wrote, else the member
+ * stays and it is -EIO. Where the medium was it, and the member has a list of bad blocks, it stays
+ * too, and the list says so, durably: 0. */
+must_use int co_array_miss(struct raid_array *a, const struct member_io *write, bool others);
 /* A4: whether the array goes on without @m. */
 bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
 /* When it is opened for writing: what was read may be an earlier process's that died, and is made
@@ -156,6 +175,10 @@ static inline uint64_t array_sync_bytes(const struct raid_array *a)
 /* The member that has @role and whose bytes [offset, +bytes) of data are right; NULL: none. */
 struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
                                    uint64_t bytes);
+/* There is one that would have them, but for its list of bad blocks. */
+bool array_is_bad(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes);
+/* How many of @bytes from @offset on of the member with @role are all bad, or all not. */
+uint64_t array_even(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes);
 /* The member that writes to @role must go to, in sync or not; NULL: none. */
 static inline struct raid_member *array_writable(const struct raid_array *a, unsigned role)
 {
@@ -169,7 +192,17 @@ must_use int co_array_use_spares(struct raid_array *a, bool *taken);
 
 /* change.c: struct blk_driver's */
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e);
-int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e);
+int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct blk_error *e);
+
+/* replace.c. A spare begins to take the place of @old, which serves until it is filled. */
+must_use int co_array_replace(struct raid_array *a, struct raid_member *old,
+                              struct raid_member *spare, struct blk_error *e);
+/* @m has all that the member has that it replaces: that one is out. */
+must_use int co_array_replaced(struct raid_array *a, struct raid_member *m);
+/* At opening: @m was being filled to replace who has its role. */
+void array_take_replacement(struct raid_array *a, struct raid_member *m);
+/* @m is out: who was to replace it goes on in its place, or who it was to replace stays. */
+void array_forget_replacement(struct raid_array *a, struct raid_member *m);
 
 /* member.c: one request to a member's data; a child of a co_group (it answers through rc). */
 enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_ZERO, MEMBER_DISCARD };
@@ -182,12 +215,20 @@ struct member_io {
     int rc;
 };
 int co_member_io(void *io); /* gives 0 */
+/* Puts @data there when a member is filled or corrected: zeroes take no space. One that does not
+ * take it fails; -errno: it cannot be spared. */
+must_use int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_t bytes);
 /* What it is called: of a device that is called as its driver is, the one below. */
 const char *member_name(const struct raid_member *m);
 /* The superblock of @dev that counts: of all that are valid the one made last. Gives *out
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
+/* The same of an image of LVM2, whose data begins at @data_offset. One that Linux left with bits
+ * set in its bitmap though nothing had failed says that it is dirty, which dm-raid itself does not.
+ */
+must_use int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_super **out,
+                                struct blk_error *e);
 /* As a driver's co_member_of(). */
 int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 

@@ -28,6 +28,25 @@ static bool is_spare(const struct md_super *s)
 /* --- whose table counts ------------------------------------------------------------------------
  */
 
+static bool is_active(unsigned role)
+{
+    return role < MD_ROLE_MOST;
+}
+
+static unsigned count_active(const struct md_super *s)
+{
+    unsigned n = 0;
+    for (unsigned slot = 0; slot < s->role_count; slot++)
+        n += is_active(s->roles[slot]);
+    return n;
+}
+
+/* Of the same events: who knows of more that failed, for members do not come back in an update. */
+static bool is_later(const struct md_super *a, const struct md_super *b)
+{
+    return a->events != b->events ? a->events > b->events : count_active(a) < count_active(b);
+}
+
 /* Spares count only where nothing else is there. */
 static size_t freshest_of(const struct raid_candidate *c, size_t count)
 {
@@ -38,7 +57,7 @@ static size_t freshest_of(const struct raid_candidate *c, size_t count)
         const struct md_super *b = best == NOBODY ? NULL : c[best].super;
         bool more_active = b && is_spare(b) && !is_spare(c[i].super);
         bool less_active = b && !is_spare(b) && is_spare(c[i].super);
-        if (!b || more_active || (!less_active && c[i].super->events > b->events))
+        if (!b || more_active || (!less_active && is_later(c[i].super, b)))
             best = i;
     }
     return best;
@@ -64,18 +83,14 @@ static void place_stray(struct raid_candidate *c, const struct md_super *freshes
         c->role = RAID_NO_DISK;
 }
 
-static bool is_active(unsigned role)
-{
-    return role < MD_ROLE_MOST;
-}
-
-/* Two that are as fresh must each believe that the other is there. */
+/* Two that are as fresh and do not believe that the other is there went on without each other. If
+ * only the freshest says so, the other one's update never came to its end: nothing was written
+ * after it, since those who it says are there did not get it. */
 static bool is_split(const struct md_super *s, const struct md_super *freshest)
 {
-    bool both = s->events == freshest->events && is_active(md_super_role(s, s->number)) &&
-                is_active(md_super_role(freshest, freshest->number));
-    return both && (!is_active(md_super_role(freshest, s->number)) ||
-                    !is_active(md_super_role(s, freshest->number)));
+    return s->events == freshest->events && is_active(md_super_role(s, s->number)) &&
+           is_active(md_super_role(freshest, freshest->number)) &&
+           !is_active(md_super_role(s, freshest->number));
 }
 
 /* A member that is as fresh as the freshest, or was until the last update. */
@@ -109,6 +124,8 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
                   memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
                       ? "its superblock says another level, layout or chunk"
                       : "it belongs to another array");
+    else if (c->super->data_size < freshest->size)
+        leave_out(c, PLACE_OTHER, "it holds less than the array has on each member");
     else if (c->super->events > freshest->events) /* a spare that was written alone */
         leave_out(c, PLACE_STALE, "it was written to without the others");
     else if (!is_fresh(c->super, freshest))
@@ -153,6 +170,14 @@ static bool is_filled(const struct raid_candidate *c, size_t count, unsigned rol
         if (c[i].place == PLACE_MEMBER && c[i].role == role)
             return true;
     return false;
+}
+
+/* Who was replacing a member that has gone since is that member. */
+static void promote_replacements(struct raid_candidate *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && !is_filled(c, count, c[i].role))
+            c[i].place = PLACE_MEMBER;
 }
 
 /* --force: of the stale ones that fill a gap, the freshest. False: there is none. */
@@ -200,10 +225,12 @@ static int make_shape(const struct raid_candidate *c, size_t count, struct raid_
 }
 
 /* Whether the stripe log says of all that was being written what it is: every member that was
- * written to has it, of one session. */
+ * written to has it, of one session. Where only a replacement says dirty, that update was not at an
+ * end, and nothing has been written. */
 static bool has_log(const struct raid_candidate *c, size_t count, const struct raid_plan *p)
 {
     uint64_t session = 0;
+    bool dirty = false;
     for (size_t i = 0; i < count; i++) {
         if (c[i].place != PLACE_MEMBER)
             continue;
@@ -211,11 +238,12 @@ static bool has_log(const struct raid_candidate *c, size_t count, const struct r
             return false;
         if (c[i].super->resync_offset == UINT64_MAX)
             continue;
+        dirty = true;
         if (!c[i].log_session || (session && session != c[i].log_session))
             return false;
         session = c[i].log_session;
     }
-    return session != 0;
+    return session != 0 || !dirty;
 }
 
 /* Dirty, and a member that holds data is not there: what was being written when the array went down
@@ -238,6 +266,40 @@ static bool has_write_hole(const struct raid_plan *p, const bool *there)
     return lost_data > 0;
 }
 
+/* A member that a reshape adds has what the new shape has by now; if it missed that one began:
+ * nothing, of nothing. */
+static bool has_new_shape(const struct raid_candidate *c, const struct raid_plan *p)
+{
+    bool begins = p->freshest->reshape_position == 0 && !c->super->reshaping;
+    return raid_in_sync(c) || (begins && c->role >= p->shape.disks);
+}
+
+/* What is being reshaped goes on in its new shape. */
+static int count_new_roles(const struct raid_candidate *c, size_t count, struct raid_plan *p,
+                           struct blk_error *e)
+{
+    const struct md_super *s = p->freshest;
+    struct raid_wanted w = {.level = s->new_level,
+                            .layout = s->new_layout,
+                            .disks = s->disks,
+                            .chunk = s->new_level == 1 ? 0 : s->new_chunk,
+                            .used = s->size};
+    struct raid_shape next;
+    const struct raid_level *l = raid_level_by_number(s->new_level);
+    if (!s->reshaping || !l || l->is_zoned)
+        return 0;
+    auto_free bool *there = mem_array(s->disks, sizeof(*there));
+    if (!there)
+        return err_set(e, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        if (c[i].place == PLACE_MEMBER && c[i].role < s->disks && has_new_shape(&c[i], p))
+            there[c[i].role] = true;
+    TRY(raid_shape_init(&next, &w, e));
+    p->enough_after = raid_enough(&next, there);
+    raid_shape_drop(&next);
+    return 0;
+}
+
 static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan *p,
                        struct blk_error *e)
 {
@@ -254,7 +316,8 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     p->enough = raid_enough(&p->shape, there);
     p->dirty = p->freshest->resync_offset != UINT64_MAX && !p->shape.level->is_zoned;
     p->write_hole = !has_log(c, count, p) && has_write_hole(p, there);
-    return 0;
+    p->enough_after = true;
+    return count_new_roles(c, count, p, e);
 }
 
 static unsigned count_place(const struct raid_candidate *c, size_t count, enum raid_place_in place)
@@ -320,6 +383,10 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
                        p->needs_force ? "; with force the stale ones are taken too: what was "
                                         "written since they left may be lost"
                                       : "");
+    if (!p->enough_after)
+        return err_set(e, -ENODEV,
+                       "%s is being reshaped to %u members, and too many of those are missing",
+                       p->shape.level->name, p->freshest->disks);
     if (p->write_hole && !force)
         return err_set(e, -EUCLEAN,
                        "%s was being written to when it went down, and %u of its members are "
@@ -339,13 +406,15 @@ int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_pl
     for (size_t i = 0; i < count; i++)
         place_one(&c[i], out->freshest);
     drop_duplicates(c, count);
+    promote_replacements(c, count);
     const struct raid_level *l = raid_level_by_number(out->freshest->level);
     while (force && l && l->is_zoned && take_stale(c, count))
         continue;
     int rc = make_shape(c, count, out, e);
     if (rc == 0)
         rc = count_roles(c, count, out, e);
-    while (rc == 0 && force && !out->enough && take_stale(c, count)) /* no more than it takes */
+    while (rc == 0 && force && !(out->enough && out->enough_after) &&
+           take_stale(c, count)) /* no more than it takes */
         rc = count_roles(c, count, out, e);
     if (rc == 0)
         rc = judge(c, count, force, out, e);

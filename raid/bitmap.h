@@ -8,6 +8,8 @@
 #include "block/block.h"
 #include "raid/md_disk.h"
 
+#define MD_BITMAP_BITS_MOST (32ull << 20) /* that are read */
+
 struct md_bitmap {
     uint8_t uuid[16]; /* of the array */
     uint64_t events;  /* of the array when it was written */

@@ -9,6 +9,7 @@
  * device shows it. */
 #include <stdlib.h>
 
+#include "raid/badblocks.h"
 #include "raid/create.h"
 #include "raid/intent.h"
 #include "raid/reshape.h"
@@ -84,6 +85,8 @@ static int may_join(const struct raid_array *a, struct blk_device *dev, struct b
     if (!a->super || a->shape.level->is_zoned)
         return err_set(e, -ENOTSUP, "%s takes no further members",
                        a->super ? a->shape.level->name : "an array without superblocks");
+    if (a->super->version == MD_DM_RAID)
+        return err_set(e, -ENOTSUP, "LVM2 says which images its arrays have: lvconvert --repair");
     if (dev->limits.request_align > a->dev->limits.request_align)
         return err_set(e, -EINVAL, "%s has larger sectors than the array", dev->name);
     for (unsigned i = 0; i < a->member_count; i++)
@@ -116,10 +119,17 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
 {
     with_lock(&a->state_lock);
     struct raid_member *m = free_member(a);
-    if (!m || blk_add_child(a->dev, "member", dev) < 0)
+    struct bad_list *bad = NULL;
+    int rc = m ? co_bad_load(dev, s, &bad, e) : 0;
+    if (rc < 0)
+        return rc;
+    if (!m || blk_add_child(a->dev, "member", dev) < 0) {
+        mem_free(bad);
         return err_set(e, -ENOMEM, "no more members can be added while the array is open");
+    }
     *m = (struct raid_member){
-        .dev = dev, .super = s, .data_offset = s->data_offset, .role = RAID_NO_DISK};
+        .dev = dev, .super = s, .data_offset = s->data_offset, .bad = bad, .array = a};
+    m->role = RAID_NO_DISK;
     m->state = MEMBER_SPARE;
     if (role < MD_ROLE_MOST) {
         m->role = role;
@@ -128,7 +138,7 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
         a->by_role[role] = m;
     }
     (void)md_super_set_role(a->super, s->number, role);
-    int rc = co_array_write_supers_locked(a);
+    rc = co_array_write_supers_locked(a);
     return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
 }
 
@@ -147,33 +157,63 @@ static int co_join(struct raid_array *a, struct blk_device *dev, struct md_super
     return rc;
 }
 
+static bool is_slot_taken(const struct raid_array *a, unsigned number)
+{
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].dev && a->members[i].state != MEMBER_OUT &&
+            a->members[i].super->number == number)
+            return true;
+    return false;
+}
+
+/* Why who has that superblock does not go back to its place with only what changed since; NULL: it
+ * does. */
+static const char *not_again(const struct raid_array *a, const struct md_super *own)
+{
+    if (!own || !md_super_same_array(own, a->super) || own->version != a->super->version)
+        return "it was no member of this array";
+    unsigned role = md_super_role(own, own->number);
+    if (role >= a->shape.disks || own->features & MD_RECOVERY)
+        return "it had no place, or was not filled yet, when it left";
+    if (a->by_role[role] || is_slot_taken(a, own->number))
+        return "another one has its place by now";
+    if (!a->intent)
+        return "the array has no bitmap, so that nothing says what has changed since";
+    if (own->size != a->super->size || own->events > a->super->events)
+        return "the array has changed without it";
+    if (!intent_reaches(a->intent, own->events))
+        return "the bitmap has forgotten what changed since";
+    return NULL;
+}
+
 /* Whether the device was a member, and missed only what the bitmap knows of: then its superblock is
- * *s. */
-static bool co_was_member(const struct raid_array *a, struct blk_device *dev, struct md_super *s)
+ * *s. -errno: it was not, and @c wants that. */
+static int co_look_back(const struct raid_array *a, const struct blk_member_change *c,
+                        struct md_super *s, bool *again, struct blk_error *e)
 {
     struct blk_error ignored = {0};
     struct md_super *own;
-    if (!a->intent || co_member_find_super(dev, &own, &ignored) < 0 || !own)
-        return false;
-    unsigned role = md_super_role(own, own->number);
-    bool was = md_super_same_array(own, a->super) && role < a->shape.disks && !a->by_role[role] &&
-               !(own->features & MD_RECOVERY) && own->events <= a->super->events &&
-               own->size == a->super->size && own->version == a->super->version &&
-               intent_reaches(a->intent, own->events);
-    for (unsigned i = 0; i < a->member_count && was; i++)
-        was = !a->members[i].dev || a->members[i].state == MEMBER_OUT ||
-              a->members[i].super->number != own->number;
-    if (was)
+    if (co_member_find_super(c->device, &own, &ignored) == -ENOMEM)
+        return err_set(e, -ENOMEM, "out of memory");
+    const char *why = not_again(a, own);
+    *again = !why && c->action != BLK_MEMBER_REPLACE;
+    if (*again)
         *s = *own;
     mem_free(own);
-    return was;
+    return why && c->action == BLK_MEMBER_RE_ADD
+               ? err_set(e, -EINVAL, "--re-add for %s is not possible: %s; add it as a new member",
+                         c->device->name, why)
+               : 0;
 }
 
-static int co_add(struct raid_array *a, struct blk_device *dev, struct blk_error *e)
+static int co_add(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
+    struct blk_device *dev = c->device;
     struct md_super *s = mem_alloc(sizeof(*s));
+    bool again = false;
     int rc = s ? may_join(a, dev, e) : err_set(e, -ENOMEM, "out of memory");
-    bool again = rc == 0 && co_was_member(a, dev, s);
+    if (rc == 0)
+        rc = co_look_back(a, c, s, &again, e);
     if (rc == 0 && !again)
         rc = fill(a, dev, s, e);
     if (rc == 0)
@@ -214,51 +254,85 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
             (void)blk_remove_child(a->dev, i);
     m->dev = NULL;
     mem_free(take(m->super));
+    mem_free(take(m->bad));
     co_blk_quiesce(a->dev);
+    mem_free(take(m->ppl));
     return co_blk_close(dev, e);
 }
 
-int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
+/* --- replace -----------------------------------------------------------------------------------
+ */
+
+static struct raid_member *spare_for(const struct raid_array *a, const struct blk_member_change *c)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member &&
+            (!c->with || strcmp(member_name(m), c->with) == 0) &&
+            (!c->device || m->dev == c->device))
+            return m;
+    }
+    return NULL;
+}
+
+static int co_replace(struct raid_array *a, struct raid_member *old,
+                      const struct blk_member_change *c, struct blk_error *e)
 {
     if (c->device)
-        return co_add(a, c->device, e);
-    bool fails = c->action == BLK_MEMBER_FAIL;
-    struct raid_member *m = find(a, c->name, fails ? MEMBER_IN_SYNC : MEMBER_OUT);
-    if (!m)
-        return err_set(e, -ENOENT, "the array has no member %s", c->name);
-    return fails ? co_fail(a, m, e) : co_remove(a, m, e);
+        TRY(co_add(a, c, e));
+    return co_array_replace(a, old, spare_for(a, c), e);
+}
+
+/* --- what is asked for -------------------------------------------------------------------------
+ */
+
+int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
+{
+    if (c->action == BLK_MEMBER_ADD || c->action == BLK_MEMBER_RE_ADD)
+        return co_add(a, c, e);
+    struct raid_member *m =
+        find(a, c->name, c->action == BLK_MEMBER_REMOVE ? MEMBER_OUT : MEMBER_IN_SYNC);
+    if (!m || (c->action == BLK_MEMBER_REPLACE && m->role == RAID_NO_DISK)) {
+        co_blk_close(c->device, NULL);
+        return err_set(e, m ? -EINVAL : -ENOENT,
+                       m ? "%s has no place in the array" : "the array has no member %s", c->name);
+    }
+    if (c->action == BLK_MEMBER_REPLACE)
+        return co_replace(a, m, c, e);
+    return c->action == BLK_MEMBER_FAIL ? co_fail(a, m, e) : co_remove(a, m, e);
 }
 
 /* --- grow --------------------------------------------------------------------------------------
  */
 
-static int may_grow(const struct raid_array *a, unsigned disks, struct blk_error *e)
+static int may_grow(const struct raid_array *a, const struct blk_members_grow *g,
+                    struct blk_error *e)
 {
     bool behind = a->super && (a->super->version == MD_0_90 || a->super->version == MD_1_0);
-    if (!a->super || a->shape.level->is_zoned)
+    if (!a->super || a->shape.level->is_zoned || a->super->version == MD_DM_RAID)
         return err_set(e, -ENOTSUP, "%s does not grow",
                        a->super ? a->shape.level->name : "an array without superblocks");
-    if (disks && disks != a->shape.disks && a->shape.level->number == 10)
+    if (g->disks && g->disks != a->shape.disks && a->shape.level->number == 10)
         return err_set(e, -ENOTSUP, "the number of members of raid10 does not change");
     if (a->engine == &raid_reshape_engine)
         return err_set(e, -EBUSY, "the array is being reshaped already");
-    if (disks > a->shape.disks + RAID_MEMBERS_MORE || disks > RAID_COPIES_MOST)
-        return err_set(e, -EINVAL, "%u members are too many at once", disks);
-    for (unsigned role = disks; disks && role < a->shape.disks; role++)
+    if (g->disks > a->shape.disks + RAID_MEMBERS_MORE || g->disks > RAID_COPIES_MOST)
+        return err_set(e, -EINVAL, "%u members are too many at once", g->disks);
+    for (unsigned role = g->disks; g->disks && role < a->shape.disks; role++)
         if (a->by_role[role])
             return err_set(e, -EBUSY, "%s has to be removed first", member_name(a->by_role[role]));
-    if (!disks && (behind || a->shape.far > 1))
+    if (g->size && (behind || a->shape.far > 1))
         return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
                        behind ? "an array with its superblocks at the end" : "a far layout");
-    if (a->super->features & (MD_BITMAP | MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
-        return err_set(e, -ENOTSUP, "an array with a bitmap or a log does not grow");
+    if (a->super->features & (MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
+        return err_set(e, -ENOTSUP, "an array with a log of Linux' does not grow");
     return 0;
 }
 
 /* What all members have room for by now. */
 static uint64_t room(const struct raid_array *a)
 {
-    uint64_t least = UINT64_MAX, unit = a->shape.chunk ? a->shape.chunk : 64 * KiB;
+    uint64_t least = UINT64_MAX;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         if (m->state == MEMBER_OUT)
@@ -266,34 +340,61 @@ static uint64_t room(const struct raid_array *a)
         m->super->data_size = data_end(m->super, m->dev->size) - m->super->data_offset;
         least = MIN(least, m->super->data_size);
     }
-    return align_down(least, unit);
+    return least;
 }
 
-int co_array_grow(struct raid_array *a, unsigned disks, struct blk_error *e)
+/* How much of each is to be used, in md's units. */
+static int used_size(const struct raid_array *a, const struct blk_members_grow *g, uint64_t *used,
+                     struct blk_error *e)
 {
-    struct raid_shape shape;
-    TRY(may_grow(a, disks, e));
-    if (disks && disks != a->shape.disks && a->shape.level->parities)
-        return co_array_reshape_begin(a, disks, e);
-    uint64_t used = disks ? a->shape.member : MAX(room(a), a->shape.member);
-    struct raid_wanted w = {.level = a->shape.level->number,
-                            .layout = a->shape.layout,
-                            .disks = disks ? disks : a->shape.disks,
-                            .chunk = a->shape.chunk,
-                            .used = used};
-    TRY(raid_shape_init(&shape, &w, e));
+    uint64_t most = room(a), unit = a->shape.chunk ? a->shape.chunk : 64 * KiB;
+    uint64_t wanted = align_down(g->size == BLK_GROW_MAX ? most : g->size, unit);
+    if (wanted > most)
+        return err_set(e, -ENOSPC,
+                       "members have room for %" PRIu64 " bytes of data each, not %" PRIu64, most,
+                       wanted);
+    *used = g->size == BLK_GROW_MAX ? MAX(wanted, a->shape.member) : wanted;
+    if (*used < a->shape.member)
+        return err_set(e, -EINVAL,
+                       "%" PRIu64 " bytes of each member are used: an array does not get smaller",
+                       a->shape.member);
+    return 0;
+}
+
+/* The superblocks' part: what is new is not in sync. */
+static int co_take_shape(struct raid_array *a, const struct raid_shape *shape, struct blk_error *e)
+{
     with_lock(&a->state_lock);
     uint64_t in_sync = a->was_dirty ? a->resync_at : array_sync_bytes(a);
+    TRY(co_intent_resize(a->intent, shape->near ? shape->size : shape->member, e));
     raid_shape_drop(&a->shape);
-    a->shape = shape;
+    a->shape = *shape;
     a->was_dirty = in_sync < array_sync_bytes(a);
     a->resync_at = in_sync;
-    a->super->disks = shape.disks;
-    a->super->size = shape.member;
+    a->super->disks = shape->disks;
+    a->super->size = shape->member;
     a->super->resync_offset = a->marked_dirty ? 0 : a->was_dirty ? in_sync : UINT64_MAX;
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");
-    a->dev->size = shape.size;
+    a->dev->size = shape->size;
     return 0;
+}
+
+int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct blk_error *e)
+{
+    struct raid_shape shape;
+    uint64_t used = a->shape.member;
+    TRY(may_grow(a, g, e));
+    if (g->disks && g->disks != a->shape.disks && a->shape.level->parities)
+        return co_array_reshape_begin(a, g->disks, e);
+    if (g->size)
+        TRY(used_size(a, g, &used, e));
+    struct raid_wanted w = {.level = a->shape.level->number,
+                            .layout = a->shape.layout,
+                            .disks = g->disks ? g->disks : a->shape.disks,
+                            .chunk = a->shape.chunk,
+                            .used = used};
+    TRY(raid_shape_init(&shape, &w, e));
+    return co_take_shape(a, &shape, e);
 }

@@ -14,7 +14,6 @@
 #include "raid/bitmap.h"
 
 #define PAGE         4096
-#define BITS_MOST    (32ull << 20)
 #define SWEEP_NS     (5 * 1000000000ull)
 #define PAGE_OF(bit) ((MD_BITMAP_HEADER + (bit) / 8) / PAGE)
 
@@ -75,7 +74,7 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
     TRY(md_bitmap_parse(raw, out, e));
     if (memcmp(out->uuid, s->uuid, sizeof(out->uuid)) != 0)
         return err_set(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
-    if (out->bits > BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
+    if (out->bits > MD_BITMAP_BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
         return err_set(e, -EINVAL, "%s: the bitmap has no room for its bits", member_name(m));
     return 0;
 }
@@ -113,7 +112,8 @@ static int take_memory(struct raid_intent *n)
 static int co_load(struct raid_intent *n, const struct raid_member *from, struct blk_error *e)
 {
     const struct md_super *s = from->super;
-    n->stale = n->head.events < n->a->super->events || n->head.state & MD_BITMAP_STALE;
+    n->stale = n->head.events < n->a->super->events || n->head.state & MD_BITMAP_STALE ||
+               n->a->super->reshaping;
     if (take_memory(n) < 0)
         return err_set(e, -ENOMEM, "out of memory");
     int rc =
@@ -151,14 +151,19 @@ int co_intent_open(struct raid_array *a, struct raid_intent **out, struct blk_er
     return rc;
 }
 
-void intent_close(struct raid_intent *n)
+static void drop_memory(struct raid_intent *n)
 {
-    if (!n)
-        return;
     mem_free(n->raw);
     mem_free(n->ready);
     mem_free(n->used);
     mem_free(n->busy);
+}
+
+void intent_close(struct raid_intent *n)
+{
+    if (!n)
+        return;
+    drop_memory(n);
     mem_free(n);
 }
 
@@ -210,14 +215,27 @@ static int co_put_pages(struct raid_intent *n, uint64_t first, uint64_t last,
     return rc;
 }
 
+/* A crash on the way leaves it stale, so that all counts as set. */
+static int co_put_all(struct raid_intent *n, struct raid_member **failed)
+{
+    struct md_bitmap head = n->head;
+    head.state |= MD_BITMAP_STALE;
+    md_bitmap_build(&head, n->raw);
+    TRY(co_put_pages(n, 0, 0, failed));
+    if (!*failed)
+        TRY(co_put_pages(n, 0, (n->bytes - 1) / PAGE, failed));
+    n->stale = *failed != NULL;
+    if (!n->stale)
+        memcpy(n->ready, raw_bits(n), div_up(n->head.bits, 8));
+    return 0;
+}
+
 int co_intent_head(struct raid_intent *n, struct raid_member **failed)
 {
     with_lock(&n->lock);
     *failed = NULL;
-    if (n->stale) { /* still with the old number, so that a crash on the way leaves it stale */
-        TRY(co_put_pages(n, 0, (n->bytes - 1) / PAGE, failed));
-        n->stale = *failed != NULL;
-    }
+    if (n->stale)
+        TRY(co_put_all(n, failed));
     if (*failed)
         return 0;
     n->head.events = n->a->super->events;
@@ -235,12 +253,8 @@ int co_intent_copy_to(struct raid_intent *n, struct blk_device *dev, const struc
 /* --- setting -----------------------------------------------------------------------------------
  */
 
-struct bit_range {
-    uint64_t first, last;
-};
-
 /* Of what [offset, +bytes) of the array is kept in sync by; levels with parity: whole rows. */
-static struct bit_range bits_of(const struct raid_intent *n, uint64_t offset, uint64_t bytes)
+static struct intent_hold bits_of(const struct raid_intent *n, uint64_t offset, uint64_t bytes)
 {
     const struct raid_shape *s = &n->a->shape;
     uint64_t end = offset + bytes - 1;
@@ -249,55 +263,55 @@ static struct bit_range bits_of(const struct raid_intent *n, uint64_t offset, ui
         offset = offset / row * s->chunk;
         end = end / row * s->chunk + s->chunk - 1;
     }
-    return (struct bit_range){offset / n->head.chunk, MIN(end / n->head.chunk, n->head.bits - 1)};
+    return (struct intent_hold){offset / n->head.chunk,
+                                MIN(end / n->head.chunk, n->head.bits - 1) + 1};
 }
 
-static bool all_ready(const struct raid_intent *n, struct bit_range r)
+static bool all_ready(const struct raid_intent *n, const struct intent_hold *r)
 {
-    for (uint64_t i = r.first; i <= r.last; i++)
+    for (uint64_t i = r->first; i < r->end; i++)
         if (!bit_of(n->ready, i))
             return false;
     return true;
 }
 
-static int co_set(struct raid_intent *n, struct bit_range r, struct raid_member **failed)
+static int co_set(struct raid_intent *n, const struct intent_hold *r, struct raid_member **failed)
 {
     with_lock(&n->lock);
-    for (uint64_t i = r.first; i <= r.last; i++)
+    for (uint64_t i = r->first; i < r->end; i++)
         bit_put(raw_bits(n), i, true);
-    TRY(co_put_pages(n, PAGE_OF(r.first), PAGE_OF(r.last), failed));
-    for (uint64_t i = r.first; i <= r.last && !*failed; i++)
+    TRY(co_put_pages(n, PAGE_OF(r->first), PAGE_OF(r->end - 1), failed));
+    for (uint64_t i = r->first; i < r->end && !*failed; i++)
         bit_put(n->ready, i, true);
     return 0;
 }
 
-int co_intent_begin(struct raid_intent *n, uint64_t offset, uint64_t bytes)
+int co_intent_begin(struct raid_intent *n, uint64_t offset, uint64_t bytes,
+                    struct intent_hold *hold)
 {
+    *hold = (struct intent_hold){0};
     if (!n || bytes == 0)
         return 0;
-    struct bit_range r = bits_of(n, offset, bytes);
-    for (uint64_t i = r.first; i <= r.last; i++) {
+    *hold = bits_of(n, offset, bytes);
+    for (uint64_t i = hold->first; i < hold->end; i++) {
         n->busy[i]++;
         bit_put(n->used, i, true);
     }
     int rc = 0;
-    while (rc == 0 && !all_ready(n, r)) {
+    while (rc == 0 && !all_ready(n, hold)) {
         struct raid_member *failed = NULL;
-        rc = co_set(n, r, &failed);
+        rc = co_set(n, hold, &failed);
         if (rc == 0 && failed) /* without the lock: its superblocks are written, and this head */
             rc = co_array_fail(n->a, failed);
     }
     if (rc < 0)
-        intent_end(n, offset, bytes);
+        intent_end(n, hold);
     return rc;
 }
 
-void intent_end(struct raid_intent *n, uint64_t offset, uint64_t bytes)
+void intent_end(struct raid_intent *n, const struct intent_hold *hold)
 {
-    if (!n || bytes == 0)
-        return;
-    struct bit_range r = bits_of(n, offset, bytes);
-    for (uint64_t i = r.first; i <= r.last; i++)
+    for (uint64_t i = hold->first; i < hold->end; i++)
         n->busy[i]--;
 }
 
@@ -309,7 +323,7 @@ static bool may_clear(const struct raid_array *a)
     for (unsigned role = 0; role < a->shape.disks; role++)
         if (!a->by_role[role] || a->by_role[role]->state != MEMBER_IN_SYNC)
             return false;
-    return !a->was_dirty;
+    return !a->was_dirty && !a->super->reshaping;
 }
 
 /* Takes what may go out of @ready; gives how many there are. */
@@ -338,10 +352,14 @@ static void drop_bits(struct raid_intent *n, const uint8_t *going)
     }
 }
 
-static int co_clear(struct raid_intent *n, const uint8_t *going, struct raid_member **failed)
+/* @going: of @bits, which may be others by now. */
+static int co_clear(struct raid_intent *n, const uint8_t *going, uint64_t bits,
+                    struct raid_member **failed)
 {
-    uint64_t last = (n->bytes - 1) / PAGE;
     with_lock(&n->lock);
+    if (n->head.bits != bits || n->stale)
+        return 0;
+    uint64_t last = (n->bytes - 1) / PAGE;
     n->head.events_cleared = n->a->super->events;
     md_bitmap_build(&n->head, n->raw);
     TRY(co_put_pages(n, 0, 0, failed));
@@ -357,14 +375,94 @@ int co_intent_sweep(struct raid_intent *n, bool all)
     if (!n || !may_clear(n->a) || (!all && worker_now() - n->swept_ns < SWEEP_NS))
         return 0;
     n->swept_ns = worker_now();
-    auto_free uint8_t *going = mem_array(div_up(n->head.bits, 8) + 1, 1);
+    uint64_t bits = n->head.bits;
+    auto_free uint8_t *going = mem_array(div_up(bits, 8) + 1, 1);
     if (!going)
         return -ENOMEM;
     if (choose(n, all, going) == 0)
         return 0;
     TRY(co_array_flush(n->a));
-    TRY(co_clear(n, going, &failed));
+    TRY(co_clear(n, going, bits, &failed));
     return failed ? co_array_fail(n->a, failed) : 0;
+}
+
+/* --- other sizes -------------------------------------------------------------------------------
+ */
+
+void intent_set_all(struct raid_intent *n)
+{
+    if (!n)
+        return;
+    memset(raw_bits(n), 0xff, n->bytes - MD_BITMAP_HEADER);
+    n->stale = true;
+}
+
+uint64_t intent_bytes_end(const struct raid_intent *n, const struct md_super *s)
+{
+    return s->super_offset + (uint64_t)s->bitmap_offset + n->bytes;
+}
+
+static bool fits(const struct raid_intent *n, const struct md_bitmap *head)
+{
+    uint64_t block = MAX(n->a->dev->limits.request_align, 512);
+    uint64_t bytes = align_up(md_bitmap_bytes(head), block);
+    bool all = head->bits <= MD_BITMAP_BITS_MOST;
+    for (unsigned i = 0; i < n->a->member_count; i++) {
+        const struct raid_member *m = &n->a->members[i];
+        if (m->super && m->state != MEMBER_OUT)
+            all &= has_room(m->super, bytes, m->dev->size);
+    }
+    return all;
+}
+
+/* What was set is set, and what is new. */
+static void take_over(struct raid_intent *n, const struct raid_intent *was)
+{
+    memset(n->raw, 0, n->bytes);
+    for (uint64_t i = 0; i < was->head.bits; i++)
+        if (bit_of(raw_bits(was), i))
+            bit_put(raw_bits(n), i * was->head.chunk / n->head.chunk, true);
+    for (uint64_t i = was->head.sync_bytes / n->head.chunk; i < n->head.bits; i++)
+        bit_put(raw_bits(n), i, true);
+    memset(n->used, 0xff, div_up(n->head.bits, 8));
+}
+
+static int make_larger(const struct raid_intent *n, uint64_t sync_bytes, struct raid_intent *out,
+                       struct blk_error *e)
+{
+    *out = (struct raid_intent){.a = n->a, .head = n->head};
+    out->head.sync_bytes = sync_bytes;
+    out->head.bits = div_up(sync_bytes, out->head.chunk);
+    while (!fits(n, &out->head) && out->head.chunk < GiB) {
+        out->head.chunk *= 2;
+        out->head.bits = div_up(sync_bytes, out->head.chunk);
+    }
+    if (!fits(n, &out->head))
+        return err_set(e, -ENOSPC, "the bitmap has no room for so many bits");
+    if (take_memory(out) < 0) {
+        drop_memory(out);
+        return err_set(e, -ENOMEM, "out of memory");
+    }
+    take_over(out, n);
+    return 0;
+}
+
+int co_intent_resize(struct raid_intent *n, uint64_t sync_bytes, struct blk_error *e)
+{
+    struct raid_intent larger;
+    if (!n || sync_bytes <= n->head.sync_bytes)
+        return 0;
+    with_lock(&n->lock);
+    TRY(make_larger(n, sync_bytes, &larger, e));
+    drop_memory(n);
+    n->head = larger.head;
+    n->bytes = larger.bytes;
+    n->raw = larger.raw;
+    n->ready = larger.ready;
+    n->used = larger.used;
+    n->busy = larger.busy;
+    n->stale = true;
+    return 0;
 }
 
 /* --- asking ------------------------------------------------------------------------------------

@@ -14,8 +14,6 @@
  *  5. When all is in place and flushed, superblocks say clean, and the log does not count. */
 #include "raid/log.h"
 
-#include <stdio.h>
-
 #include "block/crc32c.h"
 #include "block/host.h"
 #include "block/worker.h"
@@ -36,7 +34,7 @@ static void leave_out(uint64_t *low, const struct md_super *s, int64_t offset, u
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes)
 {
     uint64_t low = s->super_offset + MD_SUPER_BYTES, high = align_down(s->data_offset, LOG_BLOCK);
-    if (s->version == MD_0_90 || s->super_offset >= s->data_offset)
+    if (s->version == MD_0_90 || s->version == MD_DM_RAID || s->super_offset >= s->data_offset)
         return false;
     leave_out(&low, s, s->bitmap_offset, s->features & MD_BITMAP ? 256 * KiB : 0);
     leave_out(&low, s, s->bad_offset, s->bad_bytes);
@@ -457,7 +455,13 @@ void log_end(struct raid_array *a, struct log_hold *h)
 static bool wants_log(const struct raid_array *a)
 {
     unsigned own = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
-    return a->super && !(a->super->features & own);
+    return a->super && a->super->version != MD_DM_RAID && !(a->super->features & own);
+}
+
+bool log_has_no_room(const struct raid_array *a)
+{
+    return wants_log(a) && a->dev->open_flags & BLK_OPEN_WRITE && a->engine == &raid_row_engine &&
+           !a->log;
 }
 
 static int add_rings(struct raid_array *a, bool *all)
@@ -484,10 +488,6 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     host_random(a->dev->host, &a->log->session, sizeof(a->log->session));
     a->log->session |= 1; /* 0 is none */
     if (!all || log_widest(a) == 0) {
-        fprintf(stderr,
-                "%s: no room for a stripe log between superblock and data: after a crash with a "
-                "member lost, data that was not being written may be wrong (as with Linux)\n",
-                a->dev->name ? a->dev->name : "md");
         log_close(a);
         return 0;
     }

@@ -214,7 +214,12 @@ static int co_put(struct replay *d, const struct log_entry_disk *e, uint8_t *con
                                .bytes = run,
                                .vec = VEC_ONE(&iov)};
         co_member_io(&io);
-        TRY(io.rc);
+        if (io.rc == -ENOMEM)
+            return io.rc;
+        if (io.rc < 0)
+            TRY(co_array_miss(d->a, &io, rows_enough_without(d->a, m->role, io.offset, io.bytes)));
+        if (m->state == MEMBER_OUT)
+            return 0;
     }
     return 0;
 }

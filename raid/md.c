@@ -3,14 +3,17 @@
  *
  * Members come in any order; their superblocks say who is who (assemble.h). With `level=` they are
  * taken in the order in which they are told, and no superblock is looked at: for arrays whose
- * superblocks are lost. There the word `missing` stands for a member that is not there. */
+ * superblocks are lost. There the word `missing` stands for a member that is not there. With
+ * `superblocks=dm-raid` too members are images of LVM2, each behind what dm-raid keeps of it. */
 #include <stdio.h>
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
+#include "raid/badblocks.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
+#include "raid/ppl.h"
 #include "raid/reshape.h"
 
 static const struct opt_desc md_options[] = {
@@ -21,6 +24,9 @@ static const struct opt_desc md_options[] = {
     {.name = "level",
      .type = OPT_STRING,
      .help = "no superblocks: linear, 0, 1, 4, 5, 6 or 10, members in order"},
+    {.name = "superblocks",
+     .type = OPT_STRING,
+     .help = "with level: dm-raid: LVM2's, in front of the data"},
     {.name = "layout", .type = OPT_STRING, .help = "with level: as mdadm names it (the default's)"},
     {.name = "chunk", .type = OPT_SIZE, .help = "with level: bytes (512 KiB)"},
     {.name = "data-offset", .type = OPT_SIZE, .help = "with level: where data begins in each (0)"},
@@ -40,8 +46,10 @@ const struct raid_engine *raid_engine_of(const struct raid_level *l)
 
 static void array_drop(struct raid_array *a)
 {
-    for (unsigned i = 0; i < a->member_count; i++)
+    for (unsigned i = 0; i < a->member_count; i++) {
         mem_free(a->members[i].super);
+        mem_free(a->members[i].bad);
+    }
     raid_reshape_drop(a);
     raid_shape_drop(&a->shape);
     intent_close(a->intent);
@@ -65,7 +73,8 @@ static struct raid_array *array_new(struct blk_device *dev)
         return NULL;
     }
     for (unsigned i = 0; i < a->member_count; i++)
-        a->members[i] = (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK};
+        a->members[i] =
+            (struct raid_member){.dev = dev->children[i].dev, .role = RAID_NO_DISK, .array = a};
     return a;
 }
 
@@ -82,9 +91,10 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         bool recovering = m->super && !raid_in_sync(&c[i]);
         bool begun = m->super && m->super->features & MD_RECOVERY;
         m->state = MEMBER_OUT;
+        bool replaces = c[i].place == PLACE_REPLACEMENT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
-        if (c[i].place != PLACE_MEMBER || c[i].role >= md_super_roles(a->super))
+        if ((c[i].place != PLACE_MEMBER && !replaces) || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
         recovering &= !begins || m->role < a->shape.disks;
@@ -93,9 +103,12 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         m->recovered_saved = m->recovered;
         m->by_bitmap = begun && m->super->features & MD_BITMAP_RECOVERY;
         m->data_offset = m->super->data_offset;
-        if (m->role < a->shape.disks) /* one that a reshape adds has no place in the old shape */
+        if (m->role < a->shape.disks && !replaces) /* one that a reshape adds has none in the old */
             a->by_role[m->role] = m;
     }
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (c[i].place == PLACE_REPLACEMENT && a->members[i].role != RAID_NO_DISK)
+            array_take_replacement(a, &a->members[i]);
     return 0;
 }
 
@@ -107,7 +120,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     bool any = false;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        int rc = co_member_find_super(m->dev, &m->super, &damaged);
+        int rc = a->dm_offset ? co_member_dm_super(m->dev, a->dm_offset, &m->super, &damaged)
+                              : co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
         any |= m->super != NULL;
@@ -120,15 +134,26 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
-/* What a list of bad blocks names is old on that member, and the list is not read here. */
-static int refuse_bad_blocks(const struct raid_candidate *c, size_t count, struct blk_error *e)
+/* Who only reads does not replay the log that would make it right. */
+static int check_ppl(const struct raid_array *a, const struct raid_plan *p, struct blk_error *e)
 {
-    for (size_t i = 0; i < count; i++)
-        if (c[i].place == PLACE_MEMBER && c[i].super->features & MD_BAD_BLOCKS)
-            return err_set(e, -EUCLEAN,
-                           "%s has a list of bad blocks, which is not read here: leave it out, or "
-                           "let Linux repair it; with force single blocks may be old",
-                           c[i].name);
+    if (a->dev->open_flags & BLK_OPEN_WRITE || !ppl_is_in(p->freshest) || !p->dirty || !p->missing)
+        return 0;
+    return err_set(e, -EUCLEAN,
+                   "%u of the members are missing, and what was being written when the array went "
+                   "down is in its partial parity log: open it to be written, or with force",
+                   p->missing);
+}
+
+static int co_load_bad(struct raid_array *a, struct blk_error *e)
+{
+    struct blk_error why = {0};
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", member_name(m), why.text);
+    }
     return 0;
 }
 
@@ -142,7 +167,7 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
     if (!force)
-        TRY(refuse_bad_blocks(c, a->member_count, e));
+        TRY(check_ppl(a, &plan, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
@@ -151,7 +176,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     array_roles_told(a);
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
-    return take_places(a, c, e);
+    TRY(take_places(a, c, e));
+    return co_load_bad(a, e);
 }
 
 /* --- without superblocks -----------------------------------------------------------------------
@@ -213,6 +239,39 @@ static int build(struct raid_array *a, const struct opts *o, struct blk_error *e
     return 0;
 }
 
+/* --- images of LVM2 ----------------------------------------------------------------------------
+ */
+
+/* What LVM2's text says and what dm-raid's superblocks say must be the same array. */
+static int check_told(const struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    const struct raid_shape *s = &a->shape;
+    struct raid_wanted w;
+    TRY(wanted_of(a, o, &w, e));
+    if (s->level->number == w.level && s->layout == w.layout && s->chunk == w.chunk)
+        return 0;
+    return err_set(e, -EINVAL, "the superblocks say another level, layout or chunk than %s",
+                   opts_text(o, "level"));
+}
+
+static int co_assemble_dm(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (strcmp(opts_text(o, "superblocks"), "dm-raid") != 0)
+        return err_set(e, -EINVAL, "superblocks '%s' are not known", opts_text(o, "superblocks"));
+    a->dm_offset = opts_number(o, "data-offset");
+    if (!a->dm_offset || !opts_given(o, "level"))
+        return err_set(e, -EINVAL, "dm-raid's superblocks need level and data-offset");
+    TRY(co_assemble(a, opts_bool(o, "force"), e));
+    return check_told(a, o, e);
+}
+
+static int co_find_shape(struct raid_array *a, const struct opts *o, struct blk_error *e)
+{
+    if (opts_given(o, "superblocks"))
+        return co_assemble_dm(a, o, e);
+    return opts_given(o, "level") ? build(a, o, e) : co_assemble(a, opts_bool(o, "force"), e);
+}
+
 /* --- the device --------------------------------------------------------------------------------
  */
 
@@ -257,11 +316,13 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
     }
     if (a->reshape)
         TRY(raid_reshape_may_write(a, e));
-    unsigned kept = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
-    if (a->super && a->super->features & kept)
+    if (a->super && a->super->features & MD_JOURNAL)
         return err_set(e, -EROFS,
-                       "the array has a %s, which is not kept up here: open it read-only",
-                       a->super->features & MD_JOURNAL ? "journal" : "partial parity log");
+                       "the array has a journal, which is not kept up here: open it read-only");
+    if (a->super && ppl_is_in(a->super) && a->reshape)
+        return err_set(e, -EROFS,
+                       "the array has a partial parity log and is being reshaped: open it "
+                       "read-only, or let Linux finish that");
     return 0;
 }
 
@@ -287,8 +348,7 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
     struct raid_array *a = array_new(dev);
     if (!a)
         return err_set(e, -ENOMEM, "out of memory");
-    int rc =
-        opts_given(opts, "level") ? build(a, opts, e) : co_assemble(a, opts_bool(opts, "force"), e);
+    int rc = co_find_shape(a, opts, e);
     a->engine = rc == 0 ? raid_engine_of(a->shape.level) : NULL;
     if (rc == 0 && a->super && a->super->reshaping)
         rc = raid_reshape_open(a, e);
@@ -305,6 +365,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         array_drop(a);
         return rc;
     }
+    if (log_has_no_room(a))
+        opener_say(opener,
+                   "%s: no room for a stripe log between superblock and data: after a crash with "
+                   "a member lost, data that was not being written may be wrong (as with Linux)",
+                   dev->name ? dev->name : "md");
     dev->size = a->shape.size;
     set_limits(a);
     dev->state = a;
@@ -340,27 +405,30 @@ static int co_md_write(struct blk_device *dev, uint64_t offset, const struct vec
                        unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, from->bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, from->bytes, &hold));
     int rc = a->engine->co_write(a, offset, from, flags);
-    intent_end(a->intent, offset, from->bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_write_zeroes(a, offset, bytes, flags);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
 static int co_md_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes)
 {
     struct raid_array *a = dev->state;
-    TRY(co_intent_begin(a->intent, offset, bytes));
+    struct intent_hold hold;
+    TRY(co_intent_begin(a->intent, offset, bytes, &hold));
     int rc = a->engine->co_discard(a, offset, bytes);
-    intent_end(a->intent, offset, bytes);
+    intent_end(a->intent, &hold);
     return rc < 0 ? rc : co_array_tell(a);
 }
 
@@ -390,9 +458,9 @@ static int co_md_member(struct blk_device *dev, const struct blk_member_change *
     return co_array_member(dev->state, c, e);
 }
 
-static int co_md_grow(struct blk_device *dev, unsigned disks, struct blk_error *e)
+static int co_md_grow(struct blk_device *dev, const struct blk_members_grow *g, struct blk_error *e)
 {
-    return co_array_grow(dev->state, disks, e);
+    return co_array_grow(dev->state, g, e);
 }
 
 /* --- facts -------------------------------------------------------------------------------------
@@ -409,6 +477,8 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     const struct raid_member *m = &a->members[i];
     json_t *facts =
         json_pack("{s:o, s:s}", "name", json_from_text(member_name(m)), "state", states[m->state]);
+    if (facts && m->replaces)
+        json_object_set_new(facts, "state", json_string("replacing"));
     if (facts && m->role != RAID_NO_DISK)
         json_object_set_new(facts, "role", json_integer(m->role));
     if (facts && m->super)
@@ -418,6 +488,20 @@ static json_t *member_facts(const struct raid_array *a, unsigned i)
     if (facts && m->mismatches)
         json_object_set_new(facts, "mismatches", json_integer((json_int_t)m->mismatches));
     return facts;
+}
+
+/* What is under way, or owed: resync comes first. NULL: nothing. */
+static json_t *sync_facts(const struct raid_array *a)
+{
+    if (a->was_dirty)
+        return json_pack("{s:s, s:I, s:I}", "doing", "resync", "at", (json_int_t)a->resync_at,
+                         "total", (json_int_t)array_sync_bytes(a));
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].state == MEMBER_REBUILDING)
+            return json_pack("{s:s, s:I, s:I}", "doing", "recovery", "at",
+                             (json_int_t)a->members[i].recovered, "total",
+                             (json_int_t)a->shape.member);
+    return NULL;
 }
 
 static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
@@ -435,15 +519,20 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
         if (a->members[i].dev) /* it was not removed */
             json_array_append_new(members, member_facts(a, i));
     if (a->super) {
-        md_uuid_text(a->super, uuid);
         json_object_set_new(facts, "metadata", json_string(md_version_name(a->super->version)));
-        json_object_set_new(facts, "uuid", json_string(uuid));
-        json_object_set_new(facts, "name", json_from_text(a->super->name));
+        if (!a->dm_offset) {
+            md_uuid_text(a->super, uuid);
+            json_object_set_new(facts, "uuid", json_string(uuid));
+            json_object_set_new(facts, "name", json_from_text(a->super->name));
+        }
         json_object_set_new(facts, "clean", json_boolean(!a->was_dirty));
         if (a->super->reshaping)
             json_object_set_new(facts, "reshape", raid_reshape_facts(a));
         if (a->was_dirty)
             json_object_set_new(facts, "resynced", json_integer((json_int_t)a->resync_at));
+        json_t *sync = sync_facts(a);
+        if (sync)
+            json_object_set_new(facts, "sync", sync);
     }
     out->specific = facts;
     return 0;

@@ -5,27 +5,68 @@
 #include <stdio.h>
 
 #include "raid/array.h"
+#include "raid/badblocks.h"
+#include "raid/bitmap.h"
 
+/* What is bad of it is not read, and is bad no more once it has been written. */
+static int co_do(const struct member_io *io, const struct raid_member *m)
+{
+    struct blk_device *dev = m->dev;
+    struct bad_list *bad = m->bad;
+    uint64_t at = m->data_offset + io->offset, bytes = io->bytes;
+    int rc;
+    switch (io->op) {
+    case MEMBER_READ:
+        return bad && bad_hits(bad, at, io->vec.bytes) ? -EIO : co_blk_read(dev, at, &io->vec);
+    case MEMBER_WRITE:
+        bytes = io->vec.bytes;
+        rc = co_blk_write(dev, at, &io->vec, io->flags);
+        break;
+    case MEMBER_ZERO:
+        rc = co_blk_write_zeroes(dev, at, bytes, io->flags);
+        break;
+    default:
+        return co_blk_discard(dev, at, bytes);
+    }
+    if (rc == 0 && bad)
+        bad_clear(bad, at, bytes);
+    return rc;
+}
+
+/* A6. What one cannot take it misses, or it is out, which whoever answers the write sees to (A2). A
+ * discard may leave different bytes on two devices: there it is zeroes for both. */
 int co_member_io(void *arg)
 {
     struct member_io *io = arg;
-    struct blk_device *dev = io->m->dev;
-    uint64_t at = io->m->data_offset + io->offset;
-    switch (io->op) {
-    case MEMBER_READ:
-        io->rc = co_blk_read(dev, at, &io->vec);
-        break;
-    case MEMBER_WRITE:
-        io->rc = co_blk_write(dev, at, &io->vec, io->flags);
-        break;
-    case MEMBER_ZERO:
-        io->rc = co_blk_write_zeroes(dev, at, io->bytes, io->flags);
-        break;
-    case MEMBER_DISCARD:
-        io->rc = co_blk_discard(dev, at, io->bytes);
-        break;
+    struct raid_member *to = io->op == MEMBER_READ ? NULL : io->m->replacement;
+    if (likely(!to || to->state == MEMBER_OUT)) {
+        io->rc = co_do(io, io->m);
+        return 0;
     }
+    if (io->op == MEMBER_DISCARD) {
+        io->op = MEMBER_ZERO;
+        io->flags = BLK_MAY_UNMAP;
+    }
+    struct member_io there = *io;
+    there.m = to;
+    there.flags &= ~(unsigned)BLK_NO_FALLBACK;
+    io->rc = co_do(io, io->m);
+    there.rc = io->rc == -ENOTSUP ? 0 : co_do(&there, to);
+    if (there.rc < 0 && to->state != MEMBER_OUT)
+        (void)!co_array_miss(to->array, &there, true);
     return 0;
+}
+
+int co_member_put(struct raid_member *m, uint64_t offset, uint8_t *data, uint64_t bytes)
+{
+    struct member_io io = {
+        .m = m, .op = MEMBER_WRITE, .offset = offset, .bytes = bytes, .vec = VEC_BUF(data, bytes)};
+    if (mem_is_zero(data, bytes)) {
+        io.op = MEMBER_ZERO;
+        io.flags = BLK_MAY_UNMAP;
+    }
+    co_member_io(&io);
+    return io.rc < 0 ? co_array_miss(m->array, &io, true) : 0;
 }
 
 const char *member_name(const struct raid_member *m)
@@ -74,6 +115,78 @@ int co_member_find_super(struct blk_device *dev, struct md_super **out, struct b
     }
     return rc;
 }
+
+/* --- images of LVM2 ----------------------------------------------------------------------------
+ */
+
+static bool any_bit(const uint8_t *bits, uint64_t count)
+{
+    for (uint64_t i = 0; i < count / 8; i++)
+        if (bits[i])
+            return true;
+    return count % 8 && bits[count / 8] & ((1u << count % 8) - 1);
+}
+
+/* Whether the bitmap says that somewhere images may differ. Of one that is no bitmap, or has more
+ * bits than there is room for: not. */
+static int co_has_bits(struct blk_device *dev, const struct md_super *s, bool *out)
+{
+    uint8_t head[MD_BITMAP_HEADER];
+    struct md_bitmap b;
+    struct blk_error ignored = {0};
+    uint64_t at = (uint64_t)s->bitmap_offset;
+    *out = false;
+    if (!range_fits(at, sizeof(head), s->data_offset))
+        return 0;
+    TRY(co_blk_read_buf(dev, at, head, sizeof(head)));
+    if (md_bitmap_parse(head, &b, &ignored) < 0 ||
+        !range_fits(at, md_bitmap_bytes(&b), s->data_offset) || b.bits > MD_BITMAP_BITS_MOST)
+        return 0;
+    uint64_t bytes = md_bitmap_bytes(&b) - sizeof(head);
+    auto_free uint8_t *bits = mem_alloc(MAX(bytes, 1));
+    if (!bits)
+        return -ENOMEM;
+    TRY(co_blk_read_buf(dev, at + sizeof(head), bits, bytes));
+    *out = any_bit(bits, b.bits);
+    return 0;
+}
+
+static bool has_failed(const struct md_super *s)
+{
+    for (unsigned i = 0; i < s->disks; i++)
+        if (s->roles[i] == MD_ROLE_FAULTY)
+            return true;
+    return false;
+}
+
+int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_super **out,
+                       struct blk_error *e)
+{
+    bool dirty = false;
+    auto_free struct md_super *s = mem_alloc(sizeof(*s));
+    auto_free uint8_t *raw = mem_aligned(MD_SUPER_BYTES);
+    *out = NULL;
+    if (!s || !raw)
+        return err_set(e, -ENOMEM, "out of memory");
+    if (dev->size < MD_SUPER_BYTES)
+        return 0;
+    int rc = co_blk_read_buf(dev, 0, raw, MD_SUPER_BYTES);
+    if (rc < 0)
+        return err_errno(e, rc, "superblock of dm-raid");
+    rc = md_super_dm_parse(raw, dev->size, data_offset, s, e);
+    if (rc < 0)
+        return rc == -ENODATA ? 0 : rc;
+    rc = has_failed(s) ? 0 : co_has_bits(dev, s, &dirty);
+    if (rc < 0)
+        return err_errno(e, rc, "bitmap of dm-raid");
+    if (dirty && s->resync_offset == UINT64_MAX)
+        s->resync_offset = 0;
+    *out = take(s);
+    return 0;
+}
+
+/* --- whose it is -------------------------------------------------------------------------------
+ */
 
 /* A superblock near the end of a disk may be that of the disk's last partition: then it speaks of
  * far fewer bytes than lie before it. */

@@ -11,7 +11,8 @@
 
 #define TURN_BYTES MiB /* of one member, before the next one serves */
 
-/* While the copies may differ, all readers see the same one: the first. */
+/* While the copies may differ, all readers see the same one: the first that is not bad, however
+ * much they ask for. */
 static struct raid_member *pick(const struct raid_array *a, uint64_t offset, uint64_t *at,
                                 uint64_t *bytes)
 {
@@ -19,13 +20,11 @@ static struct raid_member *pick(const struct raid_array *a, uint64_t offset, uin
     for (unsigned i = 0; i < a->shape.copies; i++) {
         unsigned copy = turn + i < a->shape.copies ? turn + i : turn + i - a->shape.copies;
         struct raid_piece p = raid_place(&a->shape, offset, copy);
-        uint64_t n = MIN(*bytes, p.bytes);
-        struct raid_member *m = array_readable(a, p.disk, p.offset, n);
-        if (m) {
-            *at = p.offset;
-            *bytes = n;
+        *bytes = array_even(a, p.disk, p.offset, MIN(*bytes, p.bytes));
+        struct raid_member *m = array_readable(a, p.disk, p.offset, *bytes);
+        *at = p.offset;
+        if (m)
             return m;
-        }
     }
     return NULL;
 }
@@ -54,7 +53,7 @@ static int co_write_back(struct raid_array *a, const struct raid_piece *p, const
     struct member_io io = {.m = m, .op = MEMBER_WRITE, .offset = p->offset, .vec = *good};
     co_member_io(&io);
     if (io.rc < 0)
-        return co_array_fail(a, m);
+        return co_array_miss(a, &io, true);
     m->read_errors++;
     return 0;
 }
@@ -82,10 +81,13 @@ int co_mirror_read_piece(struct raid_array *a, uint64_t offset, const struct vec
     return rc;
 }
 
-/* Bytes from @offset on that lie together in every copy. */
-static uint64_t together(const struct raid_array *a, uint64_t offset, uint64_t bytes)
+uint64_t mirror_together(const struct raid_array *a, uint64_t offset, uint64_t bytes)
 {
-    return MIN(bytes, raid_place(&a->shape, offset, 0).bytes);
+    for (unsigned copy = 0; copy < a->shape.copies; copy++) {
+        struct raid_piece p = raid_place(&a->shape, offset, copy);
+        bytes = array_even(a, p.disk, p.offset, MIN(bytes, p.bytes));
+    }
+    return bytes;
 }
 
 /* The slow way: the short one failed, or no copy is whole. Nobody may write meanwhile, or what is
@@ -96,7 +98,7 @@ static int co_mirror_read(struct raid_array *a, uint64_t offset, const struct ve
     int rc = 0;
     co_range_lock(&a->writers, &hold, offset, to->bytes, false);
     for (uint64_t at = 0; at < to->bytes && rc == 0;) {
-        uint64_t n = together(a, offset + at, to->bytes - at);
+        uint64_t n = mirror_together(a, offset + at, to->bytes - at);
         struct vec piece = vec_slice(to, at, n);
         rc = co_mirror_read_piece(a, offset + at, &piece);
         at += n;
@@ -121,7 +123,7 @@ static int co_judge(struct raid_array *a, const struct member_io *w, unsigned co
         first = w[i].rc;
         if (w[i].rc == -ENOTSUP || !good)
             return first; /* nobody's fault, or there is nothing to go on with */
-        TRY(co_array_fail(a, w[i].m));
+        TRY(co_array_miss(a, &w[i], true));
     }
     return good ? 0 : first;
 }
@@ -157,7 +159,7 @@ static int co_change(struct raid_array *a, uint64_t offset, uint64_t bytes, cons
     int rc = 0;
     co_range_lock(&a->writers, &hold, offset, bytes, false);
     for (uint64_t at = 0; at < bytes && rc == 0; at += like.bytes) {
-        like.bytes = together(a, offset + at, bytes - at);
+        like.bytes = mirror_together(a, offset + at, bytes - at);
         if (from)
             like.vec = vec_slice(from, at, like.bytes);
         rc = co_change_piece(a, w, offset + at, &like);

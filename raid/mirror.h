@@ -9,6 +9,10 @@
  * are written back. Under the lock of its range. */
 int co_mirror_read_piece(struct raid_array *a, uint64_t offset, const struct vec *to);
 
+/* How many of @bytes from @offset on lie together in every copy, and are all bad there, or all not.
+ */
+uint64_t mirror_together(const struct raid_array *a, uint64_t offset, uint64_t bytes);
+
 /* struct raid_engine's */
 int co_mirror_resync(struct raid_array *a, uint64_t offset, uint64_t bytes);
 int co_mirror_rebuild(struct raid_array *a, struct raid_member *member, uint64_t offset,

@@ -5,6 +5,7 @@
 #include "raid/mirror.h"
 
 #define PIECE   (256 * KiB)
+#define PAGE    4096
 #define AT_ONCE 4
 
 /* --- piece by piece ----------------------------------------------------------------------------
@@ -53,21 +54,6 @@ static int co_sync(struct sync *y, uint64_t offset, uint64_t bytes)
 
 /* --- copies that are to be the same ------------------------------------------------------------
  */
-
-/* What is put where a copy is wrong: zeroes take no space. A member that does not take it fails. */
-static int co_put(struct raid_array *a, struct raid_member *m, uint64_t offset, uint8_t *data,
-                  uint64_t bytes)
-{
-    struct member_io io = {
-        .m = m, .op = MEMBER_WRITE, .offset = offset, .bytes = bytes, .vec = VEC_BUF(data, bytes)};
-    if (mem_is_zero(data, bytes)) {
-        io.op = MEMBER_ZERO;
-        io.flags = BLK_MAY_UNMAP;
-    }
-    co_member_io(&io);
-    return io.rc < 0 ? co_array_fail(a, m) : 0;
-}
-
 /* Sectors that differ, in bytes. */
 static uint64_t count_unequal(const uint8_t *one, const uint8_t *other, uint64_t bytes)
 {
@@ -77,7 +63,8 @@ static uint64_t count_unequal(const uint8_t *one, const uint8_t *other, uint64_t
     return n;
 }
 
-/* All copies that should be right; those that cannot be read have rc < 0. Gives how many. */
+/* All copies that should be right; those that cannot be read have rc < 0. What is on a list of bad
+ * blocks is one of them when that is to be mended. Gives how many. */
 static unsigned co_read_copies(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf,
                                struct member_io *io)
 {
@@ -87,10 +74,10 @@ static unsigned co_read_copies(struct sync *y, uint64_t offset, uint64_t bytes, 
     co_group_init(&g, 0);
     for (unsigned copy = 0; copy < copies; copy++) {
         struct raid_piece p = raid_place(&y->a->shape, offset, copy);
-        struct raid_member *m = array_readable(y->a, p.disk, p.offset, bytes);
-        if (!m)
+        bool bad = array_is_bad(y->a, p.disk, p.offset, bytes);
+        if (!array_readable(y->a, p.disk, p.offset, bytes) && !(bad && y->repair))
             continue;
-        io[count] = (struct member_io){.m = m,
+        io[count] = (struct member_io){.m = y->a->by_role[p.disk],
                                        .op = MEMBER_READ,
                                        .offset = p.offset,
                                        .vec = vec_slice(&all, count * bytes, bytes)};
@@ -117,20 +104,37 @@ static int co_judge(struct sync *y, uint64_t bytes, uint8_t *buf, const struct m
         if (!read)
             io[i].m->read_errors++;
         if (!read || (unequal && y->repair))
-            TRY(co_put(y->a, io[i].m, io[i].offset, buf + good * bytes, bytes));
+            TRY(co_member_put(io[i].m, io[i].offset, buf + good * bytes, bytes));
     }
     return 0;
+}
+
+/* On the lists of all that have it. */
+static bool is_lost(const struct raid_array *a, uint64_t offset, uint64_t bytes)
+{
+    for (unsigned copy = 0; copy < a->shape.copies; copy++) {
+        struct raid_piece p = raid_place(&a->shape, offset, copy);
+        if (array_readable(a, p.disk, p.offset, bytes))
+            return false;
+    }
+    return true;
 }
 
 static int co_compare(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf)
 {
     struct co_range_hold hold;
+    int rc = 0;
     auto_free struct member_io *io = mem_array(y->a->shape.copies, sizeof(*io));
     if (!io)
         return -ENOMEM;
     co_range_lock(&y->a->writers, &hold, offset, bytes, false);
-    unsigned count = co_read_copies(y, offset, bytes, buf, io);
-    int rc = co_judge(y, bytes, buf, io, count);
+    for (uint64_t at = 0, n; at < bytes && rc == 0; at += n) {
+        n = mirror_together(y->a, offset + at, bytes - at);
+        if (is_lost(y->a, offset + at, n))
+            continue;
+        unsigned count = co_read_copies(y, offset + at, n, buf, io);
+        rc = co_judge(y, n, buf, io, count);
+    }
     co_range_unlock(&y->a->writers, &hold);
     return rc;
 }
@@ -151,6 +155,25 @@ int co_mirror_resync(struct raid_array *a, uint64_t offset, uint64_t bytes)
 /* --- a member that is filled -------------------------------------------------------------------
  */
 
+/* What no copy has any more is bad on the new member too, if it has a list to say so. */
+static int co_fill_piece(struct sync *y, uint64_t offset, uint64_t at, uint64_t bytes, uint8_t *buf)
+{
+    struct vec v = VEC_BUF(buf, bytes);
+    struct member_io lost = {
+        .m = y->member, .op = MEMBER_WRITE, .offset = offset, .vec = v, .rc = -EIO};
+    int rc = co_mirror_read_piece(y->a, at, &v);
+    if (y->member->state == MEMBER_OUT)
+        return rc;
+    if (rc == -EIO && y->member->bad && bytes > PAGE) {
+        uint64_t half = align_up(bytes / 2, PAGE);
+        TRY(co_fill_piece(y, offset, at, half, buf));
+        return co_fill_piece(y, offset + half, at + half, bytes - half, buf);
+    }
+    if (rc == -EIO && y->member->bad)
+        return co_array_miss(y->a, &lost, true);
+    return rc < 0 ? rc : co_member_put(y->member, offset, buf, bytes);
+}
+
 static int co_fill(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf)
 {
     struct raid_array *a = y->a;
@@ -158,11 +181,12 @@ static int co_fill(struct sync *y, uint64_t offset, uint64_t bytes, uint8_t *buf
     uint64_t at = offset;
     if (a->shape.near && !raid10_find(&a->shape, y->member->role, offset, &at))
         return 0; /* behind the last chunk nothing is kept */
-    struct vec v = VEC_BUF(buf, bytes);
+    int rc = 0;
     co_range_lock(&a->writers, &hold, at, bytes, false);
-    int rc = co_mirror_read_piece(a, at, &v);
-    if (rc == 0 && y->member->state != MEMBER_OUT)
-        rc = co_put(a, y->member, offset, buf, bytes);
+    for (uint64_t done = 0, n; done < bytes && rc == 0; done += n) {
+        n = mirror_together(a, at + done, bytes - done);
+        rc = co_fill_piece(y, offset + done, at + done, n, buf);
+    }
     co_range_unlock(&a->writers, &hold);
     return rc;
 }

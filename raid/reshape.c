@@ -14,6 +14,7 @@
  * Members that fail while it goes on are failed in both views and in the array; a step that cannot
  * be done leaves the position where it was. */
 #include "raid/reshape.h"
+#include "raid/intent.h"
 
 #define WINDOW_BYTES (16 * MiB)
 
@@ -58,6 +59,7 @@ static int view_members(struct raid_array *v, struct raid_array *whole, bool nex
         struct raid_member *m = &v->members[i];
         *m = whole->members[i];
         m->super = NULL;
+        m->array = v;
         m->log = NULL; /* the array's, as long as its own engine has it */
         if (m->role >= v->shape.disks || m->state != MEMBER_IN_SYNC)
             continue;
@@ -81,6 +83,8 @@ static int view_init(struct raid_array *v, struct raid_array *whole, const struc
     int rc = view_members(v, whole, next);
     if (rc == 0 && v->engine->co_open)
         rc = v->engine->co_open(v, e);
+    if (rc < 0)
+        v->engine = NULL; /* it is not open */
     return rc < 0 && e && !e->rc ? err_set(e, rc, "out of memory") : rc;
 }
 
@@ -210,10 +214,6 @@ int raid_reshape_may_write(const struct raid_array *a, struct blk_error *e)
             return err_set(e, -EROFS,
                            "a member is being recovered while the array is reshaped: open it "
                            "read-only, or let Linux finish that");
-    if (a->super->features & MD_BITMAP)
-        return err_set(e, -EROFS,
-                       "the array has a bitmap and is being reshaped: open it read-only, or let "
-                       "Linux finish that");
     bool same = was->level == next->level && was->layout == next->layout &&
                 was->chunk == next->chunk && was->level->parities;
     if (same && !r->backwards && r->at % unit_of(r) == 0)
@@ -460,6 +460,8 @@ static uint64_t headroom(const struct raid_array *a)
         if (m->state == MEMBER_OUT)
             continue;
         uint64_t used = md_super_end(m->super);
+        if (a->intent)
+            used = MAX(used, intent_bytes_end(a->intent, m->super));
         least = MIN(least, m->super->data_offset > used ? m->super->data_offset - used : 0);
     }
     return align_down(least / 2, MAX(a->shape.chunk, 4096));
@@ -502,6 +504,10 @@ static int may_begin(const struct raid_array *a, unsigned disks, uint64_t shift,
                        disks - a->shape.disks, spares_of(a));
     if (a->was_dirty)
         return err_set(e, -EBUSY, "the array is not in sync: let its resync end first");
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (a->members[i].replaces)
+            return err_set(e, -EBUSY, "%s is being replaced: let that end first",
+                           member_name(a->members[i].replaces));
     for (unsigned role = 0; role < a->shape.disks; role++)
         if (!a->by_role[role] || a->by_role[role]->state != MEMBER_IN_SYNC)
             return err_set(e, -EBUSY, "member %u is not in sync", role);
@@ -532,6 +538,7 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     for (unsigned i = 0; i < a->member_count; i++)
         if (a->members[i].state != MEMBER_OUT)
             a->members[i].super->new_offset = -(int64_t)shift;
+    intent_set_all(a->intent); /* what moves is not followed by bits */
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");

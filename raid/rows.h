@@ -7,7 +7,7 @@
  *     rows_write.c   a strip that changes: what to read, parity, what to write
  *     rows_mend.c    strips that could be written only in part
  *     rows_sync.c    resync, recovery, scrub
- *     log.h          what a strip writes is durable elsewhere before
+ *     log.h, ppl.h   what a strip writes, or what it does not change, is durable elsewhere before
  *
  * A *row* is a chunk of each member. A *part* is what one request has in one row, in bytes of the
  * row's data. A *strip* is what is read, computed and written at once: the same columns of all
@@ -122,10 +122,17 @@ struct row_strip {
 int co_strip_open(struct row_strip *s, struct raid_array *a, uint64_t offset, uint64_t bytes,
                   bool shared);
 void strip_close(struct row_strip *s);
+/* How many of @bytes (whole pages) of the members' data from @offset on, at least a page, are
+ * alike: each member's are all bad, or all not. Strips are no longer than that. */
+uint64_t rows_even(const struct raid_array *a, uint64_t offset, uint64_t bytes);
 /* Contents of all blocks that are wanted: read, or got back from the others. What could not be read
  * of a member that is there is written back. -EIO: too much is lost. */
 int co_strip_load(struct row_strip *s);
-/* Writes the blocks that are to be written, side by side; members that fail are put out. */
+/* Whether the others bring back what @role does not have of those columns. */
+bool rows_enough_without(const struct raid_array *a, uint32_t role, uint64_t offset,
+                         uint64_t bytes);
+/* Writes the blocks that are to be written, side by side; members that fail are put out, or have it
+ * on their lists of bad blocks. */
 int co_strip_store(struct row_strip *s, unsigned flags);
 /* rows_mend.c: keeps the strip's block of @role, which could not be written. */
 void rows_tear(struct row_strip *s, uint32_t role);

@@ -131,8 +131,11 @@ static int co_slices(void *arg)
     struct strip_job *j = arg;
     const struct rows *rows = j->b->a->engine_state;
     uint64_t slice = j->b->whole ? ROW_SLICE : rows->slice;
-    for (uint64_t done = 0; done < j->bytes; done += slice)
-        TRY(j->b->co_strip(j->b->a, j->b, j->at + done, MIN(slice, j->bytes - done)));
+    uint64_t start = j->b->row * j->b->a->shape.chunk + j->at;
+    for (uint64_t done = 0, n; done < j->bytes; done += n) {
+        n = rows_even(j->b->a, start + done, MIN(slice, j->bytes - done));
+        TRY(j->b->co_strip(j->b->a, j->b, j->at + done, n));
+    }
     return 0;
 }
 

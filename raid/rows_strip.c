@@ -62,6 +62,13 @@ void strip_close(struct row_strip *s)
     co_range_unlock(&s->a->writers, &s->hold);
 }
 
+uint64_t rows_even(const struct raid_array *a, uint64_t offset, uint64_t bytes)
+{
+    for (unsigned d = 0; d < a->shape.disks; d++)
+        bytes = MAX(align_down(array_even(a, d, offset, bytes), ROW_PAGE), ROW_PAGE);
+    return bytes;
+}
+
 static int get_memory(const struct row_strip *s, uint8_t **memory, bool *ours)
 {
     if (*memory)
@@ -210,6 +217,20 @@ static void recover(struct row_strip *s)
     parity_recover(&row, lost, count, s->bytes);
 }
 
+bool rows_enough_without(const struct raid_array *a, uint32_t role, uint64_t offset, uint64_t bytes)
+{
+    bool there[RAID_DISKS_MOST];
+    for (unsigned d = 0; d < a->shape.disks; d++)
+        there[d] = d != role && array_readable(a, d, offset, bytes);
+    return raid_enough(&a->shape, there);
+}
+
+static int co_strip_miss(struct row_strip *s, uint32_t role)
+{
+    bool others = rows_enough_without(s->a, role, s->offset, s->bytes);
+    return co_array_miss(s->a, &s->block[role].io, others);
+}
+
 /* Puts back what could not be read; a member that does not take it is put out. */
 static int co_correct(struct row_strip *s)
 {
@@ -225,7 +246,7 @@ static int co_correct(struct row_strip *s)
         if (b->io.rc == 0)
             b->io.m->read_errors++;
         else
-            TRY(co_array_fail(s->a, b->io.m));
+            TRY(co_strip_miss(s, d));
     }
     return 0;
 }
@@ -246,16 +267,17 @@ int co_strip_load(struct row_strip *s)
 /* --- writing -----------------------------------------------------------------------------------
  */
 
-/* What could not be written: the member is put out; where it cannot be spared, or it was not its
- * fault, it is tried again. */
-static int co_write_again(struct row_strip *s, struct row_block *b)
+/* What could not be written: the member is put out, or keeps a list of that; where it cannot be
+ * spared, or it was not its fault, it is tried again. */
+static int co_write_again(struct row_strip *s, uint32_t role)
 {
+    struct row_block *b = &s->block[role];
     for (unsigned n = 0; n < TRIES && b->io.rc < 0; n++) {
-        if (b->io.rc != -ENOMEM && co_array_fail(s->a, b->io.m) == 0)
+        if (b->io.rc != -ENOMEM && co_strip_miss(s, role) == 0)
             return 0;
         co_member_io(&b->io);
     }
-    return b->io.rc == 0 || co_array_fail(s->a, b->io.m) == 0 ? 0 : b->io.rc;
+    return b->io.rc == 0 || co_strip_miss(s, role) == 0 ? 0 : b->io.rc;
 }
 
 int co_strip_store(struct row_strip *s, unsigned flags)
@@ -280,12 +302,10 @@ int co_strip_store(struct row_strip *s, unsigned flags)
     (void)co_group_wait(&g); /* each says for itself */
     int rc = 0;
     for (unsigned d = 0; d < s->a->shape.disks; d++) {
-        struct row_block *b = &s->block[d];
-        int one = b->written ? co_write_again(s, b) : 0;
-        if (one < 0) {
+        int one = s->block[d].written ? co_write_again(s, d) : 0;
+        if (one < 0 && !array_is_bad(s->a, d, s->offset, s->bytes))
             rows_tear(s, d);
-            rc = one;
-        }
+        rc = one < 0 ? one : rc;
     }
     return rc;
 }

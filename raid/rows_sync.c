@@ -14,18 +14,23 @@ struct sync {
     struct raid_array *a;
     uint64_t offset, end;
     int (*co_strip)(struct sync *y, struct row_strip *s);
-    uint32_t role; /* of rebuild */
+    struct raid_member *member; /* of rebuild */
     bool repair;
     struct raid_scrub *found;
 };
 
+/* Where something cannot be read it is done in halves, down to a page. */
 static int co_one_strip(struct sync *y, uint64_t offset, uint64_t bytes)
 {
     struct row_strip s;
     TRY(co_strip_open(&s, y->a, offset, bytes, false));
     int rc = y->co_strip(y, &s);
     strip_close(&s);
-    return rc;
+    if (rc != -EIO || bytes == ROW_PAGE)
+        return rc;
+    uint64_t half = align_up(bytes / 2, ROW_PAGE);
+    TRY(co_one_strip(y, offset, half));
+    return co_one_strip(y, offset + half, bytes - half);
 }
 
 static int co_strips(void *arg)
@@ -34,6 +39,7 @@ static int co_strips(void *arg)
     while (y->offset < y->end) {
         uint64_t chunk = y->a->shape.chunk, at = y->offset;
         uint64_t bytes = MIN(MIN(ROW_SLICE, chunk - at % chunk), y->end - at);
+        bytes = rows_even(y->a, at, bytes);
         y->offset += bytes;
         int rc = co_one_strip(y, at, bytes);
         if (rc < 0) {
@@ -59,6 +65,15 @@ static int co_sync(struct sync *y, uint64_t offset, uint64_t bytes)
 /* --- resync ------------------------------------------------------------------------------------
  */
 
+/* Some of it is only on lists of bad blocks: whatever it was, it cannot be read. */
+static bool is_bad(const struct row_strip *s)
+{
+    for (unsigned d = 0; d < s->a->shape.disks; d++)
+        if (array_is_bad(s->a, d, s->offset, s->bytes))
+            return true;
+    return false;
+}
+
 static int co_parity_anew(struct sync *y, struct row_strip *s)
 {
     (void)y;
@@ -67,7 +82,9 @@ static int co_parity_anew(struct sync *y, struct row_strip *s)
     struct row_block *q = s->row.q == RAID_NO_DISK ? NULL : &s->block[s->row.q];
     for (unsigned i = 0; i < s->a->shape.data_disks; i++)
         s->block[raid_row_disk(&s->row, i)].wanted = true;
-    TRY(co_strip_load(s));
+    int rc = co_strip_load(s);
+    if (rc < 0)
+        return rc == -EIO && s->bytes == ROW_PAGE && is_bad(s) ? 0 : rc; /* it is gone */
     TRY(strip_fresh(s, p));
     p->written = true;
     if (q) {
@@ -88,11 +105,25 @@ int co_rows_resync(struct raid_array *a, uint64_t offset, uint64_t bytes)
 /* --- recovery ----------------------------------------------------------------------------------
  */
 
+/* What the others cannot bring back is bad on the new member too, if it has a list to say so. */
+static int co_is_lost(struct row_strip *s, struct raid_member *m)
+{
+    struct member_io lost = {
+        .m = m, .op = MEMBER_ZERO, .offset = s->offset, .bytes = s->bytes, .rc = -EIO};
+    return m->state != MEMBER_OUT && m->bad ? co_array_miss(s->a, &lost, true) : -EIO;
+}
+
 static int co_fill(struct sync *y, struct row_strip *s)
 {
-    struct row_block *b = &s->block[y->role];
+    struct row_block *b = &s->block[y->member->role];
     b->wanted = true;
-    TRY(co_strip_load(s));
+    int rc = co_strip_load(s);
+    if (rc == -EIO && s->bytes == ROW_PAGE)
+        return co_is_lost(s, y->member);
+    if (rc < 0)
+        return rc;
+    if (y->member->replaces) /* nobody else changes */
+        return co_member_put(y->member, s->offset, b->old, s->bytes);
     b->fresh = b->old;
     b->written = true;
     return co_strip_store(s, 0);
@@ -101,8 +132,8 @@ static int co_fill(struct sync *y, struct row_strip *s)
 int co_rows_rebuild(struct raid_array *a, struct raid_member *member, uint64_t offset,
                     uint64_t bytes)
 {
-    assert(member->role < a->shape.disks && a->by_role[member->role] == member);
-    struct sync y = {.a = a, .co_strip = co_fill, .role = member->role};
+    assert(member->role < a->shape.disks);
+    struct sync y = {.a = a, .co_strip = co_fill, .member = member};
     return co_sync(&y, offset, bytes);
 }
 
@@ -182,12 +213,26 @@ static bool is_whole(const struct row_strip *s)
     return true;
 }
 
+/* What is on lists of bad blocks is got back and written: then it is there no more. */
+static int co_mend_bad(struct row_strip *s)
+{
+    for (unsigned d = 0; d < s->a->shape.disks; d++)
+        s->block[d].wanted = array_is_bad(s->a, d, s->offset, s->bytes);
+    int rc = co_strip_load(s);
+    if (rc < 0)
+        return rc == -EIO && s->bytes == ROW_PAGE ? 0 : rc;
+    for (unsigned d = 0; d < s->a->shape.disks; d++)
+        if (array_is_bad(s->a, d, s->offset, s->bytes))
+            to_be_written(s, d);
+    return co_strip_store(s, 0);
+}
+
 static int co_compare(struct sync *y, struct row_strip *s)
 {
     uint8_t scratch[2 * ROW_PAGE] __attribute__((aligned(PARITY_ALIGN)));
     struct comparison c = {.s = s, .scratch = scratch};
     if (!is_whole(s))
-        return 0; /* nothing is there to compare with */
+        return y->repair && is_bad(s) ? co_mend_bad(s) : 0; /* nothing is there to compare with */
     for (unsigned d = 0; d < y->a->shape.disks; d++)
         s->block[d].wanted = true;
     TRY(co_strip_load(s));

@@ -3,17 +3,36 @@
  *
  * Order of an update: what it is about is durable; then all superblocks at once, each durable
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
+#include "raid/badblocks.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/reshape.h"
 
-struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
-                                   uint64_t bytes)
+static struct raid_member *array_in_sync(const struct raid_array *a, unsigned role, uint64_t offset,
+                                         uint64_t bytes)
 {
     struct raid_member *m = a->by_role[role];
     if (!m || m->state == MEMBER_IN_SYNC)
         return m;
     return offset + bytes <= m->recovered ? m : NULL;
+}
+
+struct raid_member *array_readable(const struct raid_array *a, unsigned role, uint64_t offset,
+                                   uint64_t bytes)
+{
+    struct raid_member *m = array_in_sync(a, role, offset, bytes);
+    return m && m->bad && bad_hits(m->bad, m->data_offset + offset, bytes) ? NULL : m;
+}
+
+bool array_is_bad(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes)
+{
+    return array_in_sync(a, role, offset, bytes) && !array_readable(a, role, offset, bytes);
+}
+
+uint64_t array_even(const struct raid_array *a, unsigned role, uint64_t offset, uint64_t bytes)
+{
+    const struct raid_member *m = a->by_role[role];
+    return m && m->bad ? bad_even(m->bad, m->data_offset + offset, bytes) : bytes;
 }
 
 /* --- writing superblocks -----------------------------------------------------------------------
@@ -46,9 +65,15 @@ static void fill(const struct raid_array *a, struct raid_member *m, bool behind)
     s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY | MD_RESHAPE_FEATURES);
     s->features |= a->super->features & MD_RESHAPE_FEATURES;
     s->recovery_offset = UINT64_MAX;
+    s->features &= ~(unsigned)MD_REPLACEMENT;
+    s->features |= m->replaces ? MD_REPLACEMENT : 0;
     if (m->state == MEMBER_REBUILDING) {
         s->features |= MD_RECOVERY | (m->by_bitmap ? MD_BITMAP_RECOVERY : 0);
         s->recovery_offset = m->recovered_saved;
+    }
+    if (m->bad) {
+        s->features &= ~(unsigned)MD_BAD_BLOCKS;
+        s->features |= m->bad->told_count ? MD_BAD_BLOCKS : 0;
     }
     if (m->read_errors)
         s->corrected_reads += (uint32_t)MIN(m->read_errors, UINT32_MAX - s->corrected_reads);
@@ -74,6 +99,8 @@ static int co_write_one(void *arg)
     log_announced(u->m, u->rc == 0);
     if (u->rc == 0)
         u->m->events = s->events;
+    if (u->rc == 0 && u->m->bad)
+        u->m->bad->shown = s->features & MD_BAD_BLOCKS;
     return 0;
 }
 
@@ -145,6 +172,7 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
     m->state = MEMBER_OUT;
+    array_forget_replacement(a, m);
     a->untold = a->super != NULL;
     if (a->super)
         (void)md_super_set_role(a->super, m->super->number, MD_ROLE_FAULTY);
@@ -186,6 +214,8 @@ static int co_level_locked(struct raid_array *a)
 
 int co_array_settle(struct raid_array *a)
 {
+    if (a->shape.level->is_zoned) /* nothing is built on anything */
+        return 0;
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_blk_flush(m->dev);
@@ -243,6 +273,55 @@ int co_array_write_supers(struct raid_array *a)
     return a->super ? co_array_write_supers_locked(a) : 0;
 }
 
+/* --- failing -----------------------------------------------------------------------------------
+ */
+
+static int co_fail_locked(struct raid_array *a, struct raid_member *m)
+{
+    assert_held(&a->state_lock);
+    if (m->state == MEMBER_OUT) /* another request came first */
+        return a->untold ? co_array_write_supers_locked(a) : 0;
+    if (!can_go(a, m)) {
+        co_look_for_loss(a, m);
+        return -EIO;
+    }
+    take_out(a, m);
+    return a->super ? co_array_write_supers_locked(a) : 0;
+}
+
+int co_array_fail(struct raid_array *a, struct raid_member *m)
+{
+    if (a->whole)
+        return co_array_fail(a->whole, &a->whole->members[m - a->members]);
+    with_lock(&a->state_lock);
+    return co_fail_locked(a, m);
+}
+
+/* Its list says what @m does not have, then its superblock that there is one. */
+static int co_tell_bad(struct raid_array *a, struct raid_member *m, uint64_t at, uint64_t bytes)
+{
+    TRY(co_bad_tell(m->dev, m->bad, at, bytes));
+    return m->bad->shown ? 0 : co_array_write_supers_locked(a);
+}
+
+int co_array_miss(struct raid_array *a, const struct member_io *write, bool others)
+{
+    struct raid_array *all = a->whole ? a->whole : a;
+    struct raid_member *m = &all->members[write->m - a->members];
+    uint64_t at = write->m->data_offset + write->offset;
+    uint64_t bytes = write->op == MEMBER_ZERO ? write->bytes : write->vec.bytes;
+    bool medium = write->rc == -EIO || write->rc == -ENODATA;
+    with_lock(&all->state_lock);
+    if (!others) {
+        co_look_for_loss(all, m);
+        return -EIO;
+    }
+    if (medium && m->bad && m->state != MEMBER_OUT && bad_add(m->bad, at, bytes) &&
+        co_tell_bad(all, m, at, bytes) == 0)
+        return 0;
+    return co_fail_locked(all, m);
+}
+
 /* --- clean and dirty ---------------------------------------------------------------------------
  */
 
@@ -257,7 +336,7 @@ int co_array_mark_dirty(struct raid_array *a)
         return 0;
     if (a->super && !a->shape.level->is_zoned) {
         uint64_t was = a->super->resync_offset;
-        a->super->resync_offset = 0;
+        a->super->resync_offset = a->ppl && a->was_dirty ? a->resync_at : 0;
         int rc = co_array_write_supers_locked(a);
         if (rc < 0) {
             a->super->resync_offset = was;
@@ -333,8 +412,37 @@ static int co_settle(struct raid_array *a, bool clean)
     return rc;
 }
 
+/* What has been written since it was bad goes from the member's list, once it is flushed. */
+static int co_forget_bad_of(struct raid_array *a, struct raid_member *m)
+{
+    auto_free struct bad_list *before = mem_alloc(sizeof(*before));
+    if (!before)
+        return -ENOMEM;
+    m->bad->fewer = false;
+    *before = *m->bad;
+    int rc = co_blk_flush(m->dev);
+    with_lock(&a->state_lock);
+    if (m->state == MEMBER_OUT) /* meanwhile */
+        return 0;
+    if (rc == 0)
+        rc = co_bad_forget(m->dev, m->bad, before);
+    m->bad->fewer |= rc < 0;
+    return rc == 0 || rc == -ENOMEM ? rc : co_fail_locked(a, m);
+}
+
+static int co_forget_bad(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        if (m->state != MEMBER_OUT && m->bad && m->bad->fewer && m->bad->told_count)
+            TRY(co_forget_bad_of(a, m));
+    }
+    return 0;
+}
+
 int co_array_checkpoint(struct raid_array *a)
 {
+    TRY(co_forget_bad(a));
     TRY(co_intent_sweep(a->intent, false));
     return co_settle(a, false);
 }
@@ -343,23 +451,6 @@ int co_array_mark_clean(struct raid_array *a)
 {
     if (a->marked_dirty)
         TRY(co_intent_sweep(a->intent, true));
+    TRY(co_forget_bad(a));
     return co_settle(a, true);
-}
-
-/* --- failing -----------------------------------------------------------------------------------
- */
-
-int co_array_fail(struct raid_array *a, struct raid_member *m)
-{
-    if (a->whole)
-        return co_array_fail(a->whole, &a->whole->members[m - a->members]);
-    with_lock(&a->state_lock);
-    if (m->state == MEMBER_OUT) /* another request came first */
-        return a->untold ? co_array_write_supers_locked(a) : 0;
-    if (!can_go(a, m)) {
-        co_look_for_loss(a, m);
-        return -EIO;
-    }
-    take_out(a, m);
-    return a->super ? co_array_write_supers_locked(a) : 0;
 }

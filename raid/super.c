@@ -8,7 +8,7 @@
 
 const char *md_version_name(enum md_version v)
 {
-    static const char *const names[MD_VERSIONS] = {"0.90", "1.0", "1.1", "1.2"};
+    static const char *const names[] = {"0.90", "1.0", "1.1", "1.2", "dm-raid"};
     return names[v];
 }
 
@@ -47,6 +47,8 @@ void md_super_build(struct md_super *s)
     assert(!s->read_only);
     if (s->version == MD_0_90)
         md_super_0_build(s);
+    else if (s->version == MD_DM_RAID)
+        md_super_dm_build(s);
     else
         md_super_1_build(s);
 }
@@ -55,6 +57,8 @@ uint64_t md_super_bytes(const struct md_super *s, uint64_t block_bytes)
 {
     if (s->version == MD_0_90)
         return MD_SUPER_BYTES;
+    if (s->version == MD_DM_RAID)
+        return MIN(block_bytes, MD_SUPER_BYTES);
     return MIN(align_up(256 + 2 * (uint64_t)s->role_count, block_bytes), MD_SUPER_BYTES);
 }
 

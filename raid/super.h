@@ -9,7 +9,14 @@
 #include "block/err.h"
 #include "raid/md_disk.h"
 
-enum md_version { MD_0_90, MD_1_0, MD_1_1, MD_1_2, MD_VERSIONS };
+enum md_version {
+    MD_0_90,
+    MD_1_0,
+    MD_1_1,
+    MD_1_2,
+    MD_VERSIONS,             /* those that members of md are searched for */
+    MD_DM_RAID = MD_VERSIONS /* of an image of LVM2 */
+};
 const char *md_version_name(enum md_version v); /* "1.2" */
 
 struct md_super {
@@ -73,12 +80,17 @@ bool md_super_same_array(const struct md_super *a, const struct md_super *b);
 #define MD_UUID_TEXT 36
 void md_uuid_text(const struct md_super *s, char text[MD_UUID_TEXT]);
 
-/* super_0.c, super_1.c */
+/* super_0.c, super_1.c, super_dm.c */
 must_use int md_super_0_parse(const uint8_t *raw, uint64_t bytes, struct md_super *out,
                               struct blk_error *e);
 must_use int md_super_1_parse(enum md_version v, const uint8_t *raw, uint64_t bytes,
                               struct md_super *out, struct blk_error *e);
+/* @raw: the first MD_SUPER_BYTES; superblock and bitmap lie before @data_offset, the image behind.
+ * -ENODATA: there is none. */
+must_use int md_super_dm_parse(const uint8_t *raw, uint64_t bytes, uint64_t data_offset,
+                               struct md_super *out, struct blk_error *e);
 void md_super_0_build(struct md_super *s);
 void md_super_1_build(struct md_super *s);
+void md_super_dm_build(struct md_super *s);
 
 #endif

@@ -6,7 +6,7 @@
  *  1. a spare takes a place: superblocks say that it has the role, in sync up to 0;
  *  2. from then on it is written to like the others; a step copies what is there;
  *  3. what steps have reached is flushed, then the superblocks say how far it is (state.c);
- *  4. at the end all is flushed, then superblocks say in sync.
+ *  4. at the end all is flushed, then superblocks say in sync (or what replace.c has).
  * An interruption at any point goes on at what the superblocks say. */
 #include "raid/intent.h"
 #include "raid/reshape.h"
@@ -110,11 +110,15 @@ int co_array_use_spares(struct raid_array *a, bool *taken)
     return rc;
 }
 
+/* What makes the array whole comes before replacements. */
 static struct raid_member *find_rebuilding(const struct raid_array *a)
 {
     for (unsigned role = 0; role < a->shape.disks; role++)
         if (a->by_role[role] && a->by_role[role]->state == MEMBER_REBUILDING)
             return a->by_role[role];
+    for (unsigned role = 0; role < a->shape.disks; role++)
+        if (a->by_role[role] && a->by_role[role]->replacement)
+            return a->by_role[role]->replacement;
     return NULL;
 }
 
@@ -122,6 +126,8 @@ static struct raid_member *find_rebuilding(const struct raid_array *a)
 static int co_recovered(struct raid_array *a, struct raid_member *m)
 {
     TRY(co_array_flush(a));
+    if (m->replaces)
+        return co_array_replaced(a, m);
     co_mutex_lock(&a->state_lock);
     bool whole = m->state == MEMBER_REBUILDING; /* it did not fail at last */
     if (whole) {
@@ -160,7 +166,7 @@ static int co_recover(struct raid_array *a, struct raid_member *m, struct blk_sy
     *s = (struct blk_sync){.kind = s->kind, .doing = "recovery", .at = at, .total = all};
     if (bytes)
         TRY(a->engine->co_rebuild(a, m, at, bytes));
-    if (m->state != MEMBER_REBUILDING)
+    if (m->state != MEMBER_REBUILDING && !m->replaces)
         return 0; /* it failed: the next step finds another spare, or that all is done */
     m->recovered = s->at += bytes;
     return s->at < all ? 0 : co_recovered(a, m);

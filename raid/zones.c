@@ -3,6 +3,7 @@
  * lies together resolve says so and the waist does it; else the pieces go to their members side by
  * side. */
 #include "raid/array.h"
+#include "raid/badblocks.h"
 
 #define PIECES_MOST 16 /* at once */
 
@@ -11,6 +12,8 @@ static bool zone_resolve(struct raid_array *a, uint64_t offset, uint64_t bytes, 
 {
     struct raid_piece p = raid_place(&a->shape, offset, 0);
     const struct raid_member *m = a->by_role[p.disk];
+    if (m->bad && bad_hits(m->bad, m->data_offset + p.offset, MIN(bytes, p.bytes)))
+        return false;
     *out = (struct blk_place){
         .child = m->dev, .offset = m->data_offset + p.offset, .bytes = MIN(bytes, p.bytes)};
     return true;

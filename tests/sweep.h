@@ -51,6 +51,8 @@ enum sweep_flags {
         128, /* the size is the file's, which a crash may leave between the old and the new */
     SWEEP_FSYNCS_ONCE = 256, /* the image is on several disks, not all of which lose what they hold
                                 in memory again and again: fsyncs fail once */
+    SWEEP_FAULTS_ONCE =
+        512, /* calls fail once: who can write nothing any more has to be given up */
     SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
 };
 
@@ -66,6 +68,8 @@ struct sweep_subject {
     const struct sweep_backing *backing;
     const struct sweep_profile *profile; /* NULL: a mix of everything but compression and resize */
     const char *foreign; /* `qemu-img check -f` takes an export of it; NULL: only our own check */
+    const char
+        *foreign_command; /* looks at top.img in its place, 0: sound; then @foreign is a name */
     bool (*foreign_ok)(const char *output); /* accepts what qemu-img calls an error; NULL: none */
     unsigned ops;                           /* of one workload; 0: 60 */
     unsigned model_factor;                  /* times as many operations in the model test; 0: one */
@@ -109,7 +113,7 @@ struct sweep_budget {
     unsigned model_ops;    /* of the model test, per seed */
     uint64_t fault_points; /* per row */
     uint64_t crash_states; /* per row, distinct */
-    unsigned foreign;      /* states per row that qemu-img sees as well */
+    unsigned foreign;      /* states per row that the foreign checker sees as well */
 };
 
 struct sweep_result {

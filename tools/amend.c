@@ -42,12 +42,22 @@ static int check_names(struct amend *a, const struct blk_driver *d)
     json_object_foreach (a->options, key, value) {
         if (in_table(d->amend_options, key) || opts_nests(d->amend_options, key))
             continue;
+        bool at_creation = in_table(d->create_options, key);
+        if (a->task.tool->face == FACE_LAMINA)
+            return err_set(&a->task.error, -EINVAL, "'%s' %s; -o help lists what can be changed",
+                           key, at_creation ? "stays as the image was made" : "is no option");
         return err_set(&a->task.error, -EINVAL, "Invalid parameter '%s'%s", key,
-                       in_table(d->create_options, key)
-                           ? "\nThis option is only supported for image creation"
-                           : "");
+                       at_creation ? "\nThis option is only supported for image creation" : "");
     }
     return 0;
+}
+
+static int no_amending(const struct tool *t, const struct blk_driver *d, struct blk_error *e)
+{
+    return err_set(e, -ENOTSUP,
+                   tool_words(t, "%s images have no options that could be changed",
+                              "Format driver '%s' does not support option amendment"),
+                   d->name);
 }
 
 static int co_amend(struct amend *a, struct blk_device *dev)
@@ -60,8 +70,7 @@ static int co_amend(struct amend *a, struct blk_device *dev)
         a->driver = dev->driver->name;
     }
     if (!dev->driver->co_amend)
-        return err_set(&t->error, -ENOTSUP, "Format driver '%s' does not support option amendment",
-                       dev->driver->name);
+        return no_amending(t->tool, dev->driver, &t->error);
     if (a->help)
         return 0;
     TRY(check_names(a, dev->driver));
@@ -112,8 +121,8 @@ static int print_help(struct amend *a)
     if (!d)
         return 1;
     if (!d->co_amend) {
-        tool_error(t, "Format driver '%s' does not support option amendment", d->name);
-        return 1;
+        (void)no_amending(t, d, &a->task.error);
+        return tool_failed(t, &a->task.error);
     }
     printf("Amend options for '%s':\n", d->name);
     make_print_options(d->amend_options);
@@ -124,7 +133,9 @@ static int amend(struct amend *a, int operands, char **words)
 {
     struct tool *t = a->task.tool;
     if (!a->told)
-        return tool_misuse(t, "Must specify options (-o)");
+        return tool_misuse(t, "%s",
+                           tool_words(t, "what is to change? -o KEY=VALUE,...; -o help lists it",
+                                      "Must specify options (-o)"));
     if (a->help && a->image.format)
         return print_help(a);
     if (operands != 1) {

@@ -270,6 +270,19 @@ static void help_table(const struct tool *t, const struct arg_desc *d, FILE *to)
     }
 }
 
+/* The examples in notes, `  lamina VERB ...`, are of our own name only. */
+static void help_notes(const struct tool *t, const char *notes, FILE *to)
+{
+    static const char example[] = "  lamina ";
+    fputc('\n', to);
+    while (*notes) {
+        size_t bytes = strcspn(notes, "\n");
+        if (t->face == FACE_LAMINA || strncmp(notes, example, strlen(example)) != 0)
+            fprintf(to, "%.*s\n", (int)bytes, notes);
+        notes += bytes + (notes[bytes] == '\n');
+    }
+}
+
 void command_help(const struct tool *t, const struct command *c, FILE *to)
 {
     if (t->face == FACE_LAMINA || t->face == FACE_IMG)
@@ -282,7 +295,7 @@ void command_help(const struct tool *t, const struct command *c, FILE *to)
     help_table(t, c->options, to);
     help_table(t, tool_common_options, to);
     if (c->notes)
-        fprintf(to, "\n%s\n", c->notes);
+        help_notes(t, c->notes, to);
 }
 
 bool tool_add_object(struct tool *t, const char *text)
@@ -336,6 +349,11 @@ void tool_error(const struct tool *t, const char *fmt, ...)
     va_end(ap);
 }
 
+const char *tool_words(const struct tool *t, const char *ours, const char *theirs)
+{
+    return t->face == FACE_LAMINA ? ours : theirs;
+}
+
 int tool_misuse(const struct tool *t, const char *fmt, ...)
 {
     va_list ap;
@@ -344,7 +362,7 @@ int tool_misuse(const struct tool *t, const char *fmt, ...)
     va_end(ap);
     if (t->face == FACE_NBD) /* qemu-nbd says this as an error of its own */
         fprintf(stderr, "%s: Try `%s --help' for more information.\n", t->called, t->called);
-    else if (t->face != FACE_LAMINA || !t->command)
+    else if (t->face != FACE_LAMINA || !t->command || !t->command->name)
         fprintf(stderr, "Try '%s --help' for more information\n", t->called);
     else
         fprintf(stderr, "Try '%s %s --help' for more information\n", t->called, t->command->name);

@@ -159,7 +159,9 @@ static int print_json(const struct check *c)
 static int result(const struct check *c, int rc)
 {
     if (c->no_checks) {
-        tool_error(c->tool, "This image format does not support checks");
+        tool_error(c->tool, "%s",
+                   tool_words(c->tool, "images of this format have nothing that could be checked",
+                              "This image format does not support checks"));
         return EXIT_NO_CHECKS;
     }
     if (rc < 0)

@@ -47,6 +47,7 @@ static int co_stands_on(struct commit *c, struct blk_device *dev, const char *na
 
 static int co_find_base(struct commit *c, struct blk_device *top, struct blk_device **base)
 {
+    const struct tool *t = c->task.tool;
     bool found = !c->base;
     struct blk_device *over = top;
     *base = blk_child(top, "backing");
@@ -60,9 +61,15 @@ static int co_find_base(struct commit *c, struct blk_device *top, struct blk_dev
     if (*base)
         return 0;
     if (c->base)
-        return err_set(&c->task.error, -EINVAL, "Did not find '%s' in the backing chain of '%s'",
+        return err_set(&c->task.error, -EINVAL,
+                       tool_words(t,
+                                  "'%s' is not in the chain of '%s'; `lamina info "
+                                  "--backing-chain` shows what is",
+                                  "Did not find '%s' in the backing chain of '%s'"),
                        c->base, c->image.text);
-    return err_set(&c->task.error, -EINVAL, "Image does not have a backing file");
+    return err_set(&c->task.error, -EINVAL, "%s",
+                   tool_words(t, "the image stands on no other that it could be put into",
+                              "Image does not have a backing file"));
 }
 
 static int co_commit(struct commit *c, struct blk_device *top)

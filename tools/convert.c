@@ -25,7 +25,7 @@ static const struct arg_desc options[] = {
     {'f', "source-format", "FORMAT", "the sources' format (else it is found out)", 0, false},
     {'O', "target-format", "FORMAT", "the target's format (else what TARGET's ending says)", 0,
      false},
-    {'c', "compress", NULL, "compress", 0, false},
+    {'c', "compress", NULL, "compress the data", 0, false},
     {'o', "target-format-options", "KEY=VALUE,...", "options of the format; -o help lists them", 0,
      false},
     {'B', NULL, "IMAGE", "the target stands on IMAGE, which shows what the source's own does", 0,
@@ -33,8 +33,7 @@ static const struct arg_desc options[] = {
     {'b', "backing", "IMAGE", "the same", 0, false},
     {'F', "backing-format", "FORMAT", "the format of -B's image", 0, false},
     {'l', "snapshot", "NAME",
-     "what a snapshot inside the source holds: NAME, an id, snapshot.id=I or snapshot.name=S", 0,
-     false},
+     "the disk as that snapshot inside the source holds it: a name or an id", 0, false},
     {'n', "no-create", NULL, "write into TARGET, which is there already", 0, false},
     {ARG_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: TARGET reads zero everywhere", 0, false},
     {ARG_BITMAPS, "bitmaps", NULL, "copy the source's persistent bitmaps too", 0, false},
@@ -54,11 +53,11 @@ static const struct arg_desc options[] = {
     {'C', "copy-range-offloading", NULL, "copy inside the kernel (it always does where it can)", 0,
      false},
     {ARG_DROP_BEHIND, "drop-behind", "WHEN",
-     "auto, on, off: take what was copied out of the page cache (auto: more than half of memory)",
-     FACE_LAMINA, false},
+     "auto, on, off: keep what was copied out of the page cache (auto: if it is much)", FACE_LAMINA,
+     false},
     {ARG_SALVAGE, "salvage", NULL, "what cannot be read is zero, and told, instead of an error", 0,
      false},
-    {ARG_HASH, "hash", "NAME", "read TARGET back and print its hash: sha256 or blkhash",
+    {ARG_HASH, "hash", "NAME", "read TARGET back and print its hash: sha256, blkhash or sumhash",
      FACE_LAMINA, false},
     {ARG_EXPECT, "expect", "VALUE", "with --hash: fail, without a TARGET, unless it is VALUE",
      FACE_LAMINA, false},
@@ -112,8 +111,10 @@ static int flight_told(struct convert *c, const char *value)
         return 0;
     }
     tool_error(c->make.tool,
-               "Invalid number of coroutines. Allowed number of coroutines is between "
-               "1 and 16");
+               tool_words(c->make.tool, "-m is a number from 1 to 16, not '%s'",
+                          "Invalid number of coroutines. Allowed number of coroutines is between "
+                          "1 and 16%.0s"),
+               value);
     return ARGS_BAD;
 }
 
@@ -257,13 +258,11 @@ static int target_format(struct convert *c)
         tool_error(t, "the ending of '%s' names no format; say it with -O", m->name);
     if (!m->driver)
         return 1;
-    if (!c->into && !m->driver->co_create) {
-        tool_error(t, "Format driver '%s' does not support image creation", m->driver->name);
+    if (!c->into && !format_creates(t, m->driver, ""))
         return 1;
-    }
     if (c->compress && !m->driver->compresses) {
-        tool_error(t, "Compression not supported for this file format");
-        return 1;
+        (void)format_no_compression(t, m->driver, &c->task.error);
+        return tool_failed(t, &c->task.error);
     }
     return 0;
 }
@@ -306,8 +305,8 @@ static int check(struct convert *c)
     if (target_format(c))
         return 1;
     if (c->backing && !c->into && !make_knows_option(&c->make, "backing_file")) {
-        tool_error(t, "Backing file not supported for file format '%s'", c->make.driver->name);
-        return 1;
+        (void)format_no_backing(t, c->make.driver, &c->task.error);
+        return tool_failed(t, &c->task.error);
     }
     return 0;
 }

@@ -91,9 +91,12 @@ static int co_open_target(struct convert *c)
                       .trust = TRUST_WRITE};
     TRY(co_image_open(c->make.tool, &i, &c->target, &c->task.error));
     if (c->target->size < c->size)
-        return err_set(&c->task.error, -ENOSPC, "output file is smaller than input file");
+        return err_set(&c->task.error, -ENOSPC, "%s",
+                       tool_words(c->make.tool,
+                                  "the target is smaller than the source: `lamina resize` it first",
+                                  "output file is smaller than input file"));
     if (c->compress && !c->target->driver->compresses)
-        return err_set(&c->task.error, -ENOTSUP, "Compression not supported for this file format");
+        return format_no_compression(c->make.tool, c->target->driver, &c->task.error);
     return 0;
 }
 

@@ -16,45 +16,18 @@
  *     and not used is given back (check, leaks); it is closed; the journal says complete.
  *   6 The image takes its name, the folder is durable, the journal goes. A run that finds a
  * complete journal and no image was cut short here: the target is there, and the journal goes. */
-#include <stdlib.h>
-#include <sys/stat.h>
-
-#include "block/spec.h"
 #include "tools/convert.h"
+#include "tools/journal.h"
 
-#define STEP         (64 * MiB)
-#define JOURNAL_MOST (256 * KiB)
-#define FILES_MOST   64
+#define STEP (64 * MiB)
 
 /* --- the plan --- */
-
-static json_t *file_identity(struct host_file *f)
-{
-    struct stat st;
-    int fd = host_fd(f);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return json_null();
-    return json_pack("[I, I, I, I, I]", (json_int_t)st.st_dev, (json_int_t)st.st_ino,
-                     (json_int_t)st.st_size, (json_int_t)st.st_mtim.tv_sec,
-                     (json_int_t)st.st_mtim.tv_nsec);
-}
 
 /* The source's name and size, and every file that it stands on. */
 static json_t *source_plan(const char *name, const struct convert_source *s)
 {
-    struct blk_device *todo[FILES_MOST];
-    json_t *files = json_array();
-    unsigned n = 0;
-    todo[n++] = s->dev;
-    while (files && n > 0) {
-        struct blk_device *d = todo[--n];
-        if (d->file && json_array_append_new(files, file_identity(d->file)) < 0)
-            break;
-        for (size_t i = 0; i < d->child_count && n < FILES_MOST; i++)
-            todo[n++] = d->children[i].dev;
-    }
     return json_pack("{s:s%, s:I, s:o}", "name", name, strlen(name), "bytes", (json_int_t)s->bytes,
-                     "files", files);
+                     "files", journal_files(s->dev, false));
 }
 
 static json_t *make_plan(const struct convert *c)
@@ -68,75 +41,13 @@ static json_t *make_plan(const struct convert *c)
                      "compress", c->compress, "sparse", (json_int_t)c->sparse, "sources", sources);
 }
 
-/* --- the journal --- */
-
-static int co_put(struct convert *c, const char *path, const char *text)
-{
-    struct host_file *f;
-    struct host *h = c->make.tool->host;
-    struct vec v = VEC_BUF((void *)text, strlen(text));
-    int gone = co_host_unlink(h, path); /* a killed run may have a write to it in flight yet */
-    TRY(gone == -ENOENT ? 0 : gone);
-    TRY(co_host_open(h, path, NULL, HOST_READ | HOST_WRITE | HOST_CREATE | HOST_EXCLUSIVE, &f));
-    int rc = co_host_write(f, 0, &v);
-    if (rc == 0)
-        rc = co_host_fsync(f);
-    co_host_close(f);
-    return rc;
-}
-
-struct print {
-    json_t *tree;
-    char *text;
-};
-
-static int run_print(void *arg)
-{
-    struct print *p = arg;
-    p->text = p->tree ? json_dumps(p->tree, JSON_COMPACT) : NULL;
-    json_decref(p->tree);
-    return p->text ? 0 : -ENOMEM;
-}
-
 /* The journal says now that all before @done is durable. */
 static int co_note(struct convert *c, uint64_t done, bool complete)
 {
     struct convert_resume *r = &c->resume;
-    struct host *h = c->make.tool->host;
-    struct print p = {.tree = json_pack("{s:i, s:O, s:I, s:b}", "version", 1, "plan", r->plan,
-                                        "done", (json_int_t)done, "complete", complete)};
-    auto_free char *beside = mem_printf("%s.new", r->journal);
-    int rc = co_offload(run_print, &p); /* a coroutine's stack is small */
-    if (rc == 0)
-        rc = beside ? co_put(c, beside, p.text) : -ENOMEM;
-    free(p.text);
-    if (rc == 0)
-        rc = co_host_rename(h, beside, r->journal);
-    if (rc == 0)
-        rc = co_host_sync_dir(h, c->make.folder);
-    return rc < 0 ? err_errno(&c->task.error, rc, "the journal %s", r->journal) : 0;
-}
-
-/* *out NULL: there is no journal. */
-static int co_read_journal(struct convert *c, json_t **out)
-{
-    struct host_file *f;
-    struct blk_error *e = &c->task.error;
-    *out = NULL;
-    int64_t rc = co_host_open(c->make.tool->host, c->resume.journal, NULL,
-                              HOST_READ | HOST_REGULAR_OR_BLOCK, &f);
-    if (rc == -ENOENT)
-        return 0;
-    if (rc < 0)
-        return err_errno(e, (int)rc, "%s", c->resume.journal);
-    auto_free char *text = mem_zalloc(JOURNAL_MOST + 1);
-    struct vec v = VEC_BUF(text, JOURNAL_MOST);
-    rc = text ? co_host_read(f, 0, &v) : -ENOMEM;
-    co_host_close(f);
-    if (rc < 0)
-        return err_errno(e, (int)rc, "%s", c->resume.journal);
-    rc = co_spec_json(text, out, e);
-    return rc < 0 ? err_prefix(e, "%s", c->resume.journal) : 0;
+    json_t *tree = json_pack("{s:i, s:O, s:I, s:b}", "version", 1, "plan", r->plan, "done",
+                             (json_int_t)done, "complete", complete);
+    return co_journal_write(c->make.tool->host, r->journal, tree, &c->task.error);
 }
 
 /* --- going on --- */
@@ -190,7 +101,7 @@ int co_convert_resume_begin(struct convert *c)
     r->plan = make_plan(c);
     if (!r->journal || !r->plan)
         return err_set(e, -ENOMEM, "out of memory");
-    TRY(co_read_journal(c, &journal));
+    TRY(co_journal_read(c->make.tool->host, r->journal, &journal, e));
     bool anew = !journal;
     int rc = anew ? 0 : co_take_up(c, journal);
     json_decref(journal);

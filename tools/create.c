@@ -136,11 +136,7 @@ static const struct blk_driver *format(const struct create *c)
         d = format_by_ending(c->make.name);
     if (!d)
         d = format_find(t, c->format ? c->format : "raw", what);
-    if (d && !d->co_create) {
-        tool_error(t, "%sFormat driver '%s' does not support image creation", what, d->name);
-        return NULL;
-    }
-    return d;
+    return d && format_creates(t, d, what) ? d : NULL;
 }
 
 /* 0, or the exit status after a message. */
@@ -186,7 +182,9 @@ static int create(struct create *c)
     if (tool_run(t, 1, co_prepare, c) < 0)
         return failed(c);
     if (!c->sized) {
-        err_set(&c->error, -EINVAL, "Image creation needs a size parameter");
+        err_set(&c->error, -EINVAL, "%s",
+                tool_words(t, "how large is it to be? Put its SIZE, as 20G, behind FILE",
+                           "Image creation needs a size parameter"));
         return failed(c);
     }
     if (!t->quiet && t->face != FACE_LAMINA)

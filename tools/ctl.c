@@ -168,6 +168,21 @@ static void print_shares(const json_t *result)
                number_of(g, "depth-now"));
 }
 
+static void print_events(const json_t *result)
+{
+    const json_t *x;
+    size_t i;
+
+    printf("%lld events\n", number_of(result, "seen"));
+    printf("%-24s %8s %9s %13s %14s\n", "EXPORT", "RESIZED", "LOW-WATER", "MEMBER-FAILED",
+           "MARKED-CORRUPT");
+    json_array_foreach (json_object_get(result, "exports"), i, x)
+        printf("%-24s %8lld %9lld %13lld %14lld\n",
+               *text_of(x, "name") ? text_of(x, "name") : "(default)", number_of(x, "resized"),
+               number_of(x, "low-water"), number_of(x, "member-failed"),
+               number_of(x, "marked-corrupt"));
+}
+
 #define NOTHING "takes nothing more"
 #define JOB     "wants the job's id"
 #define EXPORT  "wants the export's name"
@@ -226,10 +241,17 @@ static const struct question questions[] = {
      {"name", "spec"},
      "wants the export's name and the new member",
      .options = {"format"}},
+    {"member-re-add",
+     {"name", "spec"},
+     "wants the export's name and the former member",
+     .options = {"format"}},
+    {"member-replace", {"name", "member"}, MEMBER, .options = {"with", "spec", "format"}},
     {"member-fail", {"name", "member"}, MEMBER, .print = NULL},
     {"member-remove", {"name", "member"}, MEMBER, .print = NULL},
+    {"grow", {"name"}, EXPORT, .options = {"size", "raid-devices"}},
     {"scrub", {"name"}, EXPORT, .print = print_id, .options = {"repair", "speed"}},
     {"stats", {NULL}, NOTHING, .print = print_shares},
+    {"events", {NULL}, NOTHING, .print = print_events, .options = {"seen", "seconds"}},
     {"throttle",
      {NULL},
      "wants export=NAME or group=NAME, and what to change",
@@ -377,7 +399,7 @@ static int ask(struct tool *t, int count, char **words)
     struct call c = {.tool = t, .path = words[0], .waits = q && q->waits};
 
     if (count < 2)
-        return tool_misuse(t, "which socket, and what to ask?");
+        return tool_misuse(t, "expecting: %s", t->command->usage);
     if (!q)
         return unknown_question(t, words[1]);
     c.request = request(t, q, count - 2, words + 2);
@@ -405,7 +427,7 @@ const struct command ctl_command = {
     .name = "ctl",
     .run = ctl_main,
     .usage = "ctl [--output=json] SOCKET WHAT [WORD]... [KEY=VALUE]...",
-    .summary = "Asks or steers a running server over its control socket",
+    .summary = "Ask or steer a running server over its control socket",
     .faces = FACE_LAMINA,
     .options = options,
     .notes =

@@ -8,7 +8,7 @@ enum { ARG_EXPECT = ARG_LONG };
 
 static const struct arg_desc options[] = {
     ARG_IMAGE_FORMAT,
-    {'a', "algorithm", "NAME", "sha256 (the default) or blkhash", 0, false},
+    {'a', "algorithm", "NAME", "sha256 (the default), blkhash or sumhash", 0, false},
     {ARG_EXPECT, "expect", "VALUE", "fail unless the hash is VALUE", 0, false},
     {'T', "cache", "MODE", "none, writeback (the default), writethrough, directsync, unsafe", 0,
      false},
@@ -87,7 +87,8 @@ const struct command hash_command = {
     .notes = "The same contents have the same hash in every format. sha256 is what sha256sum says "
              "of a raw\ncopy. blkhash is the hash of the program blksum (SHA-256 of the hashes of "
              "64 KiB blocks and the\nlength): all cores work on it, and zeroes cost nearly "
-             "nothing.\n"
+             "nothing. sumhash is the one that "
+             "`lamina send` and `lamina receive` name disks by.\n"
              "\n"
              "  lamina hash disk.qcow2\n"
              "  lamina hash -a blkhash --output json disk.qcow2",

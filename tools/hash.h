@@ -4,7 +4,8 @@
  *   sha256   SHA-256 of what a guest reads from begin to end: what sha256sum says of a raw copy
  *   blkhash  the block based hash of the blkhash project with its presets (SHA-256, 64 KiB):
  *            H(H(block 1) || ... || H(block N) || length), the length as 64 bits, little endian;
- *            the last block may be shorter */
+ *            the last block may be shorter
+ *   sumhash  the hash that streams name disks by (block/sumhash.h) */
 #ifndef TOOLS_HASH_H
 #define TOOLS_HASH_H
 
@@ -13,7 +14,7 @@
 
 #define HASH_TEXT 65 /* hexadecimal digits and the end */
 
-enum hash_kind { HASH_NONE, HASH_SHA256, HASH_BLKHASH };
+enum hash_kind { HASH_NONE, HASH_SHA256, HASH_BLKHASH, HASH_SUMHASH };
 
 /* What is told of a hash. Zero-initialised: none is asked for. */
 struct hash_told {

@@ -2,10 +2,11 @@
 /* hash_disk.c - a disk's hash, and the words of the options that ask for one.
  *
  * blkhash: the blocks are hashed on the pool as they are read, their digests are added in order; so
- * it uses all cores. SHA-256 is one chain of steps and has a core to itself, while the others read
- * and inflate. */
+ * it uses all cores, and so does sumhash. SHA-256 is one chain of steps and has a core to itself,
+ * while the others read and inflate. */
 #include <nettle/sha2.h>
 
+#include "block/sumhash.h"
 #include "tools/hash.h"
 #include "tools/inorder.h"
 
@@ -13,10 +14,18 @@
 
 struct hasher {
     struct inorder walk;
-    enum hash_kind kind;
     struct sha256_ctx sum;
     uint8_t zero_digest[SHA256_DIGEST_SIZE]; /* of a whole block */
     uint8_t digests[INORDER_SLOTS][INORDER_PIECE / BLOCK][SHA256_DIGEST_SIZE]; /* blkhash */
+    struct sumhash sums[INORDER_SLOTS], total;                                 /* sumhash */
+};
+
+/* What the hashes differ in. */
+struct hash_steps {
+    const char *name;
+    int (*prepare)(struct inorder_piece *p);
+    int (*use)(struct inorder_piece *p);
+    void (*finish)(struct hasher *h, uint8_t sum[SHA256_DIGEST_SIZE]);
 };
 
 static const uint8_t zeroes[BLOCK];
@@ -75,17 +84,51 @@ static int add_bytes(struct inorder_piece *p)
     return 0;
 }
 
-static void finish(struct hasher *h, char text[HASH_TEXT])
+static void finish_bytes(struct hasher *h, uint8_t sum[SHA256_DIGEST_SIZE])
 {
-    uint8_t sum[SHA256_DIGEST_SIZE], length[8];
+    sha256_digest(&h->sum, SHA256_DIGEST_SIZE, sum);
+}
+
+static void finish_blocks(struct hasher *h, uint8_t sum[SHA256_DIGEST_SIZE])
+{
+    uint8_t length[8];
     for (unsigned i = 0; i < sizeof(length); i++)
         length[i] = (uint8_t)(h->walk.bytes >> (8 * i));
-    if (h->kind == HASH_BLKHASH)
-        sha256_update(&h->sum, sizeof(length), length);
-    sha256_digest(&h->sum, sizeof(sum), sum);
-    for (unsigned i = 0; i < sizeof(sum); i++)
-        snprintf(text + 2 * i, 3, "%02x", sum[i]);
+    sha256_update(&h->sum, sizeof(length), length);
+    finish_bytes(h, sum);
 }
+
+/* --- sumhash --- */
+
+static int sum_blocks(struct inorder_piece *p)
+{
+    struct hasher *h = p->all->arg;
+    h->sums[p->slot] = (struct sumhash){0};
+    sumhash_add_blocks(&h->sums[p->slot], p->offset, p->data, p->bytes);
+    return 0;
+}
+
+static int add_sum(struct inorder_piece *p)
+{
+    struct hasher *h = p->all->arg;
+    if (p->data)
+        sumhash_add(&h->total, &h->sums[p->slot]);
+    return 0;
+}
+
+static void finish_sum(struct hasher *h, uint8_t sum[SHA256_DIGEST_SIZE])
+{
+    sumhash_add_size(&h->total, h->walk.bytes);
+    sumhash_put(&h->total, sum);
+}
+
+/* --- all of them --- */
+
+static const struct hash_steps hashes[] = {
+    [HASH_SHA256] = {"sha256", NULL, add_bytes, finish_bytes},
+    [HASH_BLKHASH] = {"blkhash", hash_blocks, add_blocks, finish_blocks},
+    [HASH_SUMHASH] = {"sumhash", sum_blocks, add_sum, finish_sum},
+};
 
 int co_hash_disk(struct blk_device *dev, uint64_t bytes, enum hash_kind kind, struct job *job,
                  char text[HASH_TEXT], struct blk_error *e)
@@ -94,42 +137,41 @@ int co_hash_disk(struct blk_device *dev, uint64_t bytes, enum hash_kind kind, st
     struct hasher *h = mem_zalloc(sizeof(*h));
     if (!h)
         return err_set(e, -ENOMEM, "out of memory");
-    bool blocks = kind == HASH_BLKHASH;
-    h->kind = kind;
     h->walk = (struct inorder){.dev = dev,
                                .bytes = bytes,
                                .job = job,
                                .error = e,
-                               .prepare = blocks ? hash_blocks : NULL,
-                               .use = blocks ? add_blocks : add_bytes,
+                               .prepare = hashes[kind].prepare,
+                               .use = hashes[kind].use,
                                .arg = h};
     sha256_init(&h->sum);
     sum_of(zeroes, BLOCK, h->zero_digest);
     int rc = co_inorder(&h->walk);
+    uint8_t sum[SHA256_DIGEST_SIZE];
     if (rc == 0)
-        finish(h, text);
+        hashes[kind].finish(h, sum);
+    for (unsigned i = 0; rc == 0 && i < sizeof(sum); i++)
+        snprintf(text + 2 * i, 3, "%02x", sum[i]);
     mem_free(h);
     return rc;
 }
 
 /* --- what is told --- */
 
-static const char *const names[] = {[HASH_SHA256] = "sha256", [HASH_BLKHASH] = "blkhash"};
-
 const char *hash_name(enum hash_kind kind)
 {
-    return names[kind];
+    return hashes[kind].name;
 }
 
 int hash_kind_told(const struct tool *t, const char *word, struct hash_told *h)
 {
-    for (enum hash_kind k = HASH_SHA256; k < ARRAY_LEN(names); k++) {
-        if (strcmp(word, names[k]) == 0) {
+    for (enum hash_kind k = HASH_SHA256; k < ARRAY_LEN(hashes); k++) {
+        if (strcmp(word, hashes[k].name) == 0) {
             h->kind = k;
             return 0;
         }
     }
-    tool_misuse(t, "'%s' is no hash; there are sha256 and blkhash", word);
+    tool_misuse(t, "'%s' is no hash; there are sha256, blkhash and sumhash", word);
     return ARGS_BAD;
 }
 

@@ -221,7 +221,11 @@ bool cache_told(const struct tool *t, const char *what, const char *name)
 {
     if (cache_is_known(name))
         return true;
-    tool_error(t, "Invalid %s option: %s", what, name);
+    tool_error(t,
+               tool_words(t,
+                          "the %s is writeback, none, writethrough, directsync or unsafe, not '%s'",
+                          "Invalid %s option: %s"),
+               what, name);
     return false;
 }
 
@@ -248,6 +252,37 @@ const struct blk_driver *format_find(const struct tool *t, const char *name, con
         tool_error(t, "%sthere is no format '%s'; `%s help formats` lists them", what, name,
                    t->called);
     return NULL;
+}
+
+bool format_creates(const struct tool *t, const struct blk_driver *d, const char *what)
+{
+    if (d->co_create)
+        return true;
+    tool_error(t,
+               tool_words(t,
+                          "%s%s images are only read; `lamina help formats` tells what can be "
+                          "created",
+                          "%sFormat driver '%s' does not support image creation"),
+               what, d->name);
+    return false;
+}
+
+int format_no_compression(const struct tool *t, const struct blk_driver *d, struct blk_error *e)
+{
+    return err_set(e, -ENOTSUP,
+                   tool_words(t,
+                              "%s images hold no compressed data; `lamina help formats` tells "
+                              "which do",
+                              "Compression not supported for this file format%.0s"),
+                   d->name);
+}
+
+int format_no_backing(const struct tool *t, const struct blk_driver *d, struct blk_error *e)
+{
+    return err_set(e, -EINVAL,
+                   tool_words(t, "%s images stand on no other image; those of qcow2 can",
+                              "Backing file not supported for file format '%s'"),
+                   d->name);
 }
 
 /* True if @word (of @bytes) stands in the blank separated @list. */
@@ -280,7 +315,10 @@ bool size_told(const struct tool *t, const char *what, const char *text, uint64_
     int rc = opts_parse_size(text, bytes, &e);
     if (rc == 0 && *bytes <= INT64_MAX)
         return true;
-    if (rc == -EINVAL) {
+    if (t->face == FACE_LAMINA) {
+        tool_error(t, "the %s is a number of bytes, or ends with k, M, G, T, P or E: not '%s'",
+                   what, text);
+    } else if (rc == -EINVAL) {
         tool_error(t, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
         tool_error(t, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
     } else {

@@ -58,6 +58,11 @@ char *image_beside(const char *image, const char *name);
 bool cache_is_known(const char *name);
 /* The same; false after a message, in which it is called @what: "cache" or "source cache". */
 bool cache_told(const struct tool *t, const char *what, const char *name);
+/* @d can make images; else says that it cannot, after @what. */
+bool format_creates(const struct tool *t, const struct blk_driver *d, const char *what);
+/* Sets @e to a sentence on what images of @d cannot do; gives -ENOTSUP, -EINVAL. */
+int format_no_compression(const struct tool *t, const struct blk_driver *d, struct blk_error *e);
+int format_no_backing(const struct tool *t, const struct blk_driver *d, struct blk_error *e);
 /* By name or NULL after a message that names the nearest; @what goes in front ("x.img: "). */
 const struct blk_driver *format_find(const struct tool *t, const char *name, const char *what);
 /* The format that @name's ending says, or NULL. */

@@ -64,6 +64,8 @@ static int co_load(struct inorder_piece *p)
             err_errno(w->error, rc, "error while reading at byte %" PRIu64, p->offset);
         return rc;
     }
+    if (w->co_more)
+        TRY(w->co_more(p));
     return w->prepare ? co_offload(run_prepare, p) : 0;
 }
 
@@ -93,7 +95,7 @@ static void co_give(struct inorder *w, uint64_t offset, uint64_t bytes, bool zer
 /* --- the walk --- */
 
 /* A run that is all zeroes, or not, in whole blocks but for the end. */
-static int co_run(struct inorder *w, uint64_t at, uint64_t *run, bool *zero)
+static int co_status_run(struct inorder *w, uint64_t at, uint64_t *run, enum inorder_kind *kind)
 {
     struct blk_extent ext;
     unsigned depth;
@@ -101,27 +103,36 @@ static int co_run(struct inorder *w, uint64_t at, uint64_t *run, bool *zero)
     if (rc < 0)
         return err_errno(w->error, rc, "error while reading block status at byte %" PRIu64, at);
     uint64_t to = at + ext.bytes;
-    *zero = (ext.flags & BLK_EXT_ZERO) && (to == w->bytes || align_down(to, INORDER_BLOCK) > at);
+    bool zero =
+        (ext.flags & BLK_EXT_ZERO) && (to == w->bytes || align_down(to, INORDER_BLOCK) > at);
     if (to < w->bytes)
-        to = *zero ? align_down(to, INORDER_BLOCK) : MIN(align_up(to, INORDER_BLOCK), w->bytes);
+        to = zero ? align_down(to, INORDER_BLOCK) : MIN(align_up(to, INORDER_BLOCK), w->bytes);
     *run = to - at;
+    *kind = zero ? INORDER_ZERO : INORDER_DATA;
+    return 0;
+}
+
+static int co_give_run(struct inorder *w, uint64_t at, uint64_t run, enum inorder_kind kind)
+{
+    bool zero = kind == INORDER_ZERO;
+    for (uint64_t end = at + run, n; at < end; at += n) {
+        n = MIN(end - at, zero ? ZERO_PIECE : INORDER_PIECE);
+        if (w->rc < 0)
+            return w->rc;
+        co_give(w, at, n, zero);
+    }
     return 0;
 }
 
 static int co_walk(struct inorder *w)
 {
-    for (uint64_t at = 0; at < w->bytes;) {
-        uint64_t run = 0;
-        bool zero = false;
-        TRY(co_run(w, at, &run, &zero));
-        while (run > 0) {
-            uint64_t n = MIN(run, zero ? ZERO_PIECE : INORDER_PIECE);
-            if (w->rc < 0)
-                return w->rc;
-            co_give(w, at, n, zero);
-            at += n;
-            run -= n;
-        }
+    for (uint64_t at = 0, run = 0; at < w->bytes; at += run) {
+        enum inorder_kind kind;
+        TRY((w->co_run ? w->co_run : co_status_run)(w, at, &run, &kind));
+        if (kind != INORDER_SKIP)
+            TRY(co_give_run(w, at, run, kind));
+        else if (w->job)
+            TRY(co_job_step(w->job, run));
     }
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* inorder.h - a disk read from begin to end with several reads in flight, its pieces taken in
- * order: hashing, and writing to a pipe. */
+ * order: hashing, writing to a pipe, sending. */
 #ifndef TOOLS_INORDER_H
 #define TOOLS_INORDER_H
 
@@ -22,12 +22,17 @@ struct inorder_piece {
     int rc;
 };
 
+enum inorder_kind { INORDER_DATA, INORDER_ZERO, INORDER_SKIP /* nobody wants it */ };
+
 struct inorder {
     /* told */
     struct blk_device *dev;
-    uint64_t bytes;                          /* from the begin of dev */
-    struct job *job;                         /* counts what was used, and can end it; NULL: none */
-    struct blk_error *error;                 /* of reading */
+    uint64_t bytes;          /* from the begin of dev */
+    struct job *job;         /* counts what was used, and can end it; NULL: none */
+    struct blk_error *error; /* of reading */
+    /* What the run at @at is, and its length; NULL: what reads zero by its status, or not. */
+    int (*co_run)(struct inorder *w, uint64_t at, uint64_t *run, enum inorder_kind *kind);
+    int (*co_more)(struct inorder_piece *p); /* reads what goes with its data; NULL: nothing */
     int (*prepare)(struct inorder_piece *p); /* on the pool, of data, in any order; NULL: nothing */
     int (*use)(struct inorder_piece *p);     /* off the worker, in order, one at a time */
     bool use_blocks;                         /* it may sleep for long */

@@ -21,17 +21,18 @@ static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_
 static const struct arg_desc resize_options[] = {ARG_SIZE,   ARG_EXTENTS, ARG_IMAGE_FORMAT, ARG_YES,
                                                  ARG_SECRET, ARG_QUIET,   ARG_END};
 static const struct arg_desc create_options[] = {
-    {'n', "name", "NAME", "of the volume (lvol0, ...)", 0, false},
+    {'n', "name", "NAME", "the volume's name (else lvol0, lvol1, ...)", 0, false},
     ARG_SIZE,
     ARG_EXTENTS,
-    {'i', "stripes", "N", "over so many physical volumes", 0, false},
-    {'I', "stripesize", "SIZE", "of a stripe's chunks (64k); a bare number: KiB", 0, false},
-    {ARG_TYPE, "type", "TYPE", "linear, striped, thin-pool, thin", 0, false},
-    {'c', "chunksize", "SIZE", "of a thin pool's blocks (64k); a bare number: KiB", 0, false},
-    {ARG_POOL_METADATA, "poolmetadatasize", "SIZE", "of a thin pool (by its size)", 0, false},
-    {'V', "virtualsize", "SIZE", "of a thin volume; a bare number: MiB", 0, false},
-    {ARG_THINPOOL, "thinpool", "POOL", "where a thin volume lies", 0, false},
-    {'s', "snapshot", NULL, "of the thin volume VG/LV", 0, false},
+    {'i', "stripes", "N", "stripe it over N physical volumes", 0, false},
+    {'I', "stripesize", "SIZE", "size of a stripe's chunks (64k); a bare number: KiB", 0, false},
+    {ARG_TYPE, "type", "TYPE", "linear (the default), striped, thin-pool or thin", 0, false},
+    {'c', "chunksize", "SIZE", "size of a thin pool's blocks (64k); a bare number: KiB", 0, false},
+    {ARG_POOL_METADATA, "poolmetadatasize", "SIZE",
+     "size of a thin pool's metadata (else by the pool's size)", 0, false},
+    {'V', "virtualsize", "SIZE", "size that a thin volume shows; a bare number: MiB", 0, false},
+    {ARG_THINPOOL, "thinpool", "POOL", "the pool that a thin volume lies in", 0, false},
+    {'s', "snapshot", NULL, "make a snapshot of the thin volume VG/LV", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_YES,
     ARG_SECRET,
@@ -393,7 +394,10 @@ static int co_list(struct lvm_verb *v)
 {
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
                          false));
-    return lvm_report_lvs(v, told(v)->all);
+    do
+        TRY(lvm_report_lvs(v, told(v)->all));
+    while (co_lvm_verb_next(v));
+    return v->error.rc;
 }
 
 static int list(struct tool *t, int argc, char **argv)
@@ -419,13 +423,9 @@ static const struct command lv_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
-static const struct command *const verbs[] = {&lv_create_command,
-                                              &lv_extend_command,
-                                              &lv_reduce_command,
-                                              &lv_rename_command,
-                                              &lv_remove_command,
-                                              &lv_list_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &lv_create_command, &lv_extend_command, &lv_reduce_command, &lv_rename_command,
+    &lv_remove_command, &lv_change_command, &lv_list_command,   NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

@@ -2,9 +2,11 @@
 /* lvm.h - what the verbs of `lamina pv`, `vg` and `lv` share: lvm2's words over whatever can be
  * opened.
  *
- *   lvm.c          opening: SET//VG/LV is a volume, SET a physical volume or lvm:PV,PV...
+ *   lvm_open.c     SET//VG/LV is a volume; SET a physical volume, lvm:PV,PV... or dir:FOLDER
+ *   lvm.c          running, sizes, physical volumes by name
  *   lvm_report.c   lists, as lvm2 prints them for people and as JSON
- *   pv.c vg.c lv.c the verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
+ *   lvm_tag.c      pv | vg | lv change: tags
+ *   pv.c vg.c lv.c the other verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
 #ifndef TOOLS_LVM_H
 #define TOOLS_LVM_H
 
@@ -19,11 +21,15 @@ struct lvm_verb {
     const char *format; /* -f, of all physical volumes; NULL: probed */
     char **operands;
     int count;
-    bool yes; /* -y */
+    bool yes;                                             /* -y */
+    int (*option)(void *verb, int id, const char *value); /* as struct command_line's */
     int (*co_work)(struct lvm_verb *v);
     /* open while co_work() runs, by co_lvm_verb_open() */
     struct blk_device *dev;
     struct lvm_set *set;
+    char **texts; /* the set's members as people call them, in order; owned */
+    size_t text_count;
+    size_t at;         /* of a folder: which of its items the set is */
     struct lvm_vg *vg; /* NULL: none was named */
     struct lvm_lv *lv; /* NULL: none was named */
     char *vg_name;     /* as told; owned */
@@ -54,6 +60,11 @@ enum lvm_named { LVM_NAMED_SET, LVM_NAMED_VG, LVM_NAMED_LV };
 /* Opens the container that @place names, and @more physical volumes beside it. */
 must_use int co_lvm_verb_open(struct lvm_verb *v, const char *place, enum lvm_named named,
                               char *const *more, size_t more_count, bool write);
+/* A folder may hold several sets: v->set becomes the next one; false: there is none, or v->error.
+ */
+bool co_lvm_verb_next(struct lvm_verb *v);
+/* Frees what is owned. */
+void lvm_verb_drop(struct lvm_verb *v);
 /* pv.c: makes a physical volume of @text. @keep: one that is in no group is left as it is. */
 must_use int co_lvm_pv_make(struct lvm_verb *v, const char *text, bool keep);
 /* The member whose device was told as @text; NULL after an error. */
@@ -75,6 +86,9 @@ must_use int co_lvm_thin(struct lvm_verb *v, const char *name, const char *pool,
 /* Opens what the first operand names: VG/LV with @name, or VG/LV@SNAP. */
 must_use int co_lvm_snapshot(struct lvm_verb *v, const char *name);
 must_use int co_lvm_thin_remove(struct lvm_verb *v); /* v->lv */
+
+/* lvm_tag.c: lvchange, vgchange, pvchange. */
+extern const struct command lv_change_command, vg_change_command, pv_change_command;
 
 /* lvm_report.c: rows of v->rows. */
 must_use int lvm_report_pvs(struct lvm_verb *v);

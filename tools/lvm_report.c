@@ -49,7 +49,7 @@ int lvm_report_pvs(struct lvm_verb *v)
     for (size_t i = 0; i < v->set->member_count; i++) {
         const struct lvm_member *m = &v->set->members[i];
         const struct lvm_pv *pv = m->vg ? lvm_find_pv(m->vg, m->label.uuid) : NULL;
-        TRY(add_row(v, pv_row(m->dev->name, m->vg, pv, m->label.device_bytes)));
+        TRY(add_row(v, pv_row(v->texts[i], m->vg, pv, m->label.device_bytes)));
     }
     for (size_t g = 0; g < v->set->vg_count; g++)
         for (size_t i = 0; i < v->set->vgs[g]->pv_count; i++)

@@ -32,6 +32,8 @@ static const struct command *const commands[] = {
     &top_command,
     &raid_command,
     &pool_command,
+    &send_command,
+    &receive_command,
     &hash_command,
     &bench_command,
     &dd_command,
@@ -137,6 +139,8 @@ static int help(struct tool *t, int argc, char **argv)
         return manual_page(t, faces, word);
     else if (strcmp(topic, "completion") == 0)
         return completion_print(t, word);
+    else if (*topic && strcmp(topic, "help") != 0)
+        return tool_misuse(t, "there is no help on '%s', but on verbs, formats and pages", topic);
     else
         print_tasks(t);
     return 0;
@@ -161,8 +165,7 @@ static int unknown_verb(const struct tool *t, const char *verb)
  * left to do and *rc is the exit status. */
 static int lamina_prefix(struct tool *t, int argc, char **argv, int *rc)
 {
-    static const struct command prefix = {
-        .name = "lamina", .usage = "[OPTION]... VERB ...", .faces = FACE_LAMINA};
+    static const struct command prefix = {.usage = "[OPTION]... VERB ...", .faces = FACE_LAMINA};
     int verb = 1;
     while (verb < argc && argv[verb][0] == '-')
         verb += (strcmp(argv[verb], "--host") == 0 || strcmp(argv[verb], "--chain") == 0) ? 2 : 1;

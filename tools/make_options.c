@@ -120,8 +120,7 @@ int make_check_options(const struct make *m, struct blk_error *e)
     struct opts parsed = {0};
     const char *key = foreign(m);
     if (key && strcmp(key, "backing_file") == 0)
-        return err_set(e, -EINVAL, "Backing file not supported for file format '%s'",
-                       m->driver->name);
+        return format_no_backing(m->tool, m->driver, e);
     if (key && strcmp(key, "backing_fmt") == 0)
         return err_set(e, -EINVAL, "Backing file format not supported for file format '%s'",
                        m->driver->name);

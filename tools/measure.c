@@ -120,10 +120,8 @@ static int target(struct measure *m)
     m->make.driver = format_find(t, name, "");
     if (!m->make.driver)
         return 1;
-    if (!m->make.driver->co_create) {
-        tool_error(t, "Format driver '%s' does not support image creation", name);
+    if (!format_creates(t, m->make.driver, ""))
         return 1;
-    }
     int rc = make_take_size(&m->make, &ignored, &given, &e);
     if (rc == 0)
         rc = make_check_options(&m->make, &e);

@@ -33,21 +33,26 @@ struct reading {
     size_t bytes; /* that came; fewer than STEP only at the end */
 };
 
-static int run_read(void *arg)
+int pipe_read_all(const struct tool *t, int fd, uint8_t *buf, size_t bytes, size_t *got)
 {
-    struct reading *r = arg;
-    r->bytes = 0;
-    while (r->bytes < STEP) {
-        if (!wait_for(r->t, STDIN_FILENO, POLLIN))
+    *got = 0;
+    while (*got < bytes) {
+        if (!wait_for(t, fd, POLLIN))
             return -ECANCELED;
-        ssize_t n = read(STDIN_FILENO, r->buf + r->bytes, STEP - r->bytes);
+        ssize_t n = read(fd, buf + *got, bytes - *got);
         if (n < 0 && errno != EINTR && errno != EAGAIN)
             return -errno;
         if (n == 0)
             break;
-        r->bytes += n > 0 ? (size_t)n : 0;
+        *got += n > 0 ? (size_t)n : 0;
     }
     return 0;
+}
+
+static int run_read(void *arg)
+{
+    struct reading *r = arg;
+    return pipe_read_all(r->t, STDIN_FILENO, r->buf, STEP, &r->bytes);
 }
 
 /* Zeroes in whole blocks stay holes. */
@@ -124,12 +129,12 @@ struct writing {
     size_t bytes;
 };
 
-static int write_all(const struct tool *t, const uint8_t *buf, size_t bytes)
+int pipe_write_all(const struct tool *t, int fd, const uint8_t *buf, size_t bytes)
 {
     while (bytes > 0) {
-        if (!wait_for(t, STDOUT_FILENO, POLLOUT))
+        if (!wait_for(t, fd, POLLOUT))
             return -ECANCELED;
-        ssize_t n = write(STDOUT_FILENO, buf, bytes);
+        ssize_t n = write(fd, buf, bytes);
         if (n < 0 && errno != EINTR && errno != EAGAIN)
             return -errno;
         buf += n > 0 ? n : 0;
@@ -144,9 +149,9 @@ static int take_piece(struct inorder_piece *p)
 {
     const struct tool *t = p->all->arg;
     if (p->data)
-        return write_all(t, p->data, p->bytes);
+        return pipe_write_all(t, STDOUT_FILENO, p->data, p->bytes);
     for (uint64_t at = 0; at < p->bytes; at += sizeof(zeroes))
-        TRY(write_all(t, zeroes, MIN(sizeof(zeroes), p->bytes - at)));
+        TRY(pipe_write_all(t, STDOUT_FILENO, zeroes, MIN(sizeof(zeroes), p->bytes - at)));
     return 0;
 }
 
@@ -178,7 +183,7 @@ int co_pipe_out(struct tool *t, struct blk_device *dev, uint64_t bytes, struct j
 static int run_write(void *arg)
 {
     const struct writing *w = arg;
-    return write_all(w->t, w->buf, w->bytes);
+    return pipe_write_all(w->t, STDOUT_FILENO, w->buf, w->bytes);
 }
 
 int co_pipe_zeroes(struct tool *t, uint64_t bytes, struct blk_error *e)

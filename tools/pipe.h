@@ -30,6 +30,10 @@ must_use int co_pipe_spool(struct tool *t, struct blk_device **out, struct blk_e
 /* Writes the first @bytes of @dev to standard output; @job (may be NULL) counts them. */
 must_use int co_pipe_out(struct tool *t, struct blk_device *dev, uint64_t bytes, struct job *job,
                          struct blk_error *e);
+/* For threads that may sleep: writes all to @fd; reads until there are @bytes, or to the end: *got
+ * of them. -ECANCELED once a signal asks for the end. */
+must_use int pipe_write_all(const struct tool *t, int fd, const uint8_t *buf, size_t bytes);
+must_use int pipe_read_all(const struct tool *t, int fd, uint8_t *buf, size_t bytes, size_t *got);
 /* Writes that many zeroes, at most 64 KiB of them. */
 must_use int co_pipe_zeroes(struct tool *t, uint64_t bytes, struct blk_error *e);
 

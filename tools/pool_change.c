@@ -10,6 +10,7 @@ struct change {
     struct image image;
     uint32_t ids[2];
     uint64_t bytes; /* of trim */
+    bool only_help; /* was asked for and given */
     int (*co_do)(struct change *c, struct thin_pool *p);
 };
 
@@ -57,8 +58,9 @@ static int change(struct tool *t, int argc, char **argv, int ids,
                                        {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = c};
     int id = args_read(t, &line);
+    c->only_help = id == ARGS_HELP;
     if (id != ARGS_END)
-        return id == ARGS_HELP ? -1 : 1;
+        return c->only_help ? 0 : 1;
     if (line.argc != 1 + ids)
         return tool_misuse(t, "expecting: %s", t->command->usage);
     c->image.text = line.argv[0];
@@ -71,34 +73,34 @@ static int change(struct tool *t, int argc, char **argv, int ids,
 static int run_new(struct tool *t, int argc, char **argv)
 {
     struct change c;
-    return MAX(change(t, argc, argv, 1, co_new, &c), 0);
+    return change(t, argc, argv, 1, co_new, &c);
 }
 
 static int run_snap(struct tool *t, int argc, char **argv)
 {
     struct change c;
-    return MAX(change(t, argc, argv, 2, co_snap, &c), 0);
+    return change(t, argc, argv, 2, co_snap, &c);
 }
 
 static int run_rm(struct tool *t, int argc, char **argv)
 {
     struct change c;
-    return MAX(change(t, argc, argv, 1, co_rm, &c), 0);
+    return change(t, argc, argv, 1, co_rm, &c);
 }
 
 static int run_resize(struct tool *t, int argc, char **argv)
 {
     struct change c;
-    return MAX(change(t, argc, argv, 0, co_resize, &c), 0);
+    return change(t, argc, argv, 0, co_resize, &c);
 }
 
 static int run_trim(struct tool *t, int argc, char **argv)
 {
     struct change c;
     int rc = change(t, argc, argv, 0, co_trim, &c);
-    if (rc == 0 && !t->quiet)
+    if (rc == 0 && !c.only_help && !t->quiet)
         printf("%" PRIu64 " bytes of free blocks were discarded\n", c.bytes);
-    return MAX(rc, 0);
+    return rc;
 }
 
 const struct command pool_new_command = {

@@ -6,7 +6,8 @@
 enum { ARG_BLOCK_SIZE = ARG_LONG, ARG_METADATA_SIZE, ARG_DATA_SIZE, ARG_FORCE };
 
 static const struct arg_desc options[] = {
-    {ARG_BLOCK_SIZE, "block-size", "SIZE", "of data blocks: 64K (the default) to 1G", 0, false},
+    {ARG_BLOCK_SIZE, "block-size", "SIZE", "size of the data blocks: 64K (the default) to 1G", 0,
+     false},
     {ARG_METADATA_SIZE, "metadata-size", "SIZE", "make METADATA, of this size", 0, false},
     {ARG_DATA_SIZE, "data-size", "SIZE", "make DATA, of this size", 0, false},
     {ARG_FORCE, "force", NULL, "also if METADATA is not empty", 0, false},
@@ -134,9 +135,9 @@ const struct command pool_create_command = {
 enum { ARG_BLOCK = 'b', ARG_POOL = 's', ARG_THINS = 'm' };
 
 static const struct arg_desc size_options[] = {
-    {ARG_BLOCK, "block-size", "SIZE", "of data blocks", 0, false},
-    {ARG_POOL, "pool-size", "SIZE", "of the data device", 0, false},
-    {ARG_THINS, "max-thins", "NUMBER", "volumes and snapshots", 0, false},
+    {ARG_BLOCK, "block-size", "SIZE", "size of the data blocks", 0, false},
+    {ARG_POOL, "pool-size", "SIZE", "size of the data device", 0, false},
+    {ARG_THINS, "max-thins", "NUMBER", "how many volumes and snapshots there may be", 0, false},
     ARG_END};
 
 /* A leaf for every 126 blocks (half full), a root for each volume, the superblock:

@@ -202,7 +202,7 @@ static int co_ls(struct pool_look *look)
 
 static const struct arg_desc ls_options[] = {
     POOL_LOOK_OPTIONS,
-    {'o', "format", "COLUMNS", "which, comma separated (DEV,MAPPED,CREATE_TIME,SNAP_TIME)", 0,
+    {'o', "columns", "COLUMNS", "which, comma separated (DEV,MAPPED,CREATE_TIME,SNAP_TIME)", 0,
      false},
     {ARG_NO_HEADERS, "no-headers", NULL, "do not print their names", 0, false},
     ARG_END};

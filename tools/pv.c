@@ -17,7 +17,7 @@ static int run_with(struct tool *t, int argc, char **argv, struct lvm_verb *v)
  */
 
 /* Refuses what would be lost, unless -y. */
-static int co_check_blank(struct lvm_verb *v, struct blk_device *dev)
+static int co_check_blank(struct lvm_verb *v, const char *text, struct blk_device *dev)
 {
     size_t bytes = (size_t)MIN(dev->size, LVM_DATA_AT);
     auto_free uint8_t *buf = mem_aligned(bytes);
@@ -25,14 +25,14 @@ static int co_check_blank(struct lvm_verb *v, struct blk_device *dev)
         return err_set(&v->error, -ENOMEM, "out of memory");
     int rc = co_blk_read_buf(dev, 0, buf, bytes);
     if (rc < 0)
-        return err_errno(&v->error, rc, "%s cannot be read", dev->name);
+        return err_errno(&v->error, rc, "%s cannot be read", text);
     if (v->yes || mem_is_zero(buf, bytes))
         return 0;
     return err_set(&v->error, -EEXIST,
-                   "%s holds data in its first MiB, which would be lost: with -y it is", dev->name);
+                   "%s holds data in its first MiB, which would be lost: with -y it is", text);
 }
 
-static int co_make(struct lvm_verb *v, struct blk_device *dev, bool keep)
+static int co_make(struct lvm_verb *v, const char *text, struct blk_device *dev, bool keep)
 {
     struct lvm_label label;
     struct blk_error none;
@@ -40,17 +40,17 @@ static int co_make(struct lvm_verb *v, struct blk_device *dev, bool keep)
     size_t bytes = (size_t)MIN(dev->size, sizeof(head));
     int rc = co_blk_read_buf(dev, 0, head, bytes);
     if (rc < 0)
-        return err_errno(&v->error, rc, "%s cannot be read", dev->name);
+        return err_errno(&v->error, rc, "%s cannot be read", text);
     bool labelled = lvm_label_find(head, bytes, &label, &none) == 0;
     if (labelled && label.used)
         return err_set(&v->error, -EBUSY, "Can't initialize physical volume \"%s\" of a group",
-                       dev->name);
+                       text);
     if (labelled && keep)
         return 0;
     if (!labelled)
-        TRY(co_check_blank(v, dev));
+        TRY(co_check_blank(v, text, dev));
     TRY(co_lvm_pv_create(dev, &v->error));
-    return lvm_verb_say(v, "Physical volume \"%s\" successfully created.", dev->name);
+    return lvm_verb_say(v, "Physical volume \"%s\" successfully created.", text);
 }
 
 int co_lvm_pv_make(struct lvm_verb *v, const char *text, bool keep)
@@ -59,7 +59,7 @@ int co_lvm_pv_make(struct lvm_verb *v, const char *text, bool keep)
     struct image image = {
         .text = text, .format = v->format, .flags = BLK_OPEN_WRITE, .trust = TRUST_WRITE};
     TRY(co_image_open(v->tool, &image, &dev, &v->error));
-    int rc = co_make(v, dev, keep);
+    int rc = co_make(v, text, dev, keep);
     return co_image_close(dev, rc, &v->error);
 }
 
@@ -94,7 +94,7 @@ static int co_remove(struct lvm_verb *v)
     for (size_t i = 0; i < v->set->member_count; i++) {
         struct lvm_member *m = &v->set->members[i];
         TRY(co_lvm_pv_remove(m, &v->error));
-        TRY(lvm_verb_say(v, "Labels on physical volume \"%s\" successfully wiped.", m->dev->name));
+        TRY(lvm_verb_say(v, "Labels on physical volume \"%s\" successfully wiped.", v->texts[i]));
     }
     return 0;
 }
@@ -121,7 +121,10 @@ static int co_list(struct lvm_verb *v)
 {
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
                          false));
-    return lvm_report_pvs(v);
+    do
+        TRY(lvm_report_pvs(v));
+    while (co_lvm_verb_next(v));
+    return v->error.rc;
 }
 
 static int list(struct tool *t, int argc, char **argv)
@@ -149,7 +152,7 @@ static const struct command pv_list_command = {
  */
 
 static const struct command *const verbs[] = {&pv_create_command, &pv_remove_command,
-                                              &pv_list_command, NULL};
+                                              &pv_change_command, &pv_list_command, NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

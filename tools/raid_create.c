@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* raid_create.c - lamina raid create: mdadm's --create over whatever can be opened. */
-#include <stdlib.h>
 
+#include "raid/array.h"
 #include "raid/create.h"
+#include "tools/filesystem.h"
 #include "tools/raid.h"
 
 enum {
@@ -19,6 +20,7 @@ enum {
     ARG_CLEAN,
     ARG_BITMAP_CHUNK,
     ARG_DATA_OFFSET,
+    ARG_FORCE,
 };
 
 static const struct arg_desc options[] = {
@@ -37,9 +39,11 @@ static const struct arg_desc options[] = {
      false},
     {ARG_BITMAP_CHUNK, "bitmap-chunk", "SIZE", "that a bit stands for; a bare number: KiB", 0,
      false},
-    {ARG_POLICY, "consistency-policy", "bitmap|resync", "bitmap: as --bitmap=internal", 0, false},
+    {ARG_POLICY, "consistency-policy", "bitmap|ppl|resync",
+     "bitmap: as --bitmap=internal; ppl: a partial parity log (5)", 0, false},
     {ARG_DATA_OFFSET, "data-offset", "SIZE", "where data begins on each; a bare number: KiB", 0,
      false},
+    {ARG_FORCE, "force", NULL, "write over arrays and file systems that are there", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_SECRET,
     ARG_OUTPUT,
@@ -60,10 +64,27 @@ struct verb {
     struct raid_create create;
     struct raid_created created;
     unsigned spares;
+    bool force;
 };
 
 /* --- work -------------------------------------------------------------------------------------
  */
+
+/* Whoever names the wrong device loses what it holds. */
+static int co_refuse_used(struct blk_device *dev, const char *name, struct blk_error *e)
+{
+    struct blk_member member;
+    struct blk_error ignored = {0};
+    struct filesystem fs;
+    if (co_md_member_of(dev, &member, &ignored) == 0)
+        return err_set(e, -EEXIST,
+                       "%s appears to be part of a raid array (%s): --force writes over it", name,
+                       member.what);
+    co_filesystem_of(dev, &fs);
+    return fs.type[0] ? err_set(e, -EEXIST, "%s appears to contain %s: --force writes over it",
+                                name, fs.type)
+                      : 0;
+}
 
 static int co_open_all(struct verb *v, struct blk_device **devs)
 {
@@ -74,6 +95,8 @@ static int co_open_all(struct verb *v, struct blk_device **devs)
                               .trust = TRUST_WRITE};
         if (strcmp(v->members[i], "missing") != 0)
             TRY(co_image_open(v->task.tool, &image, &devs[i], &v->task.error));
+        if (devs[i] && !v->force)
+            TRY(co_refuse_used(devs[i], v->members[i], &v->task.error));
     }
     return 0;
 }
@@ -96,35 +119,6 @@ static int co_body(struct task *t)
 /* --- what is told ------------------------------------------------------------------------------
  */
 
-/* As mdadm takes sizes: a bare number is KiB. */
-static bool take_size(const struct tool *t, const char *what, const char *text, uint64_t *bytes)
-{
-    bool bare = text && text[strspn(text, "0123456789")] == 0;
-    if (!text)
-        return true;
-    if (!size_told(t, what, text, bytes))
-        return false;
-    if (bare && !mul_u64(*bytes, KiB, bytes)) {
-        tool_error(t, "Invalid %s specified", what);
-        return false;
-    }
-    return true;
-}
-
-static bool take_count(const struct tool *t, const char *what, const char *text, unsigned *count)
-{
-    char *end;
-    unsigned long n = text ? strtoul(text, &end, 10) : 0;
-    if (!text)
-        return true;
-    if (*text < '0' || *text > '9' || *end || n > RAID_DISKS_MOST) {
-        tool_error(t, "--%s takes a number up to %d, not '%s'", what, RAID_DISKS_MOST, text);
-        return false;
-    }
-    *count = (unsigned)n;
-    return true;
-}
-
 /* None, or one of @first and @second. */
 static bool is_word(const struct tool *t, const char *what, const char *text, const char *first,
                     const char *second)
@@ -140,12 +134,14 @@ static bool take_numbers(struct verb *v, const struct told *o)
 {
     const struct tool *t = v->task.tool;
     struct raid_create *c = &v->create;
-    const char *size = o->size && strcmp(o->size, "max") == 0 ? NULL : o->size;
-    return take_count(t, "raid-devices", o->devices, &c->disks) &&
-           take_count(t, "spare-devices", o->spares, &v->spares) &&
-           take_size(t, "chunk", o->chunk, &c->chunk) && take_size(t, "size", size, &c->size) &&
-           take_size(t, "bitmap chunk", o->bitmap_chunk, &c->bitmap_chunk) &&
-           take_size(t, "data offset", o->data_offset, &c->data_offset);
+    bool good = raid_count_told(t, "raid-devices", o->devices, &c->disks) &&
+                raid_count_told(t, "spare-devices", o->spares, &v->spares) &&
+                raid_size_told(t, "chunk", o->chunk, &c->chunk) &&
+                raid_used_told(t, o->size, &c->size) &&
+                raid_size_told(t, "bitmap chunk", o->bitmap_chunk, &c->bitmap_chunk) &&
+                raid_size_told(t, "data offset", o->data_offset, &c->data_offset);
+    c->size = c->size == RAID_SIZE_MAX ? 0 : c->size;
+    return good;
 }
 
 static bool take_words(struct verb *v, const struct told *o)
@@ -153,8 +149,10 @@ static bool take_words(struct verb *v, const struct told *o)
     const struct tool *t = v->task.tool;
     struct raid_create *c = &v->create;
     if (!is_word(t, "metadata", o->metadata, "1.2", "default") ||
-        !is_word(t, "bitmap", o->bitmap, "internal", "none") ||
-        !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
+        !is_word(t, "bitmap", o->bitmap, "internal", "none"))
+        return false;
+    c->ppl = o->policy && strcmp(o->policy, "ppl") == 0;
+    if (!c->ppl && !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
         return false;
     c->bitmap = (o->bitmap && strcmp(o->bitmap, "internal") == 0) ||
                 (o->policy && strcmp(o->policy, "bitmap") == 0);
@@ -242,6 +240,7 @@ static int run(struct tool *t, int argc, char **argv)
                                        {ARG_POLICY, &o.policy, NULL},
                                        {ARG_BITMAP_CHUNK, &o.bitmap_chunk, NULL},
                                        {'f', &v.format, NULL},
+                                       {ARG_FORCE, NULL, &v.force},
                                        {ARG_DATA_OFFSET, &o.data_offset, NULL},
                                        {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};

@@ -2,11 +2,21 @@
 /* raid_examine.c - lamina raid examine: what the superblocks of devices say, one by one. */
 #include <time.h>
 
+#include "raid/badblocks.h"
 #include "raid/geometry.h"
 #include "tools/raid.h"
 
-static const struct arg_desc options[] = {ARG_IMAGE_FORMAT, ARG_SECRET, ARG_FORCE_SHARE,
-                                          ARG_OUTPUT,       ARG_QUIET,  ARG_END};
+enum { ARG_BADBLOCKS = ARG_LONG };
+static const struct arg_desc options[] = {ARG_IMAGE_FORMAT,
+                                          ARG_SECRET,
+                                          ARG_FORCE_SHARE,
+                                          ARG_OUTPUT,
+                                          ARG_QUIET,
+                                          {ARG_BADBLOCKS, "badblocks", NULL,
+                                           "print only the lists of bad blocks, as `mdadm "
+                                           "--examine-badblocks` does",
+                                           0, false},
+                                          ARG_END};
 
 static const struct raid_label labels[] = {
     {"version", "Version", FACT_TEXT},
@@ -170,15 +180,65 @@ struct verb {
     const char *format;
     char **told;
     int count;
+    bool badblocks;
     struct raid_heap heap;
+    struct bad_list **bad; /* by item; NULL: it has no list */
 };
+
+/* One that cannot be read is the item's error, as a superblock is. */
+static int co_load_bad(struct verb *v)
+{
+    v->bad = mem_array(v->heap.count, sizeof(*v->bad));
+    if (!v->bad)
+        return err_set(&v->task.error, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < v->heap.count; i++) {
+        struct raid_heap_item *item = &v->heap.items[i];
+        if (item->super && co_bad_load(item->dev, item->super, &v->bad[i], &item->error) < 0)
+            mem_free(take(item->super));
+    }
+    return 0;
+}
 
 static int co_body(struct task *t)
 {
     struct verb *v = container_of(t, struct verb, task);
     int rc = co_raid_heap_open(t->tool, v->told, (size_t)v->count, v->format, &v->heap, &t->error);
+    if (rc == 0)
+        rc = co_load_bad(v);
     co_raid_heap_close(&v->heap);
     return rc;
+}
+
+/* Bytes of the device. */
+static json_t *bad_json(const struct bad_list *l)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < l->told_count; i++) {
+        struct bad_range r = bad_range_of(l->told[i]);
+        json_array_append_new(list,
+                              json_pack("{s:I, s:I}", "offset", (json_int_t)(r.start << l->shift),
+                                        "length", (json_int_t)((r.end - r.start) << l->shift)));
+    }
+    return list;
+}
+
+/* In mdadm's words, which others read. */
+static void print_bad(const struct raid_heap_item *item, const struct bad_list *l)
+{
+    if (!l) {
+        printf("No bad-blocks list configured on %s\n", item->name);
+        return;
+    }
+    if (!(item->super->features & MD_BAD_BLOCKS)) {
+        printf("Bad-blocks list is empty in %s\n", item->name);
+        return;
+    }
+    printf("Bad-blocks on %s:\n", item->name);
+    for (unsigned i = 0; i < l->told_count; i++) {
+        struct bad_range r = bad_range_of(l->told[i]);
+        printf("%20" PRIu64 " for %" PRIu64 " sectors\n", r.start << l->shift >> 9,
+               (r.end - r.start) << l->shift >> 9);
+    }
 }
 
 static int print(const struct verb *v)
@@ -192,14 +252,22 @@ static int print(const struct verb *v)
             tool_error(t, "%s: %s", item->name, item->error.text);
             rc = 1;
         }
-        if (item->super)
-            json_array_append_new(all, raid_super_json(item->name, item->super));
+        if (!item->super)
+            continue;
+        json_t *one = raid_super_json(item->name, item->super);
+        if (v->bad[i])
+            json_object_set_new(one, "bad-blocks", bad_json(v->bad[i]));
+        json_array_append_new(all, one);
+        if (v->badblocks && t->output != OUTPUT_JSON)
+            print_bad(item, v->bad[i]);
     }
     if (t->output == OUTPUT_JSON)
         return output_json(all) || rc;
     const json_t *one;
     size_t i;
     json_array_foreach (all, i, one) {
+        if (v->badblocks)
+            break; /* they have been printed */
         printf("%s%s:\n", i ? "\n" : "", json_string_value(json_object_get(one, "device")));
         raid_print_facts(one, labels, ARRAY_LEN(labels));
     }
@@ -210,7 +278,8 @@ static int print(const struct verb *v)
 static int run(struct tool *t, int argc, char **argv)
 {
     struct verb v = {.task = {.tool = t, .kind = "examine", .co_body = co_body}};
-    const struct arg_place places[] = {{'f', &v.format, NULL}, {0, NULL, NULL}};
+    const struct arg_place places[] = {
+        {'f', &v.format, NULL}, {ARG_BADBLOCKS, NULL, &v.badblocks}, {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};
     int id = args_read(t, &line);
     if (id != ARGS_END)
@@ -221,6 +290,9 @@ static int run(struct tool *t, int argc, char **argv)
     v.count = line.argc;
     int rc = task_run(&v.task, 1);
     rc = rc ? rc : print(&v);
+    for (size_t i = 0; v.bad && i < v.heap.count; i++)
+        mem_free(v.bad[i]);
+    mem_free(v.bad);
     raid_heap_drop(&v.heap);
     return rc;
 }
@@ -233,5 +305,6 @@ const struct command raid_examine_command = {
     .faces = FACE_LAMINA,
     .options = options,
     .notes = "  lamina raid examine a.img\n"
-             "  lamina raid examine --output json dir:backups",
+             "  lamina raid examine --output json dir:backups\n"
+             "  lamina raid examine --badblocks a.img",
 };

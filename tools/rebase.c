@@ -51,14 +51,17 @@ static int co_open_next(struct rebase *r, struct blk_device **next)
  * raw image look like another one. */
 static int take_format(struct rebase *r, const struct blk_device *next)
 {
+    const struct tool *t = r->task.tool;
     if (!r->backing || !r->backing[0] || r->format)
         return 0;
-    if (next && r->task.tool->face == FACE_LAMINA) {
+    if (next && t->face == FACE_LAMINA) {
         r->format = next->driver->name;
         return 0;
     }
     return err_set(&r->task.error, -EINVAL,
-                   "Could not change the backing file to '%s': backing format must be specified",
+                   tool_words(t, "the format of '%s' is not known here: tell it with -F",
+                              "Could not change the backing file to '%s': backing format must be "
+                              "specified"),
                    r->backing);
 }
 
@@ -87,9 +90,13 @@ static int co_body(struct task *t)
     struct rebase *r = container_of(t, struct rebase, task);
     struct blk_device *image;
     TRY(co_image_open(t->tool, &r->image, &image, &t->error));
-    int rc = r->compress && (!image->driver->compresses || image->limits.never_compressed)
-                 ? err_set(&t->error, -ENOTSUP, "Compression not supported for this file format")
-                 : co_rebase(r, image);
+    int rc = 0;
+    if (!image->driver->co_change_backing && t->tool->face == FACE_LAMINA)
+        rc = format_no_backing(t->tool, image->driver, &t->error);
+    else if (r->compress && (!image->driver->compresses || image->limits.never_compressed))
+        rc = format_no_compression(t->tool, image->driver, &t->error);
+    else
+        rc = co_rebase(r, image);
     return co_image_close(image, rc, &t->error);
 }
 
@@ -100,14 +107,19 @@ static int check(const struct rebase *r)
 {
     struct tool *t = r->task.tool;
     if (!r->unsafe && !r->backing) {
-        tool_misuse(t, "Must specify backing file (-b) or use unsafe mode (-u)");
+        tool_misuse(t, "%s",
+                    tool_words(t, "on which image? -b IMAGE; -b '' for none",
+                               "Must specify backing file (-b) or use unsafe mode (-u)"));
         return ARGS_BAD;
     }
     if (!cache_told(t, "cache", r->image.cache) || !cache_told(t, "source cache", r->source_cache))
         return ARGS_BAD;
     if (!r->format || blk_find_driver(blk_drivers, r->format))
         return 0;
-    tool_error(t, "Invalid format name: '%s'", r->format);
+    if (t->face != FACE_LAMINA)
+        tool_error(t, "Invalid format name: '%s'", r->format);
+    else
+        (void)format_find(t, r->format, "");
     return ARGS_BAD;
 }
 

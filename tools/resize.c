@@ -83,7 +83,11 @@ int co_image_resize(const struct tool *t, struct blk_device *dev, const struct i
     if (s->preallocation == PREALLOC_METADATA && strcmp(dev->driver->name, "raw") == 0)
         return err_set(e, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
     if (s->bytes < before && !s->shrink)
-        return err_set(e, -EINVAL, "Use the --shrink option to perform a shrink operation.");
+        return err_set(e, -EINVAL, "%s",
+                       tool_words(t,
+                                  "it would become smaller, and what lies behind its new end "
+                                  "be lost: --shrink allows that",
+                                  "Use the --shrink option to perform a shrink operation."));
     if (t->face != FACE_LAMINA && !dev->driver->is_filter && s->bytes % 512)
         return err_set(e, -EINVAL, "The new size must be a multiple of 512");
     int rc = co_blk_resize(dev, s->bytes, s->shrink, e);
@@ -162,6 +166,8 @@ static int size_of_text(struct resize *r)
     struct blk_error e = {0};
     if (opts_parse_size(r->size_text, &r->by, &e) == 0 && r->by <= INT64_MAX)
         return 0;
+    if (r->tool->face == FACE_LAMINA)
+        return size_told(r->tool, "size", r->size_text, &r->by) ? 0 : ARGS_BAD;
     tool_error(r->tool, "Parameter 'size' expects a non-negative number below 2^64\n"
                         "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
                         "peta-\nand exabytes, respectively.");
@@ -206,8 +212,9 @@ static int parse(struct resize *r, int argc, char **argv)
         return ARGS_BAD;
     }
     if (!r->grow && (!r->size_text || line.argc != 1)) {
-        tool_misuse(r->tool,
-                    !r->size_text ? "Not enough arguments" : "Expecting image file name and size");
+        const char *theirs =
+            r->size_text ? "Expecting image file name and size" : "Not enough arguments";
+        tool_misuse(r->tool, "%s", tool_words(r->tool, "Expecting IMAGE [+|-]SIZE", theirs));
         return ARGS_BAD;
     }
     r->image.text = line.argv[0];

@@ -10,7 +10,8 @@ int tool_start(struct tool *t, unsigned workers, unsigned pool_threads)
     int rc = host_open(t->host_kind, &t->host);
     if (rc < 0) {
         const char *kind = t->host_kind ? t->host_kind : getenv(HOST_VARIABLE);
-        tool_error(t, "cannot use the host '%s': %s", kind ? kind : "threads", strerror(-rc));
+        tool_error(t, "cannot use the host '%s' (there are uring, threads and aio): %s",
+                   kind ? kind : "threads", strerror(-rc));
         return rc;
     }
     struct runtime_options o = {.host = t->host, .workers = workers, .pool_threads = pool_threads};

@@ -302,6 +302,8 @@ static int co_throttle(struct ctl *c, const json_t *request, json_t **result, st
 static const struct ctl_verb verbs[] = {
     {"list", "the exports, their clients and counts", co_list_exports},
     {"stats", "all counts of all exports, with latencies", co_stats},
+    {"events", "what happened to exports, when more has than is seen: [seen] [seconds]",
+     co_serve_events},
     {"throttle", "weight, min-iops, iops, bps of an export; iops, bps, depth of a group",
      co_throttle},
     {"add", "a further export: spec [name] [format] [read-only] [description] [allow] [writers]",
@@ -322,8 +324,14 @@ static const struct ctl_verb verbs[] = {
     {"raid", "the array that an export stands on: name", co_serve_raid},
     {"member-add", "a further member, which takes the place of a missing one: name, spec [format]",
      co_serve_member_add},
+    {"member-re-add", "a former member, of which only what changed is copied: name, spec [format]",
+     co_serve_member_re_add},
+    {"member-replace", "a member that serves until its place is taken: name, member [with or spec]",
+     co_serve_member_replace},
     {"member-fail", "a member is not to be trusted any more: name, member", co_serve_member_fail},
     {"member-remove", "one that failed, or a spare, leaves: name, member", co_serve_member_remove},
+    {"grow", "more of each member, or more members: name, size (or max) or raid-devices",
+     co_serve_grow},
     {"scrub", "compares all copies, and parity: name [repair] [speed]", co_serve_scrub},
     {"forget", "takes a job that has ended off the list: id", co_serve_forget},
     {"shutdown", "stop serving: answer what is in flight, flush, close", co_shutdown},
@@ -357,6 +365,7 @@ int co_serve_ctl_open(struct serve_ctl *s, const char *path)
 
 void co_serve_ctl_close(struct serve_ctl *s)
 {
+    s->closing = true;
     if (s->socket)
         co_ctl_close(take(s->socket));
     for (struct job *j = s->jobs.first; j; j = j->next)

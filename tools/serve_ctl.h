@@ -30,6 +30,7 @@ struct serve_ctl {
     struct serve_claim *claims;
     struct serve_work *works;
     struct serve_point *points;
+    bool closing;   /* what only waits ends */
     unsigned dealt; /* exports that were opened: they are dealt out to the workers */
 };
 
@@ -147,8 +148,14 @@ int co_serve_stream(struct ctl *c, const json_t *request, json_t **result, struc
 int co_serve_backup(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_point(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_raid(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_events(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_scrub(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_member_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
+int co_serve_member_re_add(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e);
+int co_serve_member_replace(struct ctl *c, const json_t *request, json_t **result,
+                            struct blk_error *e);
+int co_serve_grow(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e);
 int co_serve_member_fail(struct ctl *c, const json_t *request, json_t **result,
                          struct blk_error *e);
 int co_serve_member_remove(struct ctl *c, const json_t *request, json_t **result,

@@ -5,6 +5,8 @@
  * That job does what is owed (resync, recovery), then looks every second whether something is: a
  * member failed and a spare is there, or one was added. It holds the array, not the export; when
  * nobody else has the array any more, it ends. */
+#include <limits.h>
+
 #include "tools/serve_ctl.h"
 
 #define LOOK_NS 1000000000ull
@@ -132,59 +134,87 @@ int co_serve_raid(struct ctl *c, const json_t *request, json_t **result, struct 
     return rc;
 }
 
-struct member_asked {
+/* What is asked of an array: @co_do does it, with the array that the export stands on. */
+struct asked {
     struct serve_ctl *s;
-    const char *spec, *format;
+    const char *export, *spec, *format;
     struct blk_member_change change;
+    struct blk_members_grow grow;
+    int (*co_do)(struct asked *q, struct blk_device *array);
     struct blk_error *e;
 };
 
 static int co_open_member(void *arg)
 {
-    struct member_asked *m = arg;
-    const struct image i = {.text = m->spec,
-                            .format = m->format,
-                            .cache = m->s->cache,
+    struct asked *q = arg;
+    const struct image i = {.text = q->spec,
+                            .format = q->format,
+                            .cache = q->s->cache,
                             .flags = BLK_OPEN_WRITE,
                             .trust = TRUST_WRITE};
-    return co_image_open(m->s->tool, &i, &m->change.device, m->e);
+    return co_image_open(q->s->tool, &i, &q->change.device, q->e);
 }
 
-static int co_change(struct member_asked *m, const char *name)
+static int co_change(struct asked *q, struct blk_device *array)
+{
+    int rc = q->spec ? co_on(array->home, co_open_member, q) : 0;
+    return rc < 0 ? rc : co_blk_member(array, &q->change, q->e);
+}
+
+static int co_grow(struct asked *q, struct blk_device *array)
+{
+    return co_blk_members_grow(array, &q->grow, q->e);
+}
+
+static int co_ask(struct asked *q)
 {
     struct nbd_export *x;
     struct blk_device *array;
-    TRY(serve_find(m->s, name, &x, m->e));
+    TRY(serve_find(q->s, q->export, &x, q->e));
     if (x->source)
-        return err_set(m->e, -EINVAL, "'%s' is opened when it is asked for", x->name);
-    TRY(co_want_array(x->dev, &array, m->e));
-    int rc = m->spec ? co_on(array->home, co_open_member, m) : 0;
-    if (rc == 0)
-        rc = co_blk_member(array, &m->change, m->e);
+        return err_set(q->e, -EINVAL, "'%s' is opened when it is asked for", x->name);
+    TRY(co_want_array(x->dev, &array, q->e));
+    int rc = q->co_do(q, array);
     co_blk_close(array, NULL);
     return rc;
 }
 
+static struct asked asked_of(struct ctl *c, enum blk_member_action action, struct blk_error *e)
+{
+    return (struct asked){
+        .s = ctl_arg(c), .change = {.action = action}, .co_do = co_change, .e = e};
+}
+
+static int co_by_spec(struct ctl *c, const json_t *request, enum blk_member_action action,
+                      struct blk_error *e)
+{
+    struct asked q = asked_of(c, action, e);
+    TRY(ask_known(request, (const char *const[]){"name", "spec", "format", NULL}, e));
+    TRY(ask_text(request, "name", true, &q.export, e));
+    TRY(ask_text(request, "spec", true, &q.spec, e));
+    TRY(ask_text(request, "format", false, &q.format, e));
+    return co_ask(&q);
+}
+
 int co_serve_member_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
 {
-    struct member_asked m = {.s = ctl_arg(c), .change = {.action = BLK_MEMBER_ADD}, .e = e};
-    const char *name;
-    TRY(ask_known(request, (const char *const[]){"name", "spec", "format", NULL}, e));
-    TRY(ask_text(request, "name", true, &name, e));
-    TRY(ask_text(request, "spec", true, &m.spec, e));
-    TRY(ask_text(request, "format", false, &m.format, e));
-    return co_change(&m, name);
+    return co_by_spec(c, request, BLK_MEMBER_ADD, e);
+}
+
+int co_serve_member_re_add(struct ctl *c, const json_t *request, json_t **result,
+                           struct blk_error *e)
+{
+    return co_by_spec(c, request, BLK_MEMBER_RE_ADD, e);
 }
 
 static int co_by_name(struct ctl *c, const json_t *request, enum blk_member_action action,
                       struct blk_error *e)
 {
-    struct member_asked m = {.s = ctl_arg(c), .change = {.action = action}, .e = e};
-    const char *name;
+    struct asked q = asked_of(c, action, e);
     TRY(ask_known(request, (const char *const[]){"name", "member", NULL}, e));
-    TRY(ask_text(request, "name", true, &name, e));
-    TRY(ask_text(request, "member", true, &m.change.name, e));
-    return co_change(&m, name);
+    TRY(ask_text(request, "name", true, &q.export, e));
+    TRY(ask_text(request, "member", true, &q.change.name, e));
+    return co_ask(&q);
 }
 
 int co_serve_member_fail(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
@@ -196,4 +226,48 @@ int co_serve_member_remove(struct ctl *c, const json_t *request, json_t **result
                            struct blk_error *e)
 {
     return co_by_name(c, request, BLK_MEMBER_REMOVE, e);
+}
+
+int co_serve_member_replace(struct ctl *c, const json_t *request, json_t **result,
+                            struct blk_error *e)
+{
+    static const char *const keys[] = {"name", "member", "with", "spec", "format", NULL};
+    struct asked q = asked_of(c, BLK_MEMBER_REPLACE, e);
+    TRY(ask_known(request, keys, e));
+    TRY(ask_text(request, "name", true, &q.export, e));
+    TRY(ask_text(request, "member", true, &q.change.name, e));
+    TRY(ask_text(request, "with", false, &q.change.with, e));
+    TRY(ask_text(request, "spec", false, &q.spec, e));
+    TRY(ask_text(request, "format", false, &q.format, e));
+    if (q.spec && q.change.with)
+        return err_set(e, -EINVAL, "'with' is a spare, 'spec' a new device: one of them");
+    return co_ask(&q);
+}
+
+/* "max", or a size. */
+static int ask_used(const json_t *request, uint64_t *bytes, struct blk_error *e)
+{
+    const char *text = json_string_value(json_object_get(request, "size"));
+    if (!text || strcmp(text, "max") != 0)
+        return ask_size(request, "size", bytes, e);
+    *bytes = BLK_GROW_MAX;
+    return 0;
+}
+
+int co_serve_grow(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
+{
+    struct asked q = {.s = ctl_arg(c), .co_do = co_grow, .e = e};
+    uint64_t disks = 0;
+    TRY(ask_known(request, (const char *const[]){"name", "size", "raid-devices", NULL}, e));
+    TRY(ask_text(request, "name", true, &q.export, e));
+    TRY(ask_used(request, &q.grow.size, e));
+    TRY(ask_size(request, "raid-devices", &disks, e));
+    q.grow.disks = (unsigned)MIN(disks, UINT_MAX);
+    if (!q.grow.size == !q.grow.disks)
+        return err_set(e, -EINVAL, "grow wants 'size' or 'raid-devices'");
+    struct serve_claim claim;
+    TRY(co_serve_claim(q.s, q.export, "growing", CLAIM_ALONE, &claim, e));
+    int rc = co_ask(&q);
+    serve_unclaim(&claim);
+    return rc;
 }

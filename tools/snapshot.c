@@ -69,7 +69,9 @@ static int co_change(struct snapshot *s, struct blk_device *dev)
     TRY(co_list(s, dev));
     const struct blk_snapshot *found = find(s);
     if (!found)
-        return err_set(&s->error, -ENOENT, "the image holds no snapshot \"%s\"", s->name);
+        return err_set(&s->error, -ENOENT,
+                       "the image holds no snapshot \"%s\"; `lamina snapshot` lists what it holds",
+                       s->name);
     s->id = mem_strdup(found->id);
     if (!s->id)
         return err_set(&s->error, -ENOMEM, "out of memory");

@@ -193,6 +193,10 @@ int command_group(struct tool *t, const struct command *const *verbs, int argc, 
 
 /* "lamina: SENTENCE" (or the face's name) on stderr. */
 void tool_error(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
+/* @ours under lamina's own name, else @theirs: two ways to say one thing with the same arguments.
+ */
+const char *tool_words(const struct tool *t, const char *ours, const char *theirs)
+    __attribute__((format_arg(2), format_arg(3)));
 /* As tool_error(), then a line that points at the verb's help. Returns 1, the exit status. */
 int tool_misuse(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
 
@@ -223,7 +227,7 @@ void tool_resolver(struct tool *t, enum trust trust, struct resolver *r);
 extern const struct command create_command, info_command, convert_command, check_command,
     map_command, compare_command, resize_command, measure_command, commit_command, rebase_command,
     snapshot_command, amend_command, bitmap_command, compact_command;
-extern const struct command hash_command, bench_command;
+extern const struct command hash_command, bench_command, send_command, receive_command;
 extern const struct command part_command, tree_command, pv_command, vg_command, lv_command;
 extern const struct command serve_command, ctl_command, top_command, raid_command, pool_command;
 extern const struct command dd_command, img_bench_command; /* qemu-img's only */

@@ -6,7 +6,7 @@ static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_
                                                  ARG_END};
 static const struct arg_desc list_options[] = {ARG_IMAGE_FORMAT, ARG_SECRET, ARG_OUTPUT, ARG_END};
 static const struct arg_desc create_options[] = {
-    {'s', "physicalextentsize", "SIZE", "of an extent (4m); a bare number: MiB", 0, false},
+    {'s', "physicalextentsize", "SIZE", "size of an extent (4m); a bare number: MiB", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_YES,
     ARG_SECRET,
@@ -204,7 +204,10 @@ static int co_list(struct lvm_verb *v)
 {
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_SET, v->operands + 1, (size_t)v->count - 1,
                          false));
-    return lvm_report_vgs(v);
+    do
+        TRY(lvm_report_vgs(v));
+    while (co_lvm_verb_next(v));
+    return v->error.rc;
 }
 
 static int list(struct tool *t, int argc, char **argv)
@@ -230,13 +233,9 @@ static const struct command vg_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
-static const struct command *const verbs[] = {&vg_create_command,
-                                              &vg_extend_command,
-                                              &vg_reduce_command,
-                                              &vg_rename_command,
-                                              &vg_remove_command,
-                                              &vg_list_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &vg_create_command, &vg_extend_command, &vg_reduce_command, &vg_rename_command,
+    &vg_remove_command, &vg_change_command, &vg_list_command,   NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

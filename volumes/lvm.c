@@ -159,6 +159,27 @@ static int co_lvm_inner_open(struct blk_device *container, const char *name, str
     return co_open_top(&o);
 }
 
+/* A thin pool: `//7` behind it is a device in it, whatever the text calls that. To be read only:
+ * the text and the pool count their changes together. */
+static int co_lvm_inner_container(struct blk_device *container, const char *name,
+                                  struct blk_device **out, struct blk_error *e)
+{
+    struct lvm_set *s = container->state;
+    struct blk_error none = {0};
+    struct lvm_opening o = {.set = s, .dev = container, .e = &none};
+    if (find_volume(s, name, &o) < 0 || o.lv->segments[0].type->what != LVM_POOL ||
+        s->opening.holder == co_self())
+        return -ENOENT;
+    o.e = e;
+    if (container->open_flags & BLK_OPEN_WRITE)
+        return co_refuse_pool(&o);
+    TRY(check_weight(&o));
+    with_lock(&s->opening);
+    TRY(co_lvm_pool_find(&o, o.lv, out));
+    (void)blk_ref(*out);
+    return 0;
+}
+
 int co_lvm_keep_child(const struct lvm_opening *o, struct blk_device *child)
 {
     int rc = blk_add_child(o->dev, "member", child);
@@ -235,21 +256,33 @@ static int co_lvm_inner_list(struct blk_device *dev, struct blk_inner **out, siz
 /* --- facts -------------------------------------------------------------------------------------
  */
 
+static json_t *tags_of(const struct lvm_node *of)
+{
+    const struct lvm_node *tags = lvm_find(of, "tags", LVM_LIST);
+    json_t *list = json_array();
+    for (const struct lvm_node *n = tags ? tags->first : NULL; n; n = n->next)
+        if (n->kind == LVM_STRING)
+            json_array_append_new(list, json_from_text(n->text));
+    return list;
+}
+
 static json_t *lv_facts(const struct lvm_vg *vg, const struct lvm_lv *lv)
 {
     char uuid[LVM_UUID_TEXT];
     lvm_uuid_text(lv->uuid, uuid);
-    return json_pack("{s:s, s:s, s:s, s:I}", "name", lv->name, "uuid", uuid, "type",
+    return json_pack("{s:s, s:s, s:s, s:I, s:o}", "name", lv->name, "uuid", uuid, "type",
                      lv->snapshot ? "snapshot" : lv->segments[0].type_name, "size",
-                     (json_int_t)lvm_lv_bytes(vg, lv->snapshot ? lv->snapshot->origin : lv));
+                     (json_int_t)lvm_lv_bytes(vg, lv->snapshot ? lv->snapshot->origin : lv), "tags",
+                     tags_of(lv->node));
 }
 
 static json_t *pv_facts(const struct lvm_pv *pv)
 {
     char uuid[LVM_UUID_TEXT];
     lvm_uuid_text(pv->uuid, uuid);
-    return json_pack("{s:s, s:o, s:b}", "uuid", uuid, "device",
-                     pv->dev ? json_from_text(pv->dev->name) : json_null(), "missing", !pv->dev);
+    return json_pack("{s:s, s:o, s:b, s:o}", "uuid", uuid, "device",
+                     pv->dev ? json_from_text(pv->dev->name) : json_null(), "missing", !pv->dev,
+                     "tags", tags_of(pv->node));
 }
 
 static json_t *vg_facts(const struct lvm_vg *vg)
@@ -262,9 +295,9 @@ static json_t *vg_facts(const struct lvm_vg *vg)
     for (size_t i = 0; i < vg->lv_count; i++)
         if (is_shown(&vg->lvs[i]))
             json_array_append_new(lvs, lv_facts(vg, &vg->lvs[i]));
-    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "name", vg->name, "uuid", uuid, "seqno",
-                     (json_int_t)vg->seqno, "extent-size", (json_int_t)vg->extent_bytes,
-                     "physical-volumes", pvs, "logical-volumes", lvs);
+    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name", vg->name, "uuid", uuid, "seqno",
+                     (json_int_t)vg->seqno, "extent-size", (json_int_t)vg->extent_bytes, "tags",
+                     tags_of(vg->node), "physical-volumes", pvs, "logical-volumes", lvs);
 }
 
 static int co_lvm_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)
@@ -318,7 +351,7 @@ static int co_lvm_open(struct blk_device *dev, const struct opts *opts, struct b
 static int co_lvm_close(struct blk_device *dev, struct blk_error *e)
 {
     struct lvm_set *s = dev->state;
-    int rc = co_lvm_pools_close(s, e);
+    int rc = co_lvm_opened_close(s, e);
     lvm_set_drop(s);
     return rc;
 }
@@ -352,6 +385,7 @@ const struct blk_driver lvm_driver = {
     .co_member_of = co_lvm_member_of,
     .co_inner_list = co_lvm_inner_list,
     .co_inner_open = co_lvm_inner_open,
+    .co_inner_container = co_lvm_inner_container,
     .co_read = co_lvm_read,
     .co_info = co_lvm_info,
 };

@@ -12,6 +12,7 @@
  *                    lvm_snapshot.c snapshots that copy on write
  *                    lvm_raid.c   RAID: the driver md over images
  *                    lvm_belong.c which group a device belongs to
+ *                    lvm_opened.c pools and arrays that are open, once for all that stand on them
  *                    lvm_thin.c   thin volumes: the driver thin over the pool's parts
  *                    lvm_pool.c   thin pools made, and told what the text says
  *
@@ -32,9 +33,10 @@ struct lvm_member {
     struct lvm_vg *vg; /* NULL: it belongs to none that is known */
 };
 
-/* A thin pool that is open for the volumes in it. */
-struct lvm_open_pool {
-    struct lvm_lv *lv, *external; /* what shows where nothing was written; NULL: nothing */
+/* A thin pool or an array that is open for the volumes on it. */
+struct lvm_opened {
+    const struct lvm_lv *lv,
+        *external; /* of a pool: what shows where nothing was written, or NULL */
     struct blk_device *dev;
 };
 
@@ -44,8 +46,8 @@ struct lvm_set {
     size_t member_count;
     struct lvm_vg **vgs;
     size_t vg_count;
-    struct lvm_open_pool *pools;
-    size_t pool_count;
+    struct lvm_opened *opened;
+    size_t opened_count;
     bool unsure;             /* a commit failed midway: what is on disk is to be read anew */
     bool force;              /* arrays are read where single blocks may be wrong */
     struct co_mutex opening; /* held while a volume is opened, and those that it stands on */
@@ -79,6 +81,14 @@ must_use int co_lvm_open_below(const struct lvm_opening *o, const struct lvm_lv 
 /* The same, and keeps it: *out is borrowed. */
 must_use int co_lvm_child_below(const struct lvm_opening *o, const struct lvm_lv *lv,
                                 struct blk_device **out);
+
+/* lvm_opened.c. NULL: it is not open. */
+const struct lvm_opened *lvm_opened_find(const struct lvm_set *s, const struct lvm_lv *lv);
+/* Takes one->dev, also on failure; else it is open until all are closed. */
+must_use int co_lvm_opened_add(const struct lvm_opening *o, const struct lvm_opened *one);
+/* All of them; the first error. */
+int co_lvm_opened_close(struct lvm_set *s, struct blk_error *e);
+
 /* For volumes of one segment or more that lie on places: striped, linear, the first leg of a
  * mirror, zeroes. */
 must_use int co_lvm_mapped_open(const struct lvm_opening *o);

@@ -166,8 +166,6 @@ const char *lvm_part_fixed(const struct lvm_lv *lv)
         const struct lvm_lv *const parts[] = {s->metadata, s->data, s->pool};
         if (s->type->what == LVM_MIRROR)
             return "a mirror of the old kind is in it, whose legs are not kept equal here";
-        if (s->type->what == LVM_RAID && strcmp(s->type->level, "0") != 0)
-            return "an array with redundancy is in it, and LVM's are read only here";
         for (unsigned a = 0; a < s->area_count && !why; a++)
             why = s->areas[a].lv ? lvm_part_fixed(s->areas[a].lv) : NULL;
         for (size_t p = 0; p < ARRAY_LEN(parts) && !why; p++)

@@ -195,8 +195,8 @@ static int may_change(const struct lvm_set *s, const struct lvm_vg *vg, struct b
                            "the group %s cannot be changed while its physical volume %s (%s) is "
                            "not here",
                            vg->name, vg->pvs[i].name, vg->pvs[i].uuid);
-    if (s->pool_count)
-        return err_set(e, -EBUSY, "a thin pool of %s is open", vg->name);
+    if (s->opened_count) /* it knows the model as it is now */
+        return err_set(e, -EBUSY, "a thin pool or an array of %s is open", vg->name);
     if (s->unsure)
         return err_set(e, -EIO, "an earlier change of %s failed midway: open it anew", vg->name);
     return s->dev->writable ? 0 : err_set(e, -EROFS, "the group was opened to be read");

@@ -128,7 +128,7 @@ static int co_tell_pool(struct lvm_set *s, struct lvm_vg *vg, struct lvm_lv *poo
     int rc = co_lvm_pool_find(&o, pool, &dev);
     if (rc == 0)
         rc = co_do_messages(dev, vg, &pool->segments[0], e);
-    int closed = co_lvm_pools_close(s, rc ? NULL : e);
+    int closed = co_lvm_opened_close(s, rc ? NULL : e);
     return rc ? rc : closed;
 }
 

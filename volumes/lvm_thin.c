@@ -71,24 +71,16 @@ static int co_open_pool(const struct lvm_opening *o, const struct lvm_segment *s
 static int co_find_pool(const struct lvm_opening *o, struct lvm_lv *pool, struct lvm_lv *external,
                         struct blk_device **out)
 {
-    struct lvm_set *s = o->set;
-    for (size_t i = 0; i < s->pool_count; i++) {
-        if (s->pools[i].lv != pool)
-            continue;
-        if (s->pools[i].external != external && o->dev->open_flags & BLK_OPEN_WRITE)
-            return err_set(o->e, -EBUSY, "the pool of %s is open with another external origin",
-                           o->lv->name);
-        *out = s->pools[i].dev;
-        if (s->pools[i].external == external)
-            return 0;
+    const struct lvm_opened *open = lvm_opened_find(o->set, pool);
+    if (open && open->external != external && o->dev->open_flags & BLK_OPEN_WRITE)
+        return err_set(o->e, -EBUSY, "the pool of %s is open with another external origin",
+                       o->lv->name);
+    if (open && open->external == external) {
+        *out = open->dev;
+        return 0;
     }
-    struct lvm_open_pool *grown = mem_resize(s->pools, (s->pool_count + 1) * sizeof(*grown));
-    if (!grown)
-        return err_set(o->e, -ENOMEM, "out of memory");
-    s->pools = grown;
     TRY(co_open_pool(o, &pool->segments[0], external, out));
-    s->pools[s->pool_count++] = (struct lvm_open_pool){pool, external, *out};
-    return 0;
+    return co_lvm_opened_add(o, &(struct lvm_opened){pool, external, *out});
 }
 
 int co_lvm_pool_find(const struct lvm_opening *o, struct lvm_lv *pool, struct blk_device **out)
@@ -115,15 +107,4 @@ int co_lvm_thin_open(const struct lvm_opening *o)
     TRY(co_lvm_show(o, inner));
     o->dev->limits = inner->limits; /* what was never written reads as zero */
     return 0;
-}
-
-int co_lvm_pools_close(struct lvm_set *s, struct blk_error *e)
-{
-    int rc = 0;
-    while (s->pool_count > 0) {
-        int one = co_blk_close(s->pools[--s->pool_count].dev, rc ? NULL : e);
-        rc = rc ? rc : one;
-    }
-    mem_free(take(s->pools));
-    return rc;
 }

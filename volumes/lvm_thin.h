@@ -9,7 +9,5 @@
 /* The pool @pool as a device of driver "thin", which the set keeps: *out is borrowed. */
 must_use int co_lvm_pool_find(const struct lvm_opening *o, struct lvm_lv *pool,
                               struct blk_device **out);
-/* All that were opened; the first error. */
-int co_lvm_pools_close(struct lvm_set *s, struct blk_error *e);
 
 #endif

@@ -10,7 +10,10 @@
  *  4. The superblock is written: one sector counts. Flush.
  *  5. What the transaction let go of may be used again: metadata blocks at once, data blocks when
  *     nobody reads them any more and they were discarded below (pool.c).
- * A step that fails ends all changes (T5); what stands on disk is the commit before, or this one.
+ *  6. When a pool is opened for writing, the superblock that is seen may be one that a killed
+ * process wrote and did not flush: it is made durable before anything else is written, for what it
+ * lets go of the commit on disk may still need. A step that fails ends all changes (T5); what
+ * stands on disk is the commit before, or this one.
  */
 #include "volumes/thin_meta.h"
 
@@ -44,6 +47,9 @@ static int co_load(struct thin_meta *m, struct blk_error *e)
     if (!m->writable)
         return 0;
     TRY(may_write(&m->super, e));
+    rc = co_blk_flush(m->dev); /* 6 */
+    if (rc < 0)
+        return err_errno(e, rc, "%s", m->dev->name);
     rc = co_thin_meta_space_load(m);
     if (rc < 0)
         return err_errno(e, rc, "%s: the metadata space map", m->dev->name);

@@ -105,7 +105,7 @@ int co_pool_end(struct thin_pool *p, uint64_t before, int rc)
     rc = thin_meta_done(&p->meta, before, rc);
     co_rwlock_unlock(&p->meta.lock);
     see_freed(p);
-    if (!p->timer_armed) {
+    if (p->meta.dirty && !p->timer_armed) {
         p->timer_armed = true;
         timer_arm(&p->timer, worker_now() + COMMIT_AFTER, on_timer);
     }
@@ -220,10 +220,6 @@ int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out, bo
 {
     struct thin_pool *p = v->pool;
     uint64_t began = worker_now();
-    if (v->quota && v->detail.mapped >= v->quota)
-        return -EDQUOT;
-    if (v->quota)
-        count = MIN(count, v->quota - v->detail.mapped);
     for (;;) {
         int rc = co_try_take(v, count, out, zeroes);
         if (rc != -ENOSPC)

@@ -134,16 +134,46 @@ static int co_claim(struct thin_volume *v, uint64_t first, uint64_t count, bool 
     return 0;
 }
 
-/* How many blocks from @first on are not the volume's own. */
-static int co_count_foreign(struct thin_volume *v, uint64_t first, uint64_t most, uint64_t *count)
+/* How many blocks from @first on are not the volume's own, and shared or not as the first one. */
+static int co_count_foreign(struct thin_volume *v, uint64_t first, uint64_t most, uint64_t *count,
+                            bool *shared)
 {
     thin_cell c;
     for (*count = 0; *count < most; ++*count) {
         TRY(co_volume_cell(v, first + *count, &c));
-        if (thin_cell_own(c))
+        if (*count == 0)
+            *shared = thin_cell_mapped(c);
+        if (thin_cell_own(c) || thin_cell_mapped(c) != *shared)
             break;
     }
     return 0;
+}
+
+/* Step 2, for holes. */
+static int co_take_new(struct thin_volume *v, uint64_t count, struct thin_run *run, bool *zeroes)
+{
+    if (v->quota && v->detail.mapped >= v->quota)
+        return -EDQUOT;
+    if (v->quota)
+        count = MIN(count, v->quota - v->detail.mapped);
+    return co_pool_take(v, count, run, zeroes);
+}
+
+/* Step 2, for shared blocks; run->count 0: the first one has become the volume's own as it is. */
+static int co_take_copies(struct thin_volume *v, uint64_t first, uint64_t count,
+                          struct thin_run *run, bool *zeroes)
+{
+    uint64_t claimed;
+    *run = (struct thin_run){0};
+    TRY(co_claim(v, first, count, false, &claimed));
+    if (claimed)
+        return 0;
+    int rc = co_pool_take(v, count, run, zeroes);
+    if (rc != -ENOSPC)
+        return rc;
+    *run = (struct thin_run){0};
+    TRY(co_claim(v, first, count, true, &claimed));
+    return claimed ? 0 : -ENOSPC;
 }
 
 /* Steps 2 to 4; *done: how much of it, 0 if the first block has become the volume's own. */
@@ -151,22 +181,16 @@ static int co_provide_locked(struct change *c, uint64_t most, uint64_t *done)
 {
     struct thin_volume *v = c->v;
     struct thin_run run;
-    bool zeroes;
-    uint64_t first = c->offset / v->pool->chunk, count, claimed = 0;
-    thin_cell cell;
+    uint64_t first = c->offset / v->pool->chunk, count;
+    bool shared, zeroes;
     *done = 0;
-    TRY(co_count_foreign(v, first, most, &count));
+    TRY(co_count_foreign(v, first, most, &count, &shared));
     if (count == 0)
         return 0;
-    TRY(co_volume_cell(v, first, &cell));
-    bool shared = thin_cell_mapped(cell);
-    if (shared)
-        TRY(co_claim(v, first, count, false, &claimed));
-    int rc = claimed ? 0 : co_pool_take(v, count, &run, &zeroes);
-    if (rc == -ENOSPC && shared && co_claim(v, first, count, true, &claimed) == 0 && claimed)
-        rc = 0;
-    if (rc < 0 || claimed)
-        return rc;
+    TRY(shared ? co_take_copies(v, first, count, &run, &zeroes)
+               : co_take_new(v, count, &run, &zeroes));
+    if (run.count == 0)
+        return 0;
     struct vec part;
     struct change now = *c;
     now.bytes = MIN(c->bytes, run.count * v->pool->chunk - c->offset % v->pool->chunk);
@@ -174,7 +198,7 @@ static int co_provide_locked(struct change *c, uint64_t most, uint64_t *done)
         part = vec_slice(c->from, 0, now.bytes);
         now.from = &part;
     }
-    rc = co_fill_run(&now, &run, zeroes);
+    int rc = co_fill_run(&now, &run, zeroes);
     if (rc == 0)
         rc = co_map_run(v, first, &run);
     if (rc < 0 && !v->pool->meta.failed)

@@ -37,7 +37,7 @@ is "a backing name is meant from the new file's folder" "$LAMINA" create -b ../d
 equal "as it was said" "$(qemu-img info --output=json d/over.qcow2 | jq -r '."backing-filename"')" ../disk.vdi
 qemu-img compare -q d/over.qcow2 disk.vdi && ok "QEMU opens the overlay" || bad "QEMU opens the overlay"
 
-fails "no size" 1 "size" "$LAMINA" create x.qcow2
+fails "no size" 1 "how large" "$LAMINA" create x.qcow2
 fails "a backing image that is not there" 1 "nope" "$LAMINA" create -b nope -F raw x.qcow2
 fails "a size that is none" 1 "size" "$LAMINA" create x.qcow2 1Z
 fails "a format that does not exist" 1 "did you mean 'vdi'" "$LAMINA" create -f vdu x 1M

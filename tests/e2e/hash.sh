@@ -42,7 +42,7 @@ equal "as JSON" "$("$LAMINA" hash --output json a.qcow2 | jq -r '.algorithm + .h
 is "expected" "$LAMINA" hash --expect "${want^^}" a.qcow2
 fails "not expected" 1 "not the expected $want_blk" "$LAMINA" hash --expect "$want_blk" a.qcow2
 fails "no hash" 1 "64 hexadecimal digits" "$LAMINA" hash --expect abc a.qcow2
-fails "an unknown one" 1 "sha256 and blkhash" "$LAMINA" hash -a md5 a.qcow2
+fails "an unknown one" 1 "blkhash and sumhash" "$LAMINA" hash -a md5 a.qcow2
 fails "what cannot be read" 1 "error while reading at byte" "$LAMINA" hash --image-opts \
     "driver=raw,file.driver=fault,file.op=read,file.nth=9,file.errno=EIO,file.file.driver=file,file.file.filename=disk.img"
 

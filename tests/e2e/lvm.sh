@@ -38,7 +38,7 @@ reads "a thin volume" pv8.img//vgt/t1 t1
 reads "its snapshot" pv8.img//vgt/monday monday
 reads "... by its origin" pv8.img//vgt/t1@monday monday
 reads "... and one that is called by its origin" pv8.img//vgt/t1@tuesday t1.tuesday
-fails "a pool is no volume" 1 "is a thin pool" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
+fails "a pool is no volume" 1 "it holds disks and is none itself" "$LAMINA" convert -q -O raw pv8.img//vgt/pool o.raw
 qemu-img convert -O qcow2 pv0.img pv0.qcow2
 reads "a volume on images of two formats" lvm:pv1.img,pv0.qcow2,pv2.img//vga/fast fast
 reads "raid1 with one image missing" lvm:pv4.img,pv5.img,pv6.img,pv7.img//vgr/r1 r1
@@ -81,6 +81,26 @@ if take_loops pv?.img; then
 else
     echo "skip - no loop devices: lvm2 does not look at files"
 fi
+
+# --- arrays that Linux made are written
+mkdir w
+cp pv[3-7].img w/
+failed_images() { od -An -tx8 -j24 -N8 <"$1" | tr -d ' '; } # what a superblock of dm-raid says of others
+for n in r0 r1 r4 r5 r5n r6 r10; do
+    "$LAMINA" convert -q --force -O raw $vgr/$n new.raw
+    head -c 100000 /dev/urandom | dd of=new.raw bs=777 seek=77 conv=notrunc 2>/dev/null
+    cp -f w/pv[3-7].img .
+    is "$n is written" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/$n
+    is "... and read" "$LAMINA" compare -q -f raw new.raw $vgr/$n
+    [ $n = r0 ] && continue
+    is "... without its second image" "$LAMINA" compare -q -f raw new.raw lvm:pv3.img,pv5.img,pv6.img,pv7.img//vgr/$n
+    cp -f w/pv[3-7].img .
+    is "$n is written without it" "$LAMINA" convert -q -n -f raw -O raw new.raw lvm:pv3.img,pv5.img,pv6.img,pv7.img//vgr/$n
+    is "... which stays out when it comes back" "$LAMINA" compare -q -f raw new.raw $vgr/$n
+    "$LAMINA" convert -q --force -O raw $vgr/${n}_rmeta_0 meta.raw
+    equal "... as the superblocks of the others say" "$(failed_images meta.raw)" 0000000000000002
+done
+rm -rf w new.raw meta.raw
 
 # --- made by lamina
 truncate -s 40M a.img b.img c.img
@@ -171,6 +191,24 @@ truncate -s 60M more.raw
 "$LAMINA" lv create -q -n big -V 60m --thinpool pool $set//vg0
 is "... and takes what did not fit before" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
 is "... whole" "$LAMINA" compare -q -f raw more.raw $set//vg0/big
+head -c 60M /dev/urandom >more.raw
+says "a quota is a tag" "changed" "$LAMINA" lv change --addtag lamina.quota=30M --addtag home $set//vg0/big
+fails "... which counts" 1 "Disk quota exceeded" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+fails "one of a kind" 1 "delete that first" "$LAMINA" lv change --addtag lamina.quota=31M $set//vg0/big
+fails "a quota is a size" 1 "size" "$LAMINA" lv change --addtag lamina.reserve=much $set//vg0/t1
+fails "a tag has no comma" 1 "no valid tag" "$LAMINA" lv change --addtag a,b $set//vg0/t1
+says "a reserve" "changed" "$LAMINA" lv change --deltag lamina.quota=30M --deltag none --addtag lamina.reserve=2G $set//vg0/big
+fails "... is more than there is" 1 "reserve" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+is "tags are taken off" "$LAMINA" lv change -q --deltag lamina.reserve=2G $set//vg0/big
+is "a group's tag" "$LAMINA" vg change -q --addtag ours $set//vg0
+is "tags of physical volumes" "$LAMINA" pv change -q --addtag fast $set//vg0 a.img b.img
+equal "info shows tags" "$("$LAMINA" info --output=json $set | jq -c '."format-specific".data."volume-groups"[0]|
+    [.tags, ."physical-volumes"[].tags, (."logical-volumes"[]|select(.name == "big").tags)]')" '[["ours"],["fast"],["fast"],["home"]]'
+equal "pvck sees them" "$(pvck --dump metadata a.img 2>/dev/null | grep -c 'tags = ')" 4
+if take_loops a.img b.img; then
+    equal "lvs sees them" "$(lvm2 lvs --noheadings -o tags vg0/big | tr -d ' ')" home
+    drop_loops
+fi
 rm more.raw
 says "a pool is renamed with its parts" 'Renamed "pool" to "tank"' "$LAMINA" lv rename $set//vg0/pool tank
 "$LAMINA" convert -q --force -O raw $set//vg0/tank_tmeta meta.raw
@@ -181,20 +219,16 @@ equal "all extents are free again" "$("$LAMINA" vg list --output json $set | jq 
 rm -f a.img b.img monday.raw now.raw meta.raw
 
 # --- writing into volumes
-head -c 768K /dev/urandom >r0.raw
 head -c 1572864 /dev/urandom >new.raw
 is "a striped volume is written to" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/fast
 is "... and read again" "$LAMINA" compare -q -f raw -F raw new.raw $vga/fast
 reads "... and nothing else was" $vga/root root
 reads "... nor this" $vga/between between
 fails "what has snapshots is not written to" 1 "has snapshots" "$LAMINA" convert -q -n -f raw -O raw new.raw $vga/root
-fails "arrays with redundancy are not written to" 1 "with redundancy" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/r5
 fails "mirrors are not written to" 1 "mirror of the old kind" "$LAMINA" convert -q -n -f raw -O raw new.raw $vgr/m1
 
 fails "mirrors are not removed" 1 "not changed here" "$LAMINA" lv remove -y $vgr/m2
 fails "a part of an array is not removed" 1 "in use by another volume" "$LAMINA" lv remove -y $vgr/r5_rimage_0
-is "a raid0 is written to" "$LAMINA" convert -q -n -f raw -O raw r0.raw $vgr/r0
-is "... and read again" "$LAMINA" compare -q -f raw r0.raw $vgr/r0
 is "an array is removed with its parts" "$LAMINA" lv remove -q -y $vgr/r5
 head -c 1M /dev/urandom >thin.raw
 truncate -s 8M thin.raw # the pool has room for a part of that

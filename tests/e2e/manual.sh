@@ -21,6 +21,7 @@ equal "every page has examples" "$examples" ""
 verbs_of() { sed -n 's/^\.SS //p' "$share/man/lamina-$1.1" | tr -d '\\'; }
 without_example=
 without_line=
+twice=
 dead=
 for verb in $("$LAMINA" help | tail -n 1); do
     while read -r words; do
@@ -28,6 +29,7 @@ for verb in $("$LAMINA" help | tail -n 1); do
         grep -q "^  .*lamina $words" help || without_example="$without_example $words,"
         sed '1,/^Options:/d; /^$/,$d' help | sed -zE 's/\n {33}/ /g' >options # the help of a long name stands below it
         without_line=$without_line$(grep -vE '^  .{30,} [^ ]' options)
+        twice=$twice$(grep -oE '^ +(-., )?--[^ =]+' options | sed 's|.* ||' | sort | uniq -d | sed "s/^/ $words/")
         [ -n "${LAMINA_LONG:-}" ] || continue
         for option in $(grep -oE '^ {2,6}-[^ ,=]+(, --[^ =]+)?(=[^ ]*)?' options | sed -E 's/.*(--|-)/\1/; s/=.*/=x/' | grep -v '^--help'); do
             timeout 5 "$LAMINA" $words "$option" nothing nothing </dev/null >/dev/null 2>&1
@@ -37,6 +39,7 @@ for verb in $("$LAMINA" help | tail -n 1); do
 done
 equal "every verb, and every verb of a verb, has an example in its help" "$without_example" ""
 equal "every option has its line" "$without_line" ""
+equal "no verb has two options of one name" "$twice" ""
 equal "every option is known to its verb (looked at in check-long)" "$dead" ""
 equal "an option is on its page" "$(man -l "$share/man/lamina-convert.1" 2>/dev/null | col -b | grep -c -e '--resume$')" 1
 fails "a page that is not there" 1 "help pages" "$LAMINA" help man lamina-nothing

@@ -34,43 +34,16 @@ is "in brackets: the qemu-nbd face" "$(timeout 20 nbdinfo --size -- [ "$(dirname
 
 # --- a service manager: sockets, notifications, descriptors kept over a restart
 cat >manager.py <<'PY'
-import array, nbd, os, signal, socket, subprocess, sys, threading, time
-lamina, tmp = sys.argv[1:]
-notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-notify.bind(tmp + "/notify")
-notify.settimeout(10)
+import nbd, os, sys, threading, time
+lamina, tmp, lib = sys.argv[1:]
+sys.path.insert(0, lib)
+from service_manager import Manager
 path = tmp + "/nbd"
 uri = "nbd+unix:///?socket=" + path
-
-def start(fds):
-    def child():
-        saved = [os.dup(fd) for fd in fds]
-        for i, fd in enumerate(saved):
-            os.dup2(fd, 3 + i)
-        if fds:
-            os.environ["LISTEN_FDS"] = str(len(fds))
-            os.environ["LISTEN_PID"] = str(os.getpid())
-    os.environ["NOTIFY_SOCKET"] = tmp + "/notify"
-    return subprocess.Popen([lamina, "serve", "-f", "raw", "-q", "--socket", path, "--keep-sockets", "a.img"],
-                            preexec_fn=child, close_fds=False)
-
-def heard(want):
-    kept = []
-    while True:
-        data, anc, _, _ = notify.recvmsg(4096, socket.CMSG_SPACE(64 * 4))
-        for level, kind, raw in anc:
-            if kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(raw[:len(raw) - len(raw) % 4])
-                kept += list(fds)
-        if b"FDSTORE=1" in data:
-            assert kept and b"FDNAME=" in data, data
-        if want in data.split(b"\n"):
-            return kept
-
-server = start([])
-kept = heard(b"READY=1")
-assert len(kept) == 1, kept
+command = [lamina, "serve", "-f", "raw", "-q", "--socket", path, "--keep-sockets", "a.img"]
+manager = Manager(tmp)
+manager.start(command)
+assert len(manager.kept) == 1, manager.kept
 before = os.stat(path).st_ino
 
 # Clients that come while nobody serves wait, and are served by the next one.
@@ -95,12 +68,9 @@ for t in threads:
     t.start()
 for _ in range(4):
     time.sleep(0.15)
-    server.send_signal(signal.SIGTERM)
-    heard(b"STOPPING=1")
-    assert server.wait(15) == 0
+    assert manager.stop() == 0
     time.sleep(0.1)
-    server = start(kept)
-    heard(b"READY=1")
+    manager.start(command)
 time.sleep(0.2)
 stop.set()
 for t in threads:
@@ -109,11 +79,10 @@ for t in threads:
 assert not errors, errors[:3]
 assert done[0] > 20, done
 assert os.stat(path).st_ino == before
-server.send_signal(signal.SIGTERM)
-assert server.wait(15) == 0
+assert manager.stop() == 0
 print(done[0])
 PY
-check "sockets kept over four restarts under clients: nobody is refused" python manager.py "$LAMINA" "$tmp"
+check "sockets kept over four restarts under clients: nobody is refused" python manager.py "$LAMINA" "$tmp" "$top/tests/lib"
 is "--keep-sockets without a service manager" "$("$LAMINA" serve -f raw --keep-sockets a.img 2>&1)" \
     "lamina: --keep-sockets needs a service manager that keeps them (NOTIFY_SOCKET)"
 python - "$LAMINA" <<'PY' && ok "a socket that is handed over is served, and left listening" || fail "a socket that is handed over is served"

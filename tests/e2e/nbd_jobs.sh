@@ -134,6 +134,33 @@ job "a third after the last write" "$(ctl backup a inc2.qcow2 bitmap=daily incre
 job "and a fourth" "$(ctl backup a inc3.qcow2 bitmap=daily incremental=on base=inc2.qcow2)"
 whole "the chain of four has all" inc3.qcow2
 is "of which the last holds nothing" "$(qemu-img map -U --output=json inc3.qcow2 | jq '[.[] | select(.depth == 0)] | length')" 0
+
+# --- the bitmap goes along when another image becomes the device: each backup holds what was written since the last, and no more
+job "mirror to an image for that" "$(ctl mirror b dirty.qcow2)"
+n=1
+job "full backup" "$(ctl backup b day1.qcow2 bitmap=daily)"
+change() { qemu-io -f raw -c "write -P $((n + 40)) ${n}M 64k" "$(uri_of b)" >/dev/null; }
+goes_along() { # WHAT: two writes of 64 KiB, one before it
+    local last=day$n.qcow2 held
+    n=$((n + 1))
+    check "$1: a write after it" change
+    job "$1: an incremental backup" "$(ctl backup b day$n.qcow2 bitmap=daily incremental=on base="$last")"
+    check "$1: the chain is the disk" qemu-img compare -U -q -F raw day$n.qcow2 "$(uri_of b)"
+    held=$(qemu-img map -U --output=json day$n.qcow2 | jq '[.[] | select(.depth == 0) | .length] | add')
+    is "$1: the last holds what was written" "$held" 131072
+}
+change
+check "snapshot" ctl snapshot b over.of.b.qcow2
+goes_along "snapshot"
+change
+job "commit" "$(ctl commit b)"
+goes_along "commit"
+change
+job "mirror" "$(ctl mirror b moved.qcow2)"
+goes_along "mirror"
+job "mirror to a format that keeps none" "$(ctl mirror b moved.raw format=raw)"
+check "there no backup with a bitmap begins" bash -c "! '$LAMINA' ctl '$PWD/c' wait \$('$LAMINA' ctl '$PWD/c' backup b none.qcow2 bitmap=daily)"
+job "and back" "$(ctl mirror b back.qcow2)"
 job "backup without a bitmap" "$(ctl backup a quiet.qcow2)"
 whole "has all" quiet.qcow2
 is "an incremental one needs its base" "$(ctl backup a x.qcow2 bitmap=daily incremental=on 2>&1 | grep -c 'needs "base"')" 1

@@ -69,19 +69,19 @@ equal "mdadm reads the bitmap" "$(mdadm -X bitmap | sed -n 's/ *\(UUID\|Events\|
     "$(theirs m1.img 'Array UUID') 1 OK 1 bits (chunks), 0 dirty (0.0%) "
 fresh 2
 printf x | dd of=m1.img bs=1 seek=4M conv=notrunc status=none
-is "members that may differ" "$LAMINA" raid create -q -l 1 -n 2 m0.img m1.img
+is "members that may differ" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img m1.img
 equal "... are to be resynced" "$(theirs m0.img State)" active
-is "... but for --assume-clean" "$LAMINA" raid create -q -l 1 -n 2 --assume-clean m0.img m1.img
+is "... but for --assume-clean" "$LAMINA" raid create --force -q -l 1 -n 2 --assume-clean m0.img m1.img
 equal "..." "$(theirs m0.img State)" clean
-is "a missing member" "$LAMINA" raid create -q -l 1 -n 2 m0.img missing
+is "a missing member" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img missing
 equal "... is missing" "$(theirs m0.img 'Array State')" "A. ('A' == active, '.' == missing, 'R' == replacing)"
-fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create -l 5 -n 3 m0.img missing missing
-fails "too few named" 1 "3 active members" "$LAMINA" raid create -l 5 -n 3 m0.img m1.img
-fails "one twice" 1 "m0.img" "$LAMINA" raid create -l 1 -n 2 m0.img m0.img
-fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create -l 5 -n 2 --layout=n2 m0.img m1.img
-fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create -l 1 -n 2 -c 64 m0.img m1.img
+fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create --force -l 5 -n 3 m0.img missing missing
+fails "too few named" 1 "3 active members" "$LAMINA" raid create --force -l 5 -n 3 m0.img m1.img
+fails "one twice" 1 "m0.img" "$LAMINA" raid create --force -l 1 -n 2 m0.img m0.img
+fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create --force -l 5 -n 2 --layout=n2 m0.img m1.img
+fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create --force -l 1 -n 2 -c 64 m0.img m1.img
 truncate -s 512K small.img
-fails "one that is too small" 1 "too small" "$LAMINA" raid create -l 1 -n 2 m0.img small.img
+fails "one that is too small" 1 "too small" "$LAMINA" raid create --force -l 1 -n 2 m0.img small.img
 
 # --- assembly by evidence: two arrays, a stray file and damaged names in a folder
 fresh 5
@@ -110,10 +110,28 @@ fails "too few" 1 "is not enough for raid10; with force" "$LAMINA" raid assemble
 equal "... but with force" "$("$LAMINA" raid assemble -q --force --name=ten dir:heap 2>.err)" "md:heap/y,heap/x,,1,format=raw,force=on"
 fails "nothing there" 1 "no members" "$LAMINA" raid assemble dir:/usr/share/misc
 
-# A member with bad blocks of the kernel's on its list: what they name is old there.
+# --- logs: a partial parity log that mdadm knows; where the stripe log has no room that is said, but for -q
+rm -f log?.img
+truncate -s 16M log0.img log1.img log2.img
+is "a partial parity log" "$LAMINA" raid create -q -l 5 -n 3 -c 64 --consistency-policy=ppl log?.img
+equal "... as mdadm sees it" "$(theirs log1.img PPL), $(theirs log1.img 'Bad Block Log')" \
+    "2048 sectors at offset 8 sectors from superblock, 512 entries available at offset 2056 sectors"
+fails "... is of raid5" 1 "a partial parity log is of raid5" "$LAMINA" raid create -l 6 -n 3 --consistency-policy=ppl log?.img
+fails "... without a bitmap" 1 "without a bitmap" "$LAMINA" raid create -l 5 -n 3 --bitmap=internal --consistency-policy=ppl log?.img
+"$LAMINA" raid create -q -l 5 -n 3 -c 4 --data-offset=64K log?.img
+truncate -s 1M little.raw
+fails "no room for the stripe log" 0 "no room for a stripe log" "$LAMINA" convert -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img
+equal "... is not said with -q" "$("$LAMINA" convert -q -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img 2>&1)" ""
+
+# --- lists of bad blocks: made here as the kernel makes them, and by a member that cannot be written
 rm -f bad?.img
-truncate -s 8M bad0.img bad1.img
-"$LAMINA" raid create -q --level=1 --raid-devices=2 bad0.img bad1.img
+truncate -s 8M bad0.img bad1.img bad2.img
+"$LAMINA" raid create -q --level=5 --raid-devices=3 --chunk=64K bad?.img
+equal "an empty list, as mdadm sees it" "$("$LAMINA" raid examine --badblocks bad1.img)" "$(mdadm --examine-badblocks bad1.img)"
+truncate -s 12M disk.raw
+is "... and the array is written" "$LAMINA" convert -q -n -f raw -O raw disk.raw md:bad0.img,bad1.img,bad2.img
+content_of() { "$LAMINA" hash "$1" | cut -d' ' -f1; }
+want=$(content_of md:bad0.img,bad1.img,bad2.img)
 python3 - bad1.img <<'END'
 import struct, sys
 with open(sys.argv[1], "r+b") as f:
@@ -123,13 +141,27 @@ with open(sys.argv[1], "r+b") as f:
     struct.pack_into("<I", s, 216, 0)
     size = 256 + 2 * struct.unpack_from("<I", s, 220)[0]
     total = sum(struct.unpack_from("<%dI" % (size // 4), s))
-    if size % 4:
-        total += struct.unpack_from("<H", s, size - 2)[0]
     struct.pack_into("<I", s, 216, ((total & 0xffffffff) + (total >> 32)) & 0xffffffff)
     f.seek(4096)
     f.write(s)
+    data, = struct.unpack_from("<Q", s, 128)
+    place, = struct.unpack_from("<i", s, 188)
+    ranges = [(data + 8, 8), (data + 100, 3), (data + 2000, 512)]
+    f.seek(4096 + place * 512)
+    f.write(b"".join(struct.pack("<Q", start << 10 | count) for start, count in ranges))
+    for start, count in ranges:
+        f.seek(start * 512)
+        f.write(b"\xa5" * count * 512)
 END
-equal "mdadm finds that superblock right" "$(theirs bad1.img Checksum | grep -c correct)" 1
-fails "bad blocks are not passed over" 1 "has a list of bad blocks" "$LAMINA" convert -q -O raw md:bad0.img,bad1.img bad.raw
-is "... but with force" "$LAMINA" convert -q -O raw md:bad0.img,bad1.img,force=on bad.raw
+equal "a list, as mdadm prints it" "$("$LAMINA" raid examine --badblocks bad1.img)" "$(mdadm --examine-badblocks bad1.img)"
+equal "... of three ranges" "$("$LAMINA" raid examine --output json bad1.img | jq '.[0]."bad-blocks" | length')" 3
+equal "what is listed comes from the others" "$(content_of md:bad0.img,bad1.img,bad2.img)" "$want"
+is "... and is got back by a repair" "$LAMINA" raid scrub -q --repair md:bad0.img,bad1.img,bad2.img
+equal "... after which mdadm finds none" "$(mdadm --examine-badblocks bad1.img)" "Bad-blocks list is empty in bad1.img"
+equal "... and nothing has changed" "$(content_of md:bad0.img,bad1.img,bad2.img) $(content_of md:bad1.img,bad2.img)" "$want $want"
+ln -s "$LAMINA" qemu-io
+is "a write to a member fails" ./qemu-io -f raw -c 'write -P 7 0 1M' -c 'write -P 8 2M 64K' -c 'read -P 7 0 1M' \
+    "json:{\"driver\":\"md\",\"members\":[{\"driver\":\"file\",\"filename\":\"bad0.img\"},{\"driver\":\"file\",\"filename\":\"bad1.img\"},{\"driver\":\"fault\",\"op\":\"write\",\"nth\":9,\"times\":1,\"file\":{\"driver\":\"file\",\"filename\":\"bad2.img\"}}]}"
+equal "... which mdadm finds on its list" "$(mdadm --examine-badblocks bad2.img | grep -c ' for ')" 1
+equal "... and it stays a member" "$(theirs bad0.img 'Array State' | cut -c1-3)" AAA
 exit $failed

@@ -43,7 +43,7 @@ qemu-img create -q -f qcow2 plain.qcow2 1M
 is "probe and ending agree" "$LAMINA" resize plain.qcow2 2M
 truncate -s 1M plain.img
 is "raw and .img agree" "$LAMINA" resize plain.img 2M
-fails "no size" 1 "arguments" "$LAMINA" resize plain.img
+fails "no size" 1 "SIZE" "$LAMINA" resize plain.img
 fails "a size that is none" 1 "size" "$LAMINA" resize plain.img wide
 fails "nothing" 1 "positive" "$LAMINA" resize plain.qcow2 0
 exit $failed

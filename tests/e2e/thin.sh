@@ -40,6 +40,17 @@ cp meta.img bad.img
 printf x | dd of=bad.img bs=1 seek=200 conv=notrunc status=none
 fails "a broken superblock is told" 1 "checksum" "$LAMINA" info thin:bad.img,data.img//7
 
+# --- a pool of a kernel's (tests/e2e/thin_guest.sh made it)
+
+tar -xJf "$(dirname "$0")/../fixtures/thin.tar.xz"
+kernels() { rm -f o.raw && "$LAMINA" convert -q -O raw "thin:km.img,kd.img,size=8M//$1" o.raw && sha256sum <o.raw | cut -d' ' -f1; }
+for id in 0 1; do equal "volume $id of a kernel's pool" "$(kernels $id)" "$(sed -n "s/^sum k$id //p" sums)"; done
+equal "its snapshot of a snapshot" "$(kernels 7)" "$(sed -n 's/^sum k1 //p' sums)"
+equal "its metadata, in XML" "$("$LAMINA" pool dump km.img | md5sum)" "$(thin_dump km.img | md5sum)"
+is "it is written to" "$LAMINA" pool snap thin:km.img,kd.img 8 0
+is "thin_check accepts what it is then" thin_check -q km.img
+equal "and it shows the same" "$(kernels 8)" "$(sed -n 's/^sum k0 //p' sums)"
+
 # --- a pool of ours: random lives, looked at by their tools
 
 agree() { # what: METADATA is sound to both, and both say the same of it
@@ -115,6 +126,42 @@ equal "both say the same" "$(thin_dump again.img | md5sum)" "$(md5sum <ours.xml)
 agree "restored" again.img
 is "restored metadata is a pool that is written" "$LAMINA" pool snap thin:again.img,odata.img 9 1
 is "and its volumes show the same" "$LAMINA" compare -q -f raw 3.model "thin:again.img,odata.img,size=$size//3"
+
+# --- a pool that runs low
+
+cat >low.py <<'PY'
+# Writes two blocks, is told that space runs low, and then that it is out.
+import json, nbd, os, subprocess, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+
+def events(*words):
+    out = subprocess.run([os.environ["LAMINA"], "ctl", "--output", "json", "ctl", "events", *words], capture_output=True, text=True, check=True).stdout
+    return json.loads(out)
+
+assert events()["seen"] == 0
+waiting = subprocess.Popen([os.environ["LAMINA"], "ctl", "--output", "json", "ctl", "events", "seen=0", "seconds=15"], stdout=subprocess.PIPE, text=True)
+h.pwrite(b"x" * 512, 0)
+assert events()["exports"][0]["low-water"] == 0
+h.pwrite(b"x" * 512, 65536)
+told = json.loads(waiting.communicate()[0])
+assert told["seen"] == 1 and told["exports"][0]["low-water"] == 1, told
+h.pwrite(b"x" * 512, 131072)
+try:
+    h.pwrite(b"x" * 512, 196608)
+    sys.exit("a write found space where none is")
+except nbd.Error as e:
+    assert e.errno == "ENOSPC", e
+h.trim(65536, 0)
+h.pwrite(b"y" * 512, 196608)
+assert h.pread(512, 0) == bytes(512) and h.pread(512, 196608) == b"y" * 512
+assert events()["exports"][0]["low-water"] >= 1
+h.shutdown()
+PY
+"$LAMINA" pool create -q --metadata-size 4M --data-size 192K low.img ldata.img
+"$LAMINA" pool new thin:low.img,ldata.img 1
+is "space that runs low is told on the control socket, then writes fail, then a discard helps" \
+    "$LAMINA" serve -q --socket="$PWD/s" --control="$PWD/ctl" --run '/usr/bin/python3 low.py $uri' "thin:low.img,ldata.img,low-water=64K,size=1M//1"
 
 # --- damage
 

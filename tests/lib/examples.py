@@ -20,7 +20,7 @@ os.environ["PATH"] = ":".join([os.path.dirname(program), compat, os.environ["PAT
 
 elsewhere = [
     ("/dev/vg0/vm1", "lv.img"), ("/mnt/backup/", "backup/"), ("/new/", "new/"), (" /run/", " run/"), ("=/run/", "=$PWD/run/"), ("/srv/", "srv/"),
-    ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
+    ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("ssh host lamina", "lamina"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
     ("--port 10809", "--port 0"), ("uid:libvirt-qemu", f"uid:{os.getuid()}"), ("/etc/lamina", "tls"),
 ]
 members = "rm -f *.img; for d in {}; do truncate -s 24M $d.img; done; "
@@ -31,13 +31,20 @@ parts = "rm disk.qcow2; lamina create disk.qcow2 2G; lamina part create disk.qco
 marks = "lamina bitmap --add disk.qcow2 monday; lamina bitmap --add disk.qcow2 tuesday; cp disk.qcow2 copy.qcow2; "
 server = ("lamina serve -f qcow2 --export disk --socket $PWD/s --control $PWD/{0} disk.qcow2 >served & "
           "until [ -S {0} ]; do sleep 0.05; done; ")
+served_raid = raid1 + ("lamina serve --export disk --socket $PWD/s --control $PWD/run/lamina.ctl md:a.img,b.img >served & "
+                       "until [ -S run/lamina.ctl ]; do sleep 0.05; done; ")
 group = "rm -f *.img; truncate -s 100G {0}; lamina pv create {0} >made; lamina vg create vg0 {0} >>made; "
 thin = group.format("disk0.img") + "lamina lv create --type thin-pool -n pool -L 20g disk0.img//vg0 >>made; "
+
+sent = "cp disk.qcow2 copy.qcow2; lamina send -q --base disk.qcow2 -o tuesday.lms disk.qcow2"
 
 # What comes before an example that holds the words; the first that fits counts.
 before = [
     ("lamina bitmap --add disk.qcow2 monday", ""), ("lamina bitmap", marks),
     ("convert disk.img disk.qcow2", "rm disk.qcow2"), ("convert -p -c", "rm vm1.qcow2"), ("convert --hash", "rm disk.img"),
+    ("receive full.lms", "lamina send -q -o full.lms disk.qcow2"),
+    ("tuesday.lms copy.qcow2", sent), ("tuesday.lms tuesday.qcow2", sent), ("send disk.qcow2 |", ""),
+    ("send --base thin:", pool + "lamina pool new thin:meta.img,data.img 1; lamina pool snap thin:meta.img,data.img 2 1"),
     ("disk.qcow2//@monday", "lamina snapshot -c monday disk.qcow2"),
     ("disk.qcow2//p2", parts + "lamina part add --size 64M disk.qcow2; lamina part add disk.qcow2; cp disk.img root.img"),
     ("create disk.qcow2 20G", "rm disk.qcow2"), ("create -b base.qcow2", "rm vm1.qcow2"), ("create disk0.img", ""),
@@ -66,6 +73,9 @@ before = [
     ("dir:disks", raid5 + "mkdir disks; mv ?.img disks"), ("dir:backups", raid5 + "mkdir backups; mv ?.img backups"),
     ("raid add", raid1 + "truncate -s 24M new.img"), ("raid scrub --repair", raid1),
     ("raid remove", raid5 + "lamina raid fail md:a.img,b.img,c.img c.img"),
+    ("raid re-add", members.format("a b c") + "lamina raid create -q -l 1 -n 3 --bitmap=internal --assume-clean a.img b.img c.img; "
+     "lamina raid fail -q md:a.img,b.img,c.img c.img"),
+    ("raid replace", raid5 + "truncate -s 24M new.img"), ("raid watch --oneshot --control", served_raid), ("raid stop", served_raid),
     ("raid grow --raid", members.format("a b spare") + "lamina raid create -q -l 1 -n 2 -x 1 --assume-clean a.img b.img spare.img"),
     ("raid grow", members.format("a b c") + "lamina raid create -q -l 5 -n 3 --size=16M --assume-clean a.img b.img c.img"),
     ("lamina raid ", raid5),

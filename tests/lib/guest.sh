@@ -53,7 +53,7 @@ DIE
 
 # guest_run SECONDS FOLDER DISK...: runs FOLDER/script in a guest, which sees FOLDER as /job and the disks (raw, or qcow2:FILE) as /dev/vda,
 # vdb, ...; its output
-# on stdout; its exit status, or 124.
+# on stdout; its exit status, or 124. The kernel does not measure its timer: on a busy machine an interpreted one fails that, and panics.
 guest_run() {
     local seconds=$1 folder=$2 disk status words=()
     shift 2
@@ -65,7 +65,7 @@ guest_run() {
     { (cd .job && find job | cpio -o -H newc --quiet -R 0:0) && cat guest.cpio; } >.initrd
     rm -rf .job .said
     timeout "$seconds" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -machine q35 -accel tcg -cpu max -m 512 \
-        -kernel "/boot/vmlinuz-$kernel" -initrd .initrd -append "console=ttyS0 panic=-1 quiet mitigations=off" -serial file:.console \
+        -kernel "/boot/vmlinuz-$kernel" -initrd .initrd -append "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check" -serial file:.console \
         -serial file:.said "${words[@]}" >.qemu 2>&1 </dev/null
     status=$(sed -n 's/^guest ended with \([0-9]*\).*/\1/p' .said 2>/dev/null)
     grep -av '^guest ended with' .said

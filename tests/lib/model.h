@@ -93,6 +93,6 @@ bool model_may_read(const struct model *m, uint64_t sector, uint64_t began, uint
 /* "3 or 7 or zeroes" */
 void model_set_text(const uint32_t *set, unsigned count, char *to, size_t room);
 
-#define MODEL_SET 64
+#define MODEL_SET 256
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "block/crc32c.h"
+#include "raid/bitmap.h"
 
 const struct sweep_profile disks_mixed = {.write = 26,
                                           .fua = 4,
@@ -71,7 +72,44 @@ static void member_super(const struct raid_disks *a, unsigned i, struct md_super
     s->data_size = DISKS_DATA - (a->uneven ? i * RIG_CHUNK : 0);
     s->size = s->size ? s->data_size : 0;
     s->chunk = s->chunk && a->chunk ? a->chunk : s->chunk;
+    s->features |= (a->listed ? MD_BAD_BLOCKS : 0) | (a->bitmap ? MD_BITMAP : 0);
+    s->bitmap_offset = a->bitmap ? 4096 : 0;
+    if (a->dm_layout) {
+        memset(s->raw, 0, sizeof(s->raw));
+        s->version = MD_DM_RAID;
+        s->super_offset = 0;
+    }
     md_super_build(s);
+}
+
+/* Behind the superblock. */
+static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
+{
+    struct md_bitmap b = {.events = s->events,
+                          .events_cleared = s->events,
+                          .sync_bytes = s->level == 10 ? s->disks / 2 * s->data_size : s->data_size,
+                          .chunk = 16 * KiB,
+                          .daemon_sleep = 5};
+    b.bits = b.sync_bytes / b.chunk;
+    memcpy(b.uuid, s->uuid, sizeof(b.uuid));
+    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
+}
+
+/* Every fifth page of the data, by turns of the members, is bad: it holds garbage. */
+static int co_list_bad(struct blk_device *dev, unsigned i, const struct md_super *s)
+{
+    uint8_t garbage[4096];
+    auto_free le64 *page = mem_aligned(4096);
+    unsigned count = 0;
+    if (!page)
+        return -ENOMEM;
+    memset(page, 0xff, 4096);
+    memset(garbage, 0xa5, sizeof(garbage));
+    for (uint64_t at = s->data_offset + i * 4096; at < dev->size; at += 5 * 4096) {
+        page[count++] = le64_of(at / 512 << 10 | 8);
+        TRY(co_blk_write_buf(dev, at, garbage, sizeof(garbage), 0));
+    }
+    return co_blk_write_buf(dev, s->super_offset + (uint64_t)s->bad_offset, page, 4096, 0);
 }
 
 static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
@@ -84,6 +122,10 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
     int rc = co_blk_resize(dev, s->data_offset + s->data_size, false, e);
     if (rc == 0)
         rc = co_blk_write_buf(dev, s->super_offset, s->raw, MD_SUPER_BYTES, BLK_FUA);
+    if (rc == 0 && a->listed)
+        rc = co_list_bad(dev, i, s);
+    if (rc == 0 && (a->dm_layout || a->bitmap))
+        rc = co_make_bitmap(dev, s);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;
 }
@@ -107,13 +149,14 @@ struct look {
     uint64_t events;
     unsigned disks;
     bool dirty, reshaping;
-    bool even; /* no member is behind or knows of a faulty one */
+    bool even; /* no member is behind, knows of a faulty one, or has bad blocks */
 };
 
 static void look_at_super(struct look *k, const struct md_super *s)
 {
     k->dirty |= s->resync_offset != UINT64_MAX;
     k->reshaping |= s->reshaping;
+    k->even &= !(s->features & MD_BAD_BLOCKS);
     k->even &= k->events == 0 || MAX(k->events, s->events) - MIN(k->events, s->events) <= 1;
     for (unsigned n = 0; n < s->disks; n++)
         k->even &= md_super_role(s, n) == n;
@@ -130,7 +173,8 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
     if (!head)
         return -ENOMEM;
     TRY(co_open_member(run, i, 0, &dev, NULL));
-    int rc = co_member_find_super(dev, &s, NULL);
+    int rc = a->dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
+                          : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
     if (rc == 0) {
@@ -177,9 +221,16 @@ static int lose(const struct sweep_run *run, const struct look *k, unsigned *los
     return 0;
 }
 
+/* What the text of LVM2 says of an array. */
+static size_t add_dm_options(const struct raid_disks *a, char *text, size_t room)
+{
+    return (size_t)snprintf(
+        text, room, ",superblocks=dm-raid,data-offset=%" PRIu64 ",level=%d,layout=%s%s",
+        a->data_offset, a->shape.level, a->dm_layout, a->shape.level == 1 ? "" : ",chunk=64K");
+}
+
 /* Members in a spec; one that grows is cut off where it ended at first. */
-static void spec_text(const struct sweep_run *run, unsigned lost, bool force, char *text,
-                      size_t room)
+static void spec_text(const struct sweep_run *run, unsigned lost, char *text, size_t room)
 {
     const struct raid_disks *a = run->subject->arg;
     char path[32];
@@ -196,7 +247,9 @@ static void spec_text(const struct sweep_run *run, unsigned lost, bool force, ch
         at += (size_t)snprintf(text + at, room - at, "%s%s", between, path);
         between = ",";
     }
-    snprintf(text + at, room - at, "%s%s", force ? ",force=on" : "", a->grows ? "\"}" : "");
+    if (a->dm_layout)
+        at += add_dm_options(a, text + at, room - at);
+    snprintf(text + at, room - at, "%s", a->grows ? "\"}" : "");
 }
 
 int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_error *e)
@@ -209,12 +262,7 @@ int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_err
         TRY(co_look_at(run, i, &k));
     TRY(lose(run, &k, &lost));
     a->syncing = false;
-    spec_text(run, lost, false, text, sizeof(text));
-    int rc = co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
-    if (rc != -EUCLEAN || !a->grows || run->crashed)
-        return rc;
-    /* A fault took a member of one that is being reshaped, and kept it from being closed. */
-    spec_text(run, lost, true, text, sizeof(text));
+    spec_text(run, lost, text, sizeof(text));
     return co_resolver_open(&run->resolver, text, NULL, BLK_OPEN_WRITE, out, e);
 }
 
@@ -237,7 +285,8 @@ static int co_step(const struct raid_disks *a, struct blk_device *md, struct blk
                    struct blk_error *e)
 {
     if (may_grow(a, md->state))
-        return co_blk_members_grow(md, a->shape.disks + a->grows, e);
+        return co_blk_members_grow(
+            md, &(struct blk_members_grow){.disks = a->shape.disks + a->grows}, e);
     TRY(co_blk_sync(md, s, e));
     return co_blk_sync_save(md, e);
 }

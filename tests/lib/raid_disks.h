@@ -24,8 +24,12 @@ struct raid_disks {
     unsigned spares; /* beside the disks of the shape */
     unsigned grows;  /* the array is reshaped to so many members more, which are among the spares;
                         it shows the size that it had */
+    bool listed;     /* members begin with lists of bad blocks, each of other pages */
     bool uneven;     /* each member holds 64 KiB less than the one before */
-    bool syncing;    /* a step of what is owed is under way */
+    const char *dm_layout; /* images of LVM2 with a bitmap: the layout as the driver has it; NULL:
+                              members of md */
+    bool bitmap;           /* of writes, inside */
+    bool syncing;          /* a step of what is owed is under way */
 };
 
 /* What struct sweep_subject has. The step: of resync, recovery or reshape, which begins with the
@@ -41,9 +45,10 @@ int co_disks_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad,
  * of writes that overlap. */
 extern const struct sweep_profile disks_mixed, disks_mending, disks_moving, disks_overlapping;
 
-#define DISKS_ROW(a, bytes, how)                                                                 \
+#define DISKS_FLAGS (SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE)
+#define DISKS_HOOKS(a, bytes, how)                                                               \
     .format = "md", .size = (bytes), .arg = &(a), .profile = &(how), .co_create = co_disks_make, \
-    .co_open = co_disks_open, .co_check = co_disks_check, .co_step = co_disks_step,              \
-    .flags = SWEEP_DISCARD_ANY | SWEEP_FSYNCS_ONCE
+    .co_open = co_disks_open, .co_check = co_disks_check, .co_step = co_disks_step
+#define DISKS_ROW(a, bytes, how) DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS
 
 #endif

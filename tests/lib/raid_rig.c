@@ -21,6 +21,16 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
     s->data_size = RIG_DATA;
     s->resync_offset = s->recovery_offset = UINT64_MAX;
     memcpy(s->uuid, "test-array-uuid!", 16);
+    if (r->lists) { /* in the page behind the superblock */
+        s->bad_offset = 4096;
+        s->bad_bytes = 4096;
+        s->bad_shift = 9;
+    }
+    if (r->ppl) { /* behind that */
+        s->features |= MD_PPL;
+        s->ppl_offset = 8192;
+        s->ppl_bytes = 64 * KiB;
+    }
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
     for (unsigned k = 0; k < r->disks; k++)
@@ -40,8 +50,13 @@ static void co_write_super(struct rig *r, unsigned i)
 void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks)
 {
     *r = (struct rig){.level = level, .layout = layout, .disks = disks};
-    must(disks <= RIG_MOST);
-    for (unsigned i = 0; i < disks; i++) {
+    co_rig_make(r);
+}
+
+void co_rig_make(struct rig *r)
+{
+    must(r->disks <= RIG_MOST);
+    for (unsigned i = 0; i < r->disks; i++) {
         r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
         co_write_super(r, i);
     }
@@ -52,8 +67,8 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
 {
     struct blk_child parts[RIG_MOST];
     size_t count = 0;
-    for (unsigned n = 0; n < r->disks; n++) {
-        unsigned i = r->disks - 1 - n; /* not in the order of their roles */
+    for (unsigned n = 0; n < r->disks + r->extra; n++) {
+        unsigned i = r->disks + r->extra - 1 - n; /* not in the order of their roles */
         if (without >> i & 1)
             continue;
         struct blk_device *dev = blk_ref(r->disk[i]);
@@ -84,9 +99,15 @@ void co_rig_close(struct rig *r)
 
 void co_rig_drop(struct rig *r)
 {
-    for (unsigned i = 0; i < r->disks; i++)
+    for (unsigned i = 0; i < r->disks + r->extra; i++)
         must(co_blk_close(r->disk[i], NULL) == 0);
     mem_free(r->model);
+}
+
+void co_rig_end(struct rig *r)
+{
+    co_rig_close(r);
+    co_rig_drop(r);
 }
 
 /* --- work --------------------------------------------------------------------------------------

@@ -279,7 +279,7 @@ int sweep_main(int argc, char **argv, const struct sweep_subject *rows, uint64_t
         return a.list ? 0 : 2;
     printf("# %u rows: %" PRIu64 " fault points, %" PRIu64 " crash states (%" PRIu64
            " more were equal to one seen), %" PRIu64 " model operations, %" PRIu64
-           " looks by qemu-img: %" PRIu64 " lost, %" PRIu64 " aliased, %" PRIu64
+           " looks by foreign checkers: %" PRIu64 " lost, %" PRIu64 " aliased, %" PRIu64
            " needing repair\n",
            ran, sum.fault_points, sum.crash_states, sum.crash_skipped, sum.model_ops, sum.foreign,
            sum.lost, sum.aliased, sum.repairs);

@@ -133,7 +133,7 @@ static void foreign_look(struct state *st, const struct host *host, struct sweep
     int rc = sweep_foreign(st->w.run.subject, host, text, sizeof(text));
     r->foreign += rc >= 0;
     if (rc == 0)
-        sweep_broke(&st->w.verdict, BREAK_REPAIR, "qemu-img check: %s", text);
+        sweep_broke(&st->w.verdict, BREAK_REPAIR, "the foreign checker: %s", text);
 }
 
 /* --- which states -------------------------------------------------------------------------------

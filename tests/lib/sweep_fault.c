@@ -211,13 +211,15 @@ static void foreign_look(struct faulted *f, unsigned *left, struct sweep_result 
     (*left)--;
     r->foreign++;
     if (rc == 0)
-        sweep_broke(&f->w.verdict, BREAK_REPAIR, "qemu-img check: %s", text);
+        sweep_broke(&f->w.verdict, BREAK_REPAIR, "the foreign checker: %s", text);
 }
 
 static bool is_left_out(const struct sweep_subject *s, const struct fault_mode *m)
 {
-    return s->flags & SWEEP_FSYNCS_ONCE && m->target == FAULT_CALL && m->fault.op == SIM_FSYNC &&
-           m->fault.times == FOREVER;
+    if (m->target != FAULT_CALL || m->fault.times != FOREVER || m->fault.rc == -ENOTSUP)
+        return false;
+    return s->flags & SWEEP_FAULTS_ONCE ||
+           (s->flags & SWEEP_FSYNCS_ONCE && m->fault.op == SIM_FSYNC);
 }
 
 /* How many points of each mode are taken: all where there are few, the budget is shared by the

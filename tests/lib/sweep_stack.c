@@ -231,8 +231,11 @@ static int ask(const struct sweep_subject *s, const char *dir, char *text, size_
 {
     char command[400], line[300];
     /* A data file is looked for from where qemu-img was started. */
-    snprintf(command, sizeof(command), "cd %s && qemu-img check -f %s top.img 2>&1", dir,
-             s->foreign);
+    if (s->foreign_command)
+        snprintf(command, sizeof(command), "cd %s && %s 2>&1", dir, s->foreign_command);
+    else
+        snprintf(command, sizeof(command), "cd %s && qemu-img check -f %s top.img 2>&1", dir,
+                 s->foreign);
     FILE *out = popen(command, "r");
     if (!out)
         return -errno;

@@ -207,7 +207,7 @@ static int co_count_thin(struct lvm_set *s, size_t *told, size_t *there, struct 
     if (rc == 0)
         rc = co_blk_inner_list(dev, &list, there, e);
     blk_inner_drop(list, *there);
-    int closed = co_lvm_pools_close(s, rc ? NULL : e);
+    int closed = co_lvm_opened_close(s, rc ? NULL : e);
     return rc ? rc : closed;
 }
 

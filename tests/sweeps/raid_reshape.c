@@ -25,10 +25,12 @@ static struct raid_disks logged5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disk
                                     .spares = 2,
                                     .grows = 2};
 
+#define GROWING(a, bytes, how) DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS | SWEEP_FAULTS_ONCE
+
 static const struct sweep_subject rows[] = {
-    {.name = "raid5-grow", DISKS_ROW(steps5, 2 * DATA, disks_moving), .long_factor = 2},
-    {.name = "raid6-grow", DISKS_ROW(steps6, 2 * DATA, disks_moving), .long_factor = 2},
-    {.name = "raid5-grow-logged", DISKS_ROW(logged5, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid5-grow", GROWING(steps5, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid6-grow", GROWING(steps6, 2 * DATA, disks_moving), .long_factor = 2},
+    {.name = "raid5-grow-logged", GROWING(logged5, 2 * DATA, disks_moving), .long_factor = 2},
     {0},
 };
 

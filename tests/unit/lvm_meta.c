@@ -231,8 +231,8 @@ END_TEST
 #define HIDDEN(name, words) \
     name " { id = \"" UUID_C "\" status = [\"READ\", \"WRITE\"] segment_count = 1 " words " }"
 
-/* A thin volume in a pool whose data lies on an array. */
-START_TEST(arrays_below_keep_from_writing)
+/* A thin volume in a pool whose data lies on a mirror of the old kind. */
+START_TEST(mirrors_below_keep_from_writing)
 {
     struct lvm_vg *vg;
     struct blk_error e = {0};
@@ -244,9 +244,9 @@ START_TEST(arrays_below_keep_from_writing)
                                   "type = \"thin-pool\" metadata = \"m\" pool = \"d\" "
                                   "transaction_id = 1 chunk_size = 128")) HIDDEN("m", LINEAR(1, 0))
                           HIDDEN("d", SEG(0, 2,
-                                          "type = \"raid1\" device_count = 1 "
-                                          "raids = [\"d0\", \"d1\"]")) HIDDEN("d0", LINEAR(1, 1))
-                              HIDDEN("d1", LINEAR(2, 2))),
+                                          "type = \"mirror\" mirror_count = 2 "
+                                          "mirrors = [\"d0\", 0, \"d1\", 0]"))
+                              HIDDEN("d0", LINEAR(2, 4)) HIDDEN("d1", LINEAR(2, 2))),
         &vg, &e);
     ck_assert_msg(rc == 0, "%s", e.text);
     ck_assert_ptr_null(lvm_part_fixed(lvm_find_lv(vg, "m")));
@@ -254,7 +254,7 @@ START_TEST(arrays_below_keep_from_writing)
     static const char *const fixed[] = {"d", "p", "t"};
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) {
         const char *why = lvm_part_fixed(lvm_find_lv(vg, fixed[i]));
-        ck_assert_msg(why && strstr(why, "with redundancy"), "%s", fixed[i]);
+        ck_assert_msg(why && strstr(why, "mirror"), "%s", fixed[i]);
     }
     lvm_vg_drop(vg);
 }
@@ -285,7 +285,7 @@ int main(void)
     tcase_add_loop_test(t, what_cannot_be_is_refused, 0, (int)ARRAY_LEN(refused));
     tcase_add_test(t, towers_are_not_built);
     tcase_add_loop_test(t, groups_of_others_are_only_read, 0, (int)ARRAY_LEN(foreign));
-    tcase_add_test(t, arrays_below_keep_from_writing);
+    tcase_add_test(t, mirrors_below_keep_from_writing);
     tcase_add_test(t, names_are_those_of_lvm);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -26,13 +26,12 @@ static const struct {
 };
 
 /* Opened again with all its members, it shows the same. */
-static void co_rig_end(struct rig *r)
+static void co_reopened_is_same(struct rig *r)
 {
     co_rig_close(r);
     co_rig_reopen(r, 0, 0, NULL);
     co_rig_compare(r);
-    co_rig_close(r);
-    co_rig_drop(r);
+    co_rig_end(r);
 }
 
 static int co_all_bytes(void *arg)
@@ -43,7 +42,7 @@ static int co_all_bytes(void *arg)
         co_rig_reopen(&r, 0, 0, NULL);
         co_rig_work(&r, 8);
         co_rig_compare(&r);
-        co_rig_end(&r);
+        co_reopened_is_same(&r);
     }
     return 0;
 }
@@ -68,7 +67,7 @@ static int co_each_missing(void *arg)
             co_rig_reopen(&r, 1u << i, 0, NULL);
             co_rig_compare(&r);
             co_rig_work(&r, 4);
-            co_rig_end(&r);
+            co_reopened_is_same(&r);
         }
     return 0;
 }
@@ -92,7 +91,7 @@ static int co_each_fails(void *arg)
             co_rig_reopen(&r, 0, at, fault);
             co_rig_work(&r, 4);
             co_rig_compare(&r);
-            co_rig_end(&r);
+            co_reopened_is_same(&r);
         }
     return 0;
 }
@@ -118,8 +117,7 @@ static int co_read_errors(void *arg)
         co_rig_compare(&r);
         for (unsigned i = 0; i < r.disks; i++)
             ck_assert_int_eq(rig_array(&r)->members[i].state, MEMBER_IN_SYNC);
-        co_rig_close(&r);
-        co_rig_drop(&r);
+        co_rig_end(&r);
     }
     return 0;
 }

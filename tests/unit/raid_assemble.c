@@ -134,6 +134,24 @@ START_TEST(halves_that_are_as_fresh_are_split)
 }
 END_TEST
 
+/* It was the only one that got an update, and was away when the others made theirs. */
+START_TEST(an_update_that_reached_only_one_is_no_split)
+{
+    static const int levels[] = {1, 5, 6, 10};
+    for (size_t l = 0; l < ARRAY_LEN(levels); l++) {
+        struct heap h;
+        struct raid_plan p;
+        heap_init(&h, levels[l], 4);
+        for (unsigned i = 0; i < 3; i++)
+            ck_assert(md_super_set_role(&h.supers[i], 3, MD_ROLE_FAULTY));
+        ck_assert_int_eq(plan(&h, false, &p), 0);
+        ck_assert_int_eq(find(&h, 3)->place, PLACE_FAULTY);
+        ck_assert_uint_eq(p.there, 3);
+        raid_plan_drop(&p);
+    }
+}
+END_TEST
+
 /* The others gave it a role in the last update, which it missed: it has no data yet. */
 START_TEST(a_spare_that_missed_its_role_is_not_in_sync)
 {
@@ -315,6 +333,7 @@ int main(void)
     tcase_add_test(tc, members_are_found_in_any_order);
     tcase_add_test(tc, a_stale_member_never_wins);
     tcase_add_test(tc, halves_that_are_as_fresh_are_split);
+    tcase_add_test(tc, an_update_that_reached_only_one_is_no_split);
     tcase_add_test(tc, a_spare_that_missed_its_role_is_not_in_sync);
     tcase_add_test(tc, a_spare_that_is_newer_keeps_old_members_from_starting);
     tcase_add_test(tc, the_faulty_stay_out);

@@ -171,8 +171,7 @@ static int co_around(void *arg)
         co_rig_close(&r);
         co_rig_reopen(&r, 0, 0, NULL);
         co_rig_compare(&r);
-        co_rig_close(&r);
-        co_rig_drop(&r);
+        co_rig_end(&r);
     }
     return 0;
 }

@@ -41,12 +41,6 @@ static void co_rig_start(struct rig *r, const struct kind *k)
     co_rig_reopen(r, 0, 0, NULL);
 }
 
-static void co_rig_end(struct rig *r)
-{
-    co_rig_close(r);
-    co_rig_drop(r);
-}
-
 static uint64_t co_scrub(struct rig *r, bool repair, uint64_t *by_role)
 {
     struct raid_scrub found = {.by_role = by_role};

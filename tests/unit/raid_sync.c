@@ -29,12 +29,6 @@ static void co_rig_start(struct rig *r, const struct kind *k)
     co_rig_reopen(r, 0, 0, NULL);
 }
 
-static void co_rig_end(struct rig *r)
-{
-    co_rig_close(r);
-    co_rig_drop(r);
-}
-
 /* Steps until all is done, or @most of them were. Gives how many. */
 static unsigned co_sync(struct rig *r, enum blk_sync_kind kind, unsigned most, uint64_t *mismatches)
 {
@@ -294,6 +288,171 @@ START_TEST(a_spare_that_breaks_makes_room_for_the_next)
 }
 END_TEST
 
+/* --- replace -----------------------------------------------------------------------------------
+ */
+
+static struct blk_device *co_disk(void)
+{
+    return co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+}
+
+/* The disk behind those of the shape begins to replace member @at. */
+static void co_begin_replace(struct rig *r, const char *at, const char *fault)
+{
+    struct blk_device *dev = blk_ref(r->disk[r->disks] = co_disk());
+    r->extra = 1;
+    co_member(r, BLK_MEMBER_REPLACE, at, fault ? co_open_text(&fault_driver, fault, dev) : dev, 0);
+}
+
+/* It is in the place of disk @at, which nobody needs any more. */
+static void co_end_replace(struct rig *r, unsigned at)
+{
+    ck_assert_uint_eq(count_in(r, MEMBER_IN_SYNC), r->disks);
+    ck_assert_uint_eq(count_in(r, MEMBER_OUT), 1);
+    ck_assert_uint_eq(co_check(r, BLK_SYNC_CHECK), 0);
+    co_rig_close(r);
+    ck_assert_int_eq(co_blk_close(r->disk[at], NULL), 0);
+    r->disk[at] = r->disk[r->disks];
+    r->extra = 0;
+    co_rig_reopen(r, at == 0 ? 2 : 1, 0, NULL);
+    co_rig_compare(r);
+    co_rig_end(r);
+}
+
+/* Closed, opened and written to after every step. */
+static int co_replaced(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        unsigned rounds = 0;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_begin_replace(&r, "1", NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), kinds[k].disks);
+        while (co_sync(&r, BLK_SYNC_OWED, 2, NULL) == 2) {
+            co_rig_work(&r, 1);
+            co_rig_compare(&r);
+            co_rig_close(&r);
+            co_rig_reopen(&r, 0, 0, NULL);
+            ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), kinds[k].disks);
+            ck_assert_uint_le(++rounds, 64);
+        }
+        ck_assert_uint_ge(rounds, 2);
+        co_end_replace(&r, 1);
+    }
+    return 0;
+}
+
+START_TEST(a_member_serves_until_it_is_replaced)
+{
+    ck_assert_int_eq(on_host(NULL, co_replaced, NULL), 0);
+}
+END_TEST
+
+/* Writes go on meanwhile. */
+static int co_replaced_beside(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        struct co_group g;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_begin_replace(&r, "0", NULL);
+        co_group_init(&g, 0);
+        co_group_start(&g, co_keep_syncing, &r);
+        co_rig_work(&r, 8);
+        ck_assert_int_eq(co_group_wait(&g), 0);
+        co_rig_compare(&r);
+        co_end_replace(&r, 0);
+    }
+    return 0;
+}
+
+START_TEST(writes_go_on_while_a_member_is_replaced)
+{
+    ck_assert_int_eq(on_host(NULL, co_replaced_beside, NULL), 0);
+}
+END_TEST
+
+/* The old one fails on the way: the new one is what is recovered, and goes on where it was. */
+static int co_old_one_fails(void *arg)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        co_rig_start(&r, &kinds[k]);
+        co_rig_work(&r, 2);
+        co_begin_replace(&r, "1", NULL);
+        co_sync(&r, BLK_SYNC_OWED, 2, NULL);
+        uint64_t reached = rig_array(&r)->by_role[1]->replacement->recovered;
+        ck_assert_uint_gt(reached, 0);
+        co_member(&r, BLK_MEMBER_FAIL, "1", NULL, 0);
+        ck_assert_uint_eq(rig_array(&r)->by_role[1]->recovered, reached);
+        co_rig_work(&r, 1);
+        co_rig_compare(&r);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 2, 0, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_REBUILDING), 1);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), kinds[k].disks);
+        co_rig_compare(&r);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(a_replacement_goes_on_when_the_old_one_fails)
+{
+    ck_assert_int_eq(on_host(NULL, co_old_one_fails, NULL), 0);
+}
+END_TEST
+
+/* The new one breaks at the n-th write: the old one stays. */
+static int co_new_one_breaks(void *arg)
+{
+    for (unsigned n = 7; n < 40; n += 3) {
+        struct rig r;
+        char fault[64];
+        co_rig_start(&r, &(struct kind){5, LEFT_SYMMETRIC, 4});
+        co_rig_work(&r, 2);
+        snprintf(fault, sizeof(fault), "op=write,nth=%u,times=0,errno=EIO", n);
+        co_begin_replace(&r, "2", fault);
+        co_rig_work(&r, 1);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 4);
+        ck_assert_uint_eq(count_in(&r, MEMBER_OUT), 1);
+        co_rig_compare(&r);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
+START_TEST(the_old_one_stays_when_its_replacement_breaks)
+{
+    ck_assert_int_eq(on_host(NULL, co_new_one_breaks, NULL), 0);
+}
+END_TEST
+
+static int co_replace_refused(void *arg)
+{
+    struct rig r;
+    co_rig_start(&r, &(struct kind){1, 0, 2});
+    co_member(&r, BLK_MEMBER_REPLACE, "0", NULL, -ENODEV);
+    co_member(&r, BLK_MEMBER_REPLACE, "nobody", co_disk(), -ENOENT);
+    co_member(&r, BLK_MEMBER_RE_ADD, NULL, co_disk(), -EINVAL);
+    co_begin_replace(&r, "0", NULL);
+    co_member(&r, BLK_MEMBER_REPLACE, "0", co_disk(), -EBUSY);
+    co_rig_end(&r);
+    return 0;
+}
+
+START_TEST(what_cannot_be_replaced_is_refused)
+{
+    ck_assert_int_eq(on_host(NULL, co_replace_refused, NULL), 0);
+}
+END_TEST
+
 /* Another copy; and more room in each. */
 static int co_grow(void *arg)
 {
@@ -302,11 +461,12 @@ static int co_grow(void *arg)
     co_rig_start(&r, &(struct kind){1, 0, 2});
     co_rig_work(&r, 1);
     co_member(&r, BLK_MEMBER_ADD, NULL, co_open_text(&mem_driver, "size=4M,growable=off", NULL), 0);
-    ck_assert_int_eq(co_blk_members_grow(r.array, 3, &e), 0);
+    ck_assert_int_eq(co_blk_members_grow(r.array, &(struct blk_members_grow){.disks = 3}, &e), 0);
     co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
     ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), 3);
     uint64_t was = r.array->size;
-    ck_assert_int_eq(co_blk_members_grow(r.array, 0, &e), 0);
+    ck_assert_int_eq(
+        co_blk_members_grow(r.array, &(struct blk_members_grow){.size = BLK_GROW_MAX}, &e), 0);
     ck_assert_uint_eq(r.array->size, 3 * MiB); /* 4 MiB, data from 1 MiB on */
     ck_assert_uint_gt(co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL), 0);
     ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
@@ -334,6 +494,11 @@ int main(void)
     tcase_add_test(tc, writes_go_on_while_a_member_is_filled);
     tcase_add_test(tc, members_come_and_go);
     tcase_add_test(tc, a_spare_that_breaks_makes_room_for_the_next);
+    tcase_add_test(tc, a_member_serves_until_it_is_replaced);
+    tcase_add_test(tc, writes_go_on_while_a_member_is_replaced);
+    tcase_add_test(tc, a_replacement_goes_on_when_the_old_one_fails);
+    tcase_add_test(tc, the_old_one_stays_when_its_replacement_breaks);
+    tcase_add_test(tc, what_cannot_be_replaced_is_refused);
     tcase_add_test(tc, an_array_grows);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);

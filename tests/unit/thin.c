@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* thin.c - thin pools on disks in memory: a random life of volumes and snapshots beside a model,
- * the metadata checked as it goes; a pool that runs full; growth; reservation and quota. */
+ * the metadata checked as it goes; snapshots of one instant; a pool that runs full; growth;
+ * reservation and quota. */
 #include <check.h>
+#include <stdlib.h>
 
+#include "block/fault.h"
+#include "block/host_sim.h"
 #include "tests/lib/on_host.h"
 #include "volumes/thin_check.h"
 #include "volumes/thin_pool.h"
@@ -43,7 +47,7 @@ static void co_make_pool(struct pool *s, uint64_t meta_bytes, uint64_t blocks, c
 {
     struct blk_error e;
     s->meta = co_disk(meta_bytes);
-    s->data = co_disk(blocks * CHUNK);
+    s->data = co_open_text(&fault_driver, "", co_disk(blocks * CHUNK));
     must(co_thin_format(s->meta, CHUNK, blocks, &e) == 0);
     co_start_pool(s, options);
 }
@@ -181,6 +185,29 @@ static void co_close_all(struct life *l)
         co_close_one(l, id);
 }
 
+/* After each operation the counts of all references are what can be reached. */
+static int co_counted_life(void *arg)
+{
+    struct life l = {.random = 2};
+    co_make_pool(&l.s, 4 * MiB, VOLUMES * BLOCKS + 64, "");
+    for (unsigned i = 0; i < 600; i++) {
+        co_live(&l);
+        must(co_thin_commit(&l.s.p->meta) == 0);
+        co_check_clean(&l.s);
+    }
+    co_close_all(&l);
+    for (unsigned id = 0; id < VOLUMES; id++)
+        mem_free(l.model[id]);
+    co_end_pool(&l.s);
+    return 0;
+}
+
+START_TEST(counted_life)
+{
+    ck_assert_int_eq(on_host(NULL, co_counted_life, NULL), 0);
+}
+END_TEST
+
 static int co_random_life(void *arg)
 {
     struct life l = {.random = 1};
@@ -213,6 +240,128 @@ static int co_random_life(void *arg)
 START_TEST(random_life)
 {
     ck_assert_int_eq(on_host(NULL, co_random_life, NULL), 0);
+}
+END_TEST
+
+/* --- snapshots while others write --------------------------------------------------------------
+ */
+
+#define WRITERS 3
+#define SLOTS   6 /* of a writer, each in a block of its own */
+#define KEPT    8 /* snapshots */
+
+struct writer {
+    struct blk_device *v;
+    unsigned index;
+    uint64_t begun, ended; /* number of the write */
+    bool stop, stopped;
+};
+
+static uint64_t slot_at(unsigned writer, uint64_t number)
+{
+    return (writer * SLOTS + number % SLOTS) * CHUNK;
+}
+
+/* The n-th write puts n into the slot that is next. */
+static void co_count_up(void *arg)
+{
+    struct writer *w = arg;
+    le64 sector[64];
+    while (!w->stop) {
+        w->begun++;
+        for (unsigned i = 0; i < ARRAY_LEN(sector); i++)
+            sector[i] = le64_of(w->begun);
+        must(co_blk_write_buf(w->v, slot_at(w->index, w->begun), sector, 512, 0) == 0);
+        w->ended = w->begun;
+    }
+    w->stopped = true;
+}
+
+/* The number of each writer's last write, in what a snapshot shows or as far as they are. */
+struct numbers {
+    uint64_t of[WRITERS];
+};
+
+/* One instant: a writer's slots hold its last SLOTS numbers, up to one that was being written. */
+static void co_check_instant(struct pool *s, uint32_t id, const struct numbers *low,
+                             const struct numbers *high, struct numbers *shown)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "%u,size=2M", id);
+    struct blk_device *v = co_volume(s, name);
+    for (unsigned w = 0; w < WRITERS; w++) {
+        uint64_t found[SLOTS], last = 0;
+        for (unsigned i = 0; i < SLOTS; i++) {
+            le64 sector[64];
+            must(co_blk_read_buf(v, slot_at(w, i), sector, 512) == 0);
+            found[i] = le64_get(sector[0]);
+            last = MAX(last, found[i]);
+        }
+        must(last >= low->of[w] && last <= high->of[w]);
+        for (uint64_t n = last; n > 0 && n + SLOTS > last; n--)
+            must(found[n % SLOTS] == n);
+        shown->of[w] = last;
+    }
+    co_close_ok(v);
+}
+
+/* One more snapshot; the oldest still shows what it did, and goes. */
+static void co_one_instant(struct pool *s, const struct writer *writers, struct numbers *shown,
+                           uint32_t id)
+{
+    struct blk_error e;
+    struct numbers low, high, *mine = &shown[id % KEPT], old = *mine;
+    for (unsigned w = 0; w < WRITERS; w++)
+        low.of[w] = writers[w].ended;
+    must(co_pool_snap(s->p, id, 1, &e) == 0);
+    for (unsigned w = 0; w < WRITERS; w++)
+        high.of[w] = writers[w].begun;
+    co_check_instant(s, id, &low, &high, mine);
+    if (id < 2 + KEPT)
+        return;
+    co_check_instant(s, id - KEPT, &old, &old, &low);
+    must(co_pool_delete(s->p, id - KEPT, &e) == 0);
+}
+
+static int co_instants(void *arg)
+{
+    struct pool s;
+    struct blk_error e;
+    struct writer writers[WRITERS] = {0};
+    struct numbers shown[KEPT] = {0};
+    uint32_t count = getenv("LAMINA_LONG") ? 10000 : 300;
+    uint64_t random = 7;
+    co_make_pool(&s, 4 * MiB, WRITERS * SLOTS * (KEPT + 3), "");
+    fault_set(s.data, &(struct fault_rule){.op = FAULT_WRITE, .nth = 1, .delay_ns = 1000});
+    must(co_pool_create(s.p, 1, &e) == 0);
+    struct blk_device *v = co_volume(&s, "1,size=2M");
+    for (unsigned w = 0; w < WRITERS; w++) {
+        writers[w] = (struct writer){.v = v, .index = w};
+        must(co_start(co_count_up, &writers[w]) == 0);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        co_sleep(next_random(&random) % 40000); /* most writes go to blocks of their own */
+        co_one_instant(&s, writers, shown, 2 + i);
+    }
+    for (unsigned w = 0; w < WRITERS; w++) {
+        writers[w].stop = true;
+        while (!writers[w].stopped)
+            co_sleep(1000);
+        must(writers[w].ended > count); /* they did write meanwhile */
+    }
+    co_close_ok(v);
+    co_check_clean(&s);
+    co_end_pool(&s);
+    return 0;
+}
+
+/* In virtual time, in which a write takes a while. */
+START_TEST(instants)
+{
+    struct host *h;
+    ck_assert_int_eq(host_sim_open(&(struct sim_options){.seed = 1}, &h), 0);
+    ck_assert_int_eq(on_this_host(h, co_instants, NULL), 0);
+    host_close(h);
 }
 END_TEST
 
@@ -351,6 +500,9 @@ static int co_promises(void *arg)
         co_sleep(1000000);
     must(w.rc == 0);
     must(co_blk_write_buf(two, 2 * CHUNK, sector, 512, 0) == -EDQUOT);
+    must(co_pool_snap(s.p, 3, 2, &e) == 0);
+    must(co_blk_write_buf(two, 0, sector, 512, 0) == 0); /* copied: the volume grows by nothing */
+    must(co_pool_delete(s.p, 3, &e) == 0);
     co_close_ok(one);
     co_close_ok(two);
     co_close_ok(s.dev);
@@ -487,7 +639,7 @@ int main(void)
 {
     Suite *s = suite_create("thin");
     TCase *t = tcase_create("thin");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 600);
     tcase_add_test(t, blocks);
     tcase_add_test(t, trees);
     tcase_add_test(t, full_pool);
@@ -495,6 +647,8 @@ int main(void)
     tcase_add_test(t, promises);
     tcase_add_test(t, rewritten);
     tcase_add_test(t, random_life);
+    tcase_add_test(t, counted_life);
+    tcase_add_test(t, instants);
     suite_add_tcase(s, t);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);

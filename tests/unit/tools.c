@@ -236,7 +236,7 @@ START_TEST(options_of_another_format_are_refused)
     static const struct {
         const char *target, *options, *words;
     } rows[] = {
-        {"x.img", "backing_file=a", "Backing file not supported"},
+        {"x.img", "backing_file=a", "stand on no other"},
         {"x.img", "backing_fmt=a", "Backing file format not supported"},
         {"x.qcow2", "cluster_sise=4k", "cluster_size"},
         {"x.qcow2", "compression_type=zst", "zst"},

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* resolver_within.c - a device inside another: what is before // is opened, then asked for what is
+ * behind it.
+ *
+ * What one run names more than once before // is opened once: members of a set may be partitions of
+ * one disk, or two sets of one folder, and a file's lock lets nobody open it twice for writing.
+ * Each name behind // of such a container is given out once, so no device has two writers. */
+#include "block/option_text.h"
+#include "block/resolver_private.h"
+
+struct within {
+    struct within *next;
+    json_t *of;              /* what is before // */
+    const struct link *link; /* of its first user: knows the file */
+    unsigned flags;
+    struct blk_device *container;
+    json_t *names; /* that were given out */
+};
+
+void within_drop(struct open_run *run)
+{
+    for (struct within *w = run->within, *next; w; w = next) {
+        next = w->next;
+        json_decref(w->of);
+        json_decref(w->names);
+        co_blk_close(w->container, NULL);
+        mem_free(w);
+    }
+    run->within = NULL;
+}
+
+/* NULL: it is not open. */
+static struct within *find_within(const struct open_run *run, const struct node *of)
+{
+    struct within *w = run->within;
+    while (w && (w->flags != of->flags || !json_equal(w->of, of->tree)))
+        w = w->next;
+    return w;
+}
+
+/* @container stays open until the run ends. */
+static int add_within(struct open_run *run, const struct node *of, struct blk_device *container,
+                      struct within **out, struct blk_error *e)
+{
+    struct within *w = mem_zalloc(sizeof(*w));
+    json_t *names = json_object();
+    if (!w || !names) {
+        mem_free(w);
+        json_decref(names);
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    }
+    *w = (struct within){.next = run->within,
+                         .of = json_incref((json_t *)of->tree),
+                         .flags = of->flags,
+                         .link = of->link,
+                         .container = blk_ref(container),
+                         .names = names};
+    run->within = w;
+    *out = w;
+    return 0;
+}
+
+/* Who uses it again stands on the same file. */
+static int take_link(const struct within *w, struct link *l, struct blk_error *e)
+{
+    if (l == w->link || l->file_name || !w->link->file_name)
+        return 0;
+    l->file_name = mem_strdup(w->link->file_name);
+    l->has_id = w->link->has_id;
+    l->device = w->link->device;
+    l->inode = w->link->inode;
+    return l->file_name ? 0 : err_set(e, -ENOMEM, "no memory to open a device");
+}
+
+/* Readers may have it as often as they like. */
+static int give_name(struct within *w, const char *name, struct blk_error *e)
+{
+    if (w->flags & BLK_OPEN_WRITE && json_object_get(w->names, name))
+        return err_set(e, -EBUSY, "\"%.200s\" is named twice", name);
+    return json_object_set_new_nocheck(w->names, name, json_true()) == 0
+               ? 0
+               : err_set(e, -ENOMEM, "no memory to open a device");
+}
+
+/* *dev becomes what sees a container in its contents. -ENOTSUP: nothing does, and it stays. */
+static int co_as_container(struct open_run *run, const struct node *n, struct blk_device **dev,
+                           struct blk_error *e)
+{
+    const struct blk_driver *d = co_find_container(run->r, *dev);
+    if (!d)
+        return err_set(e, -ENOTSUP, "driver \"%s\" has no inner devices, and none was recognised",
+                       (*dev)->driver->name);
+    json_auto_t *tree = json_pack("{s:s, s:s, s:{}}", "driver", d->name, "x-lamina-name",
+                                  tree_name(n->tree), "file");
+    if (!tree)
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    struct node over = *n;
+    over.tree = tree;
+    struct blk_device *below = *dev;
+    *dev = NULL;
+    return co_driver_open(run, &over, d, below, dev, e);
+}
+
+static int co_named(struct blk_device *container, const char *name, struct blk_device **out,
+                    struct blk_error *e)
+{
+    int rc = co_blk_inner_container(container, name, out, e);
+    return rc == -ENOENT ? co_blk_inner_open(container, name, out, e) : rc;
+}
+
+/* A device inside *container: its driver's (a snapshot always is), else what is found in its
+ * contents, which *container becomes then. */
+static int co_open_named(struct open_run *run, const struct node *n, const char *name,
+                         struct blk_device **container, struct blk_device **out,
+                         struct blk_error *e)
+{
+    const struct blk_driver *own = (*container)->driver;
+    int rc = -ENOENT;
+    if (own->co_inner_open)
+        rc = co_named(*container, name, out, e);
+    if (rc != -ENOENT || own->only_inner || (own->co_inner_open && *name == '@'))
+        return rc;
+    struct blk_error none;
+    TRY(co_references_open(run, e)); /* its contents are read: what they stand on must be there */
+    TRY(co_run_opened(run, e));
+    rc = co_as_container(run, n, container, own->co_inner_open ? &none : e);
+    if (rc == -ENOTSUP && *container)
+        return own->co_inner_open ? -ENOENT : rc; /* in the driver's own words */
+    if (rc < 0 && own->co_inner_open)
+        *e = none;
+    return rc < 0 ? rc : co_named(*container, name, out, e);
+}
+
+/* x//luks: a driver that is a layer, named behind //, with its options. NULL: it is none. */
+static const struct blk_driver *find_layer(struct open_run *run, const char *name)
+{
+    size_t len = strcspn(name, ",");
+    for (const struct blk_driver *const *d = run->r->drivers; *d; d++)
+        if ((*d)->is_layer && strlen((*d)->name) == len && strncmp((*d)->name, name, len) == 0)
+            return *d;
+    return NULL;
+}
+
+/* What the layer @d stands on. Where a probe sees @d itself in a file, that is the layer that was
+ * named, not one below it. */
+static int co_layer_below(struct open_run *run, const struct node *of, const struct blk_driver *d,
+                          struct blk_device **out, struct blk_error *e)
+{
+    struct node bottom = *of;
+    const struct blk_driver *found = NULL;
+    bottom.tree = json_object_get(of->tree, "file");
+    bottom.bottom = true;
+    if (!json_object_get(of->tree, "driver") && bottom.tree) {
+        TRY(co_node_open(run, &bottom, out, e));
+        int rc = co_resolver_probe(run->r, *out, &found, NULL, e);
+        if (rc == 0 && found == d)
+            return 0;
+        co_blk_close(take(*out), NULL);
+        TRY(rc);
+    }
+    return co_node_open(run, of, out, e);
+}
+
+static int co_layer_open(struct open_run *run, const struct node *n, const struct node *of,
+                         const struct blk_driver *d, struct blk_device **out, struct blk_error *e)
+{
+    const char *options = strchr(json_string_value(json_object_get(n->tree, "name")), ',');
+    json_auto_t *tree = json_pack("{s:s, s:{}}", "driver", d->name, "file");
+    if (!tree)
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    if (options)
+        TRY(opts_text_to_tree(options + 1, NULL, tree, e));
+    struct node over = *n;
+    struct blk_device *below = NULL;
+    over.tree = tree;
+    TRY(co_layer_below(run, of, d, &below, e));
+    int rc = co_driver_open(run, &over, d, below, out, e);
+    if (rc < 0 && !run->rule->face)
+        return run_name_error(run, tree_name(n->tree), rc, e);
+    return rc;
+}
+
+/* *dev is a file inside a container of images: the format that is on it. */
+static int co_image_inside(struct open_run *run, const struct node *n, struct blk_device **dev,
+                           struct blk_error *e)
+{
+    const struct blk_driver *d = NULL;
+    struct blk_device *file = take(*dev);
+    int rc = co_resolver_probe(run->r, file, &d, NULL, e);
+    if (rc == 0 && strcmp(d->name, "raw") == 0) {
+        *dev = file;
+        return 0;
+    }
+    json_auto_t *tree = rc == 0 ? json_pack("{s:s, s:{}}", "driver", d->name, "file") : NULL;
+    if (!tree) {
+        co_blk_close(file, NULL);
+        return rc < 0 ? rc : err_set(e, -ENOMEM, "no memory to open a device");
+    }
+    struct node over = *n;
+    over.tree = tree;
+    return co_driver_open(run, &over, d, file, dev, e);
+}
+
+/* The container that @of is, opened or open; *out may become what is found in its contents. */
+static int co_open_within(struct open_run *run, const struct node *n, const struct node *of,
+                          const char *name, struct blk_device **container, struct blk_device **out,
+                          struct blk_error *e)
+{
+    struct within *w = find_within(run, of);
+    if (w) {
+        *container = blk_ref(w->container);
+        TRY(give_name(w, name, e));
+        TRY(take_link(w, of->link, e));
+        return co_named(*container, name, out, e);
+    }
+    TRY(co_node_open(run, of, container, e));
+    TRY(co_open_named(run, n, name, container, out, e));
+    int rc = add_within(run, of, *container, &w, e);
+    if (rc == 0)
+        rc = give_name(w, name, e);
+    if (rc < 0)
+        co_blk_close(take(*out), NULL);
+    return rc;
+}
+
+int co_inner_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
+                       struct blk_error *e)
+{
+    const char *name = json_string_value(json_object_get(n->tree, "name"));
+    struct node of = *n;
+    of.tree = json_object_get(n->tree, "of");
+    of.flags &= ~(unsigned)BLK_OPEN_FACTS; /* it is to be read */
+    of.bottom = false;
+    of.create = 0;
+    if (!name || !*name || !of.tree)
+        return err_set(e, -EINVAL, "an inner device needs \"name\" and \"of\"");
+    const struct blk_driver *layer = find_layer(run, name);
+    if (layer)
+        return co_layer_open(run, n, &of, layer, out, e);
+    struct blk_device *container = NULL;
+    int rc = co_open_within(run, n, &of, name, &container, out, e);
+    if (rc == 0 && container->driver->inner_is_image && !n->bottom)
+        rc = co_image_inside(run, n, out, e);
+    co_blk_close(container, NULL);
+    if (rc < 0 && !run->rule->face)
+        return run_name_error(run, tree_name(n->tree), rc, e);
+    return rc;
+}

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Arrays of LVM2 that lamina wrote to, and Debian's kernel: it activates them, reads the same, finds copies and parity in agreement, rebuilds
+# what was missing, resyncs what a killed process left; what it then writes is read. Only with LAMINA_LONG: a kernel is booted.
+. "$(dirname "$0")/../lib/e2e.sh"
+. "$(dirname "$0")/../lib/guest.sh"
+[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
+PATH=$PATH:/sbin:/usr/sbin
+guest_ready || exit 77
+for one in lvm dmsetup; do command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }; done
+tar -xJf "$(dirname "$0")/../fixtures/lvm.tar.xz" pv3.img pv4.img pv5.img pv6.img pv7.img
+
+pvs="pv3.img pv4.img pv5.img pv6.img pv7.img"
+set=lvm:$(echo $pvs | tr ' ' ,)//vgr
+less=lvm:pv3.img,pv5.img,pv6.img,pv7.img//vgr
+sum() { sha256sum | cut -d' ' -f1; }
+write() { # VOLUME SPEC: noise over all of it
+    "$LAMINA" convert -q --force -O raw $set/$1 $1.raw && head -c "$(stat -c %s $1.raw)" /dev/urandom >$1.raw
+    "$LAMINA" convert -q -n -f raw -O raw $1.raw "$2"
+}
+for n in r1 r4 r6 r10; do is "$n is written" write $n $set/$n; done
+for n in r5 r5n; do is "$n is written without an image" write $n $less/$n; done
+# r6 once more, by a process that is killed while it writes
+"$LAMINA" serve --socket s.sock $set/r6 >server.log 2>&1 &
+server=$!
+for _ in $(seq 100); do [ -S s.sock ] && break; sleep 0.1; done
+qemu-io -f raw -c "write -P 7 64k 128k" -c "write -P 8 300k 8k" -c flush "nbd+unix:///?socket=s.sock" >/dev/null || bad "writing to r6"
+kill -9 $server
+wait $server 2>/dev/null
+qemu-io -f raw -c "write -P 7 64k 128k" -c "write -P 8 300k 8k" r6.raw >/dev/null
+
+mkdir job
+cat >job/script <<'END'
+mkdir -p /etc/lvm /run/lvm /run/lock/lvm
+modprobe -a dm-mod dm-raid raid1 raid456 raid10 raid0
+cat >/etc/lvm/lvm.conf <<C
+devices { use_devicesfile=0 dir="/dev" scan=["/dev"] }
+activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }
+C
+settle() { # waits until all is in sync
+    for i in $(seq 60); do
+        lvm lvs --noheadings -o sync_percent vgr | grep -v '^ *100.00 *$' | grep -q '[0-9]' || return 0
+        sleep 1
+    done
+}
+dmesg -c >/dev/null
+for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -ay vgr/$n; echo "started $n $?"; done
+for n in r1 r4 r5 r5n r6 r10; do echo "sum $n $(sha256sum </dev/vgr/$n)"; done
+lvm lvs -a -o name,attr,sync_percent,health_status vgr
+lvm lvchange --refresh vgr/r5 vgr/r5n
+settle
+for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -q --syncaction check vgr/$n; done
+sleep 5
+settle
+lvm lvs --noheadings -o name,raid_mismatch_count,health_status vgr | sed 's/^/state /'
+for n in r1 r4 r5 r5n r6 r10; do
+    head -c 99999 /job/noise | dd of=/dev/vgr/$n bs=777 seek=99 conv=fsync,notrunc 2>/dev/null
+    echo "later $n $(sha256sum </dev/vgr/$n)"
+done
+dmesg | grep -i raid
+lvm vgchange -an vgr
+END
+head -c 1M /dev/urandom >job/noise
+guest_build "$(command -v lvm) $(command -v dmsetup)" "dm-mod dm-raid raid1 raid456 raid10 raid0"
+guest_run 600 job $pvs 2>err | tr -d '\r' >said || bad "the guest" "$(tail -n 5 said err)"
+told() { sed -n "s/^$1 \([0-9a-f]*\).*/\1/p" said; }
+for n in r1 r4 r5 r5n r6 r10; do equal "the kernel reads $n" "$(told "sum $n")" "$(sum <$n.raw)"; done
+for n in r1 r4 r5 r5n r6 r10; do
+    equal "$n is whole" "$(sed -n "s/^state *$n  *//p" said | tr -d ' ')" 0
+    rm -f o.raw
+    "$LAMINA" convert -q -O raw $set/$n o.raw || bad "reading $n"
+    equal "what the kernel wrote to $n is read" "$(sum <o.raw)" "$(told "later $n")"
+done
+exit $failed
