@@ -75,19 +75,19 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool co_is_file(struct heap *h, const char *path)
+static bool co_is_file(struct host *host, const char *path)
 {
     struct host_stat st;
-    return co_host_stat(h->r->host, path, &st) == 0 &&
+    return co_host_stat(host, path, &st) == 0 &&
            (st.type == HOST_FILE_REGULAR || st.type == HOST_FILE_BLOCK);
 }
 
 /* Is it a map of ddrescue's? */
-static bool co_is_map(struct heap *h, const char *path)
+static bool co_is_map(struct host *host, const char *path)
 {
     char head[64];
     struct host_file *file;
-    if (!co_is_file(h, path) || co_host_open(h->r->host, path, NULL, HOST_READ, &file) < 0)
+    if (!co_is_file(host, path) || co_host_open(host, path, NULL, HOST_READ, &file) < 0)
         return false;
     struct vec v = VEC_BUF(head, sizeof(head));
     int64_t n = co_host_read(file, 0, &v);
@@ -109,25 +109,37 @@ static char *double_commas(const char *text)
     return out;
 }
 
-static char *rescue_spec(const char *path, const char *map)
+bool co_heap_is_disk(struct host *host, const char *path)
 {
+    return co_is_file(host, path) && !co_is_map(host, path);
+}
+
+int co_heap_rescue_spec(struct host *host, const char *path, char **out)
+{
+    auto_free char *map = mem_printf("%s.map", path);
+    *out = NULL;
+    if (!map)
+        return -ENOMEM;
+    if (!co_is_map(host, map))
+        return 0;
     auto_free char *file = double_commas(path), *with = double_commas(map);
-    return file && with ? mem_printf("driver=ddrescue,file=%s,map=%s", file, with) : NULL;
+    *out = file && with ? mem_printf("driver=ddrescue,file=%s,map=%s", file, with) : NULL;
+    return *out ? 0 : -ENOMEM;
 }
 
 static int co_add_file(struct heap *h, const char *folder, const char *name, struct blk_error *e)
 {
-    auto_free char *path = mem_printf("%s/%s", folder, name);
-    auto_free char *map = mem_printf("%s/%s.map", folder, name);
-    if (!path || !map)
+    auto_free char *path = mem_printf("%s/%s", folder, name), *spec = NULL;
+    if (!path)
         return no_memory(e);
-    if (*name == '.' || !co_is_file(h, path) || co_is_map(h, path))
+    if (*name == '.' || !co_heap_is_disk(h->r->host, path))
         return 0;
-    if (!co_is_map(h, map))
+    if (co_heap_rescue_spec(h->r->host, path, &spec) < 0)
+        return no_memory(e);
+    if (!spec)
         return co_heap_add(h, path, e);
-    auto_free char *spec = rescue_spec(path, map);
     auto_free char *shown = mem_printf("dir:%s//%s", folder, name);
-    return spec && shown ? co_add_as(h, spec, shown, name, e) : no_memory(e);
+    return shown ? co_add_as(h, spec, shown, name, e) : no_memory(e);
 }
 
 int co_heap_add_folder(struct heap *h, const char *folder, struct blk_error *e)

@@ -43,6 +43,10 @@ must_use int co_heap_add(struct heap *h, const char *spec, struct blk_error *e);
 /* All regular files and block devices in a folder, by name. Where X.map beside X is ddrescue's, the
  * ddrescue layer is over X. */
 must_use int co_heap_add_folder(struct heap *h, const char *folder, struct blk_error *e);
+/* Of a file in a folder: it may be a disk, and is no map of ddrescue's. */
+bool co_heap_is_disk(struct host *host, const char *path);
+/* Gives *out (mem_free), the spec of the ddrescue layer over the file; NULL: no map is beside it. */
+must_use int co_heap_rescue_spec(struct host *host, const char *path, char **out);
 /* Finds what is inside of all that was added. */
 must_use int co_heap_look(struct heap *h, struct blk_error *e);
 void co_heap_close(struct heap *h);

@@ -20,8 +20,16 @@ struct set_words {
 
 static const char *const set_drivers[] = {"md", "lvm", "thin", "dir"};
 
+/* driver=X,file=Y: a member with a layer over it (its commas were doubled). */
+static bool is_layered(const char *word)
+{
+    return strncmp(word, "driver=", strlen("driver=")) == 0 && strchr(word, ',');
+}
+
 static bool is_key(const struct spec_env *env, const char *word)
 {
+    if (is_layered(word))
+        return false;
     size_t len = strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789_-.");
     if (len == 0 || word[len] != '=' || !islower((unsigned char)*word))
         return false;
@@ -81,6 +89,8 @@ static int co_add_members(const struct spec_env *env, const struct set_words *s,
         json_t *member = NULL;
         if (may_miss && strcmp(s->words[*used], "missing") == 0)
             member = json_pack("{s:s}", "driver", "null");
+        else if (is_layered(s->words[*used]))
+            TRY(co_spec_parse(env, s->words[*used], true, &member, e));
         else
             TRY(co_spec_plain(env, s->words[*used], &member, e));
         if (json_array_append_new(members, member) < 0)

@@ -392,6 +392,7 @@ const struct blk_driver hdd_driver = {
     .name = "hdd",
     .title = "Parallels disk: a folder of images (DiskDescriptor.xml)",
     .bundle_file = HDD_DESCRIPTOR,
+    .extensions = "hdd",
     .is_format = true,
     .is_filter = true,
     .create_options = hdd_create_options,

@@ -27,8 +27,8 @@ const struct blk_driver *const blk_drivers[] = {
     &vhdx_driver,
     &vmdk_driver,
     &luks_driver,
+    &hdd_driver, /* what is made as x.hdd is a folder */
     &parallels_driver,
-    &hdd_driver,
     &qed_driver,
     &qcow1_driver,
     &bochs_driver,

@@ -105,7 +105,7 @@ static int co_run(void *arg)
 int lvm_verb_run(struct lvm_verb *v, int argc, char **argv, const struct arg_place *places,
                  int least)
 {
-    struct command_line line = {argc, argv, places, NULL, NULL};
+    struct command_line line = {argc, argv, places, v->option, v};
     int id = args_read(v->tool, &line);
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;

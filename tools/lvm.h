@@ -5,7 +5,8 @@
  *   lvm_open.c     SET//VG/LV is a volume; SET a physical volume, lvm:PV,PV... or dir:FOLDER
  *   lvm.c          running, sizes, physical volumes by name
  *   lvm_report.c   lists, as lvm2 prints them for people and as JSON
- *   pv.c vg.c lv.c the verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
+ *   lvm_tag.c      pv | vg | lv change: tags
+ *   pv.c vg.c lv.c the other verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
 #ifndef TOOLS_LVM_H
 #define TOOLS_LVM_H
 
@@ -20,7 +21,8 @@ struct lvm_verb {
     const char *format; /* -f, of all physical volumes; NULL: probed */
     char **operands;
     int count;
-    bool yes; /* -y */
+    bool yes;                                             /* -y */
+    int (*option)(void *verb, int id, const char *value); /* as struct command_line's */
     int (*co_work)(struct lvm_verb *v);
     /* open while co_work() runs, by co_lvm_verb_open() */
     struct blk_device *dev;
@@ -84,6 +86,9 @@ must_use int co_lvm_thin(struct lvm_verb *v, const char *name, const char *pool,
 /* Opens what the first operand names: VG/LV with @name, or VG/LV@SNAP. */
 must_use int co_lvm_snapshot(struct lvm_verb *v, const char *name);
 must_use int co_lvm_thin_remove(struct lvm_verb *v); /* v->lv */
+
+/* lvm_tag.c: lvchange, vgchange, pvchange. */
+extern const struct command lv_change_command, vg_change_command, pv_change_command;
 
 /* lvm_report.c: rows of v->rows. */
 must_use int lvm_report_pvs(struct lvm_verb *v);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* make.c - a new image: file, format, name. make_options.c has what is told with -o. */
 #include <libgen.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/make.h"
@@ -14,6 +15,28 @@ static char *plain(const char *path)
 {
     bool special = strpbrk(path, ":=,{") || strstr(path, "//");
     return path[0] == '/' || !special ? mem_strdup(path) : mem_printf("./%s", path);
+}
+
+/* Of a format whose images are folders: the target is one, made if need be, and what is written
+ * first is the file in it that says what the rest is. Who names that file means it. */
+static int take_bundle(struct make *m, struct blk_error *e)
+{
+    const char *slash = strrchr(m->path, '/');
+    if (strcmp(slash ? slash + 1 : m->path, m->driver->bundle_file) == 0)
+        return 0;
+    m->bundle_made = mkdir(m->path, 0777) == 0;
+    int rc = -errno;
+    m->bundle = m->path;
+    m->path = mem_printf("%s/%s", m->bundle, m->driver->bundle_file);
+    if (!m->path)
+        return err_set(e, -ENOMEM, "out of memory");
+    struct stat st;
+    if (m->bundle_made || (stat(m->bundle, &st) == 0 && S_ISDIR(st.st_mode)))
+        return 0;
+    if (rc == -EEXIST)
+        return err_set(e, rc, "%s exists already and is no folder, as a %s image is", m->bundle,
+                       m->driver->name);
+    return err_errno(e, rc, "the folder %s cannot be made", m->bundle);
 }
 
 /* The path that the target's text means, NULL if it is no plain file (a URL, a set). */
@@ -30,7 +53,9 @@ static int co_find_path(struct make *m, struct resolver *r, struct blk_error *e)
         rc = m->path ? 0 : err_set(e, -ENOMEM, "out of memory");
     }
     json_decref(tree);
-    return rc;
+    /* Without a driver only the place is asked for. */
+    bool bundle = m->path && m->driver && m->driver->bundle_file;
+    return rc == 0 && bundle ? take_bundle(m, e) : rc;
 }
 
 /* The file behind a symlink is replaced, not the link. */
@@ -220,7 +245,7 @@ static int co_make_format(struct make *m, const struct resolver *r, struct blk_d
                            .fresh = m->fresh,
                            .co_make_file = co_make_part,
                            .arg = m,
-                           .name = m->name};
+                           .name = m->bundle ? m->path : m->name};
     struct opts opts = {0};
     json_decref(m->parts);
     m->parts = json_array();
@@ -306,6 +331,8 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
         (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
     for (size_t i = 0; rc < 0 && i < json_array_size(m->parts); i++)
         (void)!co_host_unlink(h, json_string_value(json_array_get(m->parts, i)));
+    if (rc < 0 && m->bundle_made)
+        (void)!rmdir(m->bundle);
     rc = co_image_close(take(m->spool), rc, e);
     return co_image_close(take(m->held), rc, e);
 }
@@ -316,7 +343,8 @@ void make_drop(struct make *m)
     mem_free(m->path);
     mem_free(m->written);
     mem_free(m->folder);
+    mem_free(m->bundle);
     json_decref(m->parts);
     m->options = m->parts = NULL;
-    m->path = m->written = m->folder = NULL;
+    m->path = m->written = m->folder = m->bundle = NULL;
 }

@@ -152,7 +152,7 @@ static const struct command pv_list_command = {
  */
 
 static const struct command *const verbs[] = {&pv_create_command, &pv_remove_command,
-                                              &pv_list_command, NULL};
+                                              &pv_change_command, &pv_list_command, NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

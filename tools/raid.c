@@ -2,27 +2,23 @@
 /* raid.c - `lamina raid VERB`: arrays of md, with mdadm's words. */
 #include <stdlib.h>
 
+#include "block/heap.h"
+#include "block/option_text.h"
 #include "raid/array.h"
 #include "tools/raid.h"
 
-static const struct command *const verbs[] = {&raid_create_command,
-                                              &raid_assemble_command,
-                                              &raid_examine_command,
-                                              &raid_detail_command,
-                                              &raid_sync_command,
-                                              &raid_scrub_command,
-                                              &raid_add_command,
-                                              &raid_re_add_command,
-                                              &raid_replace_command,
-                                              &raid_fail_command,
-                                              &raid_remove_command,
-                                              &raid_grow_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &raid_create_command, &raid_assemble_command, &raid_examine_command,
+    &raid_detail_command, &raid_sync_command,     &raid_scrub_command,
+    &raid_add_command,    &raid_re_add_command,   &raid_replace_command,
+    &raid_fail_command,   &raid_remove_command,   &raid_grow_command,
+    &raid_watch_command,  &raid_stop_command,     NULL};
 
 /* --- a heap of devices -------------------------------------------------------------------------
  */
 
 #define FOLDER "dir:"
+#define ARRAY  "md:"
 
 static int add_name(struct raid_heap *h, char *name, struct blk_error *e)
 {
@@ -37,6 +33,15 @@ static int add_name(struct raid_heap *h, char *name, struct blk_error *e)
     return 0;
 }
 
+/* Where ddrescue's map lies beside a file, what could not be read of it is no data. */
+static int co_add_file(struct tool *t, struct raid_heap *h, const char *path, struct blk_error *e)
+{
+    char *spec;
+    if (co_heap_rescue_spec(t->host, path, &spec) < 0)
+        return err_set(e, -ENOMEM, "out of memory");
+    return add_name(h, spec ? spec : mem_strdup(path), e);
+}
+
 static int co_add_folder(struct tool *t, struct raid_heap *h, const char *folder,
                          struct blk_error *e)
 {
@@ -46,17 +51,40 @@ static int co_add_folder(struct tool *t, struct raid_heap *h, const char *folder
     if (rc < 0)
         return err_errno(e, rc, "%s", folder);
     for (size_t i = 0; i < count; i++) {
-        struct host_stat st;
         char *path = mem_printf("%s/%s", folder, names[i]);
-        if (rc == 0 && path && co_host_stat(t->host, path, &st) == 0 &&
-            (st.type == HOST_FILE_REGULAR || st.type == HOST_FILE_BLOCK))
-            rc = add_name(h, take(path), e);
+        if (rc == 0 && path && co_heap_is_disk(t->host, path))
+            rc = co_add_file(t, h, path, e);
         mem_free(path);
         mem_free(names[i]);
     }
     mem_free(names);
     h->same_folder = true;
     return rc;
+}
+
+/* The members of a spec; its options are not what is looked at here. */
+static int co_add_spec(struct tool *t, struct raid_heap *h, const char *spec, struct blk_error *e)
+{
+    auto_free char *word = mem_alloc(strlen(spec) + 1);
+    int rc = word ? 0 : err_set(e, -ENOMEM, "out of memory");
+    while (rc == 0 && *spec) {
+        spec += opts_take_word(spec, word);
+        spec += *spec == ',';
+        bool is_option = word[strspn(word, "abcdefghijklmnopqrstuvwxyz-")] == '=' &&
+                         strncmp(word, "driver=", strlen("driver=")) != 0;
+        if (!is_option && strcmp(word, "missing") != 0)
+            rc = co_add_file(t, h, word, e);
+    }
+    return rc;
+}
+
+static int co_add_told(struct tool *t, struct raid_heap *h, const char *told, struct blk_error *e)
+{
+    if (strncmp(told, FOLDER, strlen(FOLDER)) == 0)
+        return co_add_folder(t, h, told + strlen(FOLDER), e);
+    if (strncmp(told, ARRAY, strlen(ARRAY)) == 0)
+        return co_add_spec(t, h, told + strlen(ARRAY), e);
+    return co_add_file(t, h, told, e);
 }
 
 static void co_look_at(struct tool *t, struct raid_heap_item *item, const char *format)
@@ -77,9 +105,7 @@ int co_raid_heap_open(struct tool *t, char *const *told, size_t count, const cha
     int rc = 0;
     *out = (struct raid_heap){0};
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = strncmp(told[i], FOLDER, strlen(FOLDER)) == 0
-                 ? co_add_folder(t, out, told[i] + strlen(FOLDER), e)
-                 : add_name(out, mem_strdup(told[i]), e);
+        rc = co_add_told(t, out, told[i], e);
     t->quiet |= out->same_folder; /* that a format was found out is not worth a line for each */
     for (size_t i = 0; i < out->count && rc == 0; i++)
         co_look_at(t, &out->items[i], format);

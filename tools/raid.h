@@ -5,7 +5,8 @@
  *   raid_create.c    create
  *   raid_examine.c   examine: what one device's superblock says
  *   raid_assemble.c  assemble: who belongs together; detail: one array
- *   raid_change.c    sync, scrub, add, re-add, replace, fail, remove, grow */
+ *   raid_change.c    sync, scrub, add, re-add, replace, fail, remove, grow
+ *   raid_watch.c     watch: what happens to arrays; stop */
 #ifndef TOOLS_RAID_H
 #define TOOLS_RAID_H
 
@@ -16,7 +17,7 @@
 extern const struct command raid_create_command, raid_examine_command, raid_assemble_command,
     raid_detail_command, raid_sync_command, raid_scrub_command, raid_add_command,
     raid_re_add_command, raid_replace_command, raid_fail_command, raid_remove_command,
-    raid_grow_command;
+    raid_grow_command, raid_watch_command, raid_stop_command;
 
 /* Devices that were told, those in folders one by one. */
 struct raid_heap_item {

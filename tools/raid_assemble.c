@@ -351,6 +351,7 @@ const struct command raid_assemble_command = {
              "that\n"
              "left its array before the others went on is left out; an array that was split is "
              "refused.\n"
+             "Where ddrescue's X.map lies beside X, what it could not read is no data.\n"
              "Nothing is written. --force says what it is that may be lost.\n"
              "\n"
              "  lamina raid assemble *.img\n"
@@ -360,9 +361,10 @@ const struct command raid_assemble_command = {
 const struct command raid_detail_command = {
     .name = "raid detail",
     .run = run,
-    .usage = "raid detail [OPTION]... DEVICE|dir:FOLDER...",
+    .usage = "raid detail [OPTION]... ARRAY|DEVICE|dir:FOLDER...",
     .summary = "Print an array's state and its members",
     .faces = FACE_LAMINA,
     .options = options,
-    .notes = "  lamina raid detail a.img b.img c.img",
+    .notes = "  lamina raid detail a.img b.img c.img\n"
+             "  lamina raid detail md:a.img,b.img,c.img",
 };

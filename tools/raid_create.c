@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* raid_create.c - lamina raid create: mdadm's --create over whatever can be opened. */
 
+#include "raid/array.h"
 #include "raid/create.h"
+#include "tools/filesystem.h"
 #include "tools/raid.h"
 
 enum {
@@ -18,6 +20,7 @@ enum {
     ARG_CLEAN,
     ARG_BITMAP_CHUNK,
     ARG_DATA_OFFSET,
+    ARG_FORCE,
 };
 
 static const struct arg_desc options[] = {
@@ -36,9 +39,11 @@ static const struct arg_desc options[] = {
      false},
     {ARG_BITMAP_CHUNK, "bitmap-chunk", "SIZE", "that a bit stands for; a bare number: KiB", 0,
      false},
-    {ARG_POLICY, "consistency-policy", "bitmap|resync", "bitmap: as --bitmap=internal", 0, false},
+    {ARG_POLICY, "consistency-policy", "bitmap|ppl|resync",
+     "bitmap: as --bitmap=internal; ppl: a partial parity log (5)", 0, false},
     {ARG_DATA_OFFSET, "data-offset", "SIZE", "where data begins on each; a bare number: KiB", 0,
      false},
+    {ARG_FORCE, "force", NULL, "write over arrays and file systems that are there", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_SECRET,
     ARG_OUTPUT,
@@ -59,10 +64,27 @@ struct verb {
     struct raid_create create;
     struct raid_created created;
     unsigned spares;
+    bool force;
 };
 
 /* --- work -------------------------------------------------------------------------------------
  */
+
+/* Whoever names the wrong device loses what it holds. */
+static int co_refuse_used(struct blk_device *dev, const char *name, struct blk_error *e)
+{
+    struct blk_member member;
+    struct blk_error ignored = {0};
+    struct filesystem fs;
+    if (co_md_member_of(dev, &member, &ignored) == 0)
+        return err_set(e, -EEXIST,
+                       "%s appears to be part of a raid array (%s): --force writes over it", name,
+                       member.what);
+    co_filesystem_of(dev, &fs);
+    return fs.type[0] ? err_set(e, -EEXIST, "%s appears to contain %s: --force writes over it",
+                                name, fs.type)
+                      : 0;
+}
 
 static int co_open_all(struct verb *v, struct blk_device **devs)
 {
@@ -73,6 +95,8 @@ static int co_open_all(struct verb *v, struct blk_device **devs)
                               .trust = TRUST_WRITE};
         if (strcmp(v->members[i], "missing") != 0)
             TRY(co_image_open(v->task.tool, &image, &devs[i], &v->task.error));
+        if (devs[i] && !v->force)
+            TRY(co_refuse_used(devs[i], v->members[i], &v->task.error));
     }
     return 0;
 }
@@ -125,8 +149,10 @@ static bool take_words(struct verb *v, const struct told *o)
     const struct tool *t = v->task.tool;
     struct raid_create *c = &v->create;
     if (!is_word(t, "metadata", o->metadata, "1.2", "default") ||
-        !is_word(t, "bitmap", o->bitmap, "internal", "none") ||
-        !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
+        !is_word(t, "bitmap", o->bitmap, "internal", "none"))
+        return false;
+    c->ppl = o->policy && strcmp(o->policy, "ppl") == 0;
+    if (!c->ppl && !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
         return false;
     c->bitmap = (o->bitmap && strcmp(o->bitmap, "internal") == 0) ||
                 (o->policy && strcmp(o->policy, "bitmap") == 0);
@@ -214,6 +240,7 @@ static int run(struct tool *t, int argc, char **argv)
                                        {ARG_POLICY, &o.policy, NULL},
                                        {ARG_BITMAP_CHUNK, &o.bitmap_chunk, NULL},
                                        {'f', &v.format, NULL},
+                                       {ARG_FORCE, NULL, &v.force},
                                        {ARG_DATA_OFFSET, &o.data_offset, NULL},
                                        {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};

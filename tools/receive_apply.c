@@ -47,8 +47,9 @@ static int co_read(struct apply *k, void *to, size_t bytes)
 {
     int rc = k->a->input->co_read(k->a->input, to, bytes);
     if (rc == -ENODATA)
-        return err_set(k->e, rc, "the stream ends at byte %" PRIu64 " of the disk, before its end",
-                       k->done);
+        return err_set(
+            k->e, rc, "the stream ends at byte %" PRIu64 " of the disk: received again, it goes on",
+            k->done);
     return rc < 0 ? err_errno(k->e, rc, "cannot read the stream") : 0;
 }
 

@@ -15,9 +15,8 @@
  *   5 A new image: the journal says whole; it takes its name; the folder is durable.
  *   6 The journal says what the target holds. */
 #include "tools/hash.h"
-#include "tools/receive.h"
-
 #include "tools/journal.h"
+#include "tools/receive.h"
 
 #define CLOCK_STEP_NS 20000000 /* of the times that files have: no smaller change is seen */
 
@@ -155,7 +154,18 @@ static int find_format(struct receive *r)
     if (!m->driver->co_create)
         return err_set(&r->task.error, -ENOTSUP,
                        "Format driver '%s' does not support image creation", m->driver->name);
+    if (m->driver->bundle_file)
+        return err_set(&r->task.error, -EINVAL,
+                       "an image of format '%s' is a folder, which cannot be gone on with: receive "
+                       "into another format and convert that",
+                       m->driver->name);
     return make_check_options(m, &r->task.error);
+}
+
+/* What an image of @d is as large as, to hold the stream's disk. */
+static uint64_t size_in(const struct receive *r, const struct blk_driver *d)
+{
+    return d->is_plain ? r->header.size : align_up(r->header.size, 512);
 }
 
 static int co_open_made(struct receive *r)
@@ -163,7 +173,7 @@ static int co_open_made(struct receive *r)
     struct make *m = &r->make;
     struct host_stat st;
     TRY(find_format(r));
-    m->size = m->driver->is_plain ? r->header.size : align_up(r->header.size, 512);
+    m->size = size_in(r, m->driver);
     bool there = r->resumed && co_host_stat(m->tool->host, m->written, &st) == 0;
     if (!there && r->journal.at > 0)
         return err_set(&r->task.error, -ENOENT, "%s is missing: remove %s to begin anew",
@@ -177,15 +187,26 @@ static int co_open_made(struct receive *r)
 
 /* --- what is there already --- */
 
-/* It becomes large enough; smaller only at the end. */
-static int co_fit(struct receive *r, bool end)
+/* Before the first byte: it becomes large enough. */
+static int co_grow(struct receive *r)
 {
     struct blk_device *dev = r->target;
-    uint64_t size = r->header.size;
-    bool file = r->make.path && r->header.increment;
-    if (end ? dev->size <= size || !file || !dev->driver->co_resize : dev->size >= size)
+    return dev->size >= r->header.size
+               ? 0
+               : co_blk_resize(dev, size_in(r, dev->driver), false, &r->task.error);
+}
+
+/* Behind the last: a file becomes smaller with the disk in it. */
+static int co_shrink(struct receive *r)
+{
+    struct blk_device *dev = r->target;
+    const struct send_header *h = &r->header;
+    uint64_t size = size_in(r, dev->driver);
+    if (h->size >= h->base_size || dev->size <= size || !r->make.path || !dev->driver->co_resize)
         return 0;
-    return co_blk_resize(dev, size, end, &r->task.error);
+    int rc = size > h->size ? co_blk_write_zeroes(dev, h->size, size - h->size, 0) : 0;
+    return rc < 0 ? err_errno(&r->task.error, rc, "cannot write the end of %s", r->make.name)
+                  : co_blk_resize(dev, size, true, &r->task.error);
 }
 
 static int co_open_existing(struct receive *r)
@@ -268,7 +289,7 @@ int co_receive_open(struct receive *r)
         j->header = r->header;
         TRY(co_receive_journal_write(j, e)); /* 2 */
     }
-    return co_fit(r, false);
+    return co_grow(r);
 }
 
 /* --- the end --- */
@@ -327,7 +348,7 @@ static int co_note_done(struct receive *r)
 static int co_finish(struct receive *r)
 {
     struct blk_error *e = &r->task.error;
-    int rc = co_fit(r, true);
+    int rc = co_shrink(r);
     if (rc == 0 && r->resumed)
         rc = co_tidy(r);
     if (rc == 0) {

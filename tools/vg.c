@@ -233,13 +233,9 @@ static const struct command vg_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
-static const struct command *const verbs[] = {&vg_create_command,
-                                              &vg_extend_command,
-                                              &vg_reduce_command,
-                                              &vg_rename_command,
-                                              &vg_remove_command,
-                                              &vg_list_command,
-                                              NULL};
+static const struct command *const verbs[] = {
+    &vg_create_command, &vg_extend_command, &vg_reduce_command, &vg_rename_command,
+    &vg_remove_command, &vg_change_command, &vg_list_command,   NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

@@ -256,21 +256,33 @@ static int co_lvm_inner_list(struct blk_device *dev, struct blk_inner **out, siz
 /* --- facts -------------------------------------------------------------------------------------
  */
 
+static json_t *tags_of(const struct lvm_node *of)
+{
+    const struct lvm_node *tags = lvm_find(of, "tags", LVM_LIST);
+    json_t *list = json_array();
+    for (const struct lvm_node *n = tags ? tags->first : NULL; n; n = n->next)
+        if (n->kind == LVM_STRING)
+            json_array_append_new(list, json_from_text(n->text));
+    return list;
+}
+
 static json_t *lv_facts(const struct lvm_vg *vg, const struct lvm_lv *lv)
 {
     char uuid[LVM_UUID_TEXT];
     lvm_uuid_text(lv->uuid, uuid);
-    return json_pack("{s:s, s:s, s:s, s:I}", "name", lv->name, "uuid", uuid, "type",
+    return json_pack("{s:s, s:s, s:s, s:I, s:o}", "name", lv->name, "uuid", uuid, "type",
                      lv->snapshot ? "snapshot" : lv->segments[0].type_name, "size",
-                     (json_int_t)lvm_lv_bytes(vg, lv->snapshot ? lv->snapshot->origin : lv));
+                     (json_int_t)lvm_lv_bytes(vg, lv->snapshot ? lv->snapshot->origin : lv), "tags",
+                     tags_of(lv->node));
 }
 
 static json_t *pv_facts(const struct lvm_pv *pv)
 {
     char uuid[LVM_UUID_TEXT];
     lvm_uuid_text(pv->uuid, uuid);
-    return json_pack("{s:s, s:o, s:b}", "uuid", uuid, "device",
-                     pv->dev ? json_from_text(pv->dev->name) : json_null(), "missing", !pv->dev);
+    return json_pack("{s:s, s:o, s:b, s:o}", "uuid", uuid, "device",
+                     pv->dev ? json_from_text(pv->dev->name) : json_null(), "missing", !pv->dev,
+                     "tags", tags_of(pv->node));
 }
 
 static json_t *vg_facts(const struct lvm_vg *vg)
@@ -283,9 +295,9 @@ static json_t *vg_facts(const struct lvm_vg *vg)
     for (size_t i = 0; i < vg->lv_count; i++)
         if (is_shown(&vg->lvs[i]))
             json_array_append_new(lvs, lv_facts(vg, &vg->lvs[i]));
-    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "name", vg->name, "uuid", uuid, "seqno",
-                     (json_int_t)vg->seqno, "extent-size", (json_int_t)vg->extent_bytes,
-                     "physical-volumes", pvs, "logical-volumes", lvs);
+    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name", vg->name, "uuid", uuid, "seqno",
+                     (json_int_t)vg->seqno, "extent-size", (json_int_t)vg->extent_bytes, "tags",
+                     tags_of(vg->node), "physical-volumes", pvs, "logical-volumes", lvs);
 }
 
 static int co_lvm_info(struct blk_device *dev, struct blk_info *out, struct blk_error *e)

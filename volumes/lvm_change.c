@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lvm_change.c - changes of the group itself and of its physical volumes. Logical volumes:
  * lvm_change_lv.c. */
+#include "block/option.h"
 #include "volumes/lvm_alloc.h"
 
 #include <stdio.h>
@@ -148,4 +149,61 @@ int lvm_pv_remove(struct lvm_vg *vg, struct lvm_pv *pv, struct blk_error *e)
                        pv->name);
     lvm_remove(lvm_find(vg->node, "physical_volumes", LVM_SECTION), pv->node);
     return 0;
+}
+
+/* --- tags --------------------------------------------------------------------------------------
+ */
+
+#define TAG_MOST 1024
+
+static int check_tag(const char *tag, struct blk_error *e)
+{
+    size_t n = strspn(tag, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                           "_+.-/=!:&#");
+    if (n > 0 && n <= TAG_MOST && tag[n] == 0 && *tag != '-')
+        return 0;
+    return err_set(e, -EINVAL,
+                   "\"%.127s\" is no valid tag: letters, digits and _ + . - / = ! : & # (no - in "
+                   "front), at most %d",
+                   tag, TAG_MOST);
+}
+
+/* lamina.quota=SIZE and lamina.reserve=SIZE are what a thin volume's opener reads: of each one. */
+static int check_size(const struct lvm_node *tags, const char *tag, struct blk_error *e)
+{
+    static const char *const keys[] = {"lamina.quota=", "lamina.reserve="};
+    uint64_t bytes;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        size_t len = strlen(keys[i]);
+        if (strncmp(tag, keys[i], len) != 0)
+            continue;
+        TRY(opts_parse_size(tag + len, &bytes, e));
+        for (const struct lvm_node *n = tags ? tags->first : NULL; n; n = n->next)
+            if (n->kind == LVM_STRING && strncmp(n->text, keys[i], len) == 0)
+                return err_set(e, -EEXIST, "there is the tag %.60s: delete that first", n->text);
+    }
+    return 0;
+}
+
+int lvm_tag_add(struct lvm_vg *vg, struct lvm_node *of, const char *tag, struct blk_error *e)
+{
+    struct lvm_node *tags = lvm_find(of, "tags", LVM_LIST);
+    TRY(check_tag(tag, e));
+    if (lvm_list_has(of, "tags", tag))
+        return 0;
+    TRY(check_size(tags, tag, e));
+    if (!tags)
+        tags = lvm_add(&vg->text, of, LVM_LIST, "tags");
+    return tags && lvm_list_add(&vg->text, tags, tag) == 0 ? 0
+                                                           : err_set(e, -ENOMEM, "out of memory");
+}
+
+void lvm_tag_remove(struct lvm_node *of, const char *tag)
+{
+    struct lvm_node *tags = lvm_find(of, "tags", LVM_LIST);
+    if (!tags)
+        return;
+    lvm_list_remove(tags, tag);
+    if (!tags->first)
+        lvm_remove(of, tags);
 }

@@ -68,6 +68,12 @@ must_use int lvm_thin_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_er
 /* The pool has done what the messages said. */
 void lvm_messages_drop(struct lvm_lv *pool);
 
+/* Tags of the group, a physical or a logical volume: @of is its node. Nothing changes where it is
+ * there already, or not there. */
+must_use int lvm_tag_add(struct lvm_vg *vg, struct lvm_node *of, const char *tag,
+                         struct blk_error *e);
+void lvm_tag_remove(struct lvm_node *of, const char *tag);
+
 /* The text of a group without volumes. Gives *out. */
 must_use int lvm_vg_create(const char *name, const char *uuid, uint64_t extent_bytes,
                            struct lvm_vg **out, struct blk_error *e);

@@ -105,7 +105,7 @@ int co_pool_end(struct thin_pool *p, uint64_t before, int rc)
     rc = thin_meta_done(&p->meta, before, rc);
     co_rwlock_unlock(&p->meta.lock);
     see_freed(p);
-    if (!p->timer_armed) {
+    if (p->meta.dirty && !p->timer_armed) {
         p->timer_armed = true;
         timer_arm(&p->timer, worker_now() + COMMIT_AFTER, on_timer);
     }

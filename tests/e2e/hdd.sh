@@ -155,4 +155,23 @@ is "an empty one" "$LAMINA" create -q -f hdd new.hdd/DiskDescriptor.xml 3M
 truncate -s 3M empty.raw
 write new.hdd empty.raw 'write -P 3 1M 70k'
 shows "and written to" new.hdd empty.raw
+
+# --- made as folders
+is "x.hdd is made as a folder" "$LAMINA" create -q x.hdd 3M
+equal "with a descriptor and an image" "$(ls x.hdd)" "$(printf 'DiskDescriptor.xml\nx.hdd.0.%s.hds' "$top")"
+equal "and is a Parallels disk" "$("$LAMINA" info --output json x.hdd | jq -r .format,'."virtual-size"' | tr '\n' ' ')" "hdd 3145728 "
+fails "not twice" 1 "exists already; --force replaces it" "$LAMINA" create -q x.hdd 3M
+is "unless it is replaced" "$LAMINA" create -q --force x.hdd 12M
+is "converted into" "$LAMINA" convert -q -f raw disk.raw y.hdd
+shows "and reads the same" y.hdd disk.raw
+is "by -O under any name" "$LAMINA" convert -q -f raw -O hdd disk.raw plainly
+shows "and reads the same" plainly disk.raw
+is "as QEMU reads the image in it" qemu-img compare -q -f parallels -F raw y.hdd/*.hds disk.raw
+fails "what fails leaves no folder" 1 "" "$LAMINA" convert -q -f qcow2 disk.raw z.hdd
+fails "nor does what fails later" 1 "type" "$LAMINA" convert -q -f raw -o type=odd disk.raw z.hdd
+equal "(there is none)" "$(ls -d z.hdd 2>&1 | grep -c 'No such')" 1
+touch file.hdd
+fails "over a file" 1 "is no folder" "$LAMINA" convert -q -f raw disk.raw file.hdd
+is "qemu-img makes a file of that name" "$face" create -q -f parallels one-file.hdd 3M
+equal "and it is opened as that" "$("$LAMINA" info --output json one-file.hdd 2>/dev/null | jq -r .format)" parallels
 exit $failed

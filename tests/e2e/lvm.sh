@@ -191,6 +191,24 @@ truncate -s 60M more.raw
 "$LAMINA" lv create -q -n big -V 60m --thinpool pool $set//vg0
 is "... and takes what did not fit before" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
 is "... whole" "$LAMINA" compare -q -f raw more.raw $set//vg0/big
+head -c 60M /dev/urandom >more.raw
+says "a quota is a tag" "changed" "$LAMINA" lv change --addtag lamina.quota=30M --addtag home $set//vg0/big
+fails "... which counts" 1 "Disk quota exceeded" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+fails "one of a kind" 1 "delete that first" "$LAMINA" lv change --addtag lamina.quota=31M $set//vg0/big
+fails "a quota is a size" 1 "size" "$LAMINA" lv change --addtag lamina.reserve=much $set//vg0/t1
+fails "a tag has no comma" 1 "no valid tag" "$LAMINA" lv change --addtag a,b $set//vg0/t1
+says "a reserve" "changed" "$LAMINA" lv change --deltag lamina.quota=30M --deltag none --addtag lamina.reserve=2G $set//vg0/big
+fails "... is more than there is" 1 "reserve" "$LAMINA" convert -q -n -f raw -O raw more.raw $set//vg0/big
+is "tags are taken off" "$LAMINA" lv change -q --deltag lamina.reserve=2G $set//vg0/big
+is "a group's tag" "$LAMINA" vg change -q --addtag ours $set//vg0
+is "tags of physical volumes" "$LAMINA" pv change -q --addtag fast $set//vg0 a.img b.img
+equal "info shows tags" "$("$LAMINA" info --output=json $set | jq -c '."format-specific".data."volume-groups"[0]|
+    [.tags, ."physical-volumes"[].tags, (."logical-volumes"[]|select(.name == "big").tags)]')" '[["ours"],["fast"],["fast"],["home"]]'
+equal "pvck sees them" "$(pvck --dump metadata a.img 2>/dev/null | grep -c 'tags = ')" 4
+if take_loops a.img b.img; then
+    equal "lvs sees them" "$(lvm2 lvs --noheadings -o tags vg0/big | tr -d ' ')" home
+    drop_loops
+fi
 rm more.raw
 says "a pool is renamed with its parts" 'Renamed "pool" to "tank"' "$LAMINA" lv rename $set//vg0/pool tank
 "$LAMINA" convert -q --force -O raw $set//vg0/tank_tmeta meta.raw

@@ -69,19 +69,19 @@ equal "mdadm reads the bitmap" "$(mdadm -X bitmap | sed -n 's/ *\(UUID\|Events\|
     "$(theirs m1.img 'Array UUID') 1 OK 1 bits (chunks), 0 dirty (0.0%) "
 fresh 2
 printf x | dd of=m1.img bs=1 seek=4M conv=notrunc status=none
-is "members that may differ" "$LAMINA" raid create -q -l 1 -n 2 m0.img m1.img
+is "members that may differ" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img m1.img
 equal "... are to be resynced" "$(theirs m0.img State)" active
-is "... but for --assume-clean" "$LAMINA" raid create -q -l 1 -n 2 --assume-clean m0.img m1.img
+is "... but for --assume-clean" "$LAMINA" raid create --force -q -l 1 -n 2 --assume-clean m0.img m1.img
 equal "..." "$(theirs m0.img State)" clean
-is "a missing member" "$LAMINA" raid create -q -l 1 -n 2 m0.img missing
+is "a missing member" "$LAMINA" raid create --force -q -l 1 -n 2 m0.img missing
 equal "... is missing" "$(theirs m0.img 'Array State')" "A. ('A' == active, '.' == missing, 'R' == replacing)"
-fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create -l 5 -n 3 m0.img missing missing
-fails "too few named" 1 "3 active members" "$LAMINA" raid create -l 5 -n 3 m0.img m1.img
-fails "one twice" 1 "m0.img" "$LAMINA" raid create -l 1 -n 2 m0.img m0.img
-fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create -l 5 -n 2 --layout=n2 m0.img m1.img
-fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create -l 1 -n 2 -c 64 m0.img m1.img
+fails "too many missing" 1 "cannot be missing" "$LAMINA" raid create --force -l 5 -n 3 m0.img missing missing
+fails "too few named" 1 "3 active members" "$LAMINA" raid create --force -l 5 -n 3 m0.img m1.img
+fails "one twice" 1 "m0.img" "$LAMINA" raid create --force -l 1 -n 2 m0.img m0.img
+fails "no such layout" 1 "raid5 has no layout 'n2'" "$LAMINA" raid create --force -l 5 -n 2 --layout=n2 m0.img m1.img
+fails "a chunk for a mirror" 1 "raid1 has no chunks" "$LAMINA" raid create --force -l 1 -n 2 -c 64 m0.img m1.img
 truncate -s 512K small.img
-fails "one that is too small" 1 "too small" "$LAMINA" raid create -l 1 -n 2 m0.img small.img
+fails "one that is too small" 1 "too small" "$LAMINA" raid create --force -l 1 -n 2 m0.img small.img
 
 # --- assembly by evidence: two arrays, a stray file and damaged names in a folder
 fresh 5
@@ -109,6 +109,19 @@ rm heap/z
 fails "too few" 1 "is not enough for raid10; with force" "$LAMINA" raid assemble --name=ten dir:heap
 equal "... but with force" "$("$LAMINA" raid assemble -q --force --name=ten dir:heap 2>.err)" "md:heap/y,heap/x,,1,format=raw,force=on"
 fails "nothing there" 1 "no members" "$LAMINA" raid assemble dir:/usr/share/misc
+
+# --- logs: a partial parity log that mdadm knows; where the stripe log has no room that is said, but for -q
+rm -f log?.img
+truncate -s 16M log0.img log1.img log2.img
+is "a partial parity log" "$LAMINA" raid create -q -l 5 -n 3 -c 64 --consistency-policy=ppl log?.img
+equal "... as mdadm sees it" "$(theirs log1.img PPL), $(theirs log1.img 'Bad Block Log')" \
+    "2048 sectors at offset 8 sectors from superblock, 512 entries available at offset 2056 sectors"
+fails "... is of raid5" 1 "a partial parity log is of raid5" "$LAMINA" raid create -l 6 -n 3 --consistency-policy=ppl log?.img
+fails "... without a bitmap" 1 "without a bitmap" "$LAMINA" raid create -l 5 -n 3 --bitmap=internal --consistency-policy=ppl log?.img
+"$LAMINA" raid create -q -l 5 -n 3 -c 4 --data-offset=64K log?.img
+truncate -s 1M little.raw
+fails "no room for the stripe log" 0 "no room for a stripe log" "$LAMINA" convert -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img
+equal "... is not said with -q" "$("$LAMINA" convert -q -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img 2>&1)" ""
 
 # --- lists of bad blocks: made here as the kernel makes them, and by a member that cannot be written
 rm -f bad?.img

@@ -31,6 +31,8 @@ parts = "rm disk.qcow2; lamina create disk.qcow2 2G; lamina part create disk.qco
 marks = "lamina bitmap --add disk.qcow2 monday; lamina bitmap --add disk.qcow2 tuesday; cp disk.qcow2 copy.qcow2; "
 server = ("lamina serve -f qcow2 --export disk --socket $PWD/s --control $PWD/{0} disk.qcow2 >served & "
           "until [ -S {0} ]; do sleep 0.05; done; ")
+served_raid = raid1 + ("lamina serve --export disk --socket $PWD/s --control $PWD/run/lamina.ctl md:a.img,b.img >served & "
+                       "until [ -S run/lamina.ctl ]; do sleep 0.05; done; ")
 group = "rm -f *.img; truncate -s 100G {0}; lamina pv create {0} >made; lamina vg create vg0 {0} >>made; "
 thin = group.format("disk0.img") + "lamina lv create --type thin-pool -n pool -L 20g disk0.img//vg0 >>made; "
 
@@ -52,7 +54,9 @@ before = [
     ("vg create", "truncate -s 1G disk0.img disk1.img"), ("lv create -n home", thin), ("lv create -s", thin + "lamina lv create -n home -V 100g --thinpool pool disk0.img//vg0 >>made"),
     ("lv create -n fast", group.format("disk0.img disk1.img")), ("lv create", group.format("disk0.img")),
     ("lv extend", group.format("disk.img") + "lamina lv create -n root -L 10g disk.img//vg0 >>made"),
+    ("vg0/home", group.format("disk0.img") + "lamina lv create -n home -L 10g disk0.img//vg0 >>made"),
     ("lamina lv ", group.format("disk0.img") + "lamina lv create -n root -L 10g disk0.img//vg0 >>made"),
+    ("pv change", group.format("disk0.img")),
     ("pv remove", "rm disk.img; truncate -s 64M disk.img; lamina pv create disk.img >made"),
     ("pv list disk.img", group.format("disk.img")), ("vg extend", group.format("disk0.img") + "truncate -s 1G disk1.img"),
     ("lvm:disk0.img,disk1.img", group.format("disk0.img disk1.img")), ("lamina vg ", group.format("disk0.img")),
@@ -71,6 +75,9 @@ before = [
     ("dir:disks", raid5 + "mkdir disks; mv ?.img disks"), ("dir:backups", raid5 + "mkdir backups; mv ?.img backups"),
     ("raid add", raid1 + "truncate -s 24M new.img"), ("raid scrub --repair", raid1),
     ("raid remove", raid5 + "lamina raid fail md:a.img,b.img,c.img c.img"),
+    ("raid re-add", members.format("a b c") + "lamina raid create -q -l 1 -n 3 --bitmap=internal --assume-clean a.img b.img c.img; "
+     "lamina raid fail -q md:a.img,b.img,c.img c.img"),
+    ("raid replace", raid5 + "truncate -s 24M new.img"), ("raid watch --oneshot --control", served_raid), ("raid stop", served_raid),
     ("raid grow --raid", members.format("a b spare") + "lamina raid create -q -l 1 -n 2 -x 1 --assume-clean a.img b.img spare.img"),
     ("raid grow", members.format("a b c") + "lamina raid create -q -l 5 -n 3 --size=16M --assume-clean a.img b.img c.img"),
     ("lamina raid ", raid5),

@@ -72,7 +72,8 @@ static void member_super(const struct raid_disks *a, unsigned i, struct md_super
     s->data_size = DISKS_DATA - (a->uneven ? i * RIG_CHUNK : 0);
     s->size = s->size ? s->data_size : 0;
     s->chunk = s->chunk && a->chunk ? a->chunk : s->chunk;
-    s->features |= a->listed ? MD_BAD_BLOCKS : 0;
+    s->features |= (a->listed ? MD_BAD_BLOCKS : 0) | (a->bitmap ? MD_BITMAP : 0);
+    s->bitmap_offset = a->bitmap ? 4096 : 0;
     if (a->dm_layout) {
         memset(s->raw, 0, sizeof(s->raw));
         s->version = MD_DM_RAID;
@@ -81,7 +82,7 @@ static void member_super(const struct raid_disks *a, unsigned i, struct md_super
     md_super_build(s);
 }
 
-/* Where dm-raid has it. */
+/* Behind the superblock. */
 static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
 {
     struct md_bitmap b = {.events = s->events,
@@ -90,7 +91,8 @@ static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
                           .chunk = 16 * KiB,
                           .daemon_sleep = 5};
     b.bits = b.sync_bytes / b.chunk;
-    return co_bitmap_make(dev, MD_SUPER_BYTES, 4096, &b, false);
+    memcpy(b.uuid, s->uuid, sizeof(b.uuid));
+    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
 }
 
 /* Every fifth page of the data, by turns of the members, is bad: it holds garbage. */
@@ -122,7 +124,7 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
         rc = co_blk_write_buf(dev, s->super_offset, s->raw, MD_SUPER_BYTES, BLK_FUA);
     if (rc == 0 && a->listed)
         rc = co_list_bad(dev, i, s);
-    if (rc == 0 && a->dm_layout)
+    if (rc == 0 && (a->dm_layout || a->bitmap))
         rc = co_make_bitmap(dev, s);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;

@@ -28,6 +28,7 @@ struct raid_disks {
     bool uneven;     /* each member holds 64 KiB less than the one before */
     const char *dm_layout; /* images of LVM2 with a bitmap: the layout as the driver has it; NULL:
                               members of md */
+    bool bitmap;           /* of writes, inside */
     bool syncing;          /* a step of what is owed is under way */
 };
 

@@ -13,6 +13,8 @@ static struct raid_disks three = {
     {.level = 1, .disks = 3}, .data_offset = HEAD, .lost = 2, .spares = 2};
 static struct raid_disks two_spare = {
     {.level = 1, .disks = 2}, .data_offset = HEAD, .lost = 1, .spares = 1};
+static struct raid_disks noted1 = {
+    {.level = 1, .disks = 2}, .data_offset = HEAD, .lost = 1, .spares = 1, .bitmap = true};
 static struct raid_disks near = {
     {.level = 10, .layout = 0x102, .disks = 4}, .data_offset = HEAD, .lost = 2};
 static struct raid_disks near_odd = {
@@ -26,6 +28,7 @@ static const struct sweep_subject rows[] = {
     {.name = "raid1", DISKS_ROW(two, DATA, disks_mixed), .long_factor = 5},
     {.name = "raid1-spare", DISKS_ROW(two_spare, DATA, disks_mending), .long_factor = 5},
     {.name = "raid1-three-spares", DISKS_ROW(three, DATA, disks_mending), .long_factor = 5},
+    {.name = "raid1-bitmap", DISKS_ROW(noted1, DATA, disks_mending), .long_factor = 5},
     {.name = "raid1-overlap", DISKS_ROW(two, DATA, disks_overlapping), .long_factor = 5},
     {.name = "raid10", DISKS_ROW(near, 2 * DATA, disks_mixed), .long_factor = 4},
     {.name = "raid10-odd", DISKS_ROW(near_odd, 384 * KiB, disks_mixed), .long_factor = 4},

@@ -20,6 +20,10 @@ static struct raid_disks spare5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks
                                    .data_offset = HEAD,
                                    .lost = 1,
                                    .spares = 1};
+/* Without room for a log, so that nobody may be lost, nor fail before a crash: the bitmap says what
+ * to resync. */
+static struct raid_disks noted5 = {
+    {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3}, .data_offset = TIGHT, .bitmap = true};
 static struct raid_disks level6 = {
     {.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4}, .data_offset = HEAD, .lost = 2};
 static struct raid_disks turned6 = {
@@ -29,12 +33,15 @@ static struct raid_disks spares6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disk
                                     .lost = 2,
                                     .spares = 2};
 
+#define NOTED(a, bytes, how) DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS | SWEEP_NO_FAULTS
+
 static const struct sweep_subject rows[] = {
     {.name = "raid4", DISKS_ROW(level4, 2 * DATA, disks_mixed), .long_factor = 6},
     {.name = "raid4-spare", DISKS_ROW(spare4, 3 * DATA, disks_mending), .long_factor = 6},
     {.name = "raid5", DISKS_ROW(level5, 2 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid5-small-log", DISKS_ROW(tight5, 3 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid5-spare", DISKS_ROW(spare5, 2 * DATA, disks_mending), .long_factor = 3},
+    {.name = "raid5-bitmap", NOTED(noted5, 2 * DATA, disks_mending), .long_factor = 3},
     {.name = "raid5-overlap", DISKS_ROW(level5, 2 * DATA, disks_overlapping), .long_factor = 3},
     {.name = "raid6", DISKS_ROW(level6, 2 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid6-turned-small-log", DISKS_ROW(turned6, 3 * DATA, disks_mixed), .long_factor = 3},

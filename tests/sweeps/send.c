@@ -370,6 +370,12 @@ static const struct row rows[] = {
      .increment = true,
      .old_size = SIZE,
      .new_size = SMALL},
+    {.name = "send-qcow2-shrinks",
+     .target = "/sim/t.qcow2",
+     .format = "qcow2",
+     .increment = true,
+     .old_size = SIZE,
+     .new_size = SMALL - 1000},
     {0},
 };
 

@@ -137,11 +137,14 @@ START_TEST(the_other_byte_order_is_read)
     struct md_super *s = fresh(MD_0_90);
     fill_0(s);
     md_super_build(s);
-    uint32_t *words = (uint32_t *)s->raw, low = words[39];
+    uint32_t words[MD_SUPER_BYTES / 4];
+    memcpy(words, s->raw, sizeof(words));
+    uint32_t low = words[39];
     words[39] = words[40];
     words[40] = low;
     for (unsigned i = 0; i < MD_SUPER_BYTES / 4; i++)
         words[i] = __builtin_bswap32(words[i]);
+    memcpy(s->raw, words, sizeof(words));
     struct md_super *t = again(s);
     ck_assert(t->swapped && t->read_only);
     ck_assert_uint_eq(t->events, 77);
