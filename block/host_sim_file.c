@@ -140,14 +140,16 @@ static int finish_write(struct sim_host *h, struct sim_change *c, enum sim_damag
     return 0;
 }
 
-/* A write's data, with what the fault leaves of it: @rc is the fault's error. */
+/* A write's data, with what the fault leaves of it: @rc is the fault's error. Of one who was killed
+ * nothing arrives any more. */
 static struct sim_change *prepare_write(struct sim_host *h, struct sim_inode *i, uint64_t offset,
                                         const struct vec *from, int rc, enum sim_damage damage)
 {
     struct sim_change *c = sim_change_new(h, CHANGE_WRITE, i, NULL);
     if (!c)
         return NULL;
-    uint64_t bytes = rc < 0 ? MIN(from->bytes, h->fault.short_bytes) : from->bytes;
+    uint64_t left = h->severed ? 0 : h->fault.short_bytes;
+    uint64_t bytes = rc < 0 ? MIN(from->bytes, left) : from->bytes;
     struct vec part = vec_slice(from, 0, bytes);
     if (damage == SIM_MISPLACED)
         offset += SIM_PAGE;

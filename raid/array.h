@@ -8,7 +8,7 @@
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     replace.c                        members that are replaced while they serve
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c                  what must be on disk before a write
+ *     bitmap.c, log.c, ppl.c           what must be on disk before a write
  *     badblocks.c                      what is not to be read of a member
  *     sync.c                           resync, recovery, check, repair
  *     reshape.h                        arrays that change their shape
@@ -58,6 +58,7 @@ struct raid_member {
     uint64_t mismatches;      /* bytes that scrubs found wrong here, as far as that can be told */
     uint64_t events;          /* that its superblock has, durably */
     struct log_ring *log;     /* its part of the stripe log; NULL: none */
+    struct ppl_log *ppl;      /* its partial parity log; NULL: none */
     /* A6: the one that is filled to take this one's place, which has no place in by_role until
      * then; and the other way round. The first stays when this one is out: writes that are under
      * way have to go there. */
@@ -123,6 +124,7 @@ struct raid_array {
     void *engine_state;
     struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
     struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_ppl *ppl;       /* of one that has a partial parity log instead */
     struct reshape *reshape;    /* of one that changes its shape, or did since it was opened */
     struct raid_array *whole;   /* of a view of one: the array itself, else NULL */
 };

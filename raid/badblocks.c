@@ -186,6 +186,7 @@ int co_bad_load(struct blk_device *dev, const struct md_super *s, struct bad_lis
         if (rc < 0)
             return err_errno(e, rc, "the list of bad blocks");
         bad_parse(l, page);
+        l->shown = true;
     }
     *out = take(l);
     return 0;

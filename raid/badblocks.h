@@ -38,6 +38,7 @@ struct bad_list {
     struct bad_range range[BAD_MOST]; /* ascending, apart from each other */
     unsigned told_count;              /* of what is on the member: */
     uint64_t told[BAD_MOST];
+    bool shown;  /* the superblock says that there is one, durably */
     bool fewer;  /* some of that is bad no more */
     bool broken; /* it could not be written, and takes nothing more */
 };

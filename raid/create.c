@@ -4,20 +4,25 @@
  *     0      4 KiB        8 KiB          + bitmap's room   + 4 KiB           data_offset
  *     | free | superblock | bitmap, room | bad block log   | headroom ...... | data
  *
- * The room for a bitmap is kept even where none is made, and the headroom lets a later reshape move
- * the data. Both grow with the device, as mdadm has them. */
+ * A partial parity log takes the place of the bitmap. The room for that is kept even where none is
+ * made, and the headroom lets a later reshape move the data. Both grow with the device, as mdadm
+ * has them. */
 #include "raid/create.h"
 #include "raid/bitmap.h"
+#include "raid/ppl.h"
 #include "raid/super.h"
 
 #define SECTOR      512
+#define PPL_ROOM    MiB
 #define ROLES_LEAST 128 /* that a table has room for, so that the superblock is whole sectors */
 
 /* --- places ------------------------------------------------------------------------------------
  */
 
-static uint64_t bitmap_room(uint64_t device)
+static uint64_t bitmap_room(const struct raid_create *c, uint64_t device)
 {
+    if (c->ppl) /* it is in the same place */
+        return PPL_ROOM;
     if (device >= 200 * GiB + 64 * KiB)
         return 128 * KiB;
     return device > 8 * GiB + 4 * KiB ? 64 * KiB : 4 * KiB;
@@ -30,7 +35,7 @@ static uint64_t data_offset(const struct raid_create *c, uint64_t device)
         return c->data_offset;
     while (headroom > device / 1024 && (c->chunk == 0 || headroom / 2 >= 2 * c->chunk))
         headroom /= 2;
-    return align_up(12 * KiB + bitmap_room(device) + headroom, MiB);
+    return align_up(12 * KiB + bitmap_room(c, device) + headroom, MiB);
 }
 
 /* The part of it that is used, in the units that md rounds to. */
@@ -43,7 +48,9 @@ static void place(const struct raid_create *c, uint64_t device, struct md_super 
 {
     s->super_offset = 4 * KiB;
     s->bitmap_offset = c->bitmap ? 4 * KiB : 0;
-    s->bad_offset = (int64_t)(4 * KiB + bitmap_room(device));
+    s->ppl_offset = c->ppl ? 4 * KiB : 0;
+    s->ppl_bytes = c->ppl ? PPL_ROOM : 0;
+    s->bad_offset = (int64_t)(4 * KiB + bitmap_room(c, device));
     s->bad_bytes = 4 * KiB;
     s->bad_shift = 9;
     s->data_offset = data_offset(c, device);
@@ -61,7 +68,7 @@ static const char *name_of(const struct raid_create *c, size_t i)
 static int check_member(const struct raid_create *c, size_t i, struct blk_error *e)
 {
     uint64_t device = c->members[i]->size, data = data_offset(c, device);
-    uint64_t least = 16 * KiB + bitmap_room(device) + 4 * KiB;
+    uint64_t least = 16 * KiB + bitmap_room(c, device) + 4 * KiB;
     if (data % SECTOR || data < least)
         return err_set(e, -EINVAL, "the data's offset must be whole sectors, and at least %" PRIu64,
                        least);
@@ -79,6 +86,9 @@ static int check_member(const struct raid_create *c, size_t i, struct blk_error 
 static int check_members(const struct raid_create *c, struct blk_error *e)
 {
     unsigned missing = 0;
+    if (c->ppl && (c->level->number != 5 || c->bitmap))
+        return err_set(e, -EINVAL, "a partial parity log is of raid5%s",
+                       c->bitmap ? " without a bitmap" : "");
     for (size_t i = 0; i < c->count; i++) {
         if (c->members[i])
             TRY(check_member(c, i, e));
@@ -179,7 +189,8 @@ static int fill_super(struct making *m, struct blk_error *e)
                            .recovery_offset = UINT64_MAX};
     memcpy(s->uuid, m->out->uuid, sizeof(s->uuid));
     memcpy(s->name, c->name, MIN(strlen(c->name), 32));
-    s->features = (c->level->number == 0 ? MD_RAID0_LAYOUT : 0) | (c->bitmap ? MD_BITMAP : 0);
+    s->features = (c->level->number == 0 ? MD_RAID0_LAYOUT : 0) | (c->bitmap ? MD_BITMAP : 0) |
+                  (c->ppl ? MD_PPL : 0);
     unsigned slots = (unsigned)align_up(c->count + ROLES_LEAST, 2 * ROLES_LEAST) - ROLES_LEAST;
     bool fits = md_super_set_role(s, MAX(slots, (unsigned)c->count) - 1, MD_ROLE_SPARE);
     for (unsigned i = 0; i < c->disks && fits; i++)
@@ -192,7 +203,7 @@ static int fill_bitmap(struct making *m, struct blk_error *e)
     uint64_t covers = m->shape.near ? m->shape.size : m->shape.member, least = 0;
     for (size_t i = 0; i < m->c->count; i++)
         if (m->c->members[i])
-            least = MAX(least, md_bitmap_chunk(covers, bitmap_room(m->c->members[i]->size)));
+            least = MAX(least, md_bitmap_chunk(covers, bitmap_room(m->c, m->c->members[i]->size)));
     m->bitmap = (struct md_bitmap){
         .events = 1, .sync_bytes = covers, .chunk = MAX(least, 64 * MiB), .daemon_sleep = 5};
     if (m->c->bitmap_chunk != RAID_DEFAULT)
@@ -233,6 +244,8 @@ int co_raid_prepare_member(struct blk_device *dev, const struct md_super *s)
     TRY(co_forget_old(dev));
     if (s->bad_bytes)
         TRY(co_write_bad_log(dev, s));
+    if (ppl_is_in(s))
+        TRY(co_ppl_clear(dev, s));
     return co_blk_flush(dev);
 }
 
@@ -242,7 +255,7 @@ static int co_prepare(struct making *m, size_t i)
     const struct md_super *s = m->super;
     if (m->c->bitmap)
         TRY(co_bitmap_make(dev, s->super_offset + (uint64_t)s->bitmap_offset,
-                           bitmap_room(dev->size), &m->bitmap, !m->out->clean));
+                           bitmap_room(m->c, dev->size), &m->bitmap, !m->out->clean));
     return co_raid_prepare_member(dev, s);
 }
 

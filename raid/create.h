@@ -20,6 +20,7 @@ struct raid_create {
     const char *name;      /* at most 32 bytes */
     bool assume_clean;     /* the members' data is known to agree */
     bool bitmap;           /* a write-intent bitmap inside */
+    bool ppl;              /* level 5: a partial parity log */
     uint64_t bitmap_chunk; /* RAID_DEFAULT: mdadm's */
     /* The first @disks by role (NULL: missing), then spares; open for writing. */
     struct blk_device *const *members;
@@ -35,7 +36,7 @@ struct raid_created {
 };
 
 /* Order: everything is checked before anything is written; then (1) superblocks of earlier arrays
- * go; (2) the bitmap and the log of bad blocks are written; both durable before (3) the new
+ * go; (2) the bitmap and the logs are written; all durable before (3) the new
  * superblocks. A crash before the last one leaves an array with members missing, or none. */
 must_use int co_raid_create(const struct raid_create *c, struct raid_created *out,
                             struct blk_error *e);

@@ -14,8 +14,6 @@
  *  5. When all is in place and flushed, superblocks say clean, and the log does not count. */
 #include "raid/log.h"
 
-#include <stdio.h>
-
 #include "block/crc32c.h"
 #include "block/host.h"
 #include "block/worker.h"
@@ -460,6 +458,12 @@ static bool wants_log(const struct raid_array *a)
     return a->super && a->super->version != MD_DM_RAID && !(a->super->features & own);
 }
 
+bool log_has_no_room(const struct raid_array *a)
+{
+    return wants_log(a) && a->dev->open_flags & BLK_OPEN_WRITE && a->engine == &raid_row_engine &&
+           !a->log;
+}
+
 static int add_rings(struct raid_array *a, bool *all)
 {
     *all = true;
@@ -484,10 +488,6 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     host_random(a->dev->host, &a->log->session, sizeof(a->log->session));
     a->log->session |= 1; /* 0 is none */
     if (!all || log_widest(a) == 0) {
-        fprintf(stderr,
-                "%s: no room for a stripe log between superblock and data: after a crash with a "
-                "member lost, data that was not being written may be wrong (as with Linux)\n",
-                a->dev->name ? a->dev->name : "md");
         log_close(a);
         return 0;
     }

@@ -119,6 +119,8 @@ uint32_t log_super_crc(const struct md_super *s);
  * array is not dirty any more if it was in sync before. Arrays without room have no log: a->log is
  * NULL. */
 int co_log_open(struct raid_array *a, struct blk_error *e);
+/* Of an open array: it would have a log, but for that. */
+bool log_has_no_room(const struct raid_array *a);
 void log_close(struct raid_array *a);
 
 /* state.c's: before @m's superblock, which has been built, is written; and when it has been, or may

@@ -13,6 +13,7 @@
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
+#include "raid/ppl.h"
 #include "raid/reshape.h"
 
 static const struct opt_desc md_options[] = {
@@ -133,6 +134,17 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 
+/* Who only reads does not replay the log that would make it right. */
+static int check_ppl(const struct raid_array *a, const struct raid_plan *p, struct blk_error *e)
+{
+    if (a->dev->open_flags & BLK_OPEN_WRITE || !ppl_is_in(p->freshest) || !p->dirty || !p->missing)
+        return 0;
+    return err_set(e, -EUCLEAN,
+                   "%u of the members are missing, and what was being written when the array went "
+                   "down is in its partial parity log: open it to be written, or with force",
+                   p->missing);
+}
+
 static int co_load_bad(struct raid_array *a, struct blk_error *e)
 {
     struct blk_error why = {0};
@@ -154,6 +166,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
     TRY(co_read_supers(a, c, e));
     TRY(raid_plan(c, a->member_count, force, &plan, e));
     a->shape = plan.shape; /* taken over */
+    if (!force)
+        TRY(check_ppl(a, &plan, e));
     a->was_dirty = plan.dirty;
     a->super = mem_alloc(sizeof(*a->super));
     if (!a->super)
@@ -302,11 +316,13 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
     }
     if (a->reshape)
         TRY(raid_reshape_may_write(a, e));
-    unsigned kept = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
-    if (a->super && a->super->features & kept)
+    if (a->super && a->super->features & MD_JOURNAL)
         return err_set(e, -EROFS,
-                       "the array has a %s, which is not kept up here: open it read-only",
-                       a->super->features & MD_JOURNAL ? "journal" : "partial parity log");
+                       "the array has a journal, which is not kept up here: open it read-only");
+    if (a->super && ppl_is_in(a->super) && a->reshape)
+        return err_set(e, -EROFS,
+                       "the array has a partial parity log and is being reshaped: open it "
+                       "read-only, or let Linux finish that");
     return 0;
 }
 
@@ -349,6 +365,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         array_drop(a);
         return rc;
     }
+    if (log_has_no_room(a))
+        opener_say(opener,
+                   "%s: no room for a stripe log between superblock and data: after a crash with "
+                   "a member lost, data that was not being written may be wrong (as with Linux)",
+                   dev->name ? dev->name : "md");
     dev->size = a->shape.size;
     set_limits(a);
     dev->state = a;

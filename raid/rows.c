@@ -5,6 +5,7 @@
  * all changes, are cut into rows, of which several are under way at a time; rows_merge.c says how a
  * row is cut further, rows_strip.c and rows_write.c what happens to a strip. */
 #include "raid/log.h"
+#include "raid/ppl.h"
 
 #define ROWS_AT_ONCE 8
 #define CACHE_BYTES  (64 * MiB)
@@ -17,6 +18,7 @@ static uint64_t row_bytes(const struct raid_array *a)
 static void rows_close(struct raid_array *a)
 {
     log_close(a);
+    ppl_close(a);
     rows_forget_torn(a);
     mem_free(a->engine_state);
     a->engine_state = NULL;
@@ -30,7 +32,10 @@ static int co_rows_open(struct raid_array *a, struct blk_error *e)
     rows->most = CACHE_BYTES;
     rows->slice = ROW_SLICE;
     a->engine_state = rows;
-    int rc = a->dev->open_flags & BLK_OPEN_WRITE ? co_log_open(a, e) : 0;
+    bool writes = a->dev->open_flags & BLK_OPEN_WRITE;
+    int rc = writes ? co_log_open(a, e) : 0;
+    if (rc == 0 && writes)
+        rc = co_ppl_open(a, e);
     if (rc < 0)
         rows_close(a);
     else if (a->log)
@@ -123,10 +128,11 @@ static int co_rows_read(struct raid_array *a, uint64_t offset, const struct vec 
     return co_request(&q);
 }
 
-/* Whole rows need no neighbours, and zeroes are no bytes that could be put beside others. */
+/* Whole rows need no neighbours, and zeroes are no bytes that could be put beside others. In a
+ * partial parity log an entry has only chunks that lie behind each other, as one request's do. */
 static int co_change_part(struct raid_array *a, struct row_part *p)
 {
-    if (!p->zero && p->bytes < row_bytes(a))
+    if (!p->zero && p->bytes < row_bytes(a) && !a->ppl)
         return co_rows_merge(a, p);
     struct row_batch b = {.a = a,
                           .row = p->row,

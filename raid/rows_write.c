@@ -13,6 +13,7 @@
  * wrong, since the array went down while it was written to, it is the second. */
 #include "block/worker.h"
 #include "raid/log.h"
+#include "raid/ppl.h"
 
 #define OFFLOAD_BYTES MiB /* of all blocks; below that a thread is not worth it */
 
@@ -217,12 +218,16 @@ static int co_change(struct change *c)
             TRY(take_fresh(c, i));
     TRY(co_make_parity(c));
     struct log_hold hold;
+    struct ppl_hold ppl;
     /* What is left out here is not in the log either: after a crash nobody may count on it. */
     TRY(co_array_tell(c->s.a));
     if (c->s.a->lost) /* what was read may be older than what was written */
         return -EIO;
     TRY(co_log_strip(&c->s, c->b->whole, &hold));
-    int rc = c->s.a->lost ? -EIO : co_strip_store(&c->s, c->b->flags);
+    int rc = co_ppl_strip(&c->s, &ppl);
+    if (rc == 0)
+        rc = c->s.a->lost ? -EIO : co_strip_store(&c->s, c->b->flags);
+    ppl_end(&ppl);
     log_end(c->s.a, &hold);
     return rc;
 }

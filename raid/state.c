@@ -99,6 +99,8 @@ static int co_write_one(void *arg)
     log_announced(u->m, u->rc == 0);
     if (u->rc == 0)
         u->m->events = s->events;
+    if (u->rc == 0 && u->m->bad)
+        u->m->bad->shown = s->features & MD_BAD_BLOCKS;
     return 0;
 }
 
@@ -299,7 +301,7 @@ int co_array_fail(struct raid_array *a, struct raid_member *m)
 static int co_tell_bad(struct raid_array *a, struct raid_member *m, uint64_t at, uint64_t bytes)
 {
     TRY(co_bad_tell(m->dev, m->bad, at, bytes));
-    return m->super->features & MD_BAD_BLOCKS ? 0 : co_array_write_supers_locked(a);
+    return m->bad->shown ? 0 : co_array_write_supers_locked(a);
 }
 
 int co_array_miss(struct raid_array *a, const struct member_io *write, bool others)
@@ -334,7 +336,7 @@ int co_array_mark_dirty(struct raid_array *a)
         return 0;
     if (a->super && !a->shape.level->is_zoned) {
         uint64_t was = a->super->resync_offset;
-        a->super->resync_offset = 0;
+        a->super->resync_offset = a->ppl && a->was_dirty ? a->resync_at : 0;
         int rc = co_array_write_supers_locked(a);
         if (rc < 0) {
             a->super->resync_offset = was;

@@ -53,7 +53,9 @@ static int co_find_path(struct make *m, struct resolver *r, struct blk_error *e)
         rc = m->path ? 0 : err_set(e, -ENOMEM, "out of memory");
     }
     json_decref(tree);
-    return rc == 0 && m->path && m->driver->bundle_file ? take_bundle(m, e) : rc;
+    /* Without a driver only the place is asked for. */
+    bool bundle = m->path && m->driver && m->driver->bundle_file;
+    return rc == 0 && bundle ? take_bundle(m, e) : rc;
 }
 
 /* The file behind a symlink is replaced, not the link. */

@@ -26,13 +26,13 @@ struct make {
     bool direct; /* write under the target's name at once */
     bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
     /* kept */
-    char *path;               /* of the file; NULL: the target is no plain file */
-    char *written;            /* the name that it is written under */
-    char *folder;             /* of co_make_place(): the target's */
-    json_t *parts;            /* names of further files that we made for it; NULL: none */
-    char *bundle;             /* the folder that is the image, of formats that have one; NULL: none */
-    bool bundle_made;         /* by us: to be removed on failure */
-    bool created;             /* we made it: to be removed on failure */
+    char *path;       /* of the file; NULL: the target is no plain file */
+    char *written;    /* the name that it is written under */
+    char *folder;     /* of co_make_place(): the target's */
+    json_t *parts;    /* names of further files that we made for it; NULL: none */
+    char *bundle;     /* the folder that is the image, of formats that have one; NULL: none */
+    bool bundle_made; /* by us: to be removed on failure */
+    bool created;     /* we made it: to be removed on failure */
     struct blk_device *spool; /* with pipe: the file, open until co_make_end() */
     struct blk_device *held; /* the file that will be replaced: open, so that nobody else uses it */
 };

@@ -39,7 +39,8 @@ static const struct arg_desc options[] = {
      false},
     {ARG_BITMAP_CHUNK, "bitmap-chunk", "SIZE", "that a bit stands for; a bare number: KiB", 0,
      false},
-    {ARG_POLICY, "consistency-policy", "bitmap|resync", "bitmap: as --bitmap=internal", 0, false},
+    {ARG_POLICY, "consistency-policy", "bitmap|ppl|resync",
+     "bitmap: as --bitmap=internal; ppl: a partial parity log (5)", 0, false},
     {ARG_DATA_OFFSET, "data-offset", "SIZE", "where data begins on each; a bare number: KiB", 0,
      false},
     {ARG_FORCE, "force", NULL, "write over arrays and file systems that are there", 0, false},
@@ -148,8 +149,10 @@ static bool take_words(struct verb *v, const struct told *o)
     const struct tool *t = v->task.tool;
     struct raid_create *c = &v->create;
     if (!is_word(t, "metadata", o->metadata, "1.2", "default") ||
-        !is_word(t, "bitmap", o->bitmap, "internal", "none") ||
-        !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
+        !is_word(t, "bitmap", o->bitmap, "internal", "none"))
+        return false;
+    c->ppl = o->policy && strcmp(o->policy, "ppl") == 0;
+    if (!c->ppl && !is_word(t, "consistency-policy", o->policy, "bitmap", "resync"))
         return false;
     c->bitmap = (o->bitmap && strcmp(o->bitmap, "internal") == 0) ||
                 (o->policy && strcmp(o->policy, "bitmap") == 0);

@@ -15,9 +15,8 @@
  *   5 A new image: the journal says whole; it takes its name; the folder is durable.
  *   6 The journal says what the target holds. */
 #include "tools/hash.h"
-#include "tools/receive.h"
-
 #include "tools/journal.h"
+#include "tools/receive.h"
 
 #define CLOCK_STEP_NS 20000000 /* of the times that files have: no smaller change is seen */
 
@@ -155,6 +154,11 @@ static int find_format(struct receive *r)
     if (!m->driver->co_create)
         return err_set(&r->task.error, -ENOTSUP,
                        "Format driver '%s' does not support image creation", m->driver->name);
+    if (m->driver->bundle_file)
+        return err_set(&r->task.error, -EINVAL,
+                       "an image of format '%s' is a folder, which cannot be gone on with: receive "
+                       "into another format and convert that",
+                       m->driver->name);
     return make_check_options(m, &r->task.error);
 }
 

@@ -26,6 +26,11 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
         s->bad_bytes = 4096;
         s->bad_shift = 9;
     }
+    if (r->ppl) { /* behind that */
+        s->features |= MD_PPL;
+        s->ppl_offset = 8192;
+        s->ppl_bytes = 64 * KiB;
+    }
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
     for (unsigned k = 0; k < r->disks; k++)
