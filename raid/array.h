@@ -116,7 +116,8 @@ struct raid_array {
     uint16_t
         told[MD_ROLES_1]; /* the roles of the last update: all that have its events say these */
     unsigned told_count;
-    bool untold; /* a member is out, and the others' superblocks do not all say so yet: A2 */
+    unsigned failing; /* errors of members that are not judged yet: what is read may be old */
+    bool untold;      /* a member is out, and the others' superblocks do not all say so yet: A2 */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
@@ -152,7 +153,8 @@ bool array_can_spare(const struct raid_array *a, const struct raid_member *m);
 must_use int co_array_settle(struct raid_array *a);
 /* The roles of a->super are those of the last update from now on. */
 void array_roles_told(struct raid_array *a);
-/* A2: what was done without a member that is out may be answered now. */
+/* A2: what was done without a member that is out may be answered now; and every error that has been
+ * seen is judged, so that a->lost is right. */
 must_use int co_array_tell(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest
  * says, so that the next update cannot leave any of them two behind. */

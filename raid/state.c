@@ -261,7 +261,7 @@ int co_array_tell(struct raid_array *a)
 {
     if (a->whole)
         return co_array_tell(a->whole);
-    if (likely(!a->untold))
+    if (likely(!a->untold && !a->failing))
         return 0;
     with_lock(&a->state_lock);
     return a->untold ? co_array_write_supers_locked(a) : 0;
@@ -275,6 +275,20 @@ int co_array_write_supers(struct raid_array *a)
 
 /* --- failing -----------------------------------------------------------------------------------
  */
+
+/* Until it is over, others do not rely on what they have read: an fsync that failed may have made
+ * it older than what was written, and an update that is under way can keep the judge waiting. */
+static void co_begin_judging(struct raid_array *a)
+{
+    a->failing++;
+    co_mutex_lock(&a->state_lock);
+}
+
+static void end_judging(struct raid_array *a)
+{
+    co_mutex_unlock(&a->state_lock);
+    a->failing--;
+}
 
 static int co_fail_locked(struct raid_array *a, struct raid_member *m)
 {
@@ -293,8 +307,10 @@ int co_array_fail(struct raid_array *a, struct raid_member *m)
 {
     if (a->whole)
         return co_array_fail(a->whole, &a->whole->members[m - a->members]);
-    with_lock(&a->state_lock);
-    return co_fail_locked(a, m);
+    co_begin_judging(a);
+    int rc = co_fail_locked(a, m);
+    end_judging(a);
+    return rc;
 }
 
 /* Its list says what @m does not have, then its superblock that there is one. */
@@ -304,14 +320,13 @@ static int co_tell_bad(struct raid_array *a, struct raid_member *m, uint64_t at,
     return m->bad->shown ? 0 : co_array_write_supers_locked(a);
 }
 
-int co_array_miss(struct raid_array *a, const struct member_io *write, bool others)
+static int co_miss_locked(struct raid_array *a, const struct member_io *write, bool others)
 {
     struct raid_array *all = a->whole ? a->whole : a;
     struct raid_member *m = &all->members[write->m - a->members];
     uint64_t at = write->m->data_offset + write->offset;
     uint64_t bytes = write->op == MEMBER_ZERO ? write->bytes : write->vec.bytes;
     bool medium = write->rc == -EIO || write->rc == -ENODATA;
-    with_lock(&all->state_lock);
     if (!others) {
         co_look_for_loss(all, m);
         return -EIO;
@@ -320,6 +335,15 @@ int co_array_miss(struct raid_array *a, const struct member_io *write, bool othe
         co_tell_bad(all, m, at, bytes) == 0)
         return 0;
     return co_fail_locked(all, m);
+}
+
+int co_array_miss(struct raid_array *a, const struct member_io *write, bool others)
+{
+    struct raid_array *all = a->whole ? a->whole : a;
+    co_begin_judging(all);
+    int rc = co_miss_locked(a, write, others);
+    end_judging(all);
+    return rc;
 }
 
 /* --- clean and dirty ---------------------------------------------------------------------------

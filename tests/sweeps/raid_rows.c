@@ -24,6 +24,11 @@ static struct raid_disks spare5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks
  * to resync. */
 static struct raid_disks noted5 = {
     {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3}, .data_offset = TIGHT, .bitmap = true};
+static struct raid_disks noted_spare5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3},
+                                         .data_offset = HEAD,
+                                         .bitmap = true,
+                                         .lost = 1,
+                                         .spares = 1};
 static struct raid_disks level6 = {
     {.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4}, .data_offset = HEAD, .lost = 2};
 static struct raid_disks turned6 = {
@@ -42,6 +47,7 @@ static const struct sweep_subject rows[] = {
     {.name = "raid5-small-log", DISKS_ROW(tight5, 3 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid5-spare", DISKS_ROW(spare5, 2 * DATA, disks_mending), .long_factor = 3},
     {.name = "raid5-bitmap", NOTED(noted5, 2 * DATA, disks_mending), .long_factor = 3},
+    {.name = "raid5-bitmap-spare", DISKS_ROW(noted_spare5, 2 * DATA, disks_mending)},
     {.name = "raid5-overlap", DISKS_ROW(level5, 2 * DATA, disks_overlapping), .long_factor = 3},
     {.name = "raid6", DISKS_ROW(level6, 2 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid6-turned-small-log", DISKS_ROW(turned6, 3 * DATA, disks_mixed), .long_factor = 3},
