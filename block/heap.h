@@ -45,7 +45,8 @@ must_use int co_heap_add(struct heap *h, const char *spec, struct blk_error *e);
 must_use int co_heap_add_folder(struct heap *h, const char *folder, struct blk_error *e);
 /* Of a file in a folder: it may be a disk, and is no map of ddrescue's. */
 bool co_heap_is_disk(struct host *host, const char *path);
-/* Gives *out (mem_free), the spec of the ddrescue layer over the file; NULL: no map is beside it. */
+/* Gives *out (mem_free), the spec of the ddrescue layer over the file; NULL: no map is beside it.
+ */
 must_use int co_heap_rescue_spec(struct host *host, const char *path, char **out);
 /* Finds what is inside of all that was added. */
 must_use int co_heap_look(struct heap *h, struct blk_error *e);

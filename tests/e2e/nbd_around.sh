@@ -124,7 +124,7 @@ server=
 timeout 20 "$qnbd" --fork -t -f raw -k "$sock" nothing.img 2>fork.err
 is "qemu-nbd --fork: a failure is told" "$? $(grep -c nothing.img fork.err)" "1 1"
 # shellcheck disable=SC2016
-bash -c '"$0" serve -q -f raw --exit-with-parent --pid-file pid --socket "$1" a.img & while [ ! -s pid ]; do sleep 0.02; done' "$LAMINA" "$sock"
+bash -c '"$0" serve -q -f raw --exit-with-parent --pid-file pid --socket "$1" a.img & for _ in {1..500}; do [ -s pid ] && break; sleep 0.02; done' "$LAMINA" "$sock"
 for _ in $(seq 200); do [ -e pid ] || break; sleep 0.02; done
 [ ! -e pid ] && ok "--exit-with-parent" || fail "--exit-with-parent"
 if [ -e /dev/vsock ]; then

@@ -38,6 +38,7 @@ kill_rounds() { # format rounds
     for i in $(seq "$2"); do
         depth=$((1 << (i % 7)))
         serve --workers $((i % 2 + 1)) -f "$f" "disk.$f" # the second serves clients away from the image's home
+        : >load.log # of the round before
         "$load" --socket "$sock" --mode write --cpu -1 --depth $depth --seconds 20 --seed $((i * 31)) --state state >load.json 2>load.log &
         local writer=$!
         for _ in $(seq 1000); do grep -q writing load.log && break; sleep 0.02; done

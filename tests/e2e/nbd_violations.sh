@@ -21,8 +21,8 @@ def case(f):
 
 def dial(flags=3):
     s = socket.socket(socket.AF_UNIX)
+    s.connect(path) # which waits for room in the queue; with a time limit it would not
     s.settimeout(15)
-    s.connect(path)
     assert take(s, 18)[:16] == b"NBDMAGICIHAVEOPT"
     if flags is not None:
         s.sendall(struct.pack(">I", flags))
@@ -105,8 +105,8 @@ def a_client_that_leaves_at_any_byte_harms_nobody():
 @case
 def a_client_that_comes_in_single_bytes_is_served():
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(15)
     s.connect(path)
+    s.settimeout(15)
     for b in honest:
         s.sendall(bytes([b]))
     take(s, 18 + 20 * 5)
@@ -237,8 +237,8 @@ def hundreds_of_silent_clients_do_not_keep_a_real_one_out():
     crowd = []
     for i in range(400):
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(15)
         s.connect(path)
+        s.settimeout(15)
         crowd.append(s)
     begin = time.time()
     served()
@@ -254,8 +254,8 @@ def a_thousand_silent_or_slow_clients_do_not_keep_a_real_one_out():
     crowd, worst, peak = [], 0, 0
     for i in range(1000):
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(15)
         s.connect(path)
+        s.settimeout(15)
         crowd.append(s)
         if i % 2 == 0: # else it says nothing at all
             try:
@@ -296,8 +296,8 @@ def thousands_of_random_breaches():
     limit = 10000 if os.environ.get("LAMINA_LONG") else 2000
     while n < limit and time.time() - begin < 120:
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(15)
         s.connect(path)
+        s.settimeout(15)
         data = bytearray(honest * 2)
         for _ in range(rng.randrange(1, 6)):
             at = rng.randrange(len(data))
@@ -323,7 +323,7 @@ def thousands_of_random_breaches():
             before = rss()
     served()
     print("# %d random breaches, memory %d KiB then %d KiB" % (n, before or 0, rss()))
-    assert before is None or rss() < before + 20000
+    assert before is None or rss() < before + (300000 if sanitized else 20000) # a sanitizer keeps 256 MiB of what was freed
 
 if os.environ.get("LAMINA_LONG"):
     @case

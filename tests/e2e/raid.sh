@@ -116,9 +116,9 @@ truncate -s 16M log0.img log1.img log2.img
 is "a partial parity log" "$LAMINA" raid create -q -l 5 -n 3 -c 64 --consistency-policy=ppl log?.img
 equal "... as mdadm sees it" "$(theirs log1.img PPL), $(theirs log1.img 'Bad Block Log')" \
     "2048 sectors at offset 8 sectors from superblock, 512 entries available at offset 2056 sectors"
-fails "... is of raid5" 1 "a partial parity log is of raid5" "$LAMINA" raid create -l 6 -n 3 --consistency-policy=ppl log?.img
-fails "... without a bitmap" 1 "without a bitmap" "$LAMINA" raid create -l 5 -n 3 --bitmap=internal --consistency-policy=ppl log?.img
-"$LAMINA" raid create -q -l 5 -n 3 -c 4 --data-offset=64K log?.img
+fails "... is of raid5" 1 "a partial parity log is of raid5" "$LAMINA" raid create --force -l 6 -n 3 --consistency-policy=ppl log?.img
+fails "... without a bitmap" 1 "without a bitmap" "$LAMINA" raid create --force -l 5 -n 3 --bitmap=internal --consistency-policy=ppl log?.img
+"$LAMINA" raid create -q --force -l 5 -n 3 -c 4 --data-offset=64K log?.img
 truncate -s 1M little.raw
 fails "no room for the stripe log" 0 "no room for a stripe log" "$LAMINA" convert -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img
 equal "... is not said with -q" "$("$LAMINA" convert -q -n -f raw -O raw little.raw md:log0.img,log1.img,log2.img 2>&1)" ""

@@ -91,7 +91,8 @@ static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
                           .chunk = 16 * KiB,
                           .daemon_sleep = 5};
     b.bits = b.sync_bytes / b.chunk;
-    memcpy(b.uuid, s->uuid, sizeof(b.uuid));
+    if (s->version != MD_DM_RAID) /* there it has none */
+        memcpy(b.uuid, s->uuid, sizeof(b.uuid));
     return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
 }
 
