@@ -5,6 +5,7 @@
  *
  *     geometry.h, parity.h, super.h    pure: places, parity, superblocks
  *     assemble.h                       pure: from superblocks to a plan: who has which role
+ *     foreign.h                        members of arrays that are not md's
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     replace.c                        members that are replaced while they serve
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6

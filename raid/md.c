@@ -6,10 +6,12 @@
  * superblocks are lost. There the word `missing` stands for a member that is not there. With
  * `superblocks=dm-raid` too members are images of LVM2, each behind what dm-raid keeps of it. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "block/resolver.h"
 #include "raid/assemble.h"
 #include "raid/badblocks.h"
+#include "raid/foreign.h"
 #include "raid/intent.h"
 #include "raid/log.h"
 #include "raid/md.h"
@@ -112,6 +114,38 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
     return 0;
 }
 
+/* Members of arrays of others are refused with what gets their data out. */
+static int co_refuse_foreign(struct raid_array *a, struct blk_error *e)
+{
+    struct foreign **found = mem_array(a->member_count, sizeof(*found));
+    struct foreign_member *m = mem_array(a->member_count, sizeof(*m));
+    struct blk_error none = {0};
+    char *text = NULL;
+    bool any = false;
+    int rc = found && m ? 0 : -ENOMEM;
+    for (unsigned i = 0; i < a->member_count && rc != -ENOMEM; i++) {
+        struct blk_device *dev = a->members[i].dev;
+        rc = co_foreign_find(dev, &found[i], &none);
+        m[i] = (struct foreign_member){member_name(&a->members[i]), found[i],
+                                       dev->driver->is_filter ? NULL : dev->driver->name};
+        any |= found[i] != NULL;
+    }
+    if (rc != -ENOMEM)
+        rc = any ? foreign_tell(m, a->member_count, &text) : 0;
+    if (rc == 0 && any)
+        rc = strlen(text) < sizeof(e->text)
+                 ? err_set(e, -ENOTSUP, "%s", text)
+                 : err_set(e, -ENOTSUP,
+                           "members of an array of another kind: `lamina raid assemble` of these "
+                           "prints how its data is read");
+    for (unsigned i = 0; found && i < a->member_count; i++)
+        mem_free(found[i]);
+    mem_free(found);
+    mem_free(m);
+    free(text);
+    return rc;
+}
+
 /* A damaged superblock makes its member a stranger; that is the error where nobody has a good one.
  */
 static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct blk_error *e)
@@ -131,6 +165,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
         if (m->super && a->dev->open_flags & BLK_OPEN_WRITE)
             c[i].log_session = co_log_session(m);
     }
+    if (!any && !a->dm_offset)
+        TRY(co_refuse_foreign(a, e));
     return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
 }
 

@@ -7,6 +7,7 @@
 #include "raid/array.h"
 #include "raid/badblocks.h"
 #include "raid/bitmap.h"
+#include "raid/foreign.h"
 
 /* What is bad of it is not read, and is bad no more once it has been written. */
 static int co_do(const struct member_io *io, const struct raid_member *m)
@@ -197,12 +198,37 @@ static bool is_of_a_part(const struct md_super *s)
            used + s->super_offset / 8 < s->super_offset;
 }
 
+/* Those of others are told as members of md, which refuses them with what gets their data out. */
+static int co_foreign_member_of(struct blk_device *dev, struct blk_member *out)
+{
+    struct foreign *f;
+    struct blk_error none = {0};
+    int rc = co_foreign_find(dev, &f, &none);
+    if (rc < 0 || !f || f->count == 0) {
+        if (rc == 0)
+            mem_free(f);
+        return rc == -ENOMEM ? rc : -ENODATA;
+    }
+    const struct foreign_volume *v = &f->volume[0]; /* the same one for all that have several */
+    for (unsigned i = 1; i < f->count; i++)
+        if (memcmp(f->volume[i].id, v->id, sizeof(v->id)) < 0)
+            v = &f->volume[i];
+    char *to = out->set;
+    for (unsigned i = 0; i < FOREIGN_ID; i++)
+        to += snprintf(to, (size_t)(out->set + sizeof(out->set) - to), "%02x", v->id[i]);
+    snprintf(out->name, sizeof(out->name), "%s", v->name);
+    out->wanted = v->disks;
+    snprintf(out->what, sizeof(out->what), "member of an array of %s", f->family);
+    mem_free(f);
+    return 0;
+}
+
 int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e)
 {
     struct md_super *s;
     int rc = co_member_find_super(dev, &s, e);
     if (rc < 0 || !s)
-        return rc == -ENOMEM ? rc : -ENODATA;
+        return rc == -ENOMEM ? rc : co_foreign_member_of(dev, out);
     if (is_of_a_part(s)) {
         mem_free(s);
         return -ENODATA;

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* super_0.c - superblocks of version 0.90: 1,024 words in the byte order of their machine. Arrays
  * of the other order are read, not written. */
-#include <stdlib.h>
-
 #include "raid/super.h"
 
 #define WORDS (MD_SUPER_BYTES / 4)
@@ -66,7 +64,8 @@ static int parse_reshape(const struct md_super_0 *d, struct md_super *s, struct 
     s->new_chunk = le32_get(d->new_chunk);
     s->backwards = s->delta_disks < 0;
     if (!mul_u64(le64_get(d->reshape_position), 512, &s->reshape_position) ||
-        abs(s->delta_disks) > MD_DISKS_0 || (int)s->disks - s->delta_disks < 1)
+        s->delta_disks > MD_DISKS_0 || s->delta_disks < -MD_DISKS_0 ||
+        (int)s->disks - s->delta_disks < 1)
         return err_set(e, -EINVAL, "superblock: the reshape cannot be");
     return 0;
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* super_1.c - superblocks of versions 1.0, 1.1 and 1.2. They differ in where they lie; the number
  * behind the point is not stored. */
-#include <stdlib.h>
-
 #include "raid/super.h"
 
 #define SECTOR 512
@@ -121,7 +119,8 @@ static int parse_reshape(const struct md_super_1 *d, uint64_t bytes, struct md_s
     int64_t moved = (int64_t)s->data_offset + s->new_offset;
     if (moved < begin || !range_fits((uint64_t)moved, s->size, end))
         return bad(e, "what is added to the data's offset (sectors)", le32_get(d->new_offset));
-    if (abs(s->delta_disks) > MD_ROLES_1 || (int)s->disks - s->delta_disks < 1)
+    if (s->delta_disks > MD_ROLES_1 || s->delta_disks < -(int)MD_ROLES_1 ||
+        (int)s->disks - s->delta_disks < 1)
         return bad(e, "the number of members that are added", le32_get(d->delta_disks));
     return 0;
 }

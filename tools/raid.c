@@ -87,14 +87,32 @@ static int co_add_told(struct tool *t, struct raid_heap *h, const char *told, st
     return co_add_file(t, h, told, e);
 }
 
+static void tell_foreign(struct raid_heap_item *item)
+{
+    struct foreign_member m = {item->name, item->foreign, item->format};
+    char *text;
+    int rc = foreign_tell(&m, 1, &text);
+    if (rc < 0) {
+        err_set(&item->error, rc, "out of memory");
+        return;
+    }
+    err_set(&item->error, -ENOTSUP, "%s", text);
+    free(text);
+}
+
 static void co_look_at(struct tool *t, struct raid_heap_item *item, const char *format)
 {
     struct image image = {.text = item->name, .format = format, .trust = TRUST_READ};
     int rc = co_image_open(t, &image, &item->dev, &item->error);
-    item->is_raw = rc == 0 && item->dev->driver->is_filter;
+    item->format = rc == 0 && !item->dev->driver->is_filter ? item->dev->driver->name : NULL;
     if (rc == 0)
         rc = co_member_find_super(item->dev, &item->super, &item->error);
-    if (rc == 0 && !item->super)
+    if (rc < 0 || item->super)
+        return;
+    rc = co_foreign_find(item->dev, &item->foreign, &item->error);
+    if (rc == 0 && item->foreign)
+        tell_foreign(item);
+    else if (rc == 0)
         err_set(&item->error, -ENODATA, "it has no superblock of md");
 }
 
@@ -124,6 +142,7 @@ void raid_heap_drop(struct raid_heap *h)
     for (size_t i = 0; i < h->count; i++) {
         mem_free(h->items[i].name);
         mem_free(h->items[i].super);
+        mem_free(h->items[i].foreign);
     }
     mem_free(h->items);
 }

@@ -10,6 +10,7 @@
 #ifndef TOOLS_RAID_H
 #define TOOLS_RAID_H
 
+#include "raid/foreign.h"
 #include "raid/super.h"
 #include "tools/output.h"
 #include "tools/task.h"
@@ -23,9 +24,10 @@ extern const struct command raid_create_command, raid_examine_command, raid_asse
 struct raid_heap_item {
     char *name; /* as a spec */
     struct blk_device *dev;
-    bool is_raw;            /* it has no format */
-    struct md_super *super; /* NULL: it has none that counts */
-    struct blk_error error; /* why it could not be opened, or has none */
+    const char *format;      /* of the image that it is; NULL: none */
+    struct md_super *super;  /* NULL: it has none that counts */
+    struct foreign *foreign; /* what it has instead, of another kind of array; NULL: nothing */
+    struct blk_error error;  /* why it could not be opened, or has none */
 };
 struct raid_heap {
     struct raid_heap_item *items;

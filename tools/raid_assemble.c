@@ -2,6 +2,7 @@
 /* raid_assemble.c - lamina raid assemble and detail: from a heap of devices to arrays. Members are
  * found by their superblocks alone; what is printed is a spec, which any verb opens. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "block/option_text.h"
 #include "raid/assemble.h"
@@ -91,7 +92,7 @@ static int gather(const struct verb *v, size_t first, struct found *f)
         const struct raid_heap_item *item = &v->heap.items[i];
         if (!item->super || leader(&v->heap, i) != first)
             continue;
-        f->all_raw &= item->is_raw;
+        f->all_raw &= !item->format;
         f->candidates[f->count++] =
             (struct raid_candidate){.name = item->name, .super = item->super};
     }
@@ -279,6 +280,24 @@ static int tell_one(const struct verb *v, size_t first, json_t *all, struct foun
     return rc;
 }
 
+/* Arrays of others: a sentence for all of them. 1 if there are any. */
+static int refuse_foreign(const struct verb *v)
+{
+    struct foreign_member *m = mem_array(v->heap.count, sizeof(*m));
+    char *text = NULL;
+    bool any = false;
+    for (size_t i = 0; m && i < v->heap.count; i++) {
+        const struct raid_heap_item *item = &v->heap.items[i];
+        m[i] = (struct foreign_member){item->name, item->foreign, item->format};
+        any |= item->foreign != NULL;
+    }
+    if (any && foreign_tell(m, v->heap.count, &text) == 0)
+        tool_error(v->task.tool, "%s", text);
+    free(text);
+    mem_free(m);
+    return any;
+}
+
 static int tell(const struct verb *v)
 {
     const struct tool *t = v->task.tool;
@@ -287,7 +306,7 @@ static int tell(const struct verb *v)
     for (size_t i = 0; i < v->heap.count; i++) {
         const struct raid_heap_item *item = &v->heap.items[i];
         struct found f;
-        if (!item->super && !v->heap.same_folder) {
+        if (!item->super && !item->foreign && !v->heap.same_folder) {
             tool_error(t, "%s: %s", item->name, item->error.text);
             rc = 1;
         }
@@ -297,6 +316,7 @@ static int tell(const struct verb *v)
         raid_plan_drop(&f.plan);
         mem_free(f.candidates);
     }
+    rc |= refuse_foreign(v);
     if (json_array_size(all) == 0 && rc == 0) {
         tool_error(t, "there are no members of an array among these");
         rc = 1;

@@ -248,7 +248,7 @@ static int print(const struct verb *v)
     int rc = 0;
     for (size_t i = 0; i < v->heap.count; i++) {
         const struct raid_heap_item *item = &v->heap.items[i];
-        if (!item->super && !v->heap.same_folder) {
+        if (!item->super && (!v->heap.same_folder || item->foreign)) {
             tool_error(t, "%s: %s", item->name, item->error.text);
             rc = 1;
         }
