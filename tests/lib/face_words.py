@@ -109,6 +109,15 @@ def compare(row):
     return None
 
 
+def difference(row):
+    """As compare(); again where QEMU has measured too little of its processor's time to derive a key."""
+    for _ in range(5):
+        wrong = compare(row)
+        if not wrong or "accurate CPU usage" not in wrong:
+            break
+    return wrong
+
+
 def main():
     assert os.path.exists(f"{FACES}/qemu-img"), "the faces are not built: they would be QEMU's own"
     os.mkdir("fixtures")
@@ -123,7 +132,7 @@ def main():
         if not line or line.startswith(skipped) or only not in line:
             continue
         count += 1
-        wrong = compare(line)
+        wrong = difference(line)
         if wrong:
             failed += 1
             print(f"FAIL - {line}: {wrong}")

@@ -105,6 +105,12 @@ TEST_LOOP const char *fast_folder(void)
     return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 }
 
+bool long_form(void)
+{
+    const char *text = getenv("LAMINA_LONG");
+    return text && *text && strcmp(text, "0") != 0;
+}
+
 uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15;

@@ -44,6 +44,9 @@ void co_close_ok(struct blk_device *dev);
  * $LAMINA_SHM, and removes it. Else /dev/shm, if it is there. */
 const char *fast_folder(void);
 
+/* $LAMINA_LONG, as check-long has it: also what takes too long for check. */
+bool long_form(void);
+
 /* A reproducible stream of numbers. */
 uint64_t next_random(uint64_t *state);
 void fill_random(uint64_t *state, void *to, size_t bytes);

@@ -10,13 +10,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "tests/lib/on_host.h"
 #include "tests/lib/sweep_int.h"
-
-bool sweep_long(void)
-{
-    const char *text = getenv("LAMINA_LONG");
-    return text && *text && strcmp(text, "0") != 0;
-}
 
 #define STUCK_SECONDS 60 /* of CPU: the machine may be busy with other things */
 
@@ -130,7 +125,7 @@ void sweep_row(const char *program, const struct sweep_subject *s, const struct 
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
     for (unsigned k = 0; k < b->seeds && !r->failed; k++) {
         uint64_t seed = k + 1, faults = b->fault_points / b->seeds;
-        uint64_t states = b->crash_states / b->seeds * (sweep_long() ? MAX(1U, s->long_factor) : 1);
+        uint64_t states = b->crash_states / b->seeds * (long_form() ? MAX(1U, s->long_factor) : 1);
         if (b->model_ops)
             model_run(program, s, seed, b->model_ops * MAX(1U, s->model_factor), r);
         if (!r->failed && faults && !(s->flags & SWEEP_NO_FAULTS))
@@ -221,7 +216,7 @@ static int replay(const char *program, const struct sweep_subject *s, const stru
 
 static void budget_of(unsigned rows, uint64_t faults, uint64_t states, struct sweep_budget *b)
 {
-    bool longer = sweep_long();
+    bool longer = long_form();
     *b = (struct sweep_budget){
         .seeds = longer ? 8 : 2,
         .model_ops = longer ? MIN(4000, 32000 / rows) : MIN(1000, 16000 / rows),

@@ -90,7 +90,6 @@ struct sweep_work {
 uint32_t sweep_granule(const struct sweep_subject *s);
 uint32_t sweep_max_bytes(const struct sweep_subject *s);
 uint64_t sweep_max_size(const struct sweep_subject *s);
-bool sweep_long(void);
 bool sweep_trace(void);
 
 /* sweep_stack.c */

@@ -382,10 +382,10 @@ static const struct row rows[] = {
 int main(int argc, char **argv)
 {
     const char *only = argc == 3 && strcmp(argv[1], "--row") == 0 ? argv[2] : NULL;
-    unsigned seeds = getenv("LAMINA_LONG") ? 40 : 2;
+    bool all = long_form();
     bool good = true;
     for (const struct row *row = rows; row->name; row++)
         if (!only || strcmp(only, row->name) == 0)
-            good &= prove(row, seeds, 60);
+            good &= prove(row, all ? 40 : 2, 60);
     return good ? 0 : 1;
 }

@@ -330,8 +330,7 @@ static int co_random(void *arg)
     struct blk_device *top = co_open_chain(c, LAYERS - 1, BLK_OPEN_WRITE);
     co_compare(c, top, "opening");
     ck_assert_ptr_nonnull(top->behind);
-    const char *text = getenv("LAMINA_LONG");
-    unsigned rounds = text && *text ? 300 : 15;
+    unsigned rounds = long_form() ? 300 : 15;
     for (unsigned i = 0; i < rounds; i++)
         co_change(c, top);
     co_close_ok(top);

@@ -329,7 +329,7 @@ static int co_instants(void *arg)
     struct blk_error e;
     struct writer writers[WRITERS] = {0};
     struct numbers shown[KEPT] = {0};
-    uint32_t count = getenv("LAMINA_LONG") ? 10000 : 300;
+    uint32_t count = long_form() ? 10000 : 300;
     uint64_t random = 7;
     co_make_pool(&s, 4 * MiB, WRITERS * SLOTS * (KEPT + 3), "");
     fault_set(s.data, &(struct fault_rule){.op = FAULT_WRITE, .nth = 1, .delay_ns = 1000});
