@@ -80,8 +80,10 @@ must_use int co_convert_copy_bitmaps(struct convert *c);
  * image that was made of them, once it is complete. */
 must_use int co_convert_pipe_disk(struct convert *c);
 must_use int co_convert_pipe_image(struct convert *c);
-/* --resume: reads the journal or begins one; the sources are open. */
+/* --resume: reads the journal, if there is one; the sources are open. */
 must_use int co_convert_resume_begin(struct convert *c);
+/* The target is open: if it was made by this run the journal begins. */
+must_use int co_convert_resume_made(struct convert *c);
 /* Where to stop after @at to note how far it is; notes that all before @done is written. */
 uint64_t convert_resume_step(uint64_t at);
 must_use int co_convert_resume_note(struct convert *c, uint64_t done);

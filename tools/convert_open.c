@@ -117,6 +117,8 @@ int co_convert_open(struct convert *c)
     if (c->resume.ended)
         return 0;
     TRY(c->into ? co_open_target(c) : co_make_target(c));
+    if (c->resume.asked)
+        TRY(co_convert_resume_made(c));
     if (c->with_bitmaps)
         TRY(co_convert_check_target(c));
     const struct blk_device *t = c->target;

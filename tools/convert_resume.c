@@ -4,7 +4,8 @@
  * Beside the target DISK lie meanwhile .DISK.lamina-resume, the image that is being written, and
  * .DISK.lamina-journal, a JSON object: what is converted into what (the plan), and how far it is.
  *
- *   1 The journal is durable, with nothing done, before the image's file is made.
+ *   1 The image is made and flushed; only then there is a journal, with nothing done. A run that
+ *     finds an image and no journal was cut short while it was made: it is made anew.
  *   2 The image is written as one that others rely on (no BLK_OPEN_FRESH): whenever the run is cut
  *     short, it opens, and shows in each sector what was written or zeroes.
  *   3 After each STEP of the disk nothing is in flight, the image is flushed, and only then the
@@ -15,7 +16,7 @@
  *   5 When all is copied the image is flushed; if it was resumed, space that a killed run had taken
  *     and not used is given back (check, leaks); it is closed; the journal says complete.
  *   6 The image takes its name, the folder is durable, the journal goes. A run that finds a
- * complete journal and no image was cut short here: the target is there, and the journal goes. */
+ *     complete journal and no image was cut short here: the target is there, the journal goes. */
 #include "tools/convert.h"
 #include "tools/journal.h"
 
@@ -76,15 +77,11 @@ static int co_take_up(struct convert *c, const json_t *journal)
     if (!json_equal(json_object_get(journal, "plan"), r->plan) || done < 0 ||
         (uint64_t)done > c->size)
         return other_plan(c);
-    bool there = co_is_there(c, c->make.written);
-    if (complete && !there && co_is_there(c, c->make.path)) {
-        r->ended = true; /* step 6 */
-        return 0;
-    }
-    if (!there && done > 0)
+    r->again = co_is_there(c, c->make.written);
+    r->ended = complete && !r->again && co_is_there(c, c->make.path); /* step 6 */
+    if (!r->again && !r->ended)
         return err_set(&c->task.error, -ENOENT, "%s is missing: remove %s to begin anew",
                        c->make.written, r->journal);
-    r->again = there;
     r->from = (uint64_t)done;
     return 0;
 }
@@ -102,12 +99,20 @@ int co_convert_resume_begin(struct convert *c)
     if (!r->journal || !r->plan)
         return err_set(e, -ENOMEM, "out of memory");
     TRY(co_journal_read(c->make.tool->host, r->journal, &journal, e));
-    bool anew = !journal;
-    int rc = anew ? 0 : co_take_up(c, journal);
+    int rc = journal ? co_take_up(c, journal) : 0;
     json_decref(journal);
     if (rc == 0 && !r->ended && co_is_there(c, c->make.path))
         rc = err_set(e, -EEXIST, "%s exists already: --resume replaces nothing", c->make.name);
-    return rc == 0 && anew ? co_note(c, 0, false) : rc; /* step 1 */
+    return rc;
+}
+
+int co_convert_resume_made(struct convert *c)
+{
+    if (c->resume.again)
+        return 0;
+    TRY(co_convert_resume_note(c, 0));
+    make_keep(&c->make);
+    return 0;
 }
 
 uint64_t convert_resume_step(uint64_t at)

@@ -113,15 +113,15 @@ static int co_new_file(struct make *m, struct resolver *r, struct blk_device **o
 {
     int rc = -EACCES;
     if (m->steady) { /* what is there is a rest of ours that no journal speaks of */
-        return co_create_file(m, r, m->written, HOST_CREATE | HOST_TRUNCATE, out, e);
-    }
-    if (!m->direct) {
+        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_TRUNCATE, out, e);
+    } else if (!m->direct) {
         m->written = temporary_name(m);
         if (!m->written)
             return err_set(e, -ENOMEM, "out of memory");
         rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
     }
-    if (rc == -EACCES || rc == -EPERM || rc == -ENAMETOOLONG) { /* only the name itself is ours */
+    bool named = !m->steady && (rc == -EACCES || rc == -EPERM || rc == -ENAMETOOLONG);
+    if (named) { /* only the name itself is ours */
         mem_free(m->written);
         m->written = mem_strdup(m->path);
         if (!m->written)
@@ -335,6 +335,12 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
         (void)!rmdir(m->bundle);
     rc = co_image_close(take(m->spool), rc, e);
     return co_image_close(take(m->held), rc, e);
+}
+
+void make_keep(struct make *m)
+{
+    m->created = false;
+    json_decref(take(m->parts));
 }
 
 void make_drop(struct make *m)

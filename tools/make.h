@@ -21,8 +21,7 @@ struct make {
     const char *cache;
     bool force;  /* an existing file may be replaced (lamina's own name) */
     bool pipe;   /* it goes to standard output in the end: the file is a spool (pipe.h) */
-    bool steady; /* its other name is always the same, and it stays on failure: see co_make_place()
-                  */
+    bool steady; /* its other name is always the same: see co_make_place() */
     bool direct; /* write under the target's name at once */
     bool fresh;  /* BLK_OPEN_FRESH: unrecognisable until co_blk_complete() */
     /* kept */
@@ -72,6 +71,8 @@ must_use int co_make_look(struct make *m, struct blk_device **out, struct blk_er
 /* All is written and closed (@rc 0): it takes the target's name. Or not: what we made goes away.
  * Gives the first error. */
 int co_make_end(struct make *m, int rc, struct blk_error *e);
+/* From here on what we made stays, also on failure. */
+void make_keep(struct make *m);
 void make_drop(struct make *m);
 
 #endif

@@ -288,6 +288,7 @@ int co_receive_open(struct receive *r)
         j->made = r->made;
         j->header = r->header;
         TRY(co_receive_journal_write(j, e)); /* 2 */
+        make_keep(&r->make);
     }
     return co_grow(r);
 }
@@ -376,7 +377,5 @@ int co_receive_close(struct receive *r, int rc)
     rc = co_image_close(take(r->target), rc, e);
     if (rc == 0 && (!r->finished || find_format(r) == 0))
         rc = co_note_done(r);
-    if (rc < 0) /* what the image consists of stays, to go on */
-        json_decref(take(r->make.parts));
-    return co_image_close(take(r->make.held), rc, e);
+    return rc < 0 ? co_make_end(&r->make, rc, e) : co_image_close(take(r->make.held), rc, e);
 }

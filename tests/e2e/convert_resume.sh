@@ -51,11 +51,30 @@ cp journal out/.t.lamina-journal
 cp big.raw copy.raw
 touch -d yesterday big.raw
 fails "a source that has changed" 1 "changed since" once 60 -O qcow2
-rm out/.t.lamina-resume
 mv copy.raw big.raw
 rm out/.t.lamina-journal
-is "anew" once 60 -O qcow2
+head -c 256K /dev/zero >out/.t.lamina-resume
+is "killed while the image was made: anew" once 60 -O qcow2
 fails "over a finished one" 1 "exists already" once 60 -O qcow2
 fails "with --force" 1 "--resume makes a new file" once 60 --force -O qcow2
 fails "without flushes" 1 "-t unsafe" once 60 -t unsafe -O qcow2
+rm -f out/t
+
+# An image of several files keeps them all, whatever ends the run.
+stopped() {
+    "$LAMINA" convert --resume "$@" -r 20M big.raw out/t 2>/dev/null &
+    for _ in $(seq 100); do grep -qs '"done":[1-9]' out/.t.lamina-journal && break; sleep 0.1; done
+    kill -TERM $!
+    wait $!
+    once 60 "$@"
+}
+for kind in "vmdk -o subformat=twoGbMaxExtentSparse" "qcow2 -o data_file=t.data"; do
+    # shellcheck disable=SC2086 # words
+    is "$kind: goes on" stopped -O $kind
+    is "$kind: identical" "$LAMINA" compare -f "${kind%% *}" -F raw out/t big.raw
+    rm -f out/t*
+done
+echo mine >out/t-s001
+fails "a file of that name is there" 1 "exists already" once 60 -O vmdk -o subformat=twoGbMaxExtentSparse
+equal "it stays, and nothing else" "$(ls -A out) $(cat out/t-s001)" "t-s001 mine"
 exit $failed
