@@ -79,7 +79,7 @@ static void co_add_in_place_of(struct rig *r, unsigned at)
 
 /* One member is lost, another one filled: after every step the array is closed and opened again,
  * and written to. In the end each other member may be lost. */
-static int co_recovery(void *arg)
+CO_TEST(recovery_goes_on_wherever_it_was_interrupted)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -107,12 +107,6 @@ static int co_recovery(void *arg)
     return 0;
 }
 
-START_TEST(recovery_goes_on_wherever_it_was_interrupted)
-{
-    ck_assert_int_eq(on_host(NULL, co_recovery, NULL), 0);
-}
-END_TEST
-
 /* Copies and parity are damaged behind the array's back. */
 static void co_damage(struct rig *r, unsigned disk, uint64_t offset, uint64_t bytes)
 {
@@ -121,7 +115,7 @@ static void co_damage(struct rig *r, unsigned disk, uint64_t offset, uint64_t by
     ck_assert_int_eq(co_blk_write_buf(r->disk[disk], MiB + offset, junk, bytes, 0), 0);
 }
 
-static int co_scrub(void *arg)
+CO_TEST(scrub_finds_what_differs_and_repairs_it)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -136,12 +130,6 @@ static int co_scrub(void *arg)
     }
     return 0;
 }
-
-START_TEST(scrub_finds_what_differs_and_repairs_it)
-{
-    ck_assert_int_eq(on_host(NULL, co_scrub, NULL), 0);
-}
-END_TEST
 
 /* Superblocks of all members: dirty from @from on. */
 static void co_make_dirty(struct rig *r, uint64_t from)
@@ -158,7 +146,7 @@ static void co_make_dirty(struct rig *r, uint64_t from)
 
 /* The first copy, or the data, is what is true in the end; a half-done resync begins where it was.
  */
-static int co_resync(void *arg)
+CO_TEST(resync_begins_where_it_was)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -185,12 +173,6 @@ static int co_resync(void *arg)
     return 0;
 }
 
-START_TEST(resync_begins_where_it_was)
-{
-    ck_assert_int_eq(on_host(NULL, co_resync, NULL), 0);
-}
-END_TEST
-
 static int co_keep_syncing(void *arg)
 {
     struct rig *r = arg;
@@ -203,7 +185,7 @@ static int co_keep_syncing(void *arg)
 }
 
 /* Writes go on while a member is filled. */
-static int co_beside(void *arg)
+CO_TEST(writes_go_on_while_a_member_is_filled)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -224,14 +206,8 @@ static int co_beside(void *arg)
     return 0;
 }
 
-START_TEST(writes_go_on_while_a_member_is_filled)
-{
-    ck_assert_int_eq(on_host(NULL, co_beside, NULL), 0);
-}
-END_TEST
-
 /* Fail, remove, spares: what may be done when. */
-static int co_members(void *arg)
+CO_TEST(members_come_and_go)
 {
     struct rig r;
     co_rig_start(&r, &(struct kind){1, 0, 2});
@@ -254,14 +230,8 @@ static int co_members(void *arg)
     return 0;
 }
 
-START_TEST(members_come_and_go)
-{
-    ck_assert_int_eq(on_host(NULL, co_members, NULL), 0);
-}
-END_TEST
-
 /* The member that is filled breaks at the n-th write: it is out, the next spare takes over. */
-static int co_breaks(void *arg)
+CO_TEST(a_spare_that_breaks_makes_room_for_the_next)
 {
     for (unsigned n = 1; n < 12; n += 2) {
         struct rig r;
@@ -282,12 +252,6 @@ static int co_breaks(void *arg)
     return 0;
 }
 
-START_TEST(a_spare_that_breaks_makes_room_for_the_next)
-{
-    ck_assert_int_eq(on_host(NULL, co_breaks, NULL), 0);
-}
-END_TEST
-
 /* --- members that come back --------------------------------------------------------------------
  */
 
@@ -304,7 +268,7 @@ static void co_pull(struct rig *r, uint8_t seed)
 
 /* Pulled again while it gets what it missed: the bitmap still knows all of that, and only that is
  * copied when it is back. */
-static int co_pulled_twice(void *arg)
+CO_TEST(a_member_that_is_pulled_again_gets_all_it_missed)
 {
     static const struct kind some[] = {{1, 0, 2}, {10, 0x102, 4}, {5, LEFT_SYMMETRIC, 3}};
     for (size_t k = 0; k < ARRAY_LEN(some); k++) {
@@ -332,12 +296,6 @@ static int co_pulled_twice(void *arg)
     }
     return 0;
 }
-
-START_TEST(a_member_that_is_pulled_again_gets_all_it_missed)
-{
-    ck_assert_int_eq(on_host(NULL, co_pulled_twice, NULL), 0);
-}
-END_TEST
 
 /* --- replace -----------------------------------------------------------------------------------
  */
@@ -371,7 +329,7 @@ static void co_end_replace(struct rig *r, unsigned at)
 }
 
 /* Closed, opened and written to after every step. */
-static int co_replaced(void *arg)
+CO_TEST(a_member_serves_until_it_is_replaced)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -394,14 +352,8 @@ static int co_replaced(void *arg)
     return 0;
 }
 
-START_TEST(a_member_serves_until_it_is_replaced)
-{
-    ck_assert_int_eq(on_host(NULL, co_replaced, NULL), 0);
-}
-END_TEST
-
 /* Writes go on meanwhile. */
-static int co_replaced_beside(void *arg)
+CO_TEST(writes_go_on_while_a_member_is_replaced)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -419,14 +371,8 @@ static int co_replaced_beside(void *arg)
     return 0;
 }
 
-START_TEST(writes_go_on_while_a_member_is_replaced)
-{
-    ck_assert_int_eq(on_host(NULL, co_replaced_beside, NULL), 0);
-}
-END_TEST
-
 /* The old one fails on the way: the new one is what is recovered, and goes on where it was. */
-static int co_old_one_fails(void *arg)
+CO_TEST(a_replacement_goes_on_when_the_old_one_fails)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -452,14 +398,8 @@ static int co_old_one_fails(void *arg)
     return 0;
 }
 
-START_TEST(a_replacement_goes_on_when_the_old_one_fails)
-{
-    ck_assert_int_eq(on_host(NULL, co_old_one_fails, NULL), 0);
-}
-END_TEST
-
 /* The new one breaks at the n-th write: the old one stays. */
-static int co_new_one_breaks(void *arg)
+CO_TEST(the_old_one_stays_when_its_replacement_breaks)
 {
     for (unsigned n = 7; n < 40; n += 3) {
         struct rig r;
@@ -479,13 +419,7 @@ static int co_new_one_breaks(void *arg)
     return 0;
 }
 
-START_TEST(the_old_one_stays_when_its_replacement_breaks)
-{
-    ck_assert_int_eq(on_host(NULL, co_new_one_breaks, NULL), 0);
-}
-END_TEST
-
-static int co_replace_refused(void *arg)
+CO_TEST(what_cannot_be_replaced_is_refused)
 {
     struct rig r;
     co_rig_start(&r, &(struct kind){1, 0, 2});
@@ -498,14 +432,8 @@ static int co_replace_refused(void *arg)
     return 0;
 }
 
-START_TEST(what_cannot_be_replaced_is_refused)
-{
-    ck_assert_int_eq(on_host(NULL, co_replace_refused, NULL), 0);
-}
-END_TEST
-
 /* Another copy; and more room in each. */
-static int co_grow(void *arg)
+CO_TEST(an_array_grows)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -527,12 +455,6 @@ static int co_grow(void *arg)
     co_rig_end(&r);
     return 0;
 }
-
-START_TEST(an_array_grows)
-{
-    ck_assert_int_eq(on_host(NULL, co_grow, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {
