@@ -396,9 +396,11 @@ static int co_finish(struct raid_array *a, struct blk_error *e)
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
         return err_errno(e, rc, "superblocks");
-    a->engine = raid_engine_of(a->shape.level);
     a->dev->size = a->shape.size;
-    return a->engine->co_open ? a->engine->co_open(a, e) : 0;
+    const struct raid_engine *engine = raid_engine_of(a->shape.level);
+    TRY(engine->co_open ? engine->co_open(a, e) : 0); /* else requests still go by the new view */
+    a->engine = engine;
+    return 0;
 }
 
 static int co_step(struct raid_array *a, struct blk_error *e)
