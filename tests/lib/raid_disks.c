@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "block/crc32c.h"
-#include "raid/bitmap.h"
 
 const struct sweep_profile disks_mixed = {.write = 26,
                                           .fua = 4,
@@ -82,20 +81,6 @@ static void member_super(const struct raid_disks *a, unsigned i, struct md_super
     md_super_build(s);
 }
 
-/* Behind the superblock. */
-static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
-{
-    struct md_bitmap b = {.events = s->events,
-                          .events_cleared = s->events,
-                          .sync_bytes = s->level == 10 ? s->disks / 2 * s->data_size : s->data_size,
-                          .chunk = 16 * KiB,
-                          .daemon_sleep = 5};
-    b.bits = b.sync_bytes / b.chunk;
-    if (s->version != MD_DM_RAID) /* there it has none */
-        memcpy(b.uuid, s->uuid, sizeof(b.uuid));
-    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
-}
-
 /* Every fifth page of the data, by turns of the members, is bad: it holds garbage. */
 static int co_list_bad(struct blk_device *dev, unsigned i, const struct md_super *s)
 {
@@ -126,7 +111,7 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
     if (rc == 0 && a->listed)
         rc = co_list_bad(dev, i, s);
     if (rc == 0 && (a->dm_layout || a->bitmap))
-        rc = co_make_bitmap(dev, s);
+        rc = co_rig_bitmap(dev, s);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;
 }

@@ -3,6 +3,7 @@
 #include "tests/lib/raid_rig.h"
 
 #include "block/fault.h"
+#include "raid/bitmap.h"
 #include "raid/md.h"
 
 void rig_super(const struct rig *r, unsigned i, struct md_super *s)
@@ -26,6 +27,10 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
         s->bad_bytes = 4096;
         s->bad_shift = 9;
     }
+    if (r->bitmap) {
+        s->features |= MD_BITMAP;
+        s->bitmap_offset = MD_SUPER_BYTES;
+    }
     if (r->ppl) { /* behind that */
         s->features |= MD_PPL;
         s->ppl_offset = 8192;
@@ -38,12 +43,26 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
     md_super_build(s);
 }
 
+int co_rig_bitmap(struct blk_device *dev, const struct md_super *s)
+{
+    struct md_bitmap b = {.events = s->events,
+                          .events_cleared = s->events,
+                          .sync_bytes = s->level == 10 ? s->disks / 2 * s->data_size : s->data_size,
+                          .chunk = 16 * KiB,
+                          .daemon_sleep = 5};
+    b.bits = b.sync_bytes / b.chunk;
+    if (s->version != MD_DM_RAID) /* there it has none */
+        memcpy(b.uuid, s->uuid, sizeof(b.uuid));
+    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
+}
+
 static void co_write_super(struct rig *r, unsigned i)
 {
     struct md_super *s = mem_alloc(sizeof(*s));
     must(s);
     rig_super(r, i, s);
     must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
+    must(!r->bitmap || co_rig_bitmap(r->disk[i], s) == 0);
     mem_free(s);
 }
 

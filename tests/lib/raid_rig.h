@@ -21,6 +21,7 @@ struct rig {
     unsigned disks;
     unsigned extra; /* disks behind those of the shape, which are opened with them */
     bool lists;     /* of bad blocks: members have room for one */
+    bool bitmap;    /* of writes, where a list would be */
     bool ppl;       /* level 5: a partial parity log */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
@@ -29,9 +30,11 @@ struct rig {
 
 /* The superblock of its member @i: version 1.2, clean, without anything else. */
 void rig_super(const struct rig *r, unsigned i, struct md_super *s);
+/* A bitmap without a bit that is set, behind the superblock @s. */
+must_use int co_rig_bitmap(struct blk_device *dev, const struct md_super *s);
 /* New, clean members with superblocks, full of zeroes. */
 void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks);
-/* The same of what @r says so far: level, layout, disks, lists, ppl. */
+/* The same of what @r says so far: level, layout, disks, lists, bitmap, ppl. */
 void co_rig_make(struct rig *r);
 /* @without: bits of members that are missing; @fault: options of a fault layer over member @at;
  * NULL: none. In co_rig_reopen() that has to work. */

@@ -57,7 +57,7 @@ static const struct {
     unsigned disks;
 } kinds[] = {{4, 3}, {5, 4}, {6, 5}};
 
-static int co_torn(void *arg)
+CO_TEST(what_a_crash_tore_is_whole_with_members_gone)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -78,12 +78,6 @@ static int co_torn(void *arg)
     return 0;
 }
 
-START_TEST(what_a_crash_tore_is_whole_with_members_gone)
-{
-    ck_assert_int_eq(on_host(NULL, co_torn, NULL), 0);
-}
-END_TEST
-
 /* The superblock of each disk says that somebody else counted on. */
 static void co_foreign_update(struct rig *r)
 {
@@ -97,7 +91,7 @@ static void co_foreign_update(struct rig *r)
     }
 }
 
-static int co_somebody_else(void *arg)
+CO_TEST(the_log_does_not_count_when_somebody_else_was_there)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -116,14 +110,8 @@ static int co_somebody_else(void *arg)
     return 0;
 }
 
-START_TEST(the_log_does_not_count_when_somebody_else_was_there)
-{
-    ck_assert_int_eq(on_host(NULL, co_somebody_else, NULL), 0);
-}
-END_TEST
-
 /* Without the log's head, or with a record that is not whole, nothing of it is taken. */
-static int co_damaged(void *arg)
+CO_TEST(a_damaged_log_does_no_harm)
 {
     struct rig r;
     struct shot s;
@@ -150,14 +138,8 @@ static int co_damaged(void *arg)
     return 0;
 }
 
-START_TEST(a_damaged_log_does_no_harm)
-{
-    ck_assert_int_eq(on_host(NULL, co_damaged, NULL), 0);
-}
-END_TEST
-
 /* Far more than the rings hold goes through them. */
-static int co_around(void *arg)
+CO_TEST(rings_go_around)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -175,12 +157,6 @@ static int co_around(void *arg)
     }
     return 0;
 }
-
-START_TEST(rings_go_around)
-{
-    ck_assert_int_eq(on_host(NULL, co_around, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {
