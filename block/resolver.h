@@ -78,7 +78,10 @@ must_use int co_resolver_probe(struct resolver *r, struct blk_device *file,
                                const struct blk_driver **out, const char **reason,
                                struct blk_error *e);
 
-/* What sees containers (partition tables, volumes) in the contents of @dev, whatever that is: gives
+/* Who sees containers (partition tables, volumes) in the contents of @dev, without opening them.
+ * NULL: nobody. */
+const struct blk_driver *co_find_container(struct resolver *r, struct blk_device *dev);
+/* What sees containers in the contents of @dev, whatever that is: gives
  * *out, a device over @dev (a reference is kept) with the same rights. -ENOENT: nothing does. */
 must_use int co_resolver_container(struct resolver *r, struct blk_device *dev,
                                    struct blk_device **out, struct blk_error *e);

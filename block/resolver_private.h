@@ -87,10 +87,6 @@ must_use int put_format(struct resolver *r, const char *format, json_t **tree, s
 /* An unknown name: the nearest is named. */
 int unknown_driver(struct open_run *run, const char *name, struct blk_error *e);
 
-/* --- probe.c */
-/* What sees containers in the contents of @dev: partition tables, volumes. NULL: nobody. */
-const struct blk_driver *co_find_container(struct resolver *r, struct blk_device *dev);
-
 /* --- resolver_node.c */
 must_use int co_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
                           struct blk_error *e);

@@ -515,7 +515,7 @@ START_TEST(chunks_side_by_side)
 }
 END_TEST
 
-static int write_is_refused(void *arg)
+CO_TEST(writing_is_refused_by_one_sentence)
 {
     static const struct blk_driver *const drivers[] = {&qcow1_driver, &bochs_driver, &cloop_driver,
                                                        &dmg_driver,   &gzip_driver,  &ova_driver};
@@ -530,12 +530,6 @@ static int write_is_refused(void *arg)
     }
     return 0;
 }
-
-START_TEST(writing_is_refused_by_one_sentence)
-{
-    on_host(NULL, write_is_refused, NULL);
-}
-END_TEST
 
 int main(void)
 {
