@@ -268,8 +268,7 @@ static struct raid_member *spare_for(const struct raid_array *a, const struct bl
 {
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        if (m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member &&
-            (!c->with || strcmp(member_name(m), c->with) == 0) &&
+        if (array_is_spare(a, m) && (!c->with || strcmp(member_name(m), c->with) == 0) &&
             (!c->device || m->dev == c->device))
             return m;
     }

@@ -77,7 +77,7 @@ mv b.img pulled.img
 goes_on "without it"
 is "degraded: a scrub" ctl wait "$(ctl scrub "")"
 goes_on "scrubbed"
-is "slowly" ctl speed "$(job .id)" 4M
+is "slowly" ctl speed "$(owed id)" 4M
 is "a spare comes" ctl member-add "" d.img
 seen=
 for ((i = 0; i < 600; i++)); do
@@ -89,7 +89,7 @@ is "... and is filled" until_members "1 in sync d.img"
 seen=$(tr ' ' '\n' <<<"$seen" | sed '/^$/d' | uniq | tr '\n' ' ')
 equal "... which is seen to go on: $seen" "$(tr ' ' '\n' <<<"$seen" | sed '/^$/d' | sort -nc 2>&1 | wc -l) $([ "$(wc -w <<<"$seen")" -ge 4 ] && echo steps)" "0 steps"
 goes_on "filled"
-is "no speed limit" ctl speed "$(job .id)" 0
+is "no speed limit" ctl speed "$(owed id)" 0
 id=$(ctl scrub "")
 is "a scrub finds no mismatch" ctl wait "$id"
 end "RAID-5"
@@ -123,13 +123,13 @@ killed "one is killed"
 # Where nobody writes: nobody may copy there.
 data=$("$LAMINA" raid examine -U --output json leg0.img | jq '.[0]."data-offset"')
 head -c 4096 /dev/urandom | dd of=leg1.img bs=4096 seek=$(((data >> 12) + 100 * 256)) conv=notrunc status=none
-is "slowly" ctl speed "$(job .id)" 512K
+is "slowly" ctl speed "$(owed id)" 512K
 is "its server is back" leg 1
 is "it comes back" ctl member-re-add "" "${urls[1]}" format=raw
 is "... and is filled" until_members "1 rebuilding"
 killed "killed meanwhile"
 is "its server is back once more" leg 1
-is "no speed limit" ctl speed "$(job .id)" 0
+is "no speed limit" ctl speed "$(owed id)" 0
 is "it comes back" ctl member-re-add "" "${urls[1]}" format=raw
 is "... in sync" until_members "1 in sync"
 goes_on "both"

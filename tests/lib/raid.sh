@@ -1,7 +1,7 @@
 # Sourced by tests/e2e/raid*.sh after e2e.sh: what they ask of arrays, on their members and served.
 
-# array MEMBER...: the spec that `raid assemble` finds.
-array() { "$LAMINA" raid assemble -q "$@" 2>/dev/null; }
+# found MEMBER...: the spec that `raid assemble` finds.
+found() { "$LAMINA" raid assemble -q "$@" 2>/dev/null; }
 # content SPEC: the hash of the disk of 12 MiB that was put there.
 content() { "$LAMINA" convert -q --force -f raw "$1" -O raw .out 2>.err && head -c 12M .out | hash_of /dev/stdin; }
 # agrees SPEC: what a scrub says.
@@ -25,3 +25,14 @@ ctl() { "$LAMINA" ctl "$PWD/ctl" "$@"; }
 members() { ctl raid "" --output json | jq -r '.members[] | "\(.role) \(.state) \(.name | sub(".*/"; ""))"' | sort | tr '\n' ';'; }
 # until_members WORDS: they are in members' list, within 30 seconds.
 until_members() { local i; for ((i = 0; i < 300; i++)); do members | grep -q "$1" && return; sleep 0.1; done; return 1; }
+# owed WORD: of the job that does what is owed.
+owed() { ctl jobs --output json | jq -r ".[] | select(.kind == \"raid\") | .$1"; }
+# until_done TENTHS: it has done so many of what it does.
+until_done() {
+    local i
+    for ((i = 0; i < 600; i++)); do
+        [ "$(owed '| select(.total > 0) | .done * 10 / .total | floor')" -ge "$1" ] 2>/dev/null && return
+        sleep 0.05
+    done
+    return 1
+}
