@@ -189,6 +189,12 @@ static inline struct raid_member *array_writable(const struct raid_array *a, uns
     return a->by_role[role];
 }
 
+/* A spare that has room for what each member holds. */
+static inline bool array_is_spare(const struct raid_array *a, const struct raid_member *m)
+{
+    return m->state == MEMBER_SPARE && m->super && m->super->data_size >= a->shape.member;
+}
+
 /* sync.c: struct blk_driver's; and spares take the places of members that are missing: *taken says
  * whether one did. */
 int co_array_sync(struct raid_array *a, struct blk_sync *s, struct blk_error *e);

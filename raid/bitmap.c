@@ -26,6 +26,10 @@ int md_bitmap_parse(const uint8_t *raw, struct md_bitmap *out, struct blk_error 
                               .daemon_sleep = le32_get(d->daemon_sleep),
                               .write_behind = le32_get(d->write_behind)};
     memcpy(out->uuid, d->uuid, sizeof(out->uuid));
+    if (out->events & MD_BITMAP_SEAL) {
+        out->seal = out->events & ~(uint64_t)MD_BITMAP_EVENTS;
+        out->events &= MD_BITMAP_EVENTS;
+    }
     if (!mul_u64(sectors, SECTOR, &out->sync_bytes) || out->sync_bytes > INT64_MAX)
         return err_set(e, -EINVAL,
                        "the bitmap is damaged: it says that it covers %" PRIu64 " sectors",
@@ -40,7 +44,7 @@ void md_bitmap_build(const struct md_bitmap *b, uint8_t *raw)
     d->magic = le32_of(MD_BITMAP_MAGIC);
     d->version = le32_of(4);
     memcpy(d->uuid, b->uuid, sizeof(d->uuid));
-    d->events = le64_of(b->events);
+    d->events = le64_of(b->events | b->seal);
     d->events_cleared = le64_of(b->events_cleared);
     d->sync_size = le64_of(b->sync_bytes / SECTOR);
     d->state = le32_of(b->state);

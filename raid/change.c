@@ -175,7 +175,8 @@ static const char *not_again(const struct raid_array *a, const struct md_super *
     if (!own || !md_super_same_array(own, a->super) || own->version != a->super->version)
         return "it was no member of this array";
     unsigned role = md_super_role(own, own->number);
-    if (role >= a->shape.disks || own->features & MD_RECOVERY)
+    bool filled = !(own->features & MD_RECOVERY) || own->features & MD_BITMAP_RECOVERY;
+    if (role >= a->shape.disks || !filled)
         return "it had no place, or was not filled yet, when it left";
     if (a->by_role[role] || is_slot_taken(a, own->number))
         return "another one has its place by now";
@@ -272,8 +273,7 @@ static struct raid_member *spare_for(const struct raid_array *a, const struct bl
 {
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        if (m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member &&
-            (!c->with || strcmp(member_name(m), c->with) == 0) &&
+        if (array_is_spare(a, m) && (!c->with || strcmp(member_name(m), c->with) == 0) &&
             (!c->device || m->dev == c->device))
             return m;
     }

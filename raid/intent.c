@@ -2,16 +2,19 @@
 /* intent.c - the write-intent bitmap of an array that lives.
  *
  * Order:
- *  1. a bit is set in all members' bitmaps, durably (FUA), before data of its chunk is written;
+ *  1. a bit is set in all members' bitmaps, durably (FUA), before data of its chunk is written, and
+ *     after superblocks say dirty (A1): of an array of LVM2 a bit alone says that it is;
  *  2. it is cleared when no write to the chunk is under way or was of late, all members are in
  * sync, and their data has been flushed since; the header goes first, since it says up to which
  *     events bits were cleared;
  *  3. a bitmap's number of events is that of the superblocks that are written after it; one that is
- *     lower than the array's missed something, and counts as all set.
+ *     lower than the array's missed something, and counts as all set. For arrays of LVM2 it is
+ *     sealed with the stripe log's session (log.h).
  * A bit too many costs a resync of its chunk, nothing else. */
 #include "raid/intent.h"
 #include "block/worker.h"
 #include "raid/bitmap.h"
+#include "raid/log.h"
 
 #define PAGE         4096
 #define SWEEP_NS     (5 * 1000000000ull)
@@ -241,6 +244,7 @@ int co_intent_head(struct raid_intent *n, struct raid_member **failed)
     if (*failed)
         return 0;
     n->head.events = n->a->super->events;
+    n->head.seal = log_seal(n->a);
     md_bitmap_build(&n->head, n->raw);
     return co_put_pages(n, 0, 0, failed);
 }
@@ -299,7 +303,7 @@ int co_intent_begin(struct raid_intent *n, uint64_t offset, uint64_t bytes,
         n->busy[i]++;
         bit_put(n->used, i, true);
     }
-    int rc = 0;
+    int rc = all_ready(n, hold) ? 0 : co_array_mark_dirty(n->a);
     while (rc == 0 && !all_ready(n, hold)) {
         struct raid_member *failed = NULL;
         rc = co_set(n, hold, &failed);

@@ -100,7 +100,8 @@ static int parse_places(const struct dm_super *d, uint64_t bytes, struct md_supe
 int md_super_dm_parse(const uint8_t *raw, uint64_t bytes, uint64_t data_offset,
                       struct md_super *out, struct blk_error *e)
 {
-    *out = (struct md_super){.version = MD_DM_RAID, .data_offset = data_offset};
+    *out = (struct md_super){
+        .version = MD_DM_RAID, .data_offset = data_offset, .head_bytes = data_offset};
     memcpy(out->raw, raw, MD_SUPER_BYTES);
     struct dm_super *d = (struct dm_super *)out->raw;
     unsigned most = has_more(d) ? IMAGES_MOST : IMAGES_FIRST;

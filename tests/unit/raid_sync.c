@@ -252,6 +252,51 @@ CO_TEST(a_spare_that_breaks_makes_room_for_the_next)
     return 0;
 }
 
+/* --- members that come back --------------------------------------------------------------------
+ */
+
+/* Disk 1 is pulled, and three ranges are written to that it misses. */
+static void co_pull(struct rig *r, uint8_t seed)
+{
+    co_member(r, BLK_MEMBER_FAIL, "1", NULL, 0);
+    for (unsigned i = 0; i < rig_array(r)->member_count; i++)
+        if (rig_array(r)->members[i].state == MEMBER_OUT)
+            co_member(r, BLK_MEMBER_REMOVE, member_name(&rig_array(r)->members[i]), NULL, 0);
+    for (uint64_t i = 0; i < 3; i++)
+        ck_assert_int_eq(co_rig_put(r, (i * 512 + seed * 128) * KiB, 128 * KiB, seed), 0);
+}
+
+/* Pulled again while it gets what it missed: the bitmap still knows all of that, and only that is
+ * copied when it is back. */
+CO_TEST(a_member_that_is_pulled_again_gets_all_it_missed)
+{
+    static const struct kind some[] = {{1, 0, 2}, {10, 0x102, 4}, {5, LEFT_SYMMETRIC, 3}};
+    for (size_t k = 0; k < ARRAY_LEN(some); k++) {
+        struct rig r = {.level = some[k].level,
+                        .layout = some[k].layout,
+                        .disks = some[k].disks,
+                        .bitmap = true};
+        co_rig_make(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_rig_work(&r, 2);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 0, 0, NULL); /* no bit is set */
+        co_pull(&r, 1);
+        co_member(&r, BLK_MEMBER_RE_ADD, NULL, blk_ref(r.disk[1]), 0);
+        co_sync(&r, BLK_SYNC_OWED, 1, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_REBUILDING), 1);
+        co_pull(&r, 2);
+        co_damage(&r, 1, RIG_DATA - 4096, 4096); /* nobody may copy there */
+        co_member(&r, BLK_MEMBER_RE_ADD, NULL, blk_ref(r.disk[1]), 0);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), r.disks);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 4096);
+        co_rig_compare(&r);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
 /* --- replace -----------------------------------------------------------------------------------
  */
 
@@ -422,6 +467,7 @@ int main(void)
     tcase_add_test(tc, writes_go_on_while_a_member_is_filled);
     tcase_add_test(tc, members_come_and_go);
     tcase_add_test(tc, a_spare_that_breaks_makes_room_for_the_next);
+    tcase_add_test(tc, a_member_that_is_pulled_again_gets_all_it_missed);
     tcase_add_test(tc, a_member_serves_until_it_is_replaced);
     tcase_add_test(tc, writes_go_on_while_a_member_is_replaced);
     tcase_add_test(tc, a_replacement_goes_on_when_the_old_one_fails);
