@@ -154,7 +154,8 @@ static int find_format(struct receive *r)
                              "the ending of '%s' names no format; say it with -O", m->name);
     if (!m->driver->co_create)
         return err_set(&r->task.error, -ENOTSUP,
-                       "Format driver '%s' does not support image creation", m->driver->name);
+                       "%s images are only read; `lamina help formats` tells what can be created",
+                       m->driver->name);
     if (m->driver->bundle_file)
         return err_set(&r->task.error, -EINVAL,
                        "an image of format '%s' is a folder, which cannot be gone on with: receive "
