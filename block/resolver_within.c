@@ -132,8 +132,9 @@ static int co_as_container(struct open_run *run, const struct node *n, struct bl
 {
     const struct blk_driver *d = co_find_container(run->r, *dev);
     if (!d)
-        return err_set(e, -ENOTSUP, "driver \"%s\" has no inner devices, and none was recognised",
-                       (*dev)->driver->name);
+        return err_set(
+            e, -ENOTSUP,
+            "it holds no partitions, volumes or snapshots that are known, which // could name");
     json_auto_t *tree = json_pack("{s:s, s:s, s:{}}", "driver", d->name, "x-lamina-name",
                                   tree_name(n->tree), "file");
     if (!tree)

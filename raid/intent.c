@@ -73,12 +73,13 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
     int rc = co_blk_read_buf(m->dev, s->super_offset + (uint64_t)s->bitmap_offset, raw,
                              MD_BITMAP_HEADER);
     if (rc < 0)
-        return err_errno(e, rc, "%s: bitmap", member_name(m));
+        return err_errno(e, rc, "%s: the bitmap cannot be read", member_name(m));
     TRY(md_bitmap_parse(raw, out, e));
     if (memcmp(out->uuid, s->uuid, sizeof(out->uuid)) != 0)
         return err_set(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
     if (out->bits > MD_BITMAP_BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
-        return err_set(e, -EINVAL, "%s: the bitmap has no room for its bits", member_name(m));
+        return err_set(e, -EINVAL, "%s: the superblock leaves the bitmap too little room",
+                       member_name(m));
     return 0;
 }
 
@@ -122,7 +123,7 @@ static int co_load(struct raid_intent *n, const struct raid_member *from, struct
     int rc =
         co_blk_read_buf(from->dev, s->super_offset + (uint64_t)s->bitmap_offset, n->raw, n->bytes);
     if (rc < 0)
-        return err_errno(e, rc, "%s: bitmap", member_name(from));
+        return err_errno(e, rc, "%s: the bitmap cannot be read", member_name(from));
     if (n->stale)
         memset(raw_bits(n), 0xff, n->bytes - MD_BITMAP_HEADER);
     else
@@ -144,7 +145,8 @@ int co_intent_open(struct raid_array *a, struct raid_intent **out, struct blk_er
     n->a = a;
     int rc = co_find(a, &n->head, &from, e);
     if (rc == 0 && n->head.sync_bytes < array_sync_bytes(a))
-        rc = err_set(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes", n->head.sync_bytes);
+        rc = err_set(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes of the array",
+                     n->head.sync_bytes);
     if (rc == 0)
         rc = co_load(n, from, e);
     if (rc < 0)
@@ -442,7 +444,7 @@ static int make_larger(const struct raid_intent *n, uint64_t sync_bytes, struct 
         out->head.bits = div_up(sync_bytes, out->head.chunk);
     }
     if (!fits(n, &out->head))
-        return err_set(e, -ENOSPC, "the bitmap has no room for so many bits");
+        return err_set(e, -ENOSPC, "the superblocks leave no room for a bitmap of a larger array");
     if (take_memory(out) < 0) {
         drop_memory(out);
         return err_set(e, -ENOMEM, "out of memory");
