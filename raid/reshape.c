@@ -395,7 +395,7 @@ static int co_finish(struct raid_array *a, struct blk_error *e)
     }
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
-        return err_errno(e, rc, "superblocks");
+        return err_errno(e, rc, "the superblocks cannot be written");
     a->dev->size = a->shape.size;
     const struct raid_engine *engine = raid_engine_of(a->shape.level);
     TRY(engine->co_open ? engine->co_open(a, e) : 0); /* else requests still go by the new view */
@@ -417,7 +417,7 @@ static int co_step(struct raid_array *a, struct blk_error *e)
     if (rc == 0)
         rc = co_say_position(a, r->at + bytes);
     if (rc < 0)
-        return err_errno(e, rc, "reshape at byte %" PRIu64, r->at);
+        return err_errno(e, rc, "the reshape stopped at byte %" PRIu64, r->at);
     r->at += bytes;
     return 0;
 }
@@ -525,7 +525,7 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     intent_set_all(a->intent); /* what moves is not followed by bits */
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
-        return err_errno(e, rc, "superblocks");
+        return err_errno(e, rc, "the superblocks cannot be written");
     const struct raid_engine *before = a->engine; /* goes on if this one cannot begin */
     TRY(raid_reshape_open(a, e));
     if (before->close)

@@ -143,7 +143,10 @@ static int co_body(struct task *t)
     TRY(co_image_open(t->tool, &v->image, &dev, &t->error));
     struct blk_device *array = blk_find_redundant(dev);
     int rc = array ? v->co_do(v, array)
-                   : err_set(&t->error, -EINVAL, "%s is not an array", v->image.text);
+                   : err_set(&t->error, -EINVAL,
+                             "%s is not an array: name its members as md:MEMBER,MEMBER... or their "
+                             "folder as dir:FOLDER",
+                             v->image.text);
     if (rc == 0)
         rc = co_facts(v, array);
     return co_image_close(dev, rc, &t->error);

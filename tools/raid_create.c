@@ -154,7 +154,11 @@ static bool take_level(struct verb *v, const struct told *o)
     struct raid_create *c = &v->create;
     c->level = o->level ? raid_level_by_name(o->level) : NULL;
     if (!c->level) {
-        tool_error(t, o->level ? "level '%s' is not known" : "--level is missing", o->level);
+        tool_error(t,
+                   o->level ? "level '%s' is not known: linear, raid0, raid1, raid4, raid5, raid6 "
+                              "and raid10 are"
+                            : "which level? --level=raid1, or another one",
+                   o->level);
         return false;
     }
     c->layout = c->level->default_layout;

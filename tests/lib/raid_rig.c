@@ -38,6 +38,13 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
     }
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
+    if (r->dm_layout) {
+        s->version = MD_DM_RAID;
+        s->super_offset = 0;
+        s->features = MD_BITMAP;
+        s->bitmap_offset = MD_SUPER_BYTES;
+        s->data_size = s->size = RIG_DISK - RIG_DATA_AT; /* all that is there */
+    }
     for (unsigned k = 0; k < r->disks; k++)
         must(md_super_set_role(s, k, k));
     md_super_build(s);
@@ -62,7 +69,7 @@ static void co_write_super(struct rig *r, unsigned i)
     must(s);
     rig_super(r, i, s);
     must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
-    must(!r->bitmap || co_rig_bitmap(r->disk[i], s) == 0);
+    must(!(s->features & MD_BITMAP) || co_rig_bitmap(r->disk[i], s) == 0);
     mem_free(s);
 }
 
@@ -77,8 +84,18 @@ void co_rig_make(struct rig *r)
     must(r->disks <= RIG_MOST);
     for (unsigned i = 0; i < r->disks; i++) {
         r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+        must(r->disk[i]->size == RIG_DISK);
         co_write_super(r, i);
     }
+}
+
+/* What the text of LVM2 says of an array. */
+static json_t *dm_options(const struct rig *r)
+{
+    json_t *o = json_pack("{s:s, s:i, s:i, s:s}", "superblocks", "dm-raid", "data-offset",
+                          (int)RIG_DATA_AT, "chunk", (int)RIG_CHUNK, "layout", r->dm_layout);
+    must(o && json_object_set_new(o, "level", json_sprintf("%d", r->level)) == 0);
+    return o;
 }
 
 int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
@@ -95,7 +112,8 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
             dev = co_open_text(&fault_driver, fault, dev);
         parts[count++] = (struct blk_child){"member", dev};
     }
-    return co_blk_open(&md_driver, NULL, NULL, BLK_OPEN_WRITE, NULL, parts, count, &r->array, e);
+    json_auto_t *options = r->dm_layout ? dm_options(r) : NULL;
+    return co_blk_open(&md_driver, NULL, options, BLK_OPEN_WRITE, NULL, parts, count, &r->array, e);
 }
 
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault)

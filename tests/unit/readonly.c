@@ -523,7 +523,7 @@ CO_TEST(writing_is_refused_by_one_sentence)
         struct blk_error e = {0};
         struct blk_device *dev, *file = co_open_text(&mem_driver, "size=4096", NULL);
         must(co_try_open_text(drivers[i], "", BLK_OPEN_WRITE, blk_ref(file), &dev, &e) == -EROFS);
-        must(strstr(e.text, "images are read only here"));
+        must(strstr(e.text, "images can only be read"));
         must(co_try_open_text(drivers[i], "", 0, blk_ref(file), &dev, &e) < 0); /* all zeroes */
         must(e.text[0]);
         co_close_ok(file);
