@@ -33,6 +33,10 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
     }
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
+    if (r->journal) {
+        s->features |= MD_JOURNAL;
+        must(md_super_set_role(s, r->disks, MD_ROLE_JOURNAL));
+    }
     for (unsigned k = 0; k < r->disks; k++)
         must(md_super_set_role(s, k, k));
     md_super_build(s);
@@ -55,8 +59,9 @@ void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks)
 
 void co_rig_make(struct rig *r)
 {
-    must(r->disks <= RIG_MOST);
-    for (unsigned i = 0; i < r->disks; i++) {
+    r->extra = r->journal;
+    must(r->disks + r->extra <= RIG_MOST);
+    for (unsigned i = 0; i < r->disks + r->extra; i++) {
         r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
         co_write_super(r, i);
     }
@@ -76,7 +81,11 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
             dev = co_open_text(&fault_driver, fault, dev);
         parts[count++] = (struct blk_child){"member", dev};
     }
-    return co_blk_open(&md_driver, NULL, NULL, BLK_OPEN_WRITE, NULL, parts, count, &r->array, e);
+    json_t *options = json_pack("{s:b}", "force", r->force);
+    int rc = co_blk_open(&md_driver, NULL, options, r->reads ? 0 : BLK_OPEN_WRITE, NULL, parts,
+                         count, &r->array, e);
+    json_decref(options);
+    return rc;
 }
 
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault)
