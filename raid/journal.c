@@ -20,7 +20,6 @@
 #include "block/worker.h"
 
 #define SECTOR 512
-#define LEAST  16 /* blocks */
 
 /* --- chains ------------------------------------------------------------------------------------
  */
@@ -155,7 +154,7 @@ static unsigned columns_of(const struct raid_array *a, unsigned data)
 uint64_t journal_widest(const struct raid_array *a)
 {
     uint64_t disks = a->shape.disks, room = a->journal->blocks / 4;
-    if (a->journal->blocks < LEAST)
+    if (a->journal->blocks * JOURNAL_BLOCK < journal_least(a->shape.disks))
         return 0;
     return MIN(MIN(room, JOURNAL_PIECES) / (disks + 1) * ROW_PAGE, ROW_SLICE);
 }

@@ -111,6 +111,12 @@ void journal_fold(struct journal_items *items, unsigned disks);
 /* The first item of @page or of a later one; items->count: there is none. */
 size_t journal_find(const struct journal_items *items, uint64_t page);
 
+/* Bytes of the smallest ring that an array can be written with: it has room for some stripes. */
+static inline uint64_t journal_least(unsigned disks)
+{
+    return 4 * MAX(disks + 1, 4) * (uint64_t)JOURNAL_BLOCK;
+}
+
 /* --- the journal of an open array --------------------------------------------------------------
  */
 

@@ -171,7 +171,7 @@ static int by_page(const void *a, const void *b)
 
 /* Of one stripe, by role: the block that has it; 0: none. */
 struct stripe {
-    uint32_t whole[RAID_DISKS_MOST], alone[RAID_DISKS_MOST];
+    uint32_t whole[JOURNAL_DISKS_MOST], alone[JOURNAL_DISKS_MOST];
 };
 
 static void take_item(struct stripe *s, const struct journal_item *item, unsigned disks)

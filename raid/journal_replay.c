@@ -196,7 +196,7 @@ int co_journal_patch(const struct row_strip *s, uint32_t role, uint8_t *contents
             break;
         if (item->role == role && item->kind == kind)
             TRY(co_journal_block(j, j->tail + item->block,
-                                contents + (item->page - first) * JOURNAL_BLOCK));
+                                 contents + (item->page - first) * JOURNAL_BLOCK));
     }
     return 0;
 }

@@ -98,13 +98,8 @@ equal "... so that parity may be wrong" "$(python3 spoil.py ppl 1 members/{3,4,5
 
 # --- the guest: theirs are 6, 7 (raid1) and 8 to 10 (raid5), with lists; 11 to 13, as they are while it is dirty in 14 to 16
 {
-    cat <<END
-modprobe -a dm-mod md-mod raid1 raid456
-for slot in \$(seq 0 17); do
-    dmsetup create m\$slot --table "0 $((SLOT * 2048)) linear /dev/vda \$((slot * $((SLOT * 2048))))" --noudevsync || exit 1
-    dmsetup mknodes
-done
-END
+    echo "modprobe -a dm-mod md-mod raid1 raid456"
+    guest_slots 18
     cat <<'END'
 m=/dev/mapper/m
 idle() { while grep -qE 'resync|recovery|check|reshape' /proc/mdstat; do sleep 0.2; done; }
@@ -146,14 +141,9 @@ END
 } >job/script
 cp content job/
 guest_build "$(PATH=$PATH:/sbin:/usr/sbin command -v mdadm) $(PATH=$PATH:/sbin:/usr/sbin command -v dmsetup)" "dm-mod md-mod raid1 raid456"
-truncate -s $((18 * SLOT))M disk
-for ((i = 0; i < 18; i++)); do dd if=members/$i.img of=disk bs=1M seek=$((i * SLOT)) conv=notrunc,sparse 2>/dev/null; done
+guest_gather 18
 guest_run 900 job "$PWD/disk" | tr -d '\r' >said || bad "the guest" "$(tail -n 5 said)"
-for ((i = 0; i < 18; i++)); do
-    rm members/$i.img
-    dd if=disk of=members/$i.img bs=1M skip=$((i * SLOT)) count=$SLOT conv=sparse 2>/dev/null
-    truncate -s ${SLOT}M members/$i.img
-done
+guest_scatter 18
 of() { sed -n "s/^$1 //p" said; }
 
 equal "the kernel reads past our list" "$(of "lists content")" "$want"

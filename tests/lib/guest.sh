@@ -72,3 +72,29 @@ guest_run() {
     [ -n "$status" ] || tail -n 20 .console .qemu >&2
     return "${status:-124}"
 }
+
+# Arrays in a guest: members/0.img, members/1.img, ... of SLOT MiB each lie behind each other on one disk, and are /dev/mapper/m0, m1, ...
+#   guest_slots COUNT      the lines of the guest's script that make those
+#   guest_gather COUNT     makes the disk
+#   guest_scatter COUNT    takes the members from it
+guest_slots() {
+    cat <<END
+for slot in \$(seq 0 $(($1 - 1))); do
+    dmsetup create m\$slot --table "0 $((SLOT * 2048)) linear /dev/vda \$((slot * $((SLOT * 2048))))" --noudevsync || exit 1
+    dmsetup mknodes
+done
+END
+}
+guest_gather() {
+    local i
+    rm -f disk && truncate -s $(($1 * SLOT))M disk
+    for ((i = 0; i < $1; i++)); do dd if=members/$i.img of=disk bs=1M seek=$((i * SLOT)) conv=notrunc,sparse 2>/dev/null; done
+}
+guest_scatter() {
+    local i
+    for ((i = 0; i < $1; i++)); do
+        rm members/$i.img
+        dd if=disk of=members/$i.img bs=1M skip=$((i * SLOT)) count=$SLOT conv=sparse 2>/dev/null
+        truncate -s ${SLOT}M members/$i.img
+    done
+}
