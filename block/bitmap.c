@@ -20,7 +20,8 @@ static int has_bitmaps(const struct bitmap_call *c)
 {
     if (c->dev->driver->co_bitmap_list)
         return 0;
-    return err_set(c->e, -ENOTSUP, "%s images hold no bitmaps", c->dev->driver->name);
+    return err_set(c->e, -ENOTSUP, "%s images hold no bitmaps; those of qcow2 do",
+                   c->dev->driver->name);
 }
 
 static int list_at_home(void *arg)

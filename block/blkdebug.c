@@ -271,7 +271,7 @@ static int add_rule(struct blkdebug *d, const struct rule_words *w, struct blk_e
         .sets_state = w->sets_state, .ops = OP_ALL, .once = is_on(w->once), .anywhere = !w->sector};
     uint64_t error = EIO, sector = 0;
     if (d->count == ARRAY_LEN(d->rules))
-        return err_set(e, -EINVAL, "too many rules");
+        return err_set(e, -EINVAL, "there are more rules than can be kept");
     if (!w->event)
         return err_set(e, -EINVAL, "Parameter 'event' is missing");
     r.event = find_event(w->event);

@@ -466,6 +466,9 @@ must_use int co_blk_want_child(struct blk_device *dev, struct blk_opener *opener
  * reads as, what is fast, best sizes), not its alignment: the child sees to that itself. */
 void blk_inherit_limits(struct blk_device *dev, const struct blk_device *child);
 struct blk_device *blk_child(const struct blk_device *dev, const char *role); /* NULL: none */
+/* The host files that @dev stands on, its own and its children's, at most @most of them, into
+ * @files (borrowed); how many. Of stacks that are very deep or wide some are left out. */
+unsigned blk_host_files(struct blk_device *dev, struct host_file **files, unsigned most);
 struct blk_device *blk_ref(struct blk_device *dev);
 /* Drops a reference; the last one waits for requests in flight, closes the device, then its
  * children. The first error of all. */

@@ -33,7 +33,7 @@ static int co_concat_open(struct blk_device *dev, const struct opts *opts,
     if (dev->child_count == 0 && opener)
         TRY(co_opener_children(opener, dev, "children", "child", dev->open_flags, e));
     if (dev->child_count == 0)
-        return err_set(e, -EINVAL, "concat needs \"children\"");
+        return err_set(e, -EINVAL, "the driver concat needs \"children\", a list of devices");
     struct concat *c = mem_zalloc(sizeof(*c) + dev->child_count * sizeof(c->ends[0]));
     if (!c)
         return err_set(e, -ENOMEM, "out of memory");

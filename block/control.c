@@ -43,7 +43,10 @@ static int reopen_gated(struct blk_device *dev, bool write, struct blk_error *e)
 {
     if (write) {
         if (dev->marked_corrupt)
-            return err_set(e, -EROFS, "%s is marked corrupt and stays read-only", dev->name);
+            return err_set(
+                e, -EROFS,
+                "%s is marked corrupt and stays read-only: repair it first, with check -r all",
+                dev->name);
         blk_forget_behind(dev);
         TRY(reopen_children(dev, true, e));
     } else {
@@ -441,7 +444,7 @@ struct members {
 static int has_members(const struct members *m)
 {
     if (!m->dev->driver->co_sync)
-        return err_set(m->e, -ENOTSUP, "%s has no members", m->dev->name);
+        return err_set(m->e, -ENOTSUP, "%s is not made of members: it is no array", m->dev->name);
     return may_change(m->dev, m->e);
 }
 

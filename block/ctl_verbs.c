@@ -179,7 +179,7 @@ json_t *co_ctl_answer(struct ctl *c, const json_t *request)
     if (rc < 0) {
         json_decref(result);
         if (e.rc == 0)
-            err_errno(&e, rc, "it failed");
+            err_errno(&e, rc, "the request failed");
         return ctl_refusal(&e);
     }
     return json_pack("{s:b, s:o}", "ok", 1, "result", result ? result : json_null());

@@ -95,7 +95,8 @@ int ddrescue_map_parse(const char *text, size_t bytes, struct ddrescue_map *out,
     uint64_t offset, length, end;
     *out = (struct ddrescue_map){0};
     if (!next_line(&rest, &line) || !next_number(&line, &offset))
-        return err_set(e, -EINVAL, "it does not say where ddrescue stood: no map of ddrescue's");
+        return err_set(e, -EINVAL,
+                       "this is no map of ddrescue's: it does not begin with where ddrescue stood");
     while (next_line(&rest, &line)) {
         if (!next_number(&line, &offset) || !next_number(&line, &length) ||
             !add_u64(offset, length, &end) || end > INT64_MAX)

@@ -254,6 +254,23 @@ struct blk_device *blk_child(const struct blk_device *dev, const char *role)
     return NULL;
 }
 
+#define FILES_MOST 64
+
+unsigned blk_host_files(struct blk_device *dev, struct host_file **files, unsigned most)
+{
+    struct blk_device *ahead[FILES_MOST];
+    unsigned count = 0, n = 0;
+    ahead[n++] = dev;
+    while (n > 0 && count < most) {
+        struct blk_device *d = ahead[--n];
+        if (d->file)
+            files[count++] = d->file;
+        for (size_t i = 0; i < d->child_count && n < FILES_MOST; i++)
+            ahead[n++] = d->children[i].dev;
+    }
+    return count;
+}
+
 int co_blk_want_child(struct blk_device *dev, struct blk_opener *opener, const char *role,
                       unsigned open_flags, struct blk_device **out, struct blk_error *e)
 {

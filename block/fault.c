@@ -191,7 +191,7 @@ static int read_limits(struct blk_device *dev, const struct opts *opts, struct b
              memory = opts_number(opts, "memory-align");
     uint64_t zero = opts_number(opts, "zero-align"), most = opts_number(opts, "max-transfer");
     if (!is_pow2(request) || !is_pow2(memory) || !is_pow2(zero))
-        return err_set(e, -EINVAL, "alignments are powers of two");
+        return err_set(e, -EINVAL, "alignments must be powers of two");
     if (most != 0 && most < request)
         return err_set(e, -EINVAL, "max-transfer is less than request-align");
     l->request_align = (uint32_t)request;

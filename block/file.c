@@ -258,7 +258,8 @@ static int co_file_reopen(struct blk_device *dev, bool write, struct blk_error *
     int rc = open_host(dev, f, write, 0, &host, e);
     if (rc == 0 &&
         (host->stat.device != f->host->stat.device || host->stat.inode != f->host->stat.inode)) {
-        rc = err_set(e, -ESTALE, "%s is another file by now", dev->name);
+        rc = err_set(e, -ESTALE, "%s has been replaced by another file since it was opened",
+                     dev->name);
         co_host_close(host);
     }
     if (rc < 0) {

@@ -29,8 +29,11 @@ static int add_item(struct heap *h, char *spec, char *name, const char *kind, si
         mem_free(spec);
         mem_free(name);
         mem_free(copy);
-        return h->count < ITEMS_MAX ? no_memory(e)
-                                    : err_set(e, -E2BIG, "more than %d devices", ITEMS_MAX);
+        return h->count < ITEMS_MAX
+                   ? no_memory(e)
+                   : err_set(e, -E2BIG,
+                             "more than %d devices cannot be looked at together: name fewer",
+                             ITEMS_MAX);
     }
     h->items = grown;
     unsigned depth = parent == HEAP_NONE ? 0 : grown[parent].depth + 1;

@@ -70,11 +70,21 @@ void os_close(struct host *pub)
 
 /* --- a worker's part -------------------------------------------------------------------------- */
 
-int os_watch(struct os_worker *ow, int fd, uint32_t events, struct os_source *s)
+static int watch(struct os_worker *ow, int how, int fd, uint32_t events, struct os_source *s)
 {
     struct epoll_event ev = {.events = events | EPOLLET, .data.ptr = s};
 
-    return epoll_ctl(ow->epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+    return epoll_ctl(ow->epoll, how, fd, &ev) < 0 ? -errno : 0;
+}
+
+int os_watch(struct os_worker *ow, int fd, uint32_t events, struct os_source *s)
+{
+    return watch(ow, EPOLL_CTL_ADD, fd, events, s);
+}
+
+int os_watch_for(struct os_worker *ow, int fd, uint32_t events, struct os_source *s)
+{
+    return watch(ow, EPOLL_CTL_MOD, fd, events, s);
 }
 
 int os_worker_init(struct os_worker *ow, struct worker *w)

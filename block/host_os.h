@@ -43,8 +43,9 @@ struct os_stream {
     int fd;
     atomic_uint ready; /* enum host_wait as last seen by epoll, less what gave EAGAIN since */
     atomic_bool shut;
-    bool shared;  /* a listener that others hold too: never shut down for them */
-    bool foreign; /* a library transfers: edges alone do not say what holds */
+    bool shared;       /* a listener that others hold too: never shut down for them */
+    bool foreign;      /* a library transfers: edges alone do not say what holds */
+    bool watches_room; /* on the owner: its epoll reports when the stream takes more */
     char *address, *unlink_path;
     uint64_t unlink_device, unlink_inode;
 
@@ -100,6 +101,8 @@ void os_close(struct host *h);
 must_use int os_worker_init(struct os_worker *ow, struct worker *w);
 void os_worker_end(struct os_worker *ow);
 must_use int os_watch(struct os_worker *ow, int fd, uint32_t events, struct os_source *s);
+/* Of one that is watched: from now on for @events. What holds already is reported once more. */
+must_use int os_watch_for(struct os_worker *ow, int fd, uint32_t events, struct os_source *s);
 void os_wake(struct worker *w);
 uint64_t os_now(struct host *h);
 uint64_t os_wall_clock(struct host *h);

@@ -8,10 +8,13 @@
  *
  * W1  What a sleep costs is measured: every 64th wait sleeps at once, between two looks at this
  *     thread's CPU time.
+ *
  * W2  What looking saves is added up: a sleep that was not needed, less the time of looking. Where
  *     it costs more than it saves, the next 1, 3, 7, ... 1023 waits sleep at once. So a worker
- * whose events are far apart hardly ever looks. W3  While threads or the kernel work for this
- * worker it sleeps at once: they may want its CPU, and what they do seldom takes less than a sleep.
+ *     whose events are far apart hardly ever looks.
+ *
+ * W3  While threads or the kernel work for this worker it sleeps at once: they may want its CPU,
+ *     and what they do seldom takes less than a sleep.
  */
 #include <sys/epoll.h>
 #include <time.h>

@@ -4,7 +4,10 @@
  * Calls are tried first; only EAGAIN sleeps. A stream is registered once with its worker's epoll,
  * edge-triggered: each edge sets bits in s->ready, an EAGAIN or a short transfer clears its bit
  * (the next edge will set it again). Bits may be stale the harmless way: a wait that returns at
- * once, a call that gives EAGAIN. A hang-up is remembered for ever, as it comes but once. */
+ * once, a call that gives EAGAIN. A hang-up is remembered for ever, as it comes but once.
+ *
+ * Room in the socket is watched only where somebody waited for it: else whatever the peer takes
+ * would wake us, once for each answer. */
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -16,6 +19,7 @@
 #include "block/host_os.h"
 
 #define SEND_PIECES 1024 /* IOV_MAX of Linux */
+#define ALWAYS      (EPOLLIN | EPOLLRDHUP)
 
 /* Further bits of s->ready: readable, or writable, for ever. */
 enum { FOREVER_READABLE = 4, FOREVER_WRITABLE = 8 };
@@ -69,6 +73,13 @@ static void wake_waiters(struct os_stream *s)
         co_wake(s->writer->co);
 }
 
+static int watch_room(struct os_stream *s, struct os_worker *ow, bool room)
+{
+    TRY(os_watch_for(ow, s->fd, room ? ALWAYS | EPOLLOUT : ALWAYS, &s->source));
+    s->watches_room = room;
+    return 0;
+}
+
 static void stream_event(struct os_worker *ow, struct os_source *source, uint32_t events)
 {
     struct os_stream *s = container_of(source, struct os_stream, source);
@@ -77,6 +88,8 @@ static void stream_event(struct os_worker *ow, struct os_source *source, uint32_
     if (s->owner == ow) {
         atomic_fetch_or(&s->ready, ready_bits(events));
         wake_waiters(s);
+        if (events & EPOLLOUT && !s->writer)
+            (void)!watch_room(s, ow, false); /* else it is told again: that costs time only */
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -101,10 +114,11 @@ static int stream_adopt(struct os_stream *s, struct os_worker *ow)
     }
     pthread_mutex_lock(&s->lock);
     s->owner = ow;
+    s->watches_room = false;
     if (!s->first_owner)
         s->first_owner = ow;
     pthread_mutex_unlock(&s->lock);
-    int rc = os_watch(ow, s->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP, &s->source);
+    int rc = os_watch(ow, s->fd, ALWAYS, &s->source);
     if (rc < 0) {
         pthread_mutex_lock(&s->lock);
         s->owner = NULL;
@@ -185,6 +199,8 @@ int co_os_stream_wait(struct host_stream *pub, unsigned what, uint64_t timeout_n
         return -ECANCELED;
     if (s->owner != ow)
         TRY(stream_adopt(s, ow));
+    if (what & HOST_WRITABLE && !s->watches_room)
+        TRY(watch_room(s, ow, true));
     if (s->foreign)
         look(s);
     unsigned holds = what_holds(s, what);

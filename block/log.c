@@ -328,7 +328,8 @@ int co_log_read(struct blk_device *file, struct log_record **out, size_t *count,
     if (file->size >= sizeof(header))
         TRY(co_blk_read_buf(file, 0, &header, sizeof(header)));
     if (memcmp(header.magic, LOG_MAGIC, sizeof(header.magic)) != 0)
-        return err_set(e, -EINVAL, "%s is not a log", file->name);
+        return err_set(e, -EINVAL, "%s is not a log of writes: it does not begin as one",
+                       file->name);
     uint64_t at = sizeof(header);
     for (;;) {
         struct log_record *slot = new_record(&l);

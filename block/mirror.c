@@ -40,7 +40,7 @@ struct mirror {
     bool blank, by_hand, watching;
     bool both; /* flushes cover the target */
     struct job *job;
-    struct granules todo;  /* at home */
+    struct granules left;  /* at home */
     struct granules loose; /* of a commit: changed since the layer was flushed */
     struct co_mutex settling;
     atomic_int rc; /* of a change that could not be made there */
@@ -128,7 +128,7 @@ static void co_after(struct seat_watch *w, const struct seat_change *c)
         granules_set(&m->loose, c->offset, c->bytes, true);
     for (uint64_t at = 0; at < c->bytes && !m->rc;) {
         uint64_t n = c->bytes - at;
-        if (!granules_run(&m->todo, c->offset + at, &n))
+        if (!granules_run(&m->left, c->offset + at, &n))
             keep_error(m, co_follow(m, c, at, n));
         at += n;
     }
@@ -145,7 +145,7 @@ static int co_piece(void *arg, const struct seat_stretch *s)
     if (rc == 0)
         rc = co_copy(m, s->offset, s->bytes, m->blank);
     if (rc == 0)
-        granules_set(&m->todo, s->offset, s->bytes, false);
+        granules_set(&m->left, s->offset, s->bytes, false);
     seat_unlock(m->seat, &hold);
     return rc;
 }
@@ -156,7 +156,7 @@ static int co_plan(void *arg, struct seat_stretch *s)
     struct blk_extent x;
     unsigned depth;
     TRY(co_blk_map_chain(seat_device(m->seat), m->base, s->offset, s->bytes, &x, &depth));
-    seat_stretch_cut(s, &m->todo, &x);
+    seat_stretch_cut(s, &m->left, &x);
     return 0;
 }
 
@@ -196,7 +196,7 @@ static int co_be_ready(struct mirror *m, const struct live_mirror *what, struct 
 static int co_begin(void *arg)
 {
     struct mirror *m = arg;
-    TRY(granules_init(&m->todo, m->seat->size, true));
+    TRY(granules_init(&m->left, m->seat->size, true));
     if (m->base)
         TRY(granules_init(&m->loose, m->seat->size, false));
     m->watch = (struct seat_watch){.co_after = co_after, .co_flush = co_flush};
@@ -217,7 +217,7 @@ static int co_switch(struct mirror *m, struct blk_device **old, struct blk_error
         rc = co_blk_flush(m->target);
     if (rc < 0)
         return rc;
-    assert(granules_count(&m->todo) == 0);
+    assert(granules_count(&m->left) == 0);
     TRY(co_live_carry_bitmaps(seat_device(m->seat), m->target, e));
     if (m->base)
         TRY(co_blk_make_empty(seat_device(m->seat), e)); /* 5 */
@@ -247,7 +247,7 @@ static int co_end(void *arg)
     co_blk_close(old, NULL); /* all that it held is in the target */
     /* A base stays writable: to make it read-only waits for requests, which wait for it. */
     co_blk_close(m->target, NULL);
-    granules_drop(&m->todo);
+    granules_drop(&m->left);
     granules_drop(&m->loose);
     return rc;
 }

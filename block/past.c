@@ -46,17 +46,17 @@ static int co_save(struct live_past *p, uint64_t offset, uint64_t bytes)
 {
     struct co_range_hold hold;
     uint64_t n = bytes;
-    if (!granules_run(&p->todo, offset, &n) && n == bytes)
+    if (!granules_run(&p->left, offset, &n) && n == bytes)
         return p->rc;
-    granules_widen(&p->todo, &offset, &bytes);
+    granules_widen(&p->left, &offset, &bytes);
     co_range_lock(&p->lock, &hold, offset, bytes, false);
     for (uint64_t at = offset, end = offset + bytes; at < end && p->rc == 0; at += n) {
         n = end - at;
-        if (!granules_run(&p->todo, at, &n))
+        if (!granules_run(&p->left, at, &n))
             continue;
         p->rc = co_keep(p, at, n);
         if (p->rc == 0)
-            granules_set(&p->todo, at, n, false);
+            granules_set(&p->left, at, n, false);
     }
     co_range_unlock(&p->lock, &hold);
     return p->rc;
@@ -95,14 +95,14 @@ static int co_plan(void *arg, struct seat_stretch *s)
     struct live_past *p = arg;
     struct blk_extent x;
     unsigned depth;
-    s->pass = !granules_run(&p->todo, s->offset, &s->bytes);
+    s->pass = !granules_run(&p->left, s->offset, &s->bytes);
     if (s->pass)
         return 0;
     co_blk_stay(p->seat);
     int rc = co_blk_map_chain(seat_device(p->seat), NULL, s->offset, s->bytes, &x, &depth);
     blk_release(p->seat);
     if (rc == 0)
-        seat_stretch_cut(s, &p->todo, &x);
+        seat_stretch_cut(s, &p->left, &x);
     return rc;
 }
 
@@ -136,7 +136,7 @@ int live_past_state(const struct live_past *p, uint64_t *bytes)
 static void past_free(struct live_past *p)
 {
     co_blk_close(p->store, NULL);
-    granules_drop(&p->todo);
+    granules_drop(&p->left);
     granules_drop(&p->dirty);
     mem_free(p->bitmap);
     mem_free(p->before);
@@ -158,7 +158,7 @@ static int past_new(const struct live_past_options *o, struct live_past **out, s
     p->bitmap = o->bitmap ? mem_strdup(o->bitmap) : NULL;
     p->before = o->bitmap ? mem_printf("%.900s.before", o->bitmap) : NULL;
     if ((o->bitmap && (!p->bitmap || !p->before)) ||
-        granules_init(&p->todo, o->seat->size, true) < 0)
+        granules_init(&p->left, o->seat->size, true) < 0)
         return err_set(e, -ENOMEM, "out of memory");
     if (p->store->size != p->seat->size)
         return err_set(e, -EINVAL, "%s has %" PRIu64 " bytes, %s %" PRIu64, p->store->name,
@@ -194,10 +194,10 @@ static int co_start_watching(void *arg)
     if (p->bitmap)
         TRY(co_past_take_bitmap(p, s->e)); /* 2 */
     if (p->only_dirty && p->dirty.words) {
-        granules_drop(&p->todo);
-        TRY(granules_init(&p->todo, p->seat->size, false));
-        memcpy(p->todo.words, p->dirty.words,
-               div_up(div_up(p->todo.size, granule_bytes(&p->todo)), 64) * 8);
+        granules_drop(&p->left);
+        TRY(granules_init(&p->left, p->seat->size, false));
+        memcpy(p->left.words, p->dirty.words,
+               div_up(div_up(p->left.size, granule_bytes(&p->left)), 64) * 8);
     }
     seat_watch(p->seat, &p->watch); /* 3 */
     p->watching = true;

@@ -11,7 +11,7 @@ struct live_past {
     bool watching, blank, only_dirty;
     uint64_t most, copied;
     int rc;               /* why it is lost; 0: it is not */
-    struct granules todo; /* to be kept, and not yet in the store */
+    struct granules left; /* to be kept, and not yet in the store */
     struct co_range
         lock; /* who copies holds the place alone, who reads it from the device shares */
     struct granules dirty; /* as the bitmap said; no words: there was none */

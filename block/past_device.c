@@ -18,7 +18,7 @@ static int co_read_held(struct live_past *p, uint64_t offset, const struct vec *
 {
     for (uint64_t at = 0; at < to->bytes;) {
         uint64_t n = to->bytes - at;
-        bool here = granules_run(&p->todo, offset + at, &n);
+        bool here = granules_run(&p->left, offset + at, &n);
         struct vec part = vec_slice(to, at, n);
         TRY(co_blk_read(here ? seat_device(p->seat) : p->store, offset + at, &part));
         at += n;
@@ -47,7 +47,7 @@ static int co_past_map(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     unsigned depth;
     co_blk_stay(p->seat);
     co_range_lock(&p->lock, &hold, offset, bytes, true);
-    bool here = granules_run(&p->todo, offset, &bytes);
+    bool here = granules_run(&p->left, offset, &bytes);
     struct blk_device *from = here ? seat_device(p->seat) : p->store;
     int rc = p->rc ? -EIO : co_blk_map_chain(from, NULL, offset, bytes, out, &depth);
     co_range_unlock(&p->lock, &hold);

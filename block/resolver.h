@@ -18,6 +18,15 @@ enum trust {
     TRUST_NOTHING, /* `lamina info`, --untrusted: no reference of an image opens anything */
 };
 
+/* What several specs name before // is opened once, as in one spec: who opens them one after the
+ * other, at any worker, has one of these for all, and drops it when the last is open. A spec that
+ * fails with -EXDEV and @elsewhere set has to be opened there: what it shares lives there. */
+struct resolver_shared {
+    struct within *open;
+    struct worker *elsewhere;
+};
+void co_resolver_shared_drop(struct resolver_shared *s);
+
 struct resolver {
     struct host *host;
     const struct blk_driver *const *drivers;
@@ -32,6 +41,7 @@ struct resolver {
     void *arg;
     struct resolver_object *objects; /* of --object too: what is no secret */
     struct resolver_secret *secrets; /* of --object; resolver_drop() wipes them */
+    struct resolver_shared *shared;  /* NULL: each spec for itself */
     const char *key_secret; /* id of the secret of the image that a person names, where its options
                                do not say; NULL: none */
 };
@@ -78,7 +88,10 @@ must_use int co_resolver_probe(struct resolver *r, struct blk_device *file,
                                const struct blk_driver **out, const char **reason,
                                struct blk_error *e);
 
-/* What sees containers (partition tables, volumes) in the contents of @dev, whatever that is: gives
+/* Who sees containers (partition tables, volumes) in the contents of @dev, without opening them.
+ * NULL: nobody. */
+const struct blk_driver *co_find_container(struct resolver *r, struct blk_device *dev);
+/* What sees containers in the contents of @dev, whatever that is: gives
  * *out, a device over @dev (a reference is kept) with the same rights. -ENOENT: nothing does. */
 must_use int co_resolver_container(struct resolver *r, struct blk_device *dev,
                                    struct blk_device **out, struct blk_error *e);

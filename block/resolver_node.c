@@ -500,7 +500,9 @@ int co_opener_child(struct blk_opener *o, struct blk_device *dev, const char *ke
         return co_add(dev, key, take(o->file), e);
     const json_t *tree = json_object_get(o->node.tree, key);
     if (!tree || json_is_null(tree))
-        return err_set(e, -EINVAL, "the driver %s needs \"%s\"", dev->driver->name, key);
+        return err_set(e, -EINVAL,
+                       "the driver %s needs \"%s\": a device, or as in %s.filename=FILE",
+                       dev->driver->name, key, key);
     return co_open_as(o, dev, tree, key, key, open_flags, e);
 }
 

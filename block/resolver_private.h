@@ -87,10 +87,6 @@ must_use int put_format(struct resolver *r, const char *format, json_t **tree, s
 /* An unknown name: the nearest is named. */
 int unknown_driver(struct open_run *run, const char *name, struct blk_error *e);
 
-/* --- probe.c */
-/* What sees containers in the contents of @dev: partition tables, volumes. NULL: nobody. */
-const struct blk_driver *co_find_container(struct resolver *r, struct blk_device *dev);
-
 /* --- resolver_node.c */
 must_use int co_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
                           struct blk_error *e);
@@ -109,6 +105,8 @@ must_use int co_driver_open(struct open_run *run, const struct node *n, const st
 must_use int co_inner_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
                                 struct blk_error *e);
 void within_drop(struct open_run *run);
+/* The run has succeeded: others may share what it opened, if the resolver has them do that. */
+void within_share(struct open_run *run);
 
 /* --- resolver_chain.c */
 /* A link below @parent; @named: by a person, so it is a root. NULL: no memory. */

@@ -292,7 +292,7 @@ int co_trust_locate(struct open_run *run, struct link *from, const char *role,
 {
     assert(run->rule->refs != REFS_NONE);
     if (!*reference)
-        return err_set(e, -EINVAL, "the reference is empty");
+        return err_set(e, -EINVAL, "the image names what it stands on by an empty name");
     int rc = run->rule->refs == REFS_QEMU ? co_locate_as_qemu(run, from, role, reference, tree, e)
                                           : co_locate_below(run, from, role, reference, tree, e);
     return rc == 0 && format ? set_format(run, format, tree, e) : rc;

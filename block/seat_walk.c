@@ -53,11 +53,11 @@ int co_seat_walk(struct seat_walk *w)
     return rc < 0 ? rc : done;
 }
 
-void seat_stretch_cut(struct seat_stretch *s, const struct granules *todo,
+void seat_stretch_cut(struct seat_stretch *s, const struct granules *left,
                       const struct blk_extent *x)
 {
     bool data = x->flags & BLK_EXT_DATA && !(x->flags & BLK_EXT_ZERO);
-    uint64_t most = MAX(data ? PIECE_BYTES : FREE_STEP, granule_bytes(todo));
+    uint64_t most = MAX(data ? PIECE_BYTES : FREE_STEP, granule_bytes(left));
     s->bytes = MIN(MAX(MIN(x->bytes, most), PIECE_BYTES), s->bytes);
-    granules_widen(todo, &s->offset, &s->bytes);
+    granules_widen(left, &s->offset, &s->bytes);
 }

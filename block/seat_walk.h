@@ -29,7 +29,7 @@ must_use int co_seat_walk(struct seat_walk *w);
 
 /* For co_plan: whole granules, little of what has to be moved, much of what does not (@x: the
  * status at the offset). */
-void seat_stretch_cut(struct seat_stretch *s, const struct granules *todo,
+void seat_stretch_cut(struct seat_stretch *s, const struct granules *left,
                       const struct blk_extent *x);
 
 #endif

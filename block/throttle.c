@@ -225,7 +225,7 @@ static int co_throttle_open(struct blk_device *dev, const struct opts *opts,
     struct blk_device *child;
     TRY(co_blk_want_child(dev, opener, "file", dev->open_flags, &child, e));
     if (!child)
-        return err_set(e, -EINVAL, "throttle needs a \"file\"");
+        return err_set(e, -EINVAL, "the driver throttle needs a \"file\", the device below it");
     struct throttle *t = mem_zalloc(sizeof(*t));
     if (!t)
         return err_set(e, -ENOMEM, "out of memory");

@@ -40,7 +40,10 @@ void uuid_text(const uint8_t uuid[16], char text[UUID_TEXT])
 int uuid_choose(struct host *host, const char *text, uint8_t uuid[16], struct blk_error *e)
 {
     if (text && *text)
-        return uuid_parse(text, uuid) ? 0 : err_set(e, -EINVAL, "'%.60s' is no UUID", text);
+        return uuid_parse(text, uuid)
+                   ? 0
+                   : err_set(e, -EINVAL,
+                             "'%.60s' is no UUID, like 01234567-89ab-cdef-0123-456789abcdef", text);
     host_uuid(host, uuid);
     return 0;
 }

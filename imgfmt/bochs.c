@@ -24,11 +24,16 @@ struct bochs {
 static int parse_sizes(struct bochs_header *h, struct blk_error *e)
 {
     if (!is_pow2(h->extent_bytes) || h->extent_bytes < SECTOR || h->extent_bytes > EXTENT_MAX)
-        return err_set(e, -EINVAL, "extents of %u bytes are none", h->extent_bytes);
+        return err_set(e, -EINVAL, "the header says extents of %u bytes, which no Bochs disk has",
+                       h->extent_bytes);
     if (h->catalog > CATALOG_MAX)
-        return err_set(e, -EFBIG, "a catalog of %u entries; %u at most", h->catalog, CATALOG_MAX);
+        return err_set(e, -EFBIG,
+                       "the header says a catalog of %u entries; at most %u are possible",
+                       h->catalog, CATALOG_MAX);
     if (h->catalog_offset % SECTOR || h->catalog_offset == 0)
-        return err_set(e, -EINVAL, "the catalog at %" PRIu64 " is not at a sector of its own",
+        return err_set(e, -EINVAL,
+                       "the header puts the catalog at byte %" PRIu64
+                       ", which is not at a sector of its own",
                        h->catalog_offset);
     if (h->bitmap_bytes > EXTENT_MAX || h->bitmap_bytes < div_up(h->extent_bytes / SECTOR, 8))
         return err_set(e, -EINVAL, "a bitmap of %u bytes does not fit extents of %u",

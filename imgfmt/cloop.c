@@ -26,7 +26,8 @@ int cloop_header_parse(const struct cloop_header_disk *raw, uint64_t file_bytes,
     if (memcmp(raw->script, "#!/bin/sh\n#V2.0 Format\n", 23) != 0)
         return err_set(e, -EINVAL, "not a cloop image of version 2.0");
     if (out->block_bytes == 0 || out->block_bytes % 512 || out->block_bytes > CHUNK_MOST)
-        return err_set(e, -EINVAL, "blocks of %u bytes are none", out->block_bytes);
+        return err_set(e, -EINVAL, "the header says blocks of %u bytes, which no cloop image has",
+                       out->block_bytes);
     if (!range_fits(TABLE_AT, (out->blocks + 1ULL) * 8, file_bytes))
         return err_set(e, -EINVAL,
                        "a table of %u blocks reaches past the end of the file (%" PRIu64 " bytes)",

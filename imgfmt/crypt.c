@@ -96,7 +96,8 @@ static int find_words(struct crypt_spec *out, const char *mode, size_t len, cons
         if (strlen(ivs[i]) == iv_len && strncmp(ivs[i], iv, iv_len) == 0)
             v = (int)i;
     if (m < 0)
-        return err_set(e, -ENOTSUP, "the cipher mode '%.40s' is not known", mode);
+        return err_set(e, -ENOTSUP,
+                       "the cipher mode '%.40s' is not known: xts, cbc, ecb and ctr are", mode);
     if (v < 0)
         return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
     *out = (struct crypt_spec){.mode = (enum crypt_mode)m, .iv = (enum crypt_iv)v};

@@ -29,7 +29,9 @@ int dmg_koly_parse(const struct dmg_koly_disk *raw, uint64_t file_bytes, struct 
         .sectors = be64_get(raw->sectors),
     };
     if (be32_get(raw->segments) > 1)
-        return err_set(e, -ENOTSUP, "one of %u segments; only whole images are read",
+        return err_set(e, -ENOTSUP,
+                       "it is one of %u segments, and only whole images are read: `hdiutil "
+                       "convert` on macOS joins them",
                        be32_get(raw->segments));
     if (out->data_offset > file_bytes ||
         !range_fits(out->fork_offset, out->fork_bytes, file_bytes) ||
@@ -139,7 +141,8 @@ static int check_kinds(const struct dmg_table *t, struct blk_error *e)
     for (size_t i = 0; i < t->count; i++) {
         if (t->chunks[i].kind == DMG_LZFSE)
             return err_set(e, -ENOTSUP,
-                           "its chunks are compressed with LZFSE, which cannot be read here");
+                           "its chunks are compressed with LZFSE, which cannot be read here: "
+                           "`hdiutil convert -format UDZO` on macOS makes one that can");
         for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
             const char *missing =
                 kinds[k].kind == t->chunks[i].kind ? unpack_missing(kinds[k].how) : NULL;

@@ -20,12 +20,13 @@ static int begin_chunks(struct dmg_table *t, struct blk_error *e)
 {
     const struct dmg_mish_disk *m = &t->piece.mish;
     if (be32_get(m->magic) != DMG_MISH)
-        return err_set(e, -EINVAL, "a table of chunks does not begin with \"mish\"");
+        return err_set(e, -EINVAL, "a table of chunks is damaged: it does not begin with \"mish\"");
     t->in_table = true;
     t->chunks_left = be32_get(m->chunks);
     t->first_sector = be64_get(m->sector);
     if (!add_u64(t->data_offset, be64_get(m->data_offset), &t->offset))
-        return err_set(e, -EINVAL, "a table of chunks lies beyond all files");
+        return err_set(e, -EINVAL,
+                       "a table of chunks is damaged: it lies past the end of any file");
     return 0;
 }
 
@@ -87,12 +88,12 @@ static int add_chunk(struct dmg_table *t, struct blk_error *e)
         return 0;
     if (!add_u64(t->first_sector, be64_get(raw->sector), &c.sector) ||
         !add_u64(c.sector, c.sectors, &end) || end > INT64_MAX / DMG_SECTOR)
-        return err_set(e, -EFBIG, "a chunk lies beyond all disks");
+        return err_set(e, -EFBIG, "a chunk is damaged: it lies past the end of any disk");
     t->sectors = MAX(t->sectors, end);
     if (!holds_something(c.kind))
         return 0;
     if (!add_u64(t->offset, be64_get(raw->offset), &c.offset))
-        return err_set(e, -EINVAL, "a chunk lies beyond all files");
+        return err_set(e, -EINVAL, "a chunk is damaged: it lies past the end of any file");
     TRY(check_chunk(t, &c, e));
     if (t->count == DMG_CHUNKS_MAX)
         return err_set(e, -EFBIG, "more than %u chunks", DMG_CHUNKS_MAX);

@@ -186,7 +186,7 @@ int co_hdd_descriptor_read(struct blk_device *file, struct hdd_descriptor *out, 
 {
     *out = (struct hdd_descriptor){.top = TOP_GUID};
     if (file->size > HDD_TEXT_MOST)
-        return err_set(e, -EFBIG, "a descriptor of %" PRIu64 " bytes is none", file->size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
     auto_free struct parse *p = mem_zalloc(sizeof(*p));
     if (!p)
         return err_set(e, -ENOMEM, "out of memory");
@@ -236,9 +236,12 @@ int hdd_descriptor_check(const struct hdd_descriptor *d, struct blk_error *e)
 {
     uint64_t at = 0;
     if (d->encrypted)
-        return err_set(e, -ENOTSUP, "the disk is encrypted by Parallels, which is not known");
+        return err_set(e, -ENOTSUP,
+                       "the disk is encrypted by Parallels, in a way that is not documented: "
+                       "decrypt it there first");
     if (d->padded)
-        return err_set(e, -ENOTSUP, "the disk is padded, which is not known");
+        return err_set(e, -ENOTSUP,
+                       "the descriptor's Padding is not 0, and what that means is not documented");
     if (d->part_count == 0)
         return err_set(e, -EINVAL, "the descriptor names no storage");
     for (size_t i = 0; i < d->part_count; i++) {

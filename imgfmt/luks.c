@@ -142,10 +142,12 @@ static int co_luks_resize(struct blk_device *dev, uint64_t size, bool shrink, st
                        "the LUKS2 header gives the disk a fixed size: cryptsetup "
                        "changes it");
     if (size % d->l.payload.sector_bytes)
-        return err_set(e, -EINVAL, "an encrypted disk is made of sectors of %" PRIu32 " bytes",
+        return err_set(e, -EINVAL,
+                       "the size must be a multiple of the encryption's sectors, %" PRIu32 " bytes",
                        d->l.payload.sector_bytes);
     if (!add_u64(d->l.payload_offset, size, &end))
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many", size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are more than an encrypted disk can hold",
+                       size);
     return co_blk_resize(d->where.file, end, shrink, e);
 }
 
@@ -170,7 +172,8 @@ static int co_make_room(const struct blk_create *c, uint64_t head, struct blk_er
     uint64_t end;
     if (c->size > INT64_MAX || !add_u64(head, align_up(c->size, LUKS_SECTOR), &end) ||
         end > INT64_MAX)
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many", c->size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are more than an encrypted disk can hold",
+                       c->size);
     if (c->file->limits.growable)
         return co_blk_resize(c->file, end, true, e);
     return end <= c->file->size
@@ -200,7 +203,8 @@ static int co_luks_measure(struct blk_measure *m, struct blk_error *e)
     TRY(crypt_spec_words(opts_text(o, "cipher-alg"), opts_text(o, "cipher-mode"),
                          opts_text(o, "ivgen-alg"), opts_text(o, "ivgen-hash-alg"), &spec, e));
     if (!add_u64(luks1_head_bytes(&spec), m->size, &m->required))
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many", m->size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are more than an encrypted disk can hold",
+                       m->size);
     m->fully_allocated = m->required;
     return 0;
 }

@@ -628,7 +628,7 @@ void map_corrupt(struct map *m, const char *sentence)
         return;
     m->priv->said_corrupt = true;
     if (m->dev->writable)
-        fprintf(stderr, "%s: corrupt: %s; nothing more is written to it\n",
+        fprintf(stderr, "%s: corrupt: %s; nothing more is written to it: check it\n",
                 m->dev->name && m->dev->name[0] ? m->dev->name : m->dev->driver->name, sentence);
     blk_mark_corrupt(m->dev);
 }

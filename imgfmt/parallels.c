@@ -56,7 +56,8 @@ int parallels_header_parse(const struct parallels_header_disk *raw, uint64_t fil
     if (version != PARALLELS_VERSION)
         return err_set(e, -ENOTSUP, "Parallels version %u is unknown; 2 is", version);
     if (cluster < 512 || cluster > 256 * MiB)
-        return err_set(e, -EINVAL, "clusters of %" PRIu64 " bytes: not from 512 to 256 MiB",
+        return err_set(e, -EINVAL,
+                       "the header says clusters of %" PRIu64 " bytes; 512 to 256 MiB are possible",
                        cluster);
     if (old)
         sectors &= UINT32_MAX;
@@ -214,7 +215,7 @@ static int choose(const struct opts *opts, uint64_t size, struct parallels_heade
 {
     uint64_t cluster = opts_number(opts, "cluster_size");
     if (!is_pow2(cluster))
-        return err_set(e, -EINVAL, "cluster_size is a power of two");
+        return err_set(e, -EINVAL, "cluster_size must be a power of two");
     if (div_up(size, cluster) > MOST_ENTRIES)
         return err_set(e, -EFBIG, "a disk of %" PRIu64 " bytes needs larger clusters than %" PRIu64,
                        size, cluster);

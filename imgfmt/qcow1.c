@@ -31,20 +31,27 @@ static struct qcow1 *qcow1_of(const struct map *m)
 static int parse_sizes(struct qcow1_header *h, struct blk_error *e)
 {
     if (h->cluster_bits < 9 || h->cluster_bits > 16)
-        return err_set(e, -EINVAL, "clusters of 2^%u bytes; qcow has 2^9 to 2^16", h->cluster_bits);
+        return err_set(e, -EINVAL, "the header says clusters of 2^%u bytes; qcow has 2^9 to 2^16",
+                       h->cluster_bits);
     if (h->l2_bits < 6 || h->l2_bits > 13)
-        return err_set(e, -EINVAL, "tables of 2^%u entries; qcow has 2^6 to 2^13", h->l2_bits);
+        return err_set(e, -EINVAL, "the header says tables of 2^%u entries; qcow has 2^6 to 2^13",
+                       h->l2_bits);
     if (h->size < 2 || h->size > INT64_MAX)
-        return err_set(e, -EINVAL, "a disk of %" PRIu64 " bytes is none", h->size);
+        return err_set(e, -EINVAL,
+                       "the header says a disk of %" PRIu64 " bytes, which cannot be one", h->size);
     h->l1_entries = div_up(h->size, 1ULL << (h->cluster_bits + h->l2_bits));
     if (h->l1_entries > INT32_MAX / 8)
         return err_set(e, -EFBIG, "%" PRIu64 " tables are more than the format allows",
                        h->l1_entries);
     if (h->l1_offset % 8 || h->l1_offset < sizeof(struct qcow1_header_disk) ||
         h->l1_offset > INT64_MAX)
-        return err_set(e, -EINVAL, "the table of tables cannot lie at %" PRIu64, h->l1_offset);
+        return err_set(e, -EINVAL,
+                       "the header puts the L1 table at byte %" PRIu64 ", where it cannot be",
+                       h->l1_offset);
     if (h->backing_offset && h->backing_bytes > QCOW1_BACKING_MOST)
-        return err_set(e, -EINVAL, "the name of the backing file has %" PRIu32 " bytes, %d at most",
+        return err_set(e, -EINVAL,
+                       "the header says that the backing file's name has %" PRIu32
+                       " bytes; at most %d are possible",
                        h->backing_bytes, QCOW1_BACKING_MOST);
     return 0;
 }
@@ -55,8 +62,10 @@ int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header 
     if (be32_get(raw->magic) != QCOW1_MAGIC)
         return err_set(e, -EINVAL, "not a qcow image");
     if (be32_get(raw->version) != 1)
-        return err_set(e, -ENOTSUP, "qcow version %u; 1 is called qcow, later ones qcow2",
-                       be32_get(raw->version));
+        return err_set(
+            e, -ENOTSUP,
+            "the header says version %u; qcow is version 1, and what came later is qcow2",
+            be32_get(raw->version));
     if (be32_get(raw->crypt) > 1)
         return err_set(e, -EINVAL, "encryption method %u is unknown", be32_get(raw->crypt));
     *out = (struct qcow1_header){

@@ -91,8 +91,8 @@ static int check_basics(const struct qcow2_header *h, struct blk_error *e)
                        h->header_bytes, cluster);
     if (h->refcount_order > 6)
         return err_set(e, -EINVAL,
-                       "reference counts of 2^%" PRIu32 " bits; at most 64 bits are "
-                       "possible",
+                       "the qcow2 header says reference counts of 2^%" PRIu32
+                       " bits; at most 64 bits are possible",
                        h->refcount_order);
     if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
         return err_set(
@@ -154,7 +154,8 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
         TRY(check_table(in, h->cluster_bits, "the reference count table", h->refcount_table_offset,
                         table_bytes, e));
     if (h->snapshot_count > QCOW2_MAX_SNAPSHOTS)
-        return err_set(e, -EFBIG, "%" PRIu32 " snapshots; at most %u are allowed",
+        return err_set(e, -EFBIG,
+                       "the qcow2 header says %" PRIu32 " snapshots; at most %u are allowed",
                        h->snapshot_count, QCOW2_MAX_SNAPSHOTS);
     if (h->snapshot_count)
         TRY(check_table(in, h->cluster_bits, "the snapshot table", h->snapshots_offset,
@@ -233,10 +234,13 @@ static int take_names(const struct qcow2_raw_header *in, struct qcow2_header *h,
     TRY(take_extensions(in, h, extensions_end, e));
     if (h->backing_format.bytes > 63 ||
         memchr(in->raw + h->backing_format.offset, 0, h->backing_format.bytes))
-        return err_set(e, -EINVAL, "the backing file's format is no name");
+        return err_set(e, -EINVAL,
+                       "the name of the backing file's format is damaged: it is too long, or holds "
+                       "a zero byte");
     if (h->data_file_name.bytes > QCOW2_MAX_BACKING_NAME ||
         memchr(in->raw + h->data_file_name.offset, 0, h->data_file_name.bytes))
-        return err_set(e, -EINVAL, "the data file's name is no name");
+        return err_set(e, -EINVAL,
+                       "the data file's name is damaged: it is too long, or holds a zero byte");
     if (h->bitmaps.bytes && h->bitmaps.bytes != 24)
         return err_set(e, -EINVAL, "the bitmaps extension is %" PRIu32 " bytes long instead of 24",
                        h->bitmaps.bytes);
@@ -259,7 +263,9 @@ static int take_crypto(const struct qcow2_raw_header *in, struct qcow2_header *h
     h->crypto_offset = be64_get(at[0]);
     h->crypto_bytes = be64_get(at[1]);
     if (h->crypto_bytes == 0 || h->crypto_bytes > QCOW2_MAX_CRYPTO)
-        return err_set(e, -EINVAL, "a LUKS header of %" PRIu64 " bytes; 1 to %llu are allowed",
+        return err_set(e, -EINVAL,
+                       "the qcow2 header says a LUKS header of %" PRIu64
+                       " bytes; 1 to %llu are allowed",
                        h->crypto_bytes, QCOW2_MAX_CRYPTO);
     return check_table(in, h->cluster_bits, "the LUKS header", h->crypto_offset, h->crypto_bytes,
                        e);
@@ -281,7 +287,9 @@ int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *o
         return err_set(e, -ENOTSUP, "qcow2 version %" PRIu32 " is not known; versions 2 and 3 are",
                        version);
     if (!header_cluster_bits(in->raw, in->bytes, in->fresh))
-        return err_set(e, -EINVAL, "clusters of 2^%" PRIu32 " bytes; qcow2 has 2^9 to 2^21",
+        return err_set(e, -EINVAL,
+                       "the qcow2 header says clusters of 2^%" PRIu32
+                       " bytes; 2^9 to 2^21 are possible",
                        be32_get(d.cluster_bits));
     if (version == 3 && in->bytes < QCOW2_V3_BYTES)
         return err_set(e, -EINVAL, "the qcow2 header is cut short");
@@ -307,10 +315,12 @@ static int refuse_unknown(const struct qcow2_header *h, const uint8_t *raw, uint
         if (f.type == 0 && f.bit == bit)
             return err_set(e, -ENOTSUP,
                            "the image needs the qcow2 feature \"%.46s\" (incompatible "
-                           "bit %u), which is not known here",
+                           "bit %u), which is not known here: the program that wrote it reads it",
                            f.name, bit);
     }
-    return err_set(e, -ENOTSUP, "the image needs an unknown qcow2 feature (incompatible bit %u)",
+    return err_set(e, -ENOTSUP,
+                   "the image needs a qcow2 feature that is not known here (incompatible bit %u): "
+                   "the program that wrote it reads it",
                    bit);
 }
 

@@ -242,7 +242,9 @@ int co_qcow2_resize(struct blk_device *dev, uint64_t size, bool shrink, struct b
                        "the backing file was not opened, so what the new part would show is "
                        "unknown");
     if (size < q->header.size && !shrink)
-        return err_set(e, -EINVAL, "shrinking cuts data off; ask for it");
+        return err_set(e, -EINVAL,
+                       "the disk would become smaller, and lose what lies behind its new end: "
+                       "shrinking has to be asked for");
     TRY(qcow2_bitmaps_may_resize(q, size, e));
     int rc = co_map_will_write(&q->map);
     if (rc < 0)

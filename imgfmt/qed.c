@@ -37,12 +37,16 @@ static int parse_places(const struct qed_header *h, uint64_t file_bytes, struct 
                        h->header_clusters, file_bytes);
     if (h->l1_offset % h->cluster_bytes || h->l1_offset < header ||
         !range_fits(h->l1_offset, table, file_bytes))
-        return err_set(e, -EINVAL, "the L1 table cannot lie at %" PRIu64, h->l1_offset);
+        return err_set(e, -EINVAL,
+                       "the header puts the L1 table at byte %" PRIu64 ", where it cannot be",
+                       h->l1_offset);
     if (div_up(h->size, h->cluster_bytes) > n * n || h->size > LARGEST_DISK)
         return err_set(e, -EINVAL, "the tables are too small for a disk of %" PRIu64 " bytes",
                        h->size);
     if (h->size % 512)
-        return err_set(e, -EINVAL, "a disk of %" PRIu64 " bytes is no whole sectors", h->size);
+        return err_set(e, -EINVAL,
+                       "the header says a disk of %" PRIu64 " bytes, which is no multiple of 512",
+                       h->size);
     if (h->features & QED_BACKING_FILE &&
         (h->backing_bytes == 0 || h->backing_bytes > NAME_MOST ||
          !range_fits(h->backing_offset, h->backing_bytes, header)))
@@ -66,14 +70,16 @@ int qed_header_parse(const struct qed_header_disk *raw, uint64_t file_bytes, boo
     if (magic != QED_MAGIC && !(fresh && magic == 0))
         return err_set(e, -EINVAL, "not a QED image");
     if (out->features & ~(uint64_t)QED_FEATURES_KNOWN)
-        return err_set(e, -ENOTSUP, "unknown features 0x%" PRIx64,
+        return err_set(e, -ENOTSUP,
+                       "the image needs features (0x%" PRIx64 ") that are not known here",
                        out->features & ~(uint64_t)QED_FEATURES_KNOWN);
     if (!is_pow2(out->cluster_bytes) || out->cluster_bytes < 4 * KiB ||
         out->cluster_bytes > 64 * MiB)
-        return err_set(e, -EINVAL, "clusters of %u bytes; QED has 4 KiB to 64 MiB",
+        return err_set(e, -EINVAL, "the header says clusters of %u bytes; QED has 4 KiB to 64 MiB",
                        out->cluster_bytes);
     if (!is_pow2(out->table_clusters) || out->table_clusters > 16)
-        return err_set(e, -EINVAL, "tables of %u clusters; QED has 1, 2, 4, 8 or 16",
+        return err_set(e, -EINVAL,
+                       "the header says tables of %u clusters; QED has 1, 2, 4, 8 or 16",
                        out->table_clusters);
     if (out->features & QED_BACKING_FILE) {
         out->backing_offset = le32_get(raw->backing_offset);

@@ -114,7 +114,7 @@ static int co_raw_resize(struct blk_device *dev, uint64_t size, bool shrink, str
     if (r->cut)
         return err_set(e, -ENOTSUP, "a raw disk that was opened with a size cannot be resized");
     if (!add_u64(r->offset, size, &end))
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many", size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are more than any file can hold", size);
     return co_blk_resize(r->file, end, shrink, e);
 }
 

@@ -4,7 +4,8 @@
 
 static int refuse(const struct blk_device *dev, struct blk_error *e)
 {
-    return err_set(e, -EROFS, "%s images are read only here", dev->driver->name);
+    return err_set(e, -EROFS, "%s images can only be read: convert it to write to it",
+                   dev->driver->name);
 }
 
 int co_readonly_file(struct blk_device *dev, struct blk_opener *opener, struct blk_device **file,

@@ -29,14 +29,20 @@ static int parse_geometry(const struct vdi_header_disk *raw, struct vdi_header *
 {
     uint64_t map_bytes = out->blocks * 4ULL;
     if (le32_get(raw->sector_bytes) != 512)
-        return err_set(e, -EINVAL, "sectors of %u bytes; VDI has 512", le32_get(raw->sector_bytes));
+        return err_set(e, -EINVAL, "the header says sectors of %u bytes; VDI has 512",
+                       le32_get(raw->sector_bytes));
     if (!is_pow2(out->block_bytes) || out->block_bytes < 4096 || out->block_bytes > 256 * MiB)
-        return err_set(e, -EINVAL, "a block size of %u is none", out->block_bytes);
+        return err_set(
+            e, -EINVAL,
+            "the header says blocks of %u bytes: not a power of two from 4 KiB to 256 MiB",
+            out->block_bytes);
     if (le32_get(raw->block_extra) != 0)
         return err_set(e, -ENOTSUP, "blocks with %u extra bytes are unknown",
                        le32_get(raw->block_extra));
     if (out->map_offset % 512 || out->data_offset % 512 || out->map_offset < 512)
-        return err_set(e, -EINVAL, "map at %u or data at %u is not at a sector of its own",
+        return err_set(e, -EINVAL,
+                       "the header puts the map at byte %u and the data at %u, not each at a "
+                       "sector of its own",
                        out->map_offset, out->data_offset);
     if (!range_fits(out->map_offset, map_bytes, file_bytes))
         return err_set(e, -EINVAL,

@@ -243,7 +243,7 @@ static int choose(struct plan *p, const struct opts *opts, uint64_t size, struct
     if (p->parent && !*p->parent)
         p->parent = NULL;
     if (!is_pow2(p->block_bytes))
-        return err_set(e, -EINVAL, "block_size is a power of two");
+        return err_set(e, -EINVAL, "block_size must be a power of two");
     TRY(choose_size(p, e));
     if (p->fixed && p->parent)
         return err_set(e, -EINVAL, "a fixed VHD image has no parent");

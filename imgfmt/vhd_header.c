@@ -92,12 +92,16 @@ int vhd_header_parse(const struct vhd_header_disk *raw, uint64_t file_bytes, str
     if (be32_get(raw->checksum) != HEADER_SUM(raw))
         return err_set(e, -EINVAL, "the dynamic disk header's checksum is wrong");
     if (!is_pow2(out->block_bytes) || out->block_bytes < 4096 || out->block_bytes > 256 * MiB)
-        return err_set(e, -EINVAL, "blocks of %u bytes: not a power of two from 4 KiB to 256 MiB",
-                       out->block_bytes);
+        return err_set(
+            e, -EINVAL,
+            "the header says blocks of %u bytes: not a power of two from 4 KiB to 256 MiB",
+            out->block_bytes);
     if (out->table_offset % 512 || out->table_offset < 512 ||
         !range_fits(out->table_offset, table_bytes, file_bytes))
-        return err_set(e, -EINVAL, "the table of %u entries cannot lie at %" PRIu64, out->entries,
-                       out->table_offset);
+        return err_set(e, -EINVAL,
+                       "the header puts the table of %u entries at byte %" PRIu64
+                       ", where it cannot be",
+                       out->entries, out->table_offset);
     if (out->size > out->entries * (uint64_t)out->block_bytes)
         return err_set(e, -EINVAL, "%u blocks of %u bytes are too few for a disk of %" PRIu64,
                        out->entries, out->block_bytes, out->size);

@@ -369,7 +369,7 @@ static int co_vhdx_resize(struct blk_device *dev, uint64_t size, bool shrink, st
 {
     struct vhdx *v = vhdx_of(dev->state);
     if (size % v->d.logical)
-        return err_set(e, -EINVAL, "the size of this image is a multiple of its sectors' %u bytes",
+        return err_set(e, -EINVAL, "the size must be a multiple of the image's sectors, %u bytes",
                        v->d.logical);
     TRY(co_begin_direct(v, e));
     int rc = co_map_units_resize(dev, size, shrink, e);

@@ -90,9 +90,9 @@ static int choose(struct plan *p, struct blk_error *e)
     p->d.has_parent = p->parent;
     p->zero = opts_bool(o, "block_state_zero") && !p->parent;
     if (!is_pow2(p->d.block_bytes) || p->d.block_bytes < MiB)
-        return err_set(e, -EINVAL, "block_size is a power of two from 1M to 256M");
+        return err_set(e, -EINVAL, "block_size must be a power of two from 1M to 256M");
     if (p->log_bytes % MiB)
-        return err_set(e, -EINVAL, "log_size is whole MiB");
+        return err_set(e, -EINVAL, "log_size must be whole MiB");
     if ((p->d.logical != 512 && p->d.logical != 4096) ||
         (p->d.physical != 512 && p->d.physical != 4096))
         return err_set(e, -EINVAL, "sectors have 512 or 4096 bytes");

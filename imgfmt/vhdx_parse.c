@@ -78,8 +78,9 @@ static int take_header(const struct vhdx_header_disk *raw, uint64_t file_bytes,
                        le16_get(raw->log_version));
     if (out->log_offset % MiB || out->log_bytes % MiB || out->log_offset < MiB ||
         out->log_bytes == 0 || !range_fits(out->log_offset, out->log_bytes, file_bytes))
-        return err_set(e, -EINVAL, "a log of %u bytes cannot lie at %" PRIu64, out->log_bytes,
-                       out->log_offset);
+        return err_set(e, -EINVAL,
+                       "the header puts a log of %u bytes at byte %" PRIu64 ", where it cannot be",
+                       out->log_bytes, out->log_offset);
     if (out->sequence > UINT64_MAX / 2)
         return err_set(e, -EINVAL, "header number %" PRIu64 " is too high", out->sequence);
     return 0;
@@ -113,8 +114,10 @@ static int take_region(const struct vhdx_region_disk *raw, struct vhdx_regions *
     char text[UUID_TEXT];
     uint8_t guid[16];
     if (r.offset % MiB || r.bytes % MiB || r.offset < MiB || r.bytes == 0 || r.offset > INT64_MAX)
-        return err_set(e, -EINVAL, "a region of %u bytes cannot lie at %" PRIu64, r.bytes,
-                       r.offset);
+        return err_set(e, -EINVAL,
+                       "the region table puts a region of %u bytes at byte %" PRIu64
+                       ", where it cannot be",
+                       r.bytes, r.offset);
     if (memcmp(raw->guid, vhdx_guid_table, 16) == 0) {
         to = &out->table;
     } else if (memcmp(raw->guid, vhdx_guid_metadata, 16) == 0) {
@@ -244,13 +247,17 @@ int vhdx_items_parse(const uint8_t raw[VHDX_ITEMS][16], struct vhdx_metadata *ou
     out->fixed = flags & 1;
     out->has_parent = flags & 2;
     if (!is_pow2(out->block_bytes) || out->block_bytes < MiB || out->block_bytes > 256 * MiB)
-        return err_set(e, -EINVAL, "blocks of %u bytes; VHDX has 1 MiB to 256 MiB",
+        return err_set(e, -EINVAL,
+                       "the metadata says blocks of %u bytes; VHDX has 1 MiB to 256 MiB",
                        out->block_bytes);
     if (!is_sector(out->logical) || !is_sector(out->physical))
-        return err_set(e, -EINVAL, "sectors of %u and %u bytes; VHDX has 512 and 4096",
+        return err_set(e, -EINVAL,
+                       "the metadata says sectors of %u and %u bytes; VHDX has 512 and 4096",
                        out->logical, out->physical);
     if (out->size % out->logical || out->size > VHDX_SIZE_MOST)
-        return err_set(e, -EINVAL, "a disk of %" PRIu64 " bytes is not possible", out->size);
+        return err_set(e, -EINVAL,
+                       "the metadata says a disk of %" PRIu64 " bytes, which is not possible",
+                       out->size);
     if (out->has_parent && !out->at[VHDX_ITEM_PARENT].bytes)
         return err_set(e, -EINVAL, "the image has a parent, and does not name it");
     return 0;

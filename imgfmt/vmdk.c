@@ -179,7 +179,7 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     if (!fresh && !is_text(&raw, MIN(file->size, sizeof(raw))))
         return err_set(e, -EINVAL, "not a VMDK image");
     if (file->size > VMDK_TEXT_MOST)
-        return err_set(e, -EFBIG, "a descriptor of %" PRIu64 " bytes", file->size);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
     TRY(co_read_text(v, 0, file->size, e));
     return co_vmdk_open_extents(v, dev, opener, e);
 }

@@ -30,7 +30,9 @@ int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, s
     if (le32_get(raw->magic) != VMDK_COWD_MAGIC || le32_get(raw->version) != 1)
         return err_set(e, -EINVAL, "not a vmfsSparse extent of version 1");
     if (!is_pow2(grain) || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL, "grains of %" PRIu64 " sectors", grain);
+        return err_set(e, -EINVAL,
+                       "the header says grains of %" PRIu64 " sectors, which are impossible",
+                       grain);
     *out = (struct vmdk_header){
         .version = 1,
         .size = capacity * 512,

@@ -26,7 +26,8 @@ static int parse_places(const struct vmdk_se_disk *raw, struct vmdk_header *h, s
     uint64_t tables = le64_get(raw->tables_at), grains = le64_get(raw->grains_at);
     if (gd > SE_MOST / 512 || gd_room > SE_MOST / 512 || tables > SE_MOST / 512 ||
         grains > SE_MOST / 512)
-        return err_set(e, -EINVAL, "the header names places that no file has");
+        return err_set(e, -EINVAL,
+                       "the header is damaged: it puts tables past the end of any file");
     if (gd_room < div_up(h->tables * 8, 512))
         return err_set(e, -EINVAL, "the directory is too short for the disk");
     h->gd_at = gd * 512;
@@ -48,10 +49,13 @@ int vmdk_se_parse(const struct vmdk_se_disk *raw, struct vmdk_header *out, struc
         return err_set(e, -ENOTSUP, "seSparse flags that are not known");
     if (!is_pow2(grain) || grain > 256 * MiB / 512 || !is_pow2(table) || table > 32 * MiB / 512)
         return err_set(e, -EINVAL,
-                       "grains of %" PRIu64 " sectors and tables of %" PRIu64 " sectors", grain,
-                       table);
+                       "the header says grains of %" PRIu64 " sectors and tables of %" PRIu64
+                       ", which are impossible",
+                       grain, table);
     if (capacity > SE_MOST / 512)
-        return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors", capacity);
+        return err_set(e, -EFBIG,
+                       "the header says a disk of %" PRIu64 " sectors, which is too large",
+                       capacity);
     *out = (struct vmdk_header){
         .version = 2,
         .size = capacity * 512,
@@ -61,7 +65,8 @@ int vmdk_se_parse(const struct vmdk_se_disk *raw, struct vmdk_header *out, struc
     };
     out->tables = div_up(capacity, grain * out->table_entries);
     if (out->tables > 32 * MiB / 8)
-        return err_set(e, -EFBIG, "%" PRIu64 " grain tables", out->tables);
+        return err_set(e, -EFBIG, "the disk needs %" PRIu64 " grain tables, more than are read",
+                       out->tables);
     return parse_places(raw, out, e);
 }
 
@@ -76,7 +81,7 @@ int co_vmdk_se_replayed(struct blk_device *file, const struct vmdk_se_disk *raw,
     if (rc < 0)
         return err_errno(e, rc, "the volatile header cannot be read");
     if (le64_get(v.magic) != SE_VOLATILE_MAGIC)
-        return err_set(e, -EINVAL, "the volatile header is none");
+        return err_set(e, -EINVAL, "the volatile header is damaged: it does not begin as one");
     return le64_get(v.replay)
                ? err_set(e, -ENOTSUP, "its journal is to be replayed, which ESXi has to do")
                : 0;

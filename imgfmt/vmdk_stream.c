@@ -149,7 +149,9 @@ static int co_stream_close(struct blk_device *dev, struct blk_error *e)
 
 static int co_stream_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
-    return write ? err_set(e, -EROFS, "this kind of VMDK is read only here") : 0;
+    return write
+               ? err_set(e, -EROFS, "this kind of VMDK can only be read: convert it to write to it")
+               : 0;
 }
 
 static const struct blk_driver stream_driver = {
@@ -196,7 +198,7 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
     if (dev->open_flags & BLK_OPEN_WRITE)
         return err_set(e, -EROFS,
                        "this kind of VMDK (streamOptimized, seSparse, or with scattered "
-                       "tables) is read only here");
+                       "tables) can only be read: convert it to write to it");
     if (v->h.gd_at == VMDK_AT_END)
         TRY(co_read_footer(v, e));
     if (v->h.gd_at == 0 ||

@@ -86,7 +86,7 @@ static void XMLCALL on_entity(void *arg, const XML_Char *name, int is_parameter,
                               const XML_Char *notation)
 {
     struct xml_parse *x = arg;
-    stop(x, err_set(x->e, -EINVAL, "the XML declares entities"));
+    stop(x, err_set(x->e, -EINVAL, "the XML declares entities, which are not taken from a file"));
 }
 
 static int run_step(void *arg)

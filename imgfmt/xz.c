@@ -214,7 +214,8 @@ static int co_open_parts(struct xz *x, struct blk_device *dev, const struct opts
     TRY(co_read_index(x, file, memory, e));
     x->stream.size = lzma_index_uncompressed_size(x->index);
     if (opts_given(opts, "size") && opts_number(opts, "size") != x->stream.size)
-        return err_set(e, -EINVAL, "its length is %" PRIu64, x->stream.size);
+        return err_set(e, -EINVAL, "it says it holds %" PRIu64 " bytes, more than any disk",
+                       x->stream.size);
     x->stream.cursor_count = x->memory > 64 * MiB ? 2 : STREAM_CURSORS;
     return co_check_memory(x, e);
 }

@@ -269,13 +269,14 @@ static int take_server(const struct opts *o, struct client_where *w, struct blk_
     bool has_cid = opts_given(o, "server.cid");
     w->cid = has_cid ? (uint32_t)opts_number(o, "server.cid") : 0;
     if ((w->host != NULL) + (w->path != NULL) + has_cid != 1)
-        return err_set(e, -EINVAL, "nbd wants one of server.host, server.path and server.cid");
+        return err_set(e, -EINVAL,
+                       "the driver nbd needs one of server.host, server.path and server.cid");
     const struct opt_value *type = opts_get(o, "server.type");
     if (type->given && type->number != (has_cid ? 2 : w->path ? 1 : 0))
         return err_set(e, -EINVAL, "server.type is %s, but what is told belongs to another one",
                        type->text);
     if (has_cid && w->port[strspn(w->port, "0123456789")])
-        return err_set(e, -EINVAL, "'%.20s' is not a vsock port", w->port);
+        return err_set(e, -EINVAL, "'%.20s' is not a vsock port: a number is expected", w->port);
     if (has_cid)
         w->text = mem_printf("vsock:%u:%s", w->cid, w->port);
     else
@@ -385,8 +386,10 @@ static int co_client_begin(struct blk_device *dev, struct client *c, const struc
                        host_name(c->host));
     TRY(co_client_connect(c, &facts, e));
     if ((dev->open_flags & BLK_OPEN_WRITE) && facts.read_only)
-        return err_set(e, -EACCES, "NBD server %.200s: it offers the export read-only",
-                       c->where.text);
+        return err_set(
+            e, -EACCES,
+            "NBD server %.200s: the server lets nobody write to this export: open it read-only",
+            c->where.text);
     return 0;
 }
 
@@ -421,8 +424,10 @@ static int co_client_close(struct blk_device *dev, struct blk_error *e)
 static int co_client_reopen(struct blk_device *dev, bool write, struct blk_error *e)
 {
     if (write && client_of(dev)->facts.read_only)
-        return err_set(e, -EACCES, "NBD server %.200s: it offers the export read-only",
-                       client_of(dev)->where.text);
+        return err_set(
+            e, -EACCES,
+            "NBD server %.200s: the server lets nobody write to this export: open it read-only",
+            client_of(dev)->where.text);
     client_of(dev)->seen.count = 0;
     return 0;
 }

@@ -104,7 +104,8 @@ static int learn(struct connecting *j)
     int64_t size = nbd_get_size(h);
 
     if (size < 0)
-        return err_set(&j->error, -EPROTO, "NBD server %.200s: it tells a senseless size",
+        return err_set(&j->error, -EPROTO,
+                       "NBD server %.200s: the server tells a size that no disk has",
                        j->client->where.text);
     *f = (struct client_facts){
         .size = (uint64_t)size,
@@ -121,8 +122,10 @@ static int learn(struct connecting *j)
     };
     if (!is_pow2(f->min_block) || f->min_block > 64 * KiB || f->max_block < f->min_block ||
         f->size > INT64_MAX - 64 * KiB)
-        return err_set(&j->error, -EPROTO, "NBD server %.200s: it tells senseless block sizes",
-                       j->client->where.text);
+        return err_set(
+            &j->error, -EPROTO,
+            "NBD server %.200s: the server tells block sizes, or a size, that no disk has",
+            j->client->where.text);
     return 0;
 }
 

@@ -50,7 +50,10 @@ int co_client_connect(struct client *c, struct client_facts *facts, struct blk_e
     TRY(co_link_open(&c->links[0], facts, e));
     if (c->facts.max_block && !same_export(&c->facts, facts)) { /* not the first time */
         co_link_close(&c->links[0]);
-        return err_set(e, -EIO, "NBD server %.200s: the export is not what it was", c->where.text);
+        return err_set(e, -EIO,
+                       "NBD server %.200s: the export has another size or other abilities since "
+                       "the connection broke: open it anew",
+                       c->where.text);
     }
     if (!c->facts.max_block)
         c->facts = *facts;

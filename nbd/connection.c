@@ -10,9 +10,11 @@
 #include "nbd/server.h"
 
 #define IN_BYTES     (256u << 10)
-#define BURST        256u /* requests taken before others get their turn */
-#define SHARED_BURST 16u  /* the same where exports share: order is not made here */
-#define SPARES       256u /* request structs kept by a connection */
+#define BURST        256u       /* requests taken before others get their turn */
+#define SHARED_BURST 16u        /* the same where exports share: order is not made here */
+#define BURST_BYTES  (4u << 20) /* of their data */
+#define UNTAKEN      (4u << 20) /* of a client that does not take its answers */
+#define SPARES       256u       /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -33,6 +35,7 @@ struct nbd_request *nbd_request_get(struct nbd_conn *c)
     r->file = NULL;
     r->file_left = 0;
     r->filled = 0;
+    r->moving_since = 0;
     c->in_flight++;
     return r;
 }
@@ -98,9 +101,12 @@ void nbd_request_drop_file(struct nbd_request *r)
     r->file_left = 0;
 }
 
-bool nbd_conn_stands_still(const struct nbd_request *r)
+bool nbd_conn_stands_still(const struct nbd_request *r, int waited)
 {
-    return nbd_server_pressed(r->conn->server) && worker_now() - r->began >= NBD_PATIENCE_NS;
+    uint64_t enough = NBD_PATIENCE_NS + r->ask.length * NBD_SLOWEST_NS;
+
+    return nbd_server_pressed(r->conn->server) &&
+           (waited == -ETIMEDOUT || worker_now() - r->moving_since >= enough);
 }
 
 /* --- stopping --- */
@@ -109,7 +115,8 @@ static bool full(const struct nbd_conn *c)
 {
     const struct nbd_limits *l = nbd_server_limits(c->server);
 
-    return c->in_flight >= l->in_flight || c->memory >= l->memory;
+    return c->in_flight >= l->in_flight || c->memory >= l->memory ||
+           (c->sending && c->memory >= UNTAKEN);
 }
 
 void nbd_conn_settle(struct nbd_conn *c)
@@ -240,7 +247,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
 enum parsed {
     PARSED_ALL,   /* needs more bytes */
     PARSED_BURST, /* there is more, but others are to have their turn */
-    PARSED_FULL,  /* there is more, but too much is in flight */
+    PARSED_FULL,  /* there is more, but too much is in flight: of this client or of all */
     PARSED_END,   /* the client said goodbye */
 };
 
@@ -256,6 +263,7 @@ static int begin_filling(struct nbd_conn *c, struct nbd_request *r)
     }
     memcpy(r->data, c->in + c->in_start, have);
     r->filled = (uint32_t)have;
+    r->moving_since = c->received_at;
     c->in_start = c->in_end;
     c->filling = r;
     return 0;
@@ -268,6 +276,13 @@ static int take_payload(struct nbd_conn *c, struct nbd_request *r)
     c->in_start += r->ask.payload;
     nbd_request_run(r, c->in + c->in_start - r->ask.payload);
     return 0;
+}
+
+/* Among all clients; @a is counted as in flight already. */
+static bool has_room(struct nbd_conn *c, const struct nbd_ask *a)
+{
+    c->wants = nbd_ask_memory(a);
+    return nbd_server_has_room(c->server, c->wants, c->in_flight == 1);
 }
 
 /* The request at in_start, which lies there whole. */
@@ -285,6 +300,10 @@ static int take_request(struct nbd_conn *c)
     if (nbd_ask_parse(c->in + c->in_start, &c->session, &facts, &r->ask, &error, &why) < 0) {
         nbd_request_put(r);
         return -EPROTO;
+    }
+    if (!error && !has_room(c, &r->ask)) {
+        nbd_request_put(r);
+        return PARSED_FULL;
     }
     c->in_start += nbd_head_bytes(&c->session);
     if (r->ask.type == NBD_CMD_DISC) {
@@ -321,19 +340,21 @@ static int parse(struct nbd_conn *c)
         c->filling = NULL;
         nbd_request_run(w, NULL);
     }
+    uint64_t bytes = 0;
     for (unsigned taken = 0; c->in; taken++) {
         int rc;
 
         take_skipped(c);
         if (c->filling || c->in_end - c->in_start < nbd_head_bytes(&c->session))
             return PARSED_ALL;
-        if (c->stopping || full(c) || nbd_server_crowded(c->server))
+        if (c->stopping || full(c))
             return PARSED_FULL;
-        if (taken == (c->export->share ? SHARED_BURST : BURST))
+        if (taken == (c->export->share ? SHARED_BURST : BURST) || bytes >= BURST_BYTES)
             return PARSED_BURST;
         rc = take_request(c);
         if (rc != 0)
             return rc;
+        bytes += c->wants;
     }
     return PARSED_ALL;
 }
@@ -343,7 +364,7 @@ static int parse(struct nbd_conn *c)
 static int co_wait_for_others(struct nbd_conn *c)
 {
     if (!c->in_flight)
-        return co_nbd_server_wait_held(c->server, &c->broken);
+        return co_nbd_server_wait_room(c->server, c->wants, &c->broken);
     co_queue_wait(&c->room);
     return 0;
 }
@@ -361,7 +382,7 @@ static int co_parse(struct nbd_conn *c)
             co_yield ();
         else if (!c->broken && (c->stopping || full(c)))
             co_queue_wait(&c->room);
-        else if (!c->broken && nbd_server_crowded(c->server))
+        else if (!c->broken && !nbd_server_has_room(c->server, c->wants, !c->in_flight))
             TRY(co_wait_for_others(c));
         if (c->broken || c->stopping)
             return -ECANCELED;
@@ -384,8 +405,10 @@ static int co_receive(struct nbd_conn *c)
             continue;
         park_in(c);
         rc = co_host_stream_wait(c->stream, HOST_READABLE, c->filling ? NBD_PATIENCE_NS : 0);
-        if (rc < 0 && (rc != -ETIMEDOUT || nbd_conn_stands_still(c->filling)))
+        if (rc < 0 && rc != -ETIMEDOUT)
             return rc;
+        if (c->filling && nbd_conn_stands_still(c->filling, rc))
+            return -ETIMEDOUT;
     }
     return 0;
 }
@@ -483,6 +506,7 @@ static void co_conn(void *arg)
     nbd_server_enter(server, c);
     if (in && co_nbd_greet(c, in, &t.left_bytes) == 0) {
         nbd_server_through(server, c);
+        co_yield (); /* who is in the handshake does not wait for the requests of who is through */
         if (co_take_lane(c) == 0)
             co_on(c->lane, co_transmit, &t);
     }

@@ -52,6 +52,8 @@ static inline size_t nbd_head_bytes(const struct nbd_session *s)
  * 0 or the enum nbd_errno to answer, *why the sentence that goes with it. */
 must_use int nbd_ask_parse(const void *raw, const struct nbd_session *s, const struct nbd_facts *f,
                            struct nbd_ask *out, uint32_t *error, const char **why);
+/* About how much memory an ask without an error takes. */
+uint64_t nbd_ask_memory(const struct nbd_ask *a);
 /* Pure. The payload of a BLOCK_STATUS that has one: sets length and asked. 0 or the error. */
 must_use uint32_t nbd_ask_narrow(struct nbd_ask *a, const void *payload,
                                  const struct nbd_session *s, const struct nbd_facts *f,
@@ -67,9 +69,11 @@ struct nbd_request {
     struct nbd_request *next; /* of the out queue, or of the free list */
     struct nbd_conn *conn;
     struct nbd_ask ask;
-    uint64_t began;  /* when it was received */
-    uint32_t filled; /* bytes of a write's payload that have come */
-    uint8_t *buf;    /* from buf_get(), or NULL */
+    uint64_t began; /* when it was received */
+    uint64_t
+        moving_since; /* when its payload began to come, or its answer to wait for the socket */
+    uint32_t filled;  /* bytes of a write's payload that have come */
+    uint8_t *buf;     /* from buf_get(), or NULL */
     size_t buf_bytes;
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */
@@ -87,7 +91,7 @@ struct nbd_request {
 };
 
 struct nbd_conn {
-    struct nbd_conn *next, *prev; /* the server's list */
+    struct nbd_conn *next, *prev; /* in one of the server's lists */
     struct nbd_server *server;
     struct host_stream *stream;
     struct nbd_export *export;      /* NULL until the handshake is through; held */
@@ -113,6 +117,7 @@ struct nbd_conn {
     uint64_t skip;               /* bytes of a refused write's payload still to come */
     struct nbd_request *filling; /* a write whose payload is coming */
     struct co_queue room;        /* the receiver, while too much is in flight */
+    uint64_t wants;              /* memory for the request that is taken next */
 
     /* Sending. */
     struct nbd_request *out_first, *out_last;
@@ -153,9 +158,11 @@ void nbd_request_drop_buf(struct nbd_request *r);
 must_use bool nbd_request_hold_file(struct nbd_request *r, struct host_file *file, uint64_t at);
 void nbd_request_drop_file(struct nbd_request *r);
 
-/* Others wait for memory, and what this request stands for has not moved on for a while. */
-bool nbd_conn_stands_still(const struct nbd_request *r);
+/* Others wait for memory, and the data of this request does not move on: not at all during a wait
+ * of NBD_PATIENCE_NS, which gave @waited, or less than 4 MiB a second. */
+bool nbd_conn_stands_still(const struct nbd_request *r, int waited);
 #define NBD_PATIENCE_NS 200000000ULL
+#define NBD_SLOWEST_NS  240 /* for a byte */
 
 /* --- greet.c --- */
 

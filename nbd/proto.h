@@ -251,6 +251,7 @@ enum nbd_errno {
 #define NBD_MAX_SKIP     (1u << 20)      /* of an option too long: read and thrown away */
 #define NBD_MAX_OPTIONS  64u             /* in one handshake */
 #define NBD_MAX_REQUEST  (32u << 20)     /* bytes of data in one read or write */
+#define NBD_SHORT        (256u << 10)    /* bytes of a request that some room is kept for */
 #define NBD_WIDE_CLIENTS 32u             /* whose sockets are given more room */
 
 #endif

@@ -188,11 +188,13 @@ static int co_wait_writable(struct nbd_conn *c)
 {
     uint64_t limit = nbd_server_limits(c->server)->slow_ns, waited = 0;
 
+    if (!c->out_first->moving_since)
+        c->out_first->moving_since = worker_now();
     for (;;) {
         uint64_t now = MIN(NBD_PATIENCE_NS, limit - waited);
         int rc = co_host_stream_wait(c->stream, HOST_WRITABLE, now);
 
-        if (nbd_conn_stands_still(c->out_first))
+        if (nbd_conn_stands_still(c->out_first, rc))
             return -ETIMEDOUT;
         if (rc != -ETIMEDOUT)
             return rc;

@@ -20,7 +20,7 @@ static const struct command {
     const char *name;
     uint16_t flags; /* that are valid; FUA is with all */
     bool writes, has_range, has_data;
-    bool at_home; /* walks the device itself; else each step finds its way home */
+    bool at_home; /* walks the device itself, with a buffer; else each step finds its way home */
     int (*co_run)(struct nbd_request *r);
 } commands[NBD_COMMANDS];
 
@@ -140,6 +140,13 @@ int nbd_ask_parse(const void *raw, const struct nbd_session *s, const struct nbd
         *error = NBD_EINVAL;
     }
     return 0;
+}
+
+uint64_t nbd_ask_memory(const struct nbd_ask *a)
+{
+    const struct command *c = &commands[a->type];
+
+    return c->has_data ? a->length : c->at_home ? CACHE_STEP : 0;
 }
 
 uint32_t nbd_ask_narrow(struct nbd_ask *a, const void *payload, const struct nbd_session *s,

@@ -13,6 +13,11 @@ struct listener {
     struct host_stream *stream;
 };
 
+/* Oldest first. */
+struct conn_list {
+    struct nbd_conn *first, *last;
+};
+
 struct nbd_server {
     struct host *host;
     struct listener *listeners; /* in the order they were made */
@@ -26,17 +31,20 @@ struct nbd_server {
     void (*on_event)(void *arg, const struct nbd_event *ev);
     void *event_arg;
 
-    struct nbd_conn *first, *last; /* oldest first */
-    atomic_uint wide;              /* of them with wide sockets */
+    struct conn_list greeting; /* clients in the handshake */
+    struct conn_list others;   /* through it, or leaving */
+    atomic_uint wide;          /* of them with wide sockets */
     unsigned clients, half_open, through;
     unsigned lanes;            /* dealt out */
     _Atomic size_t held;       /* bytes of requests in flight, on all lanes */
-    atomic_uint wait_for_held; /* clients that have nothing in flight, and wait for room */
+    _Atomic size_t held_short; /* of them those of short ones */
+    atomic_uint wait_for_room; /* clients that have nothing in flight */
     struct co_queue changed;   /* a client left, or stop was asked */
     struct timer stop_timer;
 };
 
 #define SECOND 1000000000ULL
+#define LET_IN 64 /* clients in a row, before those who are there get their turn */
 
 static void fill_limits(struct nbd_limits *l)
 {
@@ -181,11 +189,15 @@ enum nbd_tls_mode nbd_server_tls_mode(const struct nbd_server *s)
 void nbd_server_hold(struct nbd_server *s, size_t bytes)
 {
     atomic_fetch_add(&s->held, bytes);
+    if (bytes <= NBD_SHORT)
+        atomic_fetch_add(&s->held_short, bytes);
 }
 
 void nbd_server_unhold(struct nbd_server *s, size_t bytes)
 {
     atomic_fetch_sub(&s->held, bytes);
+    if (bytes <= NBD_SHORT)
+        atomic_fetch_sub(&s->held_short, bytes);
 }
 
 bool nbd_server_crowded(struct nbd_server *s)
@@ -193,17 +205,27 @@ bool nbd_server_crowded(struct nbd_server *s)
     return atomic_load(&s->held) >= s->limits.total;
 }
 
-bool nbd_server_pressed(struct nbd_server *s)
+bool nbd_server_has_room(struct nbd_server *s, uint64_t bytes, bool first)
 {
-    return atomic_load(&s->wait_for_held) > 0;
+    if (bytes == 0)
+        return true;
+    if (!first)
+        return atomic_load(&s->held) < s->limits.total / 2;
+    return !nbd_server_crowded(s) ||
+           (bytes <= NBD_SHORT && atomic_load(&s->held_short) < s->limits.total / 8);
 }
 
-int co_nbd_server_wait_held(struct nbd_server *s, const atomic_bool *broken)
+bool nbd_server_pressed(struct nbd_server *s)
 {
-    atomic_fetch_add(&s->wait_for_held, 1);
-    while (nbd_server_crowded(s) && !atomic_load(broken))
+    return atomic_load(&s->wait_for_room) > 0;
+}
+
+int co_nbd_server_wait_room(struct nbd_server *s, uint64_t bytes, const atomic_bool *broken)
+{
+    atomic_fetch_add(&s->wait_for_room, 1);
+    while (!nbd_server_has_room(s, bytes, true) && !atomic_load(broken))
         co_sleep(SECOND / 100);
-    atomic_fetch_sub(&s->wait_for_held, 1);
+    atomic_fetch_sub(&s->wait_for_room, 1);
     return atomic_load(broken) ? -ECANCELED : 0;
 }
 
@@ -241,38 +263,50 @@ static void on_deadline(struct timer *t)
     nbd_conn_abort(container_of(t, struct nbd_conn, deadline));
 }
 
+static void list_add(struct conn_list *l, struct nbd_conn *c)
+{
+    c->next = NULL;
+    c->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = c;
+    l->last = c;
+}
+
+static void list_remove(struct conn_list *l, struct nbd_conn *c)
+{
+    *(c->prev ? &c->prev->next : &l->first) = c->next;
+    *(c->next ? &c->next->prev : &l->last) = c->prev;
+}
+
+static void handshake_over(struct nbd_server *s, struct nbd_conn *c)
+{
+    if (!c->half_open)
+        return;
+    timer_cancel(&c->deadline);
+    c->half_open = false;
+    s->half_open--;
+    list_remove(&s->greeting, c);
+    list_add(&s->others, c);
+}
+
 static void evict_oldest(struct nbd_server *s)
 {
-    for (struct nbd_conn *c = s->first; c; c = c->next)
-        if (c->half_open && !c->broken) {
-            nbd_conn_abort(c);
-            return;
-        }
+    struct nbd_conn *c = s->greeting.first;
+
+    if (c) {
+        handshake_over(s, c);
+        nbd_conn_abort(c);
+    }
 }
 
 void nbd_server_enter(struct nbd_server *s, struct nbd_conn *c)
 {
-    c->prev = s->last;
-    if (s->last)
-        s->last->next = c;
-    else
-        s->first = c;
-    s->last = c;
+    list_add(&s->greeting, c);
     s->clients++;
     c->entered_at = worker_now();
     c->half_open = true;
     if (++s->half_open > s->limits.half_open)
         evict_oldest(s);
     timer_arm(&c->deadline, worker_now() + s->limits.handshake_ns, on_deadline);
-}
-
-static void handshake_over(struct nbd_server *s, struct nbd_conn *c)
-{
-    if (c->half_open) {
-        timer_cancel(&c->deadline);
-        c->half_open = false;
-        s->half_open--;
-    }
 }
 
 void nbd_server_through(struct nbd_server *s, struct nbd_conn *c)
@@ -296,8 +330,7 @@ void nbd_server_leave(struct nbd_server *s, struct nbd_conn *c)
     if (c->wide)
         atomic_fetch_sub(&s->wide, 1);
     handshake_over(s, c);
-    *(c->prev ? &c->prev->next : &s->first) = c->next;
-    *(c->next ? &c->next->prev : &s->last) = c->prev;
+    list_remove(&s->others, c);
     if (!c->export) {
         tell(s, "handshake-failed", c);
     } else {
@@ -327,7 +360,7 @@ static void hurry(struct nbd_export *x)
 int co_nbd_server_remove(struct nbd_server *s, struct nbd_export *x, struct blk_error *e)
 {
     hurry(x);
-    for (struct nbd_conn *c = s->first; c; c = c->next)
+    for (struct nbd_conn *c = s->others.first; c; c = c->next)
         if (c->export == x && !c->told_stop)
             nbd_conn_tell_stop(c);
     return co_nbd_export_remove(x, e);
@@ -339,7 +372,7 @@ static void on_stop_timer(struct timer *t)
 {
     struct nbd_server *s = container_of(t, struct nbd_server, stop_timer);
 
-    for (struct nbd_conn *c = s->first; c; c = c->next)
+    for (struct nbd_conn *c = s->others.first; c; c = c->next)
         nbd_conn_tell_abort(c);
 }
 
@@ -354,7 +387,9 @@ void nbd_server_stop(struct nbd_server *s)
     for (struct listener *l = s->listeners; l; l = l->next)
         host_stream_shutdown(l->stream);
     timer_arm(&s->stop_timer, worker_now() + s->limits.stop_ns, on_stop_timer);
-    for (struct nbd_conn *c = s->first; c; c = c->next)
+    for (struct nbd_conn *c = s->greeting.first; c; c = c->next)
+        nbd_conn_tell_abort(c);
+    for (struct nbd_conn *c = s->others.first; c; c = c->next)
         if (!c->told_stop)
             nbd_conn_tell_stop(c);
     co_queue_wake_all(&s->changed);
@@ -383,11 +418,13 @@ static void co_accept(void *arg)
     struct listener *l = arg;
     struct nbd_server *s = l->server;
 
-    while (!s->stopping) {
+    for (unsigned n = 1; !s->stopping; n++) {
         if (s->max_clients && s->clients >= s->max_clients)
             co_queue_wait(&s->changed);
         else
             co_let_in(s, l->stream);
+        if (n % LET_IN == 0)
+            co_yield ();
     }
     s->accepting--;
     co_queue_wake_all(&s->changed);

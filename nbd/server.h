@@ -21,7 +21,8 @@ struct nbd_limits {
     unsigned half_open;    /* clients in the handshake, beyond which the oldest goes; 100 */
     unsigned in_flight;    /* requests per client; 1024 */
     size_t memory;         /* bytes of requests in flight per client; 64 MiB */
-    size_t total;          /* of all clients; 128 MiB and one request more for each worker */
+    size_t total;          /* of all clients; 128 MiB, an eighth more for short requests, and one
+                              request more for each worker */
 };
 
 /* Something happened that a log may tell. Texts are borrowed; NULL: none. */
@@ -80,9 +81,14 @@ const struct nbd_limits *nbd_server_limits(const struct nbd_server *s);
  * waits, and whoever else stands still meanwhile, with memory in its hands, has to go. */
 void nbd_server_hold(struct nbd_server *s, size_t bytes);
 void nbd_server_unhold(struct nbd_server *s, size_t bytes);
+/* Nothing more is to be held but what has_room() allows. */
 bool nbd_server_crowded(struct nbd_server *s);
+/* Is there room for a request that takes @bytes, of a client with nothing else in flight (@first)
+ * or with something? The latter get half of it, and some is kept for short ones of the former. */
+bool nbd_server_has_room(struct nbd_server *s, uint64_t bytes, bool first);
 bool nbd_server_pressed(struct nbd_server *s);
-int co_nbd_server_wait_held(struct nbd_server *s, const atomic_bool *broken);
+/* Waits until there is room for a first request of @bytes. */
+int co_nbd_server_wait_room(struct nbd_server *s, uint64_t bytes, const atomic_bool *broken);
 /* False: so many clients already have more room in their sockets, which is memory of the kernel's;
  * true: one more. Any worker. */
 bool nbd_server_widens(struct nbd_server *s);

@@ -220,7 +220,8 @@ static int throttle_export(struct nbd_watch *w, const char *name, const json_t *
         share_get(x->share, &wish);
     TRY(for_words(request, names, set_wish, &wish, &count, e));
     if (count == 0 && !group)
-        return err_set(e, -EINVAL, "what of it? group, weight, min-iops, iops and bps are there");
+        return err_set(e, -EINVAL,
+                       "nothing is to be changed: group, weight, min-iops, iops and bps can be");
     return nbd_share_set(&w->sharing, x, group, &wish, e);
 }
 
@@ -237,7 +238,7 @@ static int throttle_group(struct nbd_watch *w, const char *name, const json_t *r
     share_group_get(g->share, &budget);
     TRY(for_words(request, names, set_budget, &budget, &count, e));
     if (count == 0)
-        return err_set(e, -EINVAL, "what of it? iops, bps and depth are there");
+        return err_set(e, -EINVAL, "nothing is to be changed: iops, bps and depth can be");
     share_group_set(g->share, &budget);
     return 0;
 }

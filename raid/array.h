@@ -114,10 +114,11 @@ struct raid_array {
     uint64_t dm_offset;     /* of arrays of LVM2: where each member's data begins; else 0 */
     bool was_dirty;         /* when it was opened: copies may differ, parity may be wrong */
     uint64_t resync_at;     /* while was_dirty: to where they have been made to agree since */
-    bool lost; /* a member that cannot be spared has lost what it was told, or what would mend a
-                  torn   strip is not known: only opening anew helps, which replays the log */
-    uint16_t
-        told[MD_ROLES_1]; /* the roles of the last update: all that have its events say these */
+    /* A member that cannot be spared has lost what it was told, or what would mend a torn strip is
+     * not known: only opening anew helps, which replays the log. */
+    bool lost;
+    /* The roles of the last update: all that have its events say these. */
+    uint16_t told[MD_ROLES_1];
     unsigned told_count;
     unsigned failing; /* errors of members that are not judged yet: what is read may be old */
     bool untold;      /* a member is out, and the others' superblocks do not all say so yet: A2 */
@@ -189,6 +190,12 @@ uint64_t array_even(const struct raid_array *a, unsigned role, uint64_t offset, 
 static inline struct raid_member *array_writable(const struct raid_array *a, unsigned role)
 {
     return a->by_role[role];
+}
+
+/* A spare that has room for what each member holds. */
+static inline bool array_is_spare(const struct raid_array *a, const struct raid_member *m)
+{
+    return m->state == MEMBER_SPARE && m->super && m->super->data_size >= a->shape.member;
 }
 
 /* sync.c: struct blk_driver's; and spares take the places of members that are missing: *taken says

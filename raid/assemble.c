@@ -207,23 +207,30 @@ static bool take_stale(struct raid_candidate *c, size_t count)
 /* --- the plan ----------------------------------------------------------------------------------
  */
 
+struct raid_wanted raid_wanted_of(const struct md_super *s, bool next)
+{
+    const int level = next ? s->new_level : s->level;
+    const uint64_t chunk = next ? s->new_chunk : s->chunk;
+    int more = s->reshaping && !next ? s->delta_disks : 0;
+    return (struct raid_wanted){.level = level,
+                                .layout = next ? s->new_layout : s->layout,
+                                .disks = (unsigned)((int)s->disks - more),
+                                .chunk = level == 1 ? 0 : chunk,
+                                .used = s->size};
+}
+
 /* Bytes of data by role; zoned levels need all of them. */
 static int make_shape(const struct raid_candidate *c, size_t count, struct raid_plan *p,
                       struct blk_error *e)
 {
     const struct md_super *s = p->freshest;
-    int old = (int)s->disks - (s->reshaping ? s->delta_disks : 0);
     auto_free uint64_t *sizes = mem_array(MAX(md_super_roles(s), 1), sizeof(*sizes));
     if (!sizes)
         return err_set(e, -ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
         if (c[i].place == PLACE_MEMBER)
             sizes[c[i].role] = c[i].super->data_size;
-    struct raid_wanted w = {.level = s->level,
-                            .layout = s->layout,
-                            .disks = (unsigned)old,
-                            .chunk = s->level == 1 ? 0 : s->chunk,
-                            .used = s->size};
+    struct raid_wanted w = raid_wanted_of(s, false);
     const struct raid_level *l = raid_level_by_number(s->level);
     if (l && l->is_zoned) {
         for (unsigned d = 0; d < s->disks; d++)
@@ -291,11 +298,7 @@ static int count_new_roles(const struct raid_candidate *c, size_t count, struct 
                            struct blk_error *e)
 {
     const struct md_super *s = p->freshest;
-    struct raid_wanted w = {.level = s->new_level,
-                            .layout = s->new_layout,
-                            .disks = s->disks,
-                            .chunk = s->new_level == 1 ? 0 : s->new_chunk,
-                            .used = s->size};
+    struct raid_wanted w = raid_wanted_of(s, true);
     struct raid_shape next;
     const struct raid_level *l = raid_level_by_number(s->new_level);
     if (!s->reshaping || !l || l->is_zoned)

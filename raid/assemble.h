@@ -49,6 +49,9 @@ struct raid_plan {
  * a sentence if no array comes of it; candidates' places are filled in all the same. */
 must_use int raid_plan(struct raid_candidate *c, size_t count, bool force, struct raid_plan *out,
                        struct blk_error *e);
+/* What raid_shape_init() takes, but for unequal members: the shape that @s says, or with @next the
+ * one that it is being reshaped to. */
+struct raid_wanted raid_wanted_of(const struct md_super *s, bool next);
 /* Of a member: it has all that the array has. */
 bool raid_in_sync(const struct raid_candidate *c);
 void raid_plan_drop(struct raid_plan *p);

@@ -172,7 +172,9 @@ int co_bad_load(struct blk_device *dev, const struct md_super *s, struct bad_lis
         return 0;
     if (s->bad_bytes > BAD_PAGE)
         return s->features & MD_BAD_BLOCKS
-                   ? err_set(e, -EINVAL, "the list of bad blocks is longer than a page")
+                   ? err_set(
+                         e, -EINVAL,
+                         "the superblock is damaged: its list of bad blocks is longer than a page")
                    : 0;
     auto_free struct bad_list *l = mem_zalloc(sizeof(*l));
     auto_free le64 *page = mem_aligned(BAD_PAGE);
@@ -184,7 +186,7 @@ int co_bad_load(struct blk_device *dev, const struct md_super *s, struct bad_lis
     if (s->features & MD_BAD_BLOCKS) {
         int rc = co_blk_read_buf(dev, l->at, page, s->bad_bytes);
         if (rc < 0)
-            return err_errno(e, rc, "the list of bad blocks");
+            return err_errno(e, rc, "the list of bad blocks cannot be read");
         bad_parse(l, page);
         l->shown = true;
     }

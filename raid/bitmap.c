@@ -12,11 +12,13 @@ int md_bitmap_parse(const uint8_t *raw, struct md_bitmap *out, struct blk_error 
     unsigned version = le32_get(d->version);
     uint64_t chunk = le32_get(d->chunk), sectors = le64_get(d->sync_size);
     if (le32_get(d->magic) != MD_BITMAP_MAGIC)
-        return err_set(e, -EINVAL, "bitmap: there is none");
+        return err_set(e, -EINVAL, "the bitmap is damaged: it does not begin as one");
     if (version != 4)
-        return err_set(e, -ENOTSUP, "bitmap: version %u is not known", version);
+        return err_set(e, -ENOTSUP, "the bitmap is of version %u, which is not known here",
+                       version);
     if (!is_pow2(chunk) || chunk < SECTOR)
-        return err_set(e, -EINVAL, "bitmap: a chunk of %" PRIu64 " bytes cannot be", chunk);
+        return err_set(e, -EINVAL, "the bitmap is damaged: it says chunks of %" PRIu64 " bytes",
+                       chunk);
     *out = (struct md_bitmap){.events = le64_get(d->events),
                               .events_cleared = le64_get(d->events_cleared),
                               .chunk = chunk,
@@ -24,8 +26,14 @@ int md_bitmap_parse(const uint8_t *raw, struct md_bitmap *out, struct blk_error 
                               .daemon_sleep = le32_get(d->daemon_sleep),
                               .write_behind = le32_get(d->write_behind)};
     memcpy(out->uuid, d->uuid, sizeof(out->uuid));
+    if (out->events & MD_BITMAP_SEAL) {
+        out->seal = out->events & ~(uint64_t)MD_BITMAP_EVENTS;
+        out->events &= MD_BITMAP_EVENTS;
+    }
     if (!mul_u64(sectors, SECTOR, &out->sync_bytes) || out->sync_bytes > INT64_MAX)
-        return err_set(e, -EINVAL, "bitmap: it covers %" PRIu64 " sectors", sectors);
+        return err_set(e, -EINVAL,
+                       "the bitmap is damaged: it says that it covers %" PRIu64 " sectors",
+                       sectors);
     out->bits = div_up(out->sync_bytes, chunk);
     return 0;
 }
@@ -36,7 +44,7 @@ void md_bitmap_build(const struct md_bitmap *b, uint8_t *raw)
     d->magic = le32_of(MD_BITMAP_MAGIC);
     d->version = le32_of(4);
     memcpy(d->uuid, b->uuid, sizeof(d->uuid));
-    d->events = le64_of(b->events);
+    d->events = le64_of(b->events | b->seal);
     d->events_cleared = le64_of(b->events_cleared);
     d->sync_size = le64_of(b->sync_bytes / SECTOR);
     d->state = le32_of(b->state);

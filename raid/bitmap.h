@@ -10,9 +10,16 @@
 
 #define MD_BITMAP_BITS_MOST (32ull << 20) /* that are read */
 
+/* Added to the number of events, which it makes larger than any: who knows bitmaps takes that for
+ * one that is not too old, and writes the array's own number in its place as soon as it loads it.
+ * So it tells whether the array has been in use elsewhere, where superblocks do not. */
+#define MD_BITMAP_SEAL   (1ull << 62)
+#define MD_BITMAP_EVENTS UINT32_MAX /* that a sealed one can have */
+
 struct md_bitmap {
     uint8_t uuid[16]; /* of the array */
     uint64_t events;  /* of the array when it was written */
+    uint64_t seal;    /* MD_BITMAP_SEAL and a number of who sealed it; 0: it is not */
     uint64_t events_cleared;
     uint64_t sync_bytes; /* that it covers */
     uint64_t chunk;      /* bytes */

@@ -61,12 +61,14 @@ static int fill(const struct raid_array *a, struct blk_device *dev, struct md_su
 {
     *s = *a->super;
     if (s->version == MD_0_90)
-        return err_set(e, -ENOTSUP, "arrays of version 0.90 take no new members here");
+        return err_set(e, -ENOTSUP,
+                       "superblocks of version 0.90 take no new members here: `mdadm --add` on "
+                       "Linux does that");
     if (!free_slot(a, &s->number))
-        return err_set(e, -ENOSPC, "the array has no place for another member");
+        return err_set(e, -ENOSPC, "the array's superblocks have no room for another member");
     if (!md_super_place(s->version, dev->size, &s->super_offset) || dev->size <= s->data_offset ||
         data_end(s, dev->size) <= s->data_offset)
-        return err_set(e, -ENOSPC, "%s is too small", dev->name);
+        return err_set(e, -ENOSPC, "%s is too small for a member of this array", dev->name);
     s->data_size = data_end(s, dev->size) - s->data_offset;
     if (s->data_size < a->shape.member)
         return err_set(e, -ENOSPC,
@@ -83,7 +85,7 @@ static int fill(const struct raid_array *a, struct blk_device *dev, struct md_su
 static int may_join(const struct raid_array *a, struct blk_device *dev, struct blk_error *e)
 {
     if (!a->super || a->shape.level->is_zoned)
-        return err_set(e, -ENOTSUP, "%s takes no further members",
+        return err_set(e, -ENOTSUP, "%s takes no further members: make a new array and copy",
                        a->super ? a->shape.level->name : "an array without superblocks");
     if (a->super->version == MD_DM_RAID)
         return err_set(e, -ENOTSUP, "LVM2 says which images its arrays have: lvconvert --repair");
@@ -139,7 +141,7 @@ static int co_take_in(struct raid_array *a, struct blk_device *dev, struct md_su
     }
     (void)md_super_set_role(a->super, s->number, role);
     rc = co_array_write_supers_locked(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks") : 1;
+    return rc < 0 ? err_errno(e, rc, "the superblocks cannot be written") : 1;
 }
 
 /* @again: in the place that its superblock says. Gives 1 once it is in. */
@@ -173,7 +175,8 @@ static const char *not_again(const struct raid_array *a, const struct md_super *
     if (!own || !md_super_same_array(own, a->super) || own->version != a->super->version)
         return "it was no member of this array";
     unsigned role = md_super_role(own, own->number);
-    if (role >= a->shape.disks || own->features & MD_RECOVERY)
+    bool filled = !(own->features & MD_RECOVERY) || own->features & MD_BITMAP_RECOVERY;
+    if (role >= a->shape.disks || !filled)
         return "it had no place, or was not filled yet, when it left";
     if (a->by_role[role] || is_slot_taken(a, own->number))
         return "another one has its place by now";
@@ -236,9 +239,12 @@ static int co_fail(struct raid_array *a, struct raid_member *m, struct blk_error
     if (m->state == MEMBER_OUT)
         return 0;
     int rc = co_array_fail(a, m);
-    return rc < 0 ? err_set(e, -EBUSY, "%s does not go on without %s", a->shape.level->name,
-                            member_name(m))
-                  : 0;
+    return rc < 0
+               ? err_set(
+                     e, -EBUSY,
+                     "%s does not go on without %s: add another member and let it be filled first",
+                     a->shape.level->name, member_name(m))
+               : 0;
 }
 
 static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_error *e)
@@ -267,8 +273,7 @@ static struct raid_member *spare_for(const struct raid_array *a, const struct bl
 {
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        if (m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member &&
-            (!c->with || strcmp(member_name(m), c->with) == 0) &&
+        if (array_is_spare(a, m) && (!c->with || strcmp(member_name(m), c->with) == 0) &&
             (!c->device || m->dev == c->device))
             return m;
     }
@@ -310,10 +315,12 @@ static int may_grow(const struct raid_array *a, const struct blk_members_grow *g
 {
     bool behind = a->super && (a->super->version == MD_0_90 || a->super->version == MD_1_0);
     if (!a->super || a->shape.level->is_zoned || a->super->version == MD_DM_RAID)
-        return err_set(e, -ENOTSUP, "%s does not grow",
+        return err_set(e, -ENOTSUP, "%s does not grow: make a new array and copy",
                        a->super ? a->shape.level->name : "an array without superblocks");
     if (g->disks && g->disks != a->shape.disks && a->shape.level->number == 10)
-        return err_set(e, -ENOTSUP, "the number of members of raid10 does not change");
+        return err_set(
+            e, -ENOTSUP,
+            "the number of members of raid10 cannot be changed: make a new array and copy");
     if (a->engine == &raid_reshape_engine)
         return err_set(e, -EBUSY, "the array is being reshaped already");
     if (g->disks > a->shape.disks + RAID_MEMBERS_MORE || g->disks > RAID_COPIES_MOST)
@@ -325,7 +332,8 @@ static int may_grow(const struct raid_array *a, const struct blk_members_grow *g
         return err_set(e, -ENOTSUP, "%s has to stay as large as it is",
                        behind ? "an array with its superblocks at the end" : "a far layout");
     if (a->super->features & (MD_PPL | MD_MULTIPLE_PPLS | MD_JOURNAL))
-        return err_set(e, -ENOTSUP, "an array with a log of Linux' does not grow");
+        return err_set(e, -ENOTSUP,
+                       "an array with a journal of Linux does not grow here: let mdadm do it");
     return 0;
 }
 
@@ -376,7 +384,7 @@ static int co_take_shape(struct raid_array *a, const struct raid_shape *shape, s
     a->super->resync_offset = a->marked_dirty ? 0 : a->was_dirty ? in_sync : UINT64_MAX;
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
-        return err_errno(e, rc, "superblocks");
+        return err_errno(e, rc, "the superblocks cannot be written");
     a->dev->size = shape->size;
     return 0;
 }

@@ -81,7 +81,7 @@ static int check_member(const struct raid_create *c, size_t i, struct blk_error 
                        name_of(c, i), device, data);
     for (size_t k = 0; k < i; k++)
         if (c->members[k] == c->members[i])
-            return err_set(e, -EINVAL, "%s is told twice", name_of(c, i));
+            return err_set(e, -EINVAL, "%s is named twice", name_of(c, i));
     return 0;
 }
 
@@ -159,7 +159,7 @@ static int co_all_zero(const struct raid_create *c, bool *zero, struct blk_error
         for (uint64_t at = dev ? data_offset(c, dev->size) : 0; dev && at < dev->size && *zero;) {
             int rc = co_blk_map_chain(dev, NULL, at, dev->size - at, &ext, &depth);
             if (rc < 0)
-                return err_errno(e, rc, "%s: what it holds", name_of(c, i));
+                return err_errno(e, rc, "what %s holds cannot be told", name_of(c, i));
             *zero = ext.flags & BLK_EXT_ZERO;
             at += ext.bytes;
         }

@@ -225,13 +225,15 @@ static int take_config(const struct view *w, const struct ddf_config *c, struct 
     *v = (struct foreign_volume){.slot = RAID_NO_DISK, .disks = disks * MAX(c->mirrors, 1)};
     memcpy(v->id, c->guid, sizeof(v->id));
     if (disks == 0 || disks > room || v->disks > FOREIGN_DISKS || first + disks > v->disks)
-        return err_set(e, -ENOTSUP, "DDF: a volume of %u members", v->disks);
+        return err_set(e, -ENOTSUP, "DDF: a volume has %u members; at most 64 are read", v->disks);
     if (!mul_u64(be64_get(c->sectors), DDF_SECTOR, &v->used) || v->used > INT64_MAX || !v->used)
-        return err_set(e, -EINVAL, "DDF: a volume's size cannot be");
+        return err_set(e, -EINVAL, "DDF: a volume's size is damaged");
     take_level(c, v);
     take_name(w, v);
     if (!v->cannot && raid_level_by_number(v->level)->has_chunk && c->chunk_shift > 30)
-        return err_set(e, -EINVAL, "DDF: a chunk of 2^%u sectors", c->chunk_shift);
+        return err_set(e, -EINVAL,
+                       "DDF: a volume says chunks of 2^%u sectors, which are impossible",
+                       c->chunk_shift);
     v->chunk = (uint64_t)DDF_SECTOR << MIN(c->chunk_shift, 30);
     for (unsigned i = 0; i < disks; i++) {
         v->out[first + i] = !counts(w, be32_get(c->reference[i]));
@@ -239,7 +241,7 @@ static int take_config(const struct view *w, const struct ddf_config *c, struct 
             continue;
         v->slot = first + i;
         if (!mul_u64(be64_get(places[i]), DDF_SECTOR, &v->offset) || v->offset > INT64_MAX)
-            return err_set(e, -EINVAL, "DDF: a volume's place cannot be");
+            return err_set(e, -EINVAL, "DDF: a volume's place is damaged");
     }
     return 0;
 }
@@ -251,7 +253,8 @@ static int take_configs(const struct view *w, struct foreign *out, struct blk_er
     uint64_t least =
         sizeof(struct ddf_config) + be16_get(w->header->slots_most) * (sizeof(be32) + sizeof(be64));
     if (!section_fits(&w->header->configs, w->bytes, &at, &size) || step < least)
-        return err_set(e, -EINVAL, "DDF: records of %" PRIu64 " bytes cannot be", step);
+        return err_set(e, -EINVAL,
+                       "DDF: the header is damaged: it says records of %" PRIu64 " bytes", step);
     for (uint64_t end = at + size; end - at >= step; at += step) {
         if (!is_whole(w->raw + at, MAGIC_CONFIG, step))
             continue;

@@ -110,7 +110,7 @@ static int take_map(const struct imsm_map *m, const struct imsm_map *other,
         used = UINT64_MAX;
     if (used == 0 || used > room || !mul_u64(used, SECTOR, &v->used) ||
         !mul_u64(offset, SECTOR, &v->offset) || v->offset > INT64_MAX || v->used > INT64_MAX)
-        return err_set(e, -EINVAL, "Intel's metadata: a volume's size cannot be");
+        return err_set(e, -EINVAL, "Intel's metadata: a volume's size is damaged");
     return 0;
 }
 
@@ -132,7 +132,8 @@ static int take_slots(const struct imsm_head *h, const struct imsm_disk *disks,
     for (unsigned i = 0; i < MIN(m->members, v->disks); i++) {
         uint32_t word = le32_get(m->disk[i]), number = word & DISK_NUMBER;
         if (number >= h->disks)
-            return err_set(e, -EINVAL, "Intel's metadata: disk %u of %u", number, h->disks);
+            return err_set(e, -EINVAL, "Intel's metadata are damaged: a volume names disk %u of %u",
+                           number, h->disks);
         v->out[i] |= (word & DISK_REBUILT) != 0;
         foreign_text(v->serial[i], disks[number].serial);
         clean_serial(v->serial[i]);
@@ -149,7 +150,8 @@ static int take_volume(const struct imsm_head *h, const struct imsm_disk *disks,
     if (!m || (d->changing && !other))
         return cut(e);
     if (m->members == 0 || m->members > FOREIGN_DISKS)
-        return err_set(e, -ENOTSUP, "Intel's metadata: a volume of %u members", m->members);
+        return err_set(e, -ENOTSUP, "Intel's metadata: a volume has %u members, which is not read",
+                       m->members);
     le32 first = le32_get(h->first_family) ? h->first_family : h->family;
     memcpy(v->id, &first, sizeof(first));
     memcpy(v->id + 8, d->name, sizeof(d->name));
@@ -170,7 +172,8 @@ static int parse(const uint8_t *raw, size_t bytes, struct foreign *out, struct b
         return cut(e);
     *out = (struct foreign){.family = "Intel (IMSM)", .generation = le32_get(h->generation)};
     if (h->volumes > FOREIGN_VOLUMES)
-        return err_set(e, -ENOTSUP, "Intel's metadata: %u volumes", h->volumes);
+        return err_set(e, -ENOTSUP, "Intel's metadata: %u volumes are more than are read",
+                       h->volumes);
     for (; out->count < h->volumes; out->count++)
         TRY(take_volume(h, disks, &r, &out->volume[out->count], e));
     return 0;
@@ -200,7 +203,8 @@ int foreign_imsm_parse(const uint8_t *tail, uint64_t bytes, struct foreign *out,
     size_t size = le32_get(h->bytes);
     size_t more = size > SECTOR ? align_up(size - SECTOR, SECTOR) : 0;
     if (size < sizeof(*h) || size > BYTES_MOST || more > bytes - 2 * SECTOR)
-        return err_set(e, -EINVAL, "Intel's metadata: %zu bytes of it cannot be", size);
+        return err_set(e, -EINVAL, "Intel's metadata are damaged: they say they are %zu bytes long",
+                       size);
     auto_free uint8_t *raw = mem_alloc(SECTOR + more);
     if (!raw)
         return err_set(e, -ENOMEM, "out of memory");

@@ -116,7 +116,9 @@ static int member_bytes(const struct raid_wanted *w, uint64_t *out, struct blk_e
                        least);
     *out = w->used ? w->used : least;
     if (*out > INT64_MAX || *out < MAX(w->chunk, 512))
-        return err_set(e, -EINVAL, "members of %" PRIu64 " bytes cannot be", *out);
+        return err_set(e, -EINVAL,
+                       "members of %" PRIu64 " bytes are too small, or too large, for an array",
+                       *out);
     return 0;
 }
 

@@ -2,16 +2,19 @@
 /* intent.c - the write-intent bitmap of an array that lives.
  *
  * Order:
- *  1. a bit is set in all members' bitmaps, durably (FUA), before data of its chunk is written;
+ *  1. a bit is set in all members' bitmaps, durably (FUA), before data of its chunk is written, and
+ *     after superblocks say dirty (A1): of an array of LVM2 a bit alone says that it is;
  *  2. it is cleared when no write to the chunk is under way or was of late, all members are in
  * sync, and their data has been flushed since; the header goes first, since it says up to which
  *     events bits were cleared;
  *  3. a bitmap's number of events is that of the superblocks that are written after it; one that is
- *     lower than the array's missed something, and counts as all set.
+ *     lower than the array's missed something, and counts as all set. For arrays of LVM2 it is
+ *     sealed with the stripe log's session (log.h).
  * A bit too many costs a resync of its chunk, nothing else. */
 #include "raid/intent.h"
 #include "block/worker.h"
 #include "raid/bitmap.h"
+#include "raid/log.h"
 
 #define PAGE         4096
 #define SWEEP_NS     (5 * 1000000000ull)
@@ -70,12 +73,13 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
     int rc = co_blk_read_buf(m->dev, s->super_offset + (uint64_t)s->bitmap_offset, raw,
                              MD_BITMAP_HEADER);
     if (rc < 0)
-        return err_errno(e, rc, "%s: bitmap", member_name(m));
+        return err_errno(e, rc, "%s: the bitmap cannot be read", member_name(m));
     TRY(md_bitmap_parse(raw, out, e));
     if (memcmp(out->uuid, s->uuid, sizeof(out->uuid)) != 0)
         return err_set(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
     if (out->bits > MD_BITMAP_BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
-        return err_set(e, -EINVAL, "%s: the bitmap has no room for its bits", member_name(m));
+        return err_set(e, -EINVAL, "%s: the superblock leaves the bitmap too little room",
+                       member_name(m));
     return 0;
 }
 
@@ -119,7 +123,7 @@ static int co_load(struct raid_intent *n, const struct raid_member *from, struct
     int rc =
         co_blk_read_buf(from->dev, s->super_offset + (uint64_t)s->bitmap_offset, n->raw, n->bytes);
     if (rc < 0)
-        return err_errno(e, rc, "%s: bitmap", member_name(from));
+        return err_errno(e, rc, "%s: the bitmap cannot be read", member_name(from));
     if (n->stale)
         memset(raw_bits(n), 0xff, n->bytes - MD_BITMAP_HEADER);
     else
@@ -141,7 +145,8 @@ int co_intent_open(struct raid_array *a, struct raid_intent **out, struct blk_er
     n->a = a;
     int rc = co_find(a, &n->head, &from, e);
     if (rc == 0 && n->head.sync_bytes < array_sync_bytes(a))
-        rc = err_set(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes", n->head.sync_bytes);
+        rc = err_set(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes of the array",
+                     n->head.sync_bytes);
     if (rc == 0)
         rc = co_load(n, from, e);
     if (rc < 0)
@@ -239,6 +244,7 @@ int co_intent_head(struct raid_intent *n, struct raid_member **failed)
     if (*failed)
         return 0;
     n->head.events = n->a->super->events;
+    n->head.seal = log_seal(n->a);
     md_bitmap_build(&n->head, n->raw);
     return co_put_pages(n, 0, 0, failed);
 }
@@ -297,7 +303,7 @@ int co_intent_begin(struct raid_intent *n, uint64_t offset, uint64_t bytes,
         n->busy[i]++;
         bit_put(n->used, i, true);
     }
-    int rc = 0;
+    int rc = all_ready(n, hold) ? 0 : co_array_mark_dirty(n->a);
     while (rc == 0 && !all_ready(n, hold)) {
         struct raid_member *failed = NULL;
         rc = co_set(n, hold, &failed);
@@ -438,7 +444,7 @@ static int make_larger(const struct raid_intent *n, uint64_t sync_bytes, struct 
         out->head.bits = div_up(sync_bytes, out->head.chunk);
     }
     if (!fits(n, &out->head))
-        return err_set(e, -ENOSPC, "the bitmap has no room for so many bits");
+        return err_set(e, -ENOSPC, "the superblocks leave no room for a bitmap of a larger array");
     if (take_memory(out) < 0) {
         drop_memory(out);
         return err_set(e, -ENOMEM, "out of memory");

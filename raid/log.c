@@ -4,7 +4,8 @@
  * Order:
  *  1. Before the first write every member has a head that names the session and the superblock that
  *     comes; then its superblock says dirty (A1). Linux, should it come first, finds a dirty array,
- *     and changes the superblock, so that the head does not fit it any more.
+ *     and changes the superblock, so that the head does not fit it any more. (Arrays of LVM2: all
+ *     bitmaps are sealed before, and dm-raid breaks the seal.)
  *  2. A record is durable (FUA; one write for all that wait) on all members that have the row's
  *     parity before the first block of its strip is written in place.
  *  3. Room is used again when the strips of the records there have been written in place, then all
@@ -17,6 +18,7 @@
 #include "block/crc32c.h"
 #include "block/host.h"
 #include "block/worker.h"
+#include "raid/bitmap.h"
 
 #define PIECES_MOST   280 /* of memory, in one write of records */
 #define SEQUENCE_JUMP (1ULL << 32)
@@ -30,13 +32,17 @@ static void leave_out(uint64_t *low, const struct md_super *s, int64_t offset, u
         *low = MAX(*low, s->super_offset + (uint64_t)offset + bytes);
 }
 
-/* Behind everything that md has there: room for any bitmap that mdadm makes. */
+/* Behind everything that md has there: room for any bitmap that mdadm makes, or dm-raid, which has
+ * 2^21 bits at the most. */
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes)
 {
-    uint64_t low = s->super_offset + MD_SUPER_BYTES, high = align_down(s->data_offset, LOG_BLOCK);
-    if (s->version == MD_0_90 || s->version == MD_DM_RAID || s->super_offset >= s->data_offset)
+    bool dm = s->version == MD_DM_RAID;
+    uint64_t low = s->super_offset + MD_SUPER_BYTES;
+    uint64_t high = align_down(dm ? s->head_bytes : s->data_offset, LOG_BLOCK);
+    uint64_t bitmap = 256 * KiB + (dm ? MD_BITMAP_HEADER : 0);
+    if (s->version == MD_0_90 || s->super_offset >= s->data_offset)
         return false;
-    leave_out(&low, s, s->bitmap_offset, s->features & MD_BITMAP ? 256 * KiB : 0);
+    leave_out(&low, s, s->bitmap_offset, s->features & MD_BITMAP ? bitmap : 0);
     leave_out(&low, s, s->bad_offset, s->bad_bytes);
     leave_out(&low, s, s->ppl_offset, s->ppl_bytes);
     low = align_up(low, LOG_BLOCK) + LOG_BLOCK; /* the head */
@@ -50,6 +56,16 @@ bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes)
 uint32_t log_super_crc(const struct md_super *s)
 {
     return crc32c(0, s->raw, md_super_bytes(s, 512));
+}
+
+uint64_t log_seal_of(uint64_t session)
+{
+    return MD_BITMAP_SEAL | (session << 32 & (MD_BITMAP_SEAL - 1));
+}
+
+uint64_t log_seal(const struct raid_array *a)
+{
+    return a->log && a->super->version == MD_DM_RAID ? log_seal_of(a->log->session) : 0;
 }
 
 uint64_t log_widest(const struct raid_array *a)
@@ -455,7 +471,8 @@ void log_end(struct raid_array *a, struct log_hold *h)
 static bool wants_log(const struct raid_array *a)
 {
     unsigned own = MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS;
-    return a->super && a->super->version != MD_DM_RAID && !(a->super->features & own);
+    return a->super && !(a->super->features & own) &&
+           (a->super->version != MD_DM_RAID || a->super->events < MD_BITMAP_EVENTS / 2);
 }
 
 bool log_has_no_room(const struct raid_array *a)

@@ -13,6 +13,11 @@
  * the contents of all blocks that a strip changes; of a whole row, all of whose data is being
  * written, it only says so (a mark), and parity is made anew.
  *
+ * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
+ * every array for one that is being written to, and need not touch its superblock before it writes;
+ * but it writes the bitmap's header when it loads it. So all bitmaps are sealed with the log's
+ * session (bitmap.h), before superblocks say dirty; a log whose seal is broken does not count.
+ *
  * log.c writes records and heads, log_replay.c reads them. */
 #ifndef RAID_LOG_H
 #define RAID_LOG_H
@@ -114,6 +119,10 @@ struct log_hold {
 /* Where a member's log has its place; false: it has none. */
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes);
 uint32_t log_super_crc(const struct md_super *s);
+/* What bitmaps are sealed with from the next update on; 0: they are not. */
+uint64_t log_seal(const struct raid_array *a);
+/* Of arrays whose bitmaps are sealed. */
+uint64_t log_seal_of(uint64_t session);
 
 /* Of an array that is written to: prepares the rings, replays what they hold, after which a dirty
  * array is not dirty any more if it was in sync before. Arrays without room have no log: a->log is

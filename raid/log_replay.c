@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* log_replay.c - the stripe log, read.
  *
- * The log counts if each member's head fits its superblock as it was found: then nobody else has
- * been here. A ring is read from its tail on, as long as records of the session follow each other
- * in sequence; what comes behind was not durable, so that its strip was not begun in place.
+ * The log counts if each member's head fits its superblock as it was found, and in arrays of LVM2
+ * the bitmap's seal as well: then nobody else has been here. A ring is read from its tail on, as
+ * long as records of the session follow each other in sequence; what comes behind was not durable,
+ * so that its strip was not begun in place.
  *
  * Order:
  *  1. All members are flushed: the records that were found are durable.
@@ -17,10 +18,22 @@
 
 #include "block/crc32c.h"
 #include "block/worker.h"
+#include "raid/bitmap.h"
 #include "raid/log.h"
 
 /* --- heads -------------------------------------------------------------------------------------
  */
+
+static int co_check_seal(const struct raid_member *m, uint64_t session)
+{
+    uint8_t raw[MD_BITMAP_HEADER];
+    struct md_bitmap b;
+    struct blk_error ignored = {0};
+    if (m->super->version != MD_DM_RAID)
+        return 0;
+    TRY(co_blk_read_buf(m->dev, (uint64_t)m->super->bitmap_offset, raw, sizeof(raw)));
+    return md_bitmap_parse(raw, &b, &ignored) == 0 && b.seal == log_seal_of(session) ? 0 : -ENODATA;
+}
 
 /* The head of @m, if it belongs to the superblock that was found; -ENODATA: it does not. */
 static int co_read_head(const struct raid_member *m, struct log_head_disk *h)
@@ -42,7 +55,7 @@ static int co_read_head(const struct raid_member *m, struct log_head_disk *h)
                 le64_get(h->ring_bytes) == bytes &&
                 (found == le32_get(h->super_now) || found == le32_get(h->super_tried) ||
                  found == le32_get(h->super_next));
-    return ours ? 0 : -ENODATA;
+    return ours ? co_check_seal(m, le64_get(h->session)) : -ENODATA;
 }
 
 uint64_t co_log_session(const struct raid_member *m)

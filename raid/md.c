@@ -251,7 +251,10 @@ static int wanted_of(const struct raid_array *a, const struct opts *o, struct ra
     const struct raid_level *l = raid_level_by_name(opts_text(o, "level"));
     const char *layout = opts_text(o, "layout");
     if (!l)
-        return err_set(e, -EINVAL, "level '%s' is not known", opts_text(o, "level"));
+        return err_set(
+            e, -EINVAL,
+            "level '%s' is not known: linear, raid0, raid1, raid4, raid5, raid6 and raid10 are",
+            opts_text(o, "level"));
     *w = (struct raid_wanted){.level = l->number,
                               .layout = l->default_layout,
                               .disks = a->member_count,
@@ -319,7 +322,8 @@ static int check_told(const struct raid_array *a, const struct opts *o, struct b
 static int co_assemble_dm(struct raid_array *a, const struct opts *o, struct blk_error *e)
 {
     if (strcmp(opts_text(o, "superblocks"), "dm-raid") != 0)
-        return err_set(e, -EINVAL, "superblocks '%s' are not known", opts_text(o, "superblocks"));
+        return err_set(e, -EINVAL, "superblocks '%s' are not known: dm-raid is",
+                       opts_text(o, "superblocks"));
     a->dm_offset = opts_number(o, "data-offset");
     if (!a->dm_offset || !opts_given(o, "level"))
         return err_set(e, -EINVAL, "dm-raid's superblocks need level and data-offset");

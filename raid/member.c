@@ -89,7 +89,7 @@ static int co_read_one(struct blk_device *dev, enum md_version v, struct md_supe
         return err_set(e, -ENOMEM, "out of memory");
     int rc = co_blk_read_buf(dev, place, raw, MD_SUPER_BYTES);
     if (rc < 0)
-        return err_errno(e, rc, "superblock at byte %" PRIu64, place);
+        return err_errno(e, rc, "the superblock at byte %" PRIu64 " cannot be read", place);
     return md_super_parse(v, raw, dev->size, into, e);
 }
 
@@ -173,13 +173,13 @@ int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_s
         return 0;
     int rc = co_blk_read_buf(dev, 0, raw, MD_SUPER_BYTES);
     if (rc < 0)
-        return err_errno(e, rc, "superblock of dm-raid");
+        return err_errno(e, rc, "the superblock of dm-raid cannot be read");
     rc = md_super_dm_parse(raw, dev->size, data_offset, s, e);
     if (rc < 0)
         return rc == -ENODATA ? 0 : rc;
     rc = has_failed(s) ? 0 : co_has_bits(dev, s, &dirty);
     if (rc < 0)
-        return err_errno(e, rc, "bitmap of dm-raid");
+        return err_errno(e, rc, "the bitmap of dm-raid cannot be read");
     if (dirty && s->resync_offset == UINT64_MAX)
         s->resync_offset = 0;
     *out = take(s);

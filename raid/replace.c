@@ -61,9 +61,11 @@ static int may_replace(const struct raid_array *a, const struct raid_member *old
     if (old->replacement)
         return err_set(e, -EBUSY, "%s is being replaced already", member_name(old));
     if (!spare || spare->state != MEMBER_SPARE)
-        return err_set(e, -ENODEV, "there is no spare to replace %s", member_name(old));
+        return err_set(e, -ENODEV, "there is no spare to replace %s: add one first",
+                       member_name(old));
     if (spare->super->data_size < a->shape.member)
-        return err_set(e, -ENOSPC, "%s is too small", member_name(spare));
+        return err_set(e, -ENOSPC, "%s is too small to take the place of a member",
+                       member_name(spare));
     return 0;
 }
 
@@ -81,7 +83,7 @@ int co_array_replace(struct raid_array *a, struct raid_member *old, struct raid_
         (void)md_super_set_role(a->super, spare->super->number, spare->role); /* it has a slot */
         rc = co_array_write_supers_locked(a);
         if (rc < 0)
-            (void)err_errno(e, rc, "superblocks");
+            (void)err_errno(e, rc, "the superblocks cannot be written");
     }
     co_mutex_unlock(&a->state_lock);
     co_range_unlock(&a->writers, &hold);

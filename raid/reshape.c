@@ -14,6 +14,7 @@
  * Members that fail while it goes on are failed in both views and in the array; a step that cannot
  * be done leaves the position where it was. */
 #include "raid/reshape.h"
+#include "raid/assemble.h"
 #include "raid/intent.h"
 
 #define WINDOW_BYTES (16 * MiB)
@@ -140,25 +141,11 @@ static int refuse_backup(const struct md_super *s, struct blk_error *e)
                    "backup file, so mdadm has to go on with it");
 }
 
-static struct raid_wanted wanted_next(const struct md_super *s)
-{
-    return (struct raid_wanted){.level = s->new_level,
-                                .layout = s->new_layout,
-                                .disks = s->disks,
-                                .chunk = s->new_chunk,
-                                .used = s->size};
-}
-
 static struct reshape *reshape_new(struct raid_array *a, struct blk_error *e)
 {
     const struct md_super *s = a->super;
     struct reshape *r = mem_zalloc(sizeof(*r));
-    struct raid_wanted next = wanted_next(s),
-                       was = {.level = s->level,
-                              .layout = s->layout,
-                              .disks = (unsigned)((int)s->disks - s->delta_disks),
-                              .chunk = s->chunk,
-                              .used = s->size};
+    struct raid_wanted was = raid_wanted_of(s, false), next = raid_wanted_of(s, true);
     raid_reshape_drop(a); /* one that ended while the array was open */
     a->reshape = r;
     if (!r) {
@@ -384,7 +371,7 @@ static int co_say_position(struct raid_array *a, uint64_t at)
 static int co_finish(struct raid_array *a, struct blk_error *e)
 {
     struct raid_shape next;
-    struct raid_wanted w = wanted_next(a->super);
+    struct raid_wanted w = raid_wanted_of(a->super, true);
     TRY(raid_shape_init(&next, &w, e));
     TRY(co_array_flush(a));
     with_lock(&a->state_lock);
@@ -408,10 +395,12 @@ static int co_finish(struct raid_array *a, struct blk_error *e)
     }
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
-        return err_errno(e, rc, "superblocks");
-    a->engine = raid_engine_of(a->shape.level);
+        return err_errno(e, rc, "the superblocks cannot be written");
     a->dev->size = a->shape.size;
-    return a->engine->co_open ? a->engine->co_open(a, e) : 0;
+    const struct raid_engine *engine = raid_engine_of(a->shape.level);
+    TRY(engine->co_open ? engine->co_open(a, e) : 0); /* else requests still go by the new view */
+    a->engine = engine;
+    return 0;
 }
 
 static int co_step(struct raid_array *a, struct blk_error *e)
@@ -428,7 +417,7 @@ static int co_step(struct raid_array *a, struct blk_error *e)
     if (rc == 0)
         rc = co_say_position(a, r->at + bytes);
     if (rc < 0)
-        return err_errno(e, rc, "reshape at byte %" PRIu64, r->at);
+        return err_errno(e, rc, "the reshape stopped at byte %" PRIu64, r->at);
     r->at += bytes;
     return 0;
 }
@@ -467,17 +456,12 @@ static uint64_t headroom(const struct raid_array *a)
     return align_down(least / 2, MAX(a->shape.chunk, 4096));
 }
 
-static bool is_usable_spare(const struct raid_array *a, const struct raid_member *m)
-{
-    return m->state == MEMBER_SPARE && m->super->data_size >= a->shape.member;
-}
-
 static void give_roles(struct raid_array *a, unsigned disks)
 {
     unsigned role = a->shape.disks;
     for (unsigned i = 0; i < a->member_count && role < disks; i++) {
         struct raid_member *m = &a->members[i];
-        if (!is_usable_spare(a, m))
+        if (!array_is_spare(a, m))
             continue;
         m->role = role++;
         m->state = MEMBER_IN_SYNC; /* of the new shape, which has nothing yet */
@@ -490,7 +474,7 @@ static unsigned spares_of(const struct raid_array *a)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < a->member_count; i++)
-        n += is_usable_spare(a, &a->members[i]);
+        n += array_is_spare(a, &a->members[i]);
     return n;
 }
 
@@ -541,7 +525,7 @@ int co_array_reshape_begin(struct raid_array *a, unsigned disks, struct blk_erro
     intent_set_all(a->intent); /* what moves is not followed by bits */
     int rc = co_array_write_supers_locked(a);
     if (rc < 0)
-        return err_errno(e, rc, "superblocks");
+        return err_errno(e, rc, "the superblocks cannot be written");
     const struct raid_engine *before = a->engine; /* goes on if this one cannot begin */
     TRY(raid_reshape_open(a, e));
     if (before->close)

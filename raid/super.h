@@ -39,6 +39,7 @@ struct md_super {
     unsigned features; /* enum md_feature */
     uint8_t device_uuid[16];
     uint64_t super_offset, data_offset, data_size;
+    uint64_t head_bytes;                           /* MD_DM_RAID: of the volume it lies in */
     int64_t new_offset;                            /* what a reshape adds to data_offset */
     int64_t bitmap_offset, ppl_offset, bad_offset; /* from the superblock */
     uint64_t ppl_bytes, bad_bytes;

@@ -36,7 +36,7 @@ static int64_t signed_bytes(uint32_t sectors)
 
 static int bad(struct blk_error *e, const char *what, uint64_t value)
 {
-    return err_set(e, -EINVAL, "superblock: %s is %" PRIu64, what, value);
+    return err_set(e, -EINVAL, "the superblock is damaged: %s is %" PRIu64, what, value);
 }
 
 /* Whether @offset from the superblock on @bytes lie on the device before or behind the data. */
@@ -64,7 +64,8 @@ static int parse_places(const struct md_super_1 *d, uint64_t bytes, struct md_su
     uint64_t end = s->version == MD_1_0 ? s->super_offset : bytes;
     if (!range_fits(s->data_offset, s->data_size, end))
         return err_set(e, -EINVAL,
-                       "superblock: the data ends %" PRIu64 " bytes behind the member, which has "
+                       "the superblock says that the data ends %" PRIu64
+                       " bytes behind the member, which has "
                        "been cut off",
                        s->data_offset + s->data_size - end);
     if (s->version != MD_1_0 && s->data_offset < s->super_offset + md_super_bytes(s, SECTOR))
@@ -78,14 +79,16 @@ static int parse_extras(const struct md_super_1 *d, uint64_t bytes, struct md_su
     if (s->features & MD_BITMAP) {
         s->bitmap_offset = signed_bytes(le32_get(d->bitmap_offset));
         if (!extra_fits(s, s->bitmap_offset, MD_BITMAP_HEADER, bytes))
-            return err_set(e, -EINVAL, "superblock: the bitmap lies outside of the free space");
+            return err_set(e, -EINVAL,
+                           "the superblock is damaged: it puts the bitmap over something else");
     }
     if (s->features & (MD_PPL | MD_MULTIPLE_PPLS)) {
         s->ppl_offset = (int64_t)(int16_t)le16_get(d->ppl.offset) * SECTOR;
         s->ppl_bytes = le16_get(d->ppl.sectors) * (uint64_t)SECTOR;
         if (!extra_fits(s, s->ppl_offset, s->ppl_bytes, bytes))
-            return err_set(e, -EINVAL,
-                           "superblock: the partial parity log lies outside of the free space");
+            return err_set(
+                e, -EINVAL,
+                "the superblock is damaged: it puts the partial parity log over something else");
     }
     s->bad_bytes = le16_get(d->bad_sectors) * (uint64_t)SECTOR;
     s->bad_offset = signed_bytes(le32_get(d->bad_offset));
@@ -95,7 +98,8 @@ static int parse_extras(const struct md_super_1 *d, uint64_t bytes, struct md_su
     if (s->bad_offset == 0)
         s->bad_bytes = 0;
     if (!extra_fits(s, s->bad_offset, s->bad_bytes, bytes))
-        return err_set(e, -EINVAL, "superblock: the bad block log lies outside of the free space");
+        return err_set(e, -EINVAL,
+                       "the superblock is damaged: it puts the bad block log over something else");
     return 0;
 }
 
@@ -147,14 +151,16 @@ static int parse_features(const struct md_super_1 *d, struct md_super *s, struct
 {
     s->features = le32_get(d->features);
     if (s->features & ~(unsigned)MD_KNOWN_FEATURES)
-        return err_set(e, -EINVAL, "superblock: features 0x%x are not known",
+        return err_set(e, -EINVAL, "the array has features (0x%x) that are not known here",
                        s->features & ~(unsigned)MD_KNOWN_FEATURES);
     if (s->features & MD_CLUSTERED)
-        return err_set(e, -EINVAL, "superblock: the array is clustered (md-cluster)");
+        return err_set(e, -EINVAL, "the array is clustered (md-cluster), which is not read here");
     unsigned logs = !!(s->features & MD_BITMAP) + !!(s->features & MD_JOURNAL) +
                     !!(s->features & MD_PPL) + !!(s->features & MD_MULTIPLE_PPLS);
     if (logs > 1)
-        return err_set(e, -EINVAL, "superblock: more than one of bitmap, journal and PPL");
+        return err_set(
+            e, -EINVAL,
+            "the superblock is damaged: it says more than one of bitmap, journal and PPL");
     static const uint8_t zero[32];
     s->read_only = memcmp(d->pad3, zero, sizeof(zero)) != 0;
     return 0;
@@ -171,7 +177,7 @@ int md_super_1_parse(enum md_version v, const uint8_t *raw, uint64_t bytes, stru
     if (le32_get(d->max_dev) > MD_ROLES_1)
         return bad(e, "the number of roles", le32_get(d->max_dev));
     if (checksum(raw, le32_get(d->max_dev)) != le32_get(d->checksum))
-        return err_set(e, -EINVAL, "superblock: the checksum is wrong");
+        return err_set(e, -EINVAL, "the superblock is damaged: its checksum is wrong");
     TRY(parse_features(d, s, e));
     memcpy(s->uuid, d->set_uuid, sizeof(s->uuid));
     memcpy(s->name, d->set_name, sizeof(d->set_name));

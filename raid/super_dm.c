@@ -52,7 +52,7 @@ static bool has_failed(struct dm_super *d, unsigned image)
 
 static int bad(struct blk_error *e, const char *what, uint64_t value)
 {
-    return err_set(e, -EINVAL, "superblock of dm-raid: %s is %" PRIu64, what, value);
+    return err_set(e, -EINVAL, "the superblock of dm-raid is damaged: %s is %" PRIu64, what, value);
 }
 
 /* Sectors, all ones as they are. */
@@ -100,14 +100,16 @@ static int parse_places(const struct dm_super *d, uint64_t bytes, struct md_supe
 int md_super_dm_parse(const uint8_t *raw, uint64_t bytes, uint64_t data_offset,
                       struct md_super *out, struct blk_error *e)
 {
-    *out = (struct md_super){.version = MD_DM_RAID, .data_offset = data_offset};
+    *out = (struct md_super){
+        .version = MD_DM_RAID, .data_offset = data_offset, .head_bytes = data_offset};
     memcpy(out->raw, raw, MD_SUPER_BYTES);
     struct dm_super *d = (struct dm_super *)out->raw;
     unsigned most = has_more(d) ? IMAGES_MOST : IMAGES_FIRST;
     if (le32_get(d->magic) != MAGIC)
         return -ENODATA;
     if (le32_get(d->incompat))
-        return err_set(e, -ENOTSUP, "superblock of dm-raid: it is of a newer kernel");
+        return err_set(e, -ENOTSUP,
+                       "the superblock of dm-raid is of a newer kernel than is known here");
     if (has_more(d) && (le32_get(d->flags) & RESHAPING))
         return err_set(e, -EBUSY, "the array is being reshaped: let Linux finish that");
     out->level = (int32_t)le32_get(d->level);

@@ -63,7 +63,7 @@ static struct raid_member *find_spare(const struct raid_array *a)
 {
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
-        if (m->state == MEMBER_SPARE && m->super && m->super->data_size >= a->shape.member)
+        if (array_is_spare(a, m))
             return m;
     }
     return NULL;

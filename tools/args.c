@@ -123,7 +123,10 @@ static bool take_common(struct args *a, int id, const char *value, int *rc)
     case ARG_OUTPUT_ID:
         t->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
         if (t->output == OUTPUT_HUMAN && strcmp(value, "human") != 0) {
-            tool_error(t, "--output must be used with human or json as argument.");
+            tool_error(t,
+                       tool_words(t, "--output is human or json, not '%s'",
+                                  "--output must be used with human or json as argument.%.0s"),
+                       value);
             *rc = ARGS_BAD;
         }
         break;

@@ -165,7 +165,7 @@ static int co_measure(struct bench *b)
     struct co_group lanes;
     if (!range_fits(b->offset, b->bytes, b->size))
         return err_set(&b->task.error, -EINVAL,
-                       "%s is too small (%" PRIu64 " bytes) for a request at the offset",
+                       "%s is too small (%" PRIu64 " bytes) for one request at --offset",
                        b->image.text, b->size);
     b->places = (b->size - b->offset - b->bytes) / b->step + 1;
     b->state = b->seed;

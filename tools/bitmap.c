@@ -12,9 +12,7 @@ enum {
     ARG_DISABLE,
     ARG_MERGE,
     ARG_MAP,
-    ARG_OUTPUT_OWN,
-    ARG_IMAGE_OPTS,
-    ARG_OBJECT
+    ARG_IMAGE_OPTS
 };
 
 static const struct arg_desc options[] = {
@@ -30,10 +28,9 @@ static const struct arg_desc options[] = {
     {'b', "source-file", "IMAGE", "with --merge: SOURCE is a bitmap of IMAGE", 0, false},
     {'F', "source-format", "FORMAT", "the format of -b's image (else it is found out)", 0, false},
     {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
-    {ARG_OUTPUT_OWN, "output", "human|json", "print for people or for programs", FACE_LAMINA,
-     false},
+    {ARG_OUTPUT_ID, "output", "human|json", "print for people or for programs", FACE_LAMINA, false},
     {ARG_IMAGE_OPTS, "image-opts", NULL, "images are driver=...,key=value or json:{...}", 0, false},
-    {ARG_OBJECT, "object", "OBJECT", "a secret: secret,id=NAME,file=FILE", 0, false},
+    ARG_SECRET,
     ARG_QUIET,
     ARG_FORCE_SHARE,
     ARG_END};
@@ -78,6 +75,10 @@ static int failed(struct bitmap *b, const struct step *s, int rc)
                 add ? "Can't store persistent bitmaps to %s: Operation not supported"
                     : "Dirty bitmap '%s' not found",
                 add ? b->image.text : b->name);
+    else if (!face && rc == -ENOENT)
+        err_set(&b->error, rc,
+                "the image has no bitmap of that name; `lamina bitmap %s` lists them",
+                b->image.text);
     return err_prefix(&b->error, "Operation %s on bitmap %s failed", words[s->action], b->name);
 }
 
@@ -207,15 +208,6 @@ static int add_step(struct bitmap *b, int id, const char *value)
     return 0;
 }
 
-static int output_told(struct bitmap *b, const char *value)
-{
-    b->tool->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
-    if (b->tool->output == OUTPUT_JSON || strcmp(value, "human") == 0)
-        return 0;
-    tool_misuse(b->tool, "--output must be used with human or json as argument.");
-    return ARGS_BAD;
-}
-
 static int option(struct bitmap *b, int id, const char *value)
 {
     switch (id) {
@@ -234,13 +226,9 @@ static int option(struct bitmap *b, int id, const char *value)
     case ARG_MAP:
         b->map = true;
         return 0;
-    case ARG_OUTPUT_OWN:
-        return output_told(b, value);
     case ARG_IMAGE_OPTS:
         b->image.image_opts = b->source.image_opts = true;
         return 0;
-    case ARG_OBJECT:
-        return tool_add_object(b->tool, value) ? 0 : ARGS_BAD;
     default:
         return add_step(b, id, value);
     }

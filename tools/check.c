@@ -188,7 +188,10 @@ static int option(void *verb, int id, const char *value)
     c->fix_errors = strcmp(value, "all") == 0;
     if (c->fix_errors || strcmp(value, "leaks") == 0)
         return 0;
-    tool_misuse(c->tool, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
+    tool_misuse(c->tool,
+                tool_words(c->tool, "-r is leaks or all, not '%s'",
+                           "Unknown option value for -r (expecting 'leaks' or 'all'): %s"),
+                value);
     return ARGS_BAD;
 }
 

@@ -97,8 +97,12 @@ static int sparse_told(struct convert *c, const char *value)
     if (c->sparse % 512 == 0 && c->sparse <= 16 * MiB)
         return 0;
     tool_error(t,
-               "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 "
-               "up to 16777216. Select 0 to disable sparse detection (fully allocates output).");
+               tool_words(t,
+                          "-S is a multiple of 512 up to 16M, or 0 to look for no zeroes: not '%s'",
+                          "Invalid buffer size for sparse output specified. Valid sizes are "
+                          "multiples of 512 up to 16777216. Select 0 to disable sparse detection "
+                          "(fully allocates output).%.0s"),
+               value);
     return ARGS_BAD;
 }
 

@@ -13,26 +13,6 @@
 #define AROUND (64 * MiB) /* read ahead, and pieces in flight */
 #define FILES  64
 
-struct files {
-    struct host_file *file[FILES];
-    unsigned count;
-};
-
-/* The host files that @dev stands on, backing devices' too; of very deep chains not all. */
-static void find_files(struct blk_device *dev, struct files *out)
-{
-    struct blk_device *todo[FILES];
-    unsigned n = 0;
-    todo[n++] = dev;
-    while (n > 0) {
-        struct blk_device *d = todo[--n];
-        if (d->file && out->count < FILES)
-            out->file[out->count++] = d->file;
-        for (size_t i = 0; i < d->child_count && n < FILES; i++)
-            todo[n++] = d->children[i].dev;
-    }
-}
-
 static uint64_t memory_bytes(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
@@ -76,19 +56,18 @@ static void co_drop_source(struct host_file *f, const struct blk_place *here)
 
 void co_convert_drop(struct convert *c, uint64_t offset)
 {
-    struct files target = {0};
+    struct host_file *file[FILES];
     for (size_t i = 0; i < c->count; i++) {
         const struct convert_source *s = &c->sources[i];
-        struct files source = {0};
         struct blk_place here = {0};
         bool inside = offset >= s->start && offset - s->start < s->dev->size;
         if (inside && !blk_resolve(s->dev, offset - s->start, 1, false, &here))
             here.file = NULL;
-        find_files(s->dev, &source);
-        for (unsigned k = 0; k < source.count; k++)
-            co_drop_source(source.file[k], &here);
+        unsigned count = blk_host_files(s->dev, file, FILES);
+        for (unsigned k = 0; k < count; k++)
+            co_drop_source(file[k], &here);
     }
-    find_files(c->target, &target);
-    for (unsigned k = 0; k < target.count; k++)
-        co_drop_range(target.file[k], 0, UINT64_MAX);
+    unsigned count = blk_host_files(c->target, file, FILES);
+    for (unsigned k = 0; k < count; k++)
+        co_drop_range(file[k], 0, UINT64_MAX);
 }

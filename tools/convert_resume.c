@@ -108,11 +108,9 @@ int co_convert_resume_begin(struct convert *c)
 
 int co_convert_resume_made(struct convert *c)
 {
-    if (c->resume.again)
-        return 0;
-    TRY(co_convert_resume_note(c, 0));
-    make_keep(&c->make);
-    return 0;
+    if (!c->resume.again)
+        TRY(co_convert_resume_note(c, 0));
+    return co_make_keep(&c->make, &c->task.error);
 }
 
 uint64_t convert_resume_step(uint64_t at)

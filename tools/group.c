@@ -37,5 +37,6 @@ int command_group(struct tool *t, const struct command *const *verbs, int argc, 
     }
     const char *near = opts_nearest(word, names, count);
     return near ? tool_misuse(t, "%s has no verb '%s'; did you mean '%s'?", group, word, near)
-                : tool_misuse(t, "%s has no verb '%s'", group, word);
+                : tool_misuse(t, "%s has no verb '%s'; `%s %s` lists them", group, word, t->called,
+                              group);
 }

@@ -100,16 +100,11 @@ static json_t *identity(struct host_file *f, bool strict)
 
 json_t *journal_files(struct blk_device *dev, bool strict)
 {
-    struct blk_device *todo[FILES_MOST];
+    struct host_file *file[FILES_MOST];
+    unsigned count = blk_host_files(dev, file, ARRAY_LEN(file));
     json_t *files = json_array();
-    unsigned n = 0;
-    todo[n++] = dev;
-    while (files && n > 0) {
-        struct blk_device *d = todo[--n];
-        if (d->file && json_array_append_new(files, identity(d->file, strict)) < 0)
+    for (unsigned i = 0; files && i < count; i++)
+        if (json_array_append_new(files, identity(file[i], strict)) < 0)
             break;
-        for (size_t i = 0; i < d->child_count && n < FILES_MOST; i++)
-            todo[n++] = d->children[i].dev;
-    }
     return files;
 }

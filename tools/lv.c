@@ -107,7 +107,8 @@ static int wanted_extents(struct lvm_verb *v, uint64_t *extents, char *sign)
     const char *text = l->size ? l->size : l->extents;
     uint64_t bytes;
     if (!text || (l->size && l->extents))
-        return err_set(&v->error, -EINVAL, "Please specify either size or extents");
+        return err_set(&v->error, -EINVAL,
+                       "Please specify either size or extents: -L SIZE or -l EXTENTS");
     *sign = *text == '+' || *text == '-' ? *text++ : 0;
     if (l->extents)
         return parse_extents(v, text, extents);
@@ -177,7 +178,9 @@ static int read_space(struct lvm_verb *v, struct lvm_wanted *w, struct lvm_pv **
     w->only = *only;
     w->only_count = (size_t)v->count - 1;
     if (w->extents == 0 || sign || w->extents > UINT64_MAX - w->stripes)
-        return err_set(&v->error, -EINVAL, "Unable to create a logical volume of that size");
+        return err_set(&v->error, -EINVAL,
+                       "Unable to create a logical volume of that size: it is at least one extent, "
+                       "without + or -");
     w->extents = div_up(w->extents, w->stripes) * w->stripes;
     return 0;
 }
@@ -259,7 +262,7 @@ static int co_extend(struct lvm_verb *v)
     uint64_t to, stripes = stripes_of(v->lv);
     TRY(wanted_extents(v, &to, &sign));
     if (sign == '+' && !add_u64(to, v->lv->extents, &to))
-        return err_set(&v->error, -ERANGE, "that is too large");
+        return err_set(&v->error, -ERANGE, "the new size is too large");
     if (to <= v->lv->extents || sign == '-' || to > UINT64_MAX - stripes)
         return err_set(&v->error, -EINVAL,
                        "New size given (%" PRIu64

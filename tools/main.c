@@ -140,7 +140,10 @@ static int help(struct tool *t, int argc, char **argv)
     else if (strcmp(topic, "completion") == 0)
         return completion_print(t, word);
     else if (*topic && strcmp(topic, "help") != 0)
-        return tool_misuse(t, "there is no help on '%s', but on verbs, formats and pages", topic);
+        return tool_misuse(t,
+                           "there is no help on '%s'; there is on each verb, and on formats, "
+                           "pages, man and completion",
+                           topic);
     else
         print_tasks(t);
     return 0;

@@ -85,8 +85,8 @@ static char *temporary_name(const struct make *m)
 /* --- the file ------------------------------------------------------------------------------------
  */
 
-static int co_create_file(struct make *m, struct resolver *r, const char *path, unsigned create,
-                          struct blk_device **out, struct blk_error *e)
+int co_make_file(struct make *m, struct resolver *r, const char *path, unsigned create,
+                 struct blk_device **out, struct blk_error *e)
 {
     char *text = plain(path);
     if (!text)
@@ -113,12 +113,12 @@ static int co_new_file(struct make *m, struct resolver *r, struct blk_device **o
 {
     int rc = -EACCES;
     if (m->steady) { /* what is there is a rest of ours that no journal speaks of */
-        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_TRUNCATE, out, e);
+        rc = co_make_file(m, r, m->written, HOST_CREATE | HOST_TRUNCATE, out, e);
     } else if (!m->direct) {
         m->written = temporary_name(m);
         if (!m->written)
             return err_set(e, -ENOMEM, "out of memory");
-        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
+        rc = co_make_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
     }
     bool named = !m->steady && (rc == -EACCES || rc == -EPERM || rc == -ENAMETOOLONG);
     if (named) { /* only the name itself is ours */
@@ -126,7 +126,7 @@ static int co_new_file(struct make *m, struct resolver *r, struct blk_device **o
         m->written = mem_strdup(m->path);
         if (!m->written)
             return err_set(e, -ENOMEM, "out of memory");
-        rc = co_create_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
+        rc = co_make_file(m, r, m->written, HOST_CREATE | HOST_EXCLUSIVE, out, e);
     }
     m->created = rc == 0;
     return rc < 0 ? create_error(m, rc, e) : 0;
@@ -139,7 +139,7 @@ static int co_reuse_file(struct make *m, struct resolver *r, struct blk_device *
     m->written = mem_strdup(m->path);
     if (!m->written)
         return err_set(e, -ENOMEM, "out of memory");
-    int rc = co_create_file(m, r, m->path, HOST_TRUNCATE, out, e);
+    int rc = co_make_file(m, r, m->path, HOST_TRUNCATE, out, e);
     return rc < 0 ? create_error(m, rc, e) : 0;
 }
 
@@ -170,52 +170,12 @@ static int co_file(struct make *m, struct resolver *r, struct blk_device **out, 
         return co_reuse_file(m, r, out, e);
     TRY(co_follow(m));
     /* Nobody else may be using it; and nobody shall begin to, until the new one has its name. */
-    TRY(co_create_file(m, r, m->path, 0, &m->held, e));
+    TRY(co_make_file(m, r, m->path, 0, &m->held, e));
     return co_new_file(m, r, out, e);
 }
 
-/* --- a further file ------------------------------------------------------------------------------
+/* --- the format ---------------------------------------------------------------------------------
  */
-
-/* Where it is to lie: beside the image; as QEMU has it, as seen from here. */
-static char *part_path(const struct make *m, const struct blk_create *c, const char *name)
-{
-    return m->tool->face != FACE_LAMINA && !c->beside
-               ? mem_strdup(name)
-               : image_beside(m->path ? m->path : m->name, name);
-}
-
-static int co_open_part(struct make *m, const char *path, struct blk_device **out,
-                        struct blk_error *e)
-{
-    struct host_stat st;
-    struct resolver r;
-    bool there = co_host_stat(m->tool->host, path, &st) == 0;
-    if (there && m->tool->face == FACE_LAMINA && !m->force)
-        return err_set(e, -EEXIST, "%s exists already; --force replaces it", path);
-    TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
-    int rc =
-        co_create_file(m, &r, path, there ? HOST_TRUNCATE : HOST_CREATE | HOST_EXCLUSIVE, out, e);
-    resolver_drop(&r);
-    if (rc == 0 && !there && m->parts)
-        (void)!json_array_append_new(m->parts, json_string_nocheck(path));
-    return rc;
-}
-
-static int co_make_part(const struct blk_create *c, const char *name, struct blk_device **out,
-                        struct blk_error *e)
-{
-    struct make *m = c->arg;
-    auto_free char *path = part_path(m, c, name);
-    auto_free char *real = NULL;
-    if (!path)
-        return err_set(e, -ENOMEM, "out of memory");
-    if (co_host_realpath(m->tool->host, path, &real) < 0)
-        real = NULL; /* not there yet */
-    if (m->path && (strcmp(path, m->path) == 0 || (real && strcmp(real, m->path) == 0)))
-        return err_set(e, -EINVAL, "%s cannot be the image and its data file", m->path);
-    return co_open_part(m, path, out, e);
-}
 
 /* The backing image, where the format wants to know it; *out NULL: none. */
 static int co_look_behind(struct make *m, struct blk_device **out, struct blk_error *e)
@@ -272,13 +232,17 @@ int co_make_place(struct make *m, struct blk_error *e)
     const char *slash = strrchr(m->path, '/');
     m->folder = slash ? mem_printf("%.*s", (int)MAX(slash - m->path, 1), m->path) : mem_strdup(".");
     m->written = mem_printf("%s/.%s.lamina-resume", m->folder, slash ? slash + 1 : m->path);
-    return m->folder && m->written ? 0 : err_set(e, -ENOMEM, "out of memory");
+    m->parts_note = mem_printf("%s/.%s.lamina-parts", m->folder, slash ? slash + 1 : m->path);
+    bool known = m->folder && m->written && m->parts_note;
+    return known ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
 int co_make(struct make *m, struct blk_error *e)
 {
     struct resolver r;
     struct blk_device *file = NULL;
+    if (m->parts_note)
+        TRY(co_make_clear_parts(m, e));
     TRY(co_tool_resolver(m->tool, TRUST_WRITE, m->cache, &r, e));
     int rc = co_file(m, &r, &file, e);
     if (rc == 0)
@@ -329,18 +293,12 @@ int co_make_end(struct make *m, int rc, struct blk_error *e)
     }
     if (rc < 0 && m->created)
         (void)!co_host_unlink(h, m->written); /* the first error is the one to tell */
-    for (size_t i = 0; rc < 0 && i < json_array_size(m->parts); i++)
-        (void)!co_host_unlink(h, json_string_value(json_array_get(m->parts, i)));
+    if (rc < 0)
+        co_make_undo_parts(m);
     if (rc < 0 && m->bundle_made)
         (void)!rmdir(m->bundle);
     rc = co_image_close(take(m->spool), rc, e);
     return co_image_close(take(m->held), rc, e);
-}
-
-void make_keep(struct make *m)
-{
-    m->created = false;
-    json_decref(take(m->parts));
 }
 
 void make_drop(struct make *m)
@@ -350,7 +308,8 @@ void make_drop(struct make *m)
     mem_free(m->written);
     mem_free(m->folder);
     mem_free(m->bundle);
+    mem_free(m->parts_note);
     json_decref(m->parts);
     m->options = m->parts = NULL;
-    m->path = m->written = m->folder = m->bundle = NULL;
+    m->path = m->written = m->folder = m->bundle = m->parts_note = NULL;
 }

@@ -28,6 +28,7 @@ struct make {
     char *path;       /* of the file; NULL: the target is no plain file */
     char *written;    /* the name that it is written under */
     char *folder;     /* of co_make_place(): the target's */
+    char *parts_note; /* of co_make_place(): says which further files are being made */
     json_t *parts;    /* names of further files that we made for it; NULL: none */
     char *bundle;     /* the folder that is the image, of formats that have one; NULL: none */
     bool bundle_made; /* by us: to be removed on failure */
@@ -71,8 +72,20 @@ must_use int co_make_look(struct make *m, struct blk_device **out, struct blk_er
 /* All is written and closed (@rc 0): it takes the target's name. Or not: what we made goes away.
  * Gives the first error. */
 int co_make_end(struct make *m, int rc, struct blk_error *e);
-/* From here on what we made stays, also on failure. */
-void make_keep(struct make *m);
+/* From here on what we made stays, also on failure: there is a journal that speaks of it. */
+must_use int co_make_keep(struct make *m, struct blk_error *e);
 void make_drop(struct make *m);
+
+/* --- between make.c and make_parts.c --- */
+
+must_use int co_make_file(struct make *m, struct resolver *r, const char *path, unsigned create,
+                          struct blk_device **out, struct blk_error *e);
+/* struct blk_create's co_make_file; its arg is the make. */
+must_use int co_make_part(const struct blk_create *c, const char *name, struct blk_device **out,
+                          struct blk_error *e);
+/* Removes what a run that was cut short had made, by its note. */
+must_use int co_make_clear_parts(struct make *m, struct blk_error *e);
+/* Removes what this run has made. */
+void co_make_undo_parts(struct make *m);
 
 #endif

@@ -124,11 +124,10 @@ int make_check_options(const struct make *m, struct blk_error *e)
     if (key && strcmp(key, "backing_fmt") == 0)
         return err_set(e, -EINVAL, "Backing file format not supported for file format '%s'",
                        m->driver->name);
-    if (m->tool->face != FACE_LAMINA) {
-        if (key)
-            return err_set(e, -EINVAL, "Invalid parameter '%s'", key);
+    if (key && m->tool->face != FACE_LAMINA)
+        return err_set(e, -EINVAL, "Invalid parameter '%s'", key);
+    if (m->tool->face != FACE_LAMINA)
         TRY(face_preallocation(m, e));
-    }
     TRY(opts_parse(m->driver->create_options, m->options, &parsed, e));
     opts_drop(&parsed);
     return 0;

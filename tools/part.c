@@ -4,6 +4,7 @@
  * The image is opened as the guest sees it, the table found in its contents; what is changed is the
  * driver's matter (its own options, its own order of writes). */
 #include "tools/image.h"
+#include "tools/occupied.h"
 #include "tools/output.h"
 
 enum { ARG_TABLE = ARG_LONG, ARG_SECTOR, ARG_UUID, ARG_FORCE, ARG_START, ARG_SIZE };
@@ -65,16 +66,10 @@ static struct opts *parse_told(struct part_verb *v, const struct opt_desc *table
 static int co_create_on(struct part_verb *v, struct blk_device *disk)
 {
     const struct blk_driver *d = blk_find_driver(blk_drivers, v->table ? v->table : "gpt");
-    struct blk_device *there = NULL;
-    struct blk_error none;
     if (!d || d->is_format || !d->co_create || !d->co_inner_add)
         return err_set(&v->error, -EINVAL, "there is no table '%s' that can be made", v->table);
-    if (!v->force && co_resolver_container(&v->resolver, disk, &there, &none) != -ENOENT) {
-        co_blk_close(there, NULL);
-        return err_set(&v->error, -EEXIST,
-                       "%s holds partitions or volumes already; --force makes a new table",
-                       v->image.text);
-    }
+    if (!v->force)
+        TRY(co_refuse_occupied(v->tool, disk, "--force", &v->error));
     struct opts *o = parse_told(v, d->create_options);
     if (!o)
         return v->error.rc;
@@ -267,7 +262,8 @@ static const struct arg_desc create_options[] = {
     {ARG_TABLE, "table", "TABLE", "gpt (the default)", 0, false},
     {ARG_SECTOR, "sector-size", "512|4096", "bytes in a sector of the disk", 0, false},
     {ARG_UUID, "uuid", "UUID", "of the disk (else a random one)", 0, false},
-    {ARG_FORCE, "force", NULL, "also where there are partitions or volumes", 0, false},
+    {ARG_FORCE, "force", NULL, "write over what is there: file systems, partitions, volumes", 0,
+     false},
     ARG_IMAGE_OPTIONS,
     ARG_SECRET,
     ARG_END};

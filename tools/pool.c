@@ -55,7 +55,8 @@ static int co_look_body(struct task *t)
     int rc = co_thin_meta_open(&l->meta, dev, NULL, false, LOOK_CACHE, &t->error);
     if (rc == 0) {
         rc = l->held ? co_thin_use_snapshot(&l->meta) : 0;
-        rc = rc < 0 ? err_errno(&t->error, rc, "the metadata snapshot") : l->co_look(l);
+        rc = rc < 0 ? err_errno(&t->error, rc, "the metadata snapshot cannot be read")
+                    : l->co_look(l);
         thin_meta_close(&l->meta);
     }
     return co_image_close(dev, rc, &t->error);

@@ -149,7 +149,7 @@ static int co_rebuild(struct repair *p, struct blk_device *to)
     TRY(co_thin_build_begin(&p->build, to, &p->look.meta.super, e));
     int rc = co_thin_read(&p->look.meta, NULL, &r);
     if (rc < 0 && !e->rc)
-        err_errno(e, rc, "the mappings");
+        err_errno(e, rc, "the mappings cannot be read");
     p->passed += r.bad;
     return co_thin_build_end(&p->build, rc, e);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pool_create.c - `lamina pool create`: the metadata of a new, empty pool. Files that are not there
  * are made where their size is told. */
+#include "tools/occupied.h"
 #include "tools/pool.h"
 
 enum { ARG_BLOCK_SIZE = ARG_LONG, ARG_METADATA_SIZE, ARG_DATA_SIZE, ARG_FORCE };
@@ -10,7 +11,8 @@ static const struct arg_desc options[] = {
      false},
     {ARG_METADATA_SIZE, "metadata-size", "SIZE", "make METADATA, of this size", 0, false},
     {ARG_DATA_SIZE, "data-size", "SIZE", "make DATA, of this size", 0, false},
-    {ARG_FORCE, "force", NULL, "also if METADATA is not empty", 0, false},
+    {ARG_FORCE, "force", NULL, "write over what is there: file systems, partitions, another pool",
+     0, false},
     ARG_QUIET,
     ARG_END};
 
@@ -40,18 +42,28 @@ static int co_open_one(struct create *c, unsigned i, struct blk_device **dev)
     return rc < 0 ? co_image_close(*dev, rc, e) : 0;
 }
 
-static int co_check_empty(struct create *c, struct blk_device *dev)
+/* Also what nobody knows: a pool's metadata begin with zeroes. */
+static int co_check_empty(struct create *c, struct blk_device *meta)
 {
+    size_t bytes = (size_t)MIN(meta->size, THIN_BLOCK);
     uint8_t *buf = buf_get(THIN_BLOCK);
-    int rc = buf ? co_blk_read_buf(dev, 0, buf, MIN(dev->size, THIN_BLOCK)) : -ENOMEM;
-    bool empty = rc == 0 && mem_is_zero(buf, (size_t)MIN(dev->size, THIN_BLOCK));
+    int rc = buf ? co_blk_read_buf(meta, 0, buf, bytes) : -ENOMEM;
+    bool empty = rc == 0 && mem_is_zero(buf, bytes);
     buf_put(buf, THIN_BLOCK);
     if (rc < 0)
-        return err_errno(&c->task.error, rc, "%s", c->names[0]);
-    if (!empty && !c->force)
-        return err_set(&c->task.error, -EEXIST, "%s is not empty (--force takes it all the same)",
-                       c->names[0]);
-    return 0;
+        return err_errno(&c->task.error, rc, "%s cannot be read", c->names[0]);
+    return empty ? 0
+                 : err_set(&c->task.error, -EEXIST, "%s is not empty: --force writes over it",
+                           c->names[0]);
+}
+
+static int co_check_unused(struct create *c, struct blk_device *meta, struct blk_device *data)
+{
+    if (c->force)
+        return 0;
+    TRY(co_refuse_occupied(c->task.tool, meta, "--force", &c->task.error));
+    TRY(co_refuse_occupied(c->task.tool, data, "--force", &c->task.error));
+    return co_check_empty(c, meta);
 }
 
 static int co_body(struct task *t)
@@ -62,7 +74,7 @@ static int co_body(struct task *t)
     int rc = co_open_one(c, 1, &data);
     if (rc == 0) {
         c->blocks = data->size / c->block_bytes;
-        rc = co_check_empty(c, meta);
+        rc = co_check_unused(c, meta, data);
         if (rc == 0)
             rc = co_thin_format(meta, c->block_bytes, c->blocks, &t->error);
         rc = co_image_close(data, rc, &t->error);

@@ -71,7 +71,7 @@ static int co_dump(struct pool_look *l)
     int rc = co_thin_read(&l->meta, d->dev_text ? &d->dev : NULL, &r);
     puts("</superblock>");
     if (rc < 0)
-        return err_errno(&l->task.error, rc, "the mappings");
+        return err_errno(&l->task.error, rc, "the mappings cannot be read");
     return damage(l, &r);
 }
 
@@ -228,7 +228,8 @@ static int co_delta(struct pool_look *l)
         if (rc == -ENOENT)
             return err_set(&l->task.error, rc, "the pool has no volume %u", d->ids[i]);
         if (rc < 0)
-            return err_errno(&l->task.error, rc, "the mappings of volume %u", d->ids[i]);
+            return err_errno(&l->task.error, rc, "the mappings of volume %u cannot be read",
+                             d->ids[i]);
     }
     print_super(&l->meta.super, false);
     printf("  <diff left=\"%u\" right=\"%u\">\n", d->ids[0], d->ids[1]);

@@ -72,7 +72,7 @@ static bool choose(const struct tool *t, const char *text, struct chosen *out)
         size_t len = strcspn(text, ",");
         const struct column *c = find_column(text, len);
         if (!c || out->count == ARRAY_LEN(out->list)) {
-            tool_misuse(t, "'%.*s' is no column", (int)len, text);
+            tool_misuse(t, "'%.*s' is no column; --help lists them", (int)len, text);
             return false;
         }
         out->list[out->count++] = c;
@@ -196,7 +196,7 @@ static int co_ls(struct pool_look *look)
     if (rc == 0)
         rc = co_thin_read(&look->meta, NULL, &r);
     if (rc < 0)
-        return err_errno(&look->task.error, rc, "the devices");
+        return err_errno(&look->task.error, rc, "the pool's devices cannot be read");
     return r.bad ? err_set(&look->task.error, -EBADMSG, "%s", r.first.text) : 0;
 }
 
@@ -355,7 +355,7 @@ static int co_rmap(struct pool_look *look)
         .any_time = true, .device = enter_device, .extent = clip_extent, .arg = m};
     int rc = co_thin_read(&look->meta, NULL, &r);
     if (rc < 0)
-        return err_errno(&look->task.error, rc, "the mappings");
+        return err_errno(&look->task.error, rc, "the mappings cannot be read");
     return r.bad ? err_set(&look->task.error, -EBADMSG, "%s", r.first.text) : 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pv.c - lamina pv create | remove | list: physical volumes of LVM2. */
 #include "tools/lvm.h"
+#include "tools/occupied.h"
 
 static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_SECRET, ARG_QUIET,
                                                  ARG_END};
@@ -20,16 +21,20 @@ static int run_with(struct tool *t, int argc, char **argv, struct lvm_verb *v)
 static int co_check_blank(struct lvm_verb *v, const char *text, struct blk_device *dev)
 {
     size_t bytes = (size_t)MIN(dev->size, LVM_DATA_AT);
+    if (v->yes)
+        return 0;
+    TRY(co_refuse_occupied(v->tool, dev, "-y", &v->error));
     auto_free uint8_t *buf = mem_aligned(bytes);
     if (!buf)
         return err_set(&v->error, -ENOMEM, "out of memory");
     int rc = co_blk_read_buf(dev, 0, buf, bytes);
     if (rc < 0)
         return err_errno(&v->error, rc, "%s cannot be read", text);
-    if (v->yes || mem_is_zero(buf, bytes))
-        return 0;
-    return err_set(&v->error, -EEXIST,
-                   "%s holds data in its first MiB, which would be lost: with -y it is", text);
+    return mem_is_zero(buf, bytes)
+               ? 0
+               : err_set(&v->error, -EEXIST,
+                         "%s holds data in its first MiB, which would be lost: -y writes over it",
+                         text);
 }
 
 static int co_make(struct lvm_verb *v, const char *text, struct blk_device *dev, bool keep)

@@ -113,7 +113,8 @@ static void co_look_at(struct tool *t, struct raid_heap_item *item, const char *
     if (rc == 0 && item->foreign)
         tell_foreign(item);
     else if (rc == 0)
-        err_set(&item->error, -ENODATA, "it has no superblock of md");
+        err_set(&item->error, -ENODATA,
+                "it is no member of an array: it has no superblock of md, DDF or Intel's");
 }
 
 int co_raid_heap_open(struct tool *t, char *const *told, size_t count, const char *format,
@@ -158,7 +159,7 @@ bool raid_size_told(const struct tool *t, const char *what, const char *text, ui
     if (!size_told(t, what, text, bytes))
         return false;
     if (bare && !mul_u64(*bytes, KiB, bytes)) {
-        tool_error(t, "Invalid %s specified", what);
+        tool_error(t, "the %s is too large", what);
         return false;
     }
     return true;

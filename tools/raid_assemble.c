@@ -318,7 +318,8 @@ static int tell(const struct verb *v)
     }
     rc |= refuse_foreign(v);
     if (json_array_size(all) == 0 && rc == 0) {
-        tool_error(t, "there are no members of an array among these");
+        tool_error(
+            t, "there are no members of an array among these; `lamina tree` shows what they hold");
         rc = 1;
     }
     if (t->output == OUTPUT_JSON)

@@ -4,15 +4,17 @@
  */
 #include <limits.h>
 
+#include "raid/array.h"
+#include "tools/occupied.h"
 #include "tools/raid.h"
 
-enum { ARG_SPEED = ARG_LONG, ARG_REPAIR, ARG_WITH };
+enum { ARG_SPEED = ARG_LONG, ARG_REPAIR, ARG_WITH, ARG_FORCE };
 
 struct verb {
     struct task task;
     struct image image;
     const char *speed, *devices, *size, *with;
-    bool repair;
+    bool repair, force;
     struct blk_members_grow grow;
     char **members;
     int count;
@@ -71,11 +73,24 @@ static int co_open_member(struct verb *v, const char *name, struct blk_device **
     return co_image_open(v->task.tool, &image, out, &v->task.error);
 }
 
+/* One that is to hold what the array says. A former member may come back. */
+static int co_open_new(struct verb *v, const char *name, struct blk_device **out)
+{
+    struct blk_member member;
+    struct blk_error none = {0};
+    TRY(co_open_member(v, name, out));
+    if (v->force || co_md_member_of(*out, &member, &none) == 0)
+        return 0;
+    int rc = co_refuse_occupied(v->task.tool, *out, "--force", &v->task.error);
+    return rc < 0 ? co_image_close(*out, rc, &v->task.error) : 0;
+}
+
 static int co_add_as(struct verb *v, struct blk_device *array, enum blk_member_action action)
 {
     for (int i = 0; i < v->count; i++) {
         struct blk_member_change c = {.action = action};
-        TRY(co_open_member(v, v->members[i], &c.device));
+        TRY(action == BLK_MEMBER_ADD ? co_open_new(v, v->members[i], &c.device)
+                                     : co_open_member(v, v->members[i], &c.device));
         TRY(co_blk_member(array, &c, &v->task.error));
     }
     return co_sync(v, array);
@@ -110,7 +125,7 @@ static int co_replace(struct verb *v, struct blk_device *array)
     if (v->with && is_spare(v->facts, v->with))
         c.with = v->with;
     else if (v->with)
-        TRY(co_open_member(v, v->with, &c.device));
+        TRY(co_open_new(v, v->with, &c.device));
     TRY(co_blk_member(array, &c, &v->task.error));
     return co_sync(v, array);
 }
@@ -128,7 +143,10 @@ static int co_body(struct task *t)
     TRY(co_image_open(t->tool, &v->image, &dev, &t->error));
     struct blk_device *array = blk_find_redundant(dev);
     int rc = array ? v->co_do(v, array)
-                   : err_set(&t->error, -EINVAL, "%s is not an array", v->image.text);
+                   : err_set(&t->error, -EINVAL,
+                             "%s is not an array: name its members as md:MEMBER,MEMBER... or their "
+                             "folder as dir:FOLDER",
+                             v->image.text);
     if (rc == 0)
         rc = co_facts(v, array);
     return co_image_close(dev, rc, &t->error);
@@ -207,13 +225,10 @@ static int run(struct tool *t, int argc, char **argv)
     struct verb v = {.task = {.tool = t, .kind = t->command->name, .co_body = co_body},
                      .image = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE},
                      .co_do = d->co_do};
-    const struct arg_place places[] = {{'f', &v.image.format, NULL},
-                                       {ARG_SPEED, &v.speed, NULL},
-                                       {'n', &v.devices, NULL},
-                                       {'z', &v.size, NULL},
-                                       {ARG_WITH, &v.with, NULL},
-                                       {ARG_REPAIR, NULL, &v.repair},
-                                       {0, NULL, NULL}};
+    const struct arg_place places[] = {{'f', &v.image.format, NULL}, {ARG_SPEED, &v.speed, NULL},
+                                       {'n', &v.devices, NULL},      {'z', &v.size, NULL},
+                                       {ARG_WITH, &v.with, NULL},    {ARG_REPAIR, NULL, &v.repair},
+                                       {ARG_FORCE, NULL, &v.force},  {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};
     int id = args_read(t, &line);
     if (id != ARGS_END)
@@ -247,7 +262,13 @@ static const struct arg_desc scrub_options[] = {
     {ARG_REPAIR, "repair", NULL, "make what differs the same: copies from the first, parity anew",
      0, false},
     OPTIONS_OF_WORK};
+#define ARG_OVER                                                                                 \
+    {                                                                                            \
+        ARG_FORCE, "force", NULL, "write over what is there: file systems, partitions", 0, false \
+    }
+static const struct arg_desc add_options[] = {ARG_OVER, OPTIONS_OF_WORK};
 static const struct arg_desc replace_options[] = {
+    ARG_OVER,
     {ARG_WITH, "with", "DEVICE", "a spare of the array, or a new device (any spare)", 0, false},
     OPTIONS_OF_WORK};
 static const struct arg_desc grow_options[] = {
@@ -290,7 +311,7 @@ const struct command raid_add_command = {
     .usage = "raid add [OPTION]... ARRAY DEVICE...",
     .summary = "New members: spares, or in place of what is missing, filled at once",
     .faces = FACE_LAMINA,
-    .options = sync_options,
+    .options = add_options,
     .notes = "  lamina raid add md:a.img,b.img new.img",
 };
 

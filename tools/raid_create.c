@@ -3,7 +3,7 @@
 
 #include "raid/array.h"
 #include "raid/create.h"
-#include "tools/filesystem.h"
+#include "tools/occupied.h"
 #include "tools/raid.h"
 
 enum {
@@ -46,7 +46,8 @@ static const struct arg_desc options[] = {
      0, false},
     {ARG_DATA_OFFSET, "data-offset", "SIZE", "where data begins on each; a bare number: KiB", 0,
      false},
-    {ARG_FORCE, "force", NULL, "write over arrays and file systems that are there", 0, false},
+    {ARG_FORCE, "force", NULL, "write over what is there: arrays, file systems, partitions", 0,
+     false},
     ARG_IMAGE_FORMAT,
     ARG_SECRET,
     ARG_OUTPUT,
@@ -73,22 +74,6 @@ struct verb {
 /* --- work -------------------------------------------------------------------------------------
  */
 
-/* Whoever names the wrong device loses what it holds. */
-static int co_refuse_used(struct blk_device *dev, const char *name, struct blk_error *e)
-{
-    struct blk_member member;
-    struct blk_error ignored = {0};
-    struct filesystem fs;
-    if (co_md_member_of(dev, &member, &ignored) == 0)
-        return err_set(e, -EEXIST,
-                       "%s appears to be part of a raid array (%s): --force writes over it", name,
-                       member.what);
-    co_filesystem_of(dev, &fs);
-    return fs.type[0] ? err_set(e, -EEXIST, "%s appears to contain %s: --force writes over it",
-                                name, fs.type)
-                      : 0;
-}
-
 static int co_open_all(struct verb *v, struct blk_device **devs)
 {
     for (size_t i = 0; i < v->create.count; i++) {
@@ -99,7 +84,7 @@ static int co_open_all(struct verb *v, struct blk_device **devs)
         if (strcmp(v->members[i], "missing") != 0)
             TRY(co_image_open(v->task.tool, &image, &devs[i], &v->task.error));
         if (devs[i] && !v->force)
-            TRY(co_refuse_used(devs[i], v->members[i], &v->task.error));
+            TRY(co_refuse_occupied(v->task.tool, devs[i], "--force", &v->task.error));
     }
     return 0;
 }
@@ -172,7 +157,11 @@ static bool take_level(struct verb *v, const struct told *o)
     struct raid_create *c = &v->create;
     c->level = o->level ? raid_level_by_name(o->level) : NULL;
     if (!c->level) {
-        tool_error(t, o->level ? "level '%s' is not known" : "--level is missing", o->level);
+        tool_error(t,
+                   o->level ? "level '%s' is not known: linear, raid0, raid1, raid4, raid5, raid6 "
+                              "and raid10 are"
+                            : "which level? --level=raid1, or another one",
+                   o->level);
         return false;
     }
     c->layout = c->level->default_layout;

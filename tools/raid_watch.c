@@ -51,7 +51,10 @@ static int co_look_at_members(struct watch *v, struct watched *w)
     TRY(co_image_open(v->tool, &image, &dev, &w->error));
     struct blk_device *array = blk_find_redundant(dev);
     int rc = array ? co_blk_info(array, &info, &w->error)
-                   : err_set(&w->error, -EINVAL, "%s is not an array", w->name);
+                   : err_set(&w->error, -EINVAL,
+                             "%s is not an array: name its members as md:MEMBER,MEMBER... or their "
+                             "folder as dir:FOLDER",
+                             w->name);
     if (rc == 0) {
         w->now = json_incref(info.specific);
         blk_info_drop(&info);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* receive_open.c - receive's target, from being found to having its name.
  *
- * A new image lies under .TARGET.lamina-resume until it is whole. In every case there is a journal
+ * A new image lies under .TARGET.lamina-resume until it is whole; what it has of further files is
+ * made in the order at the top of make_parts.c. In every case there is a journal
  * (.TARGET.lamina-received beside a file, else where --journal says):
  *
  *   1 The base is compared: by the journal, if nobody has touched the target since it was noted
@@ -153,7 +154,8 @@ static int find_format(struct receive *r)
                              "the ending of '%s' names no format; say it with -O", m->name);
     if (!m->driver->co_create)
         return err_set(&r->task.error, -ENOTSUP,
-                       "Format driver '%s' does not support image creation", m->driver->name);
+                       "%s images are only read; `lamina help formats` tells what can be created",
+                       m->driver->name);
     if (m->driver->bundle_file)
         return err_set(&r->task.error, -EINVAL,
                        "an image of format '%s' is a folder, which cannot be gone on with: receive "
@@ -178,7 +180,7 @@ static int co_open_made(struct receive *r)
     if (!there && r->journal.at > 0)
         return err_set(&r->task.error, -ENOENT, "%s is missing: remove %s to begin anew",
                        m->written, r->journal.path);
-    if (r->header.increment && !r->resumed)
+    if (!there && r->header.increment)
         TRY(co_stand_on_base(r));
     if (!there)
         TRY(co_make(m, &r->task.error));
@@ -288,8 +290,9 @@ int co_receive_open(struct receive *r)
         j->made = r->made;
         j->header = r->header;
         TRY(co_receive_journal_write(j, e)); /* 2 */
-        make_keep(&r->make);
     }
+    if (r->made)
+        TRY(co_make_keep(&r->make, e));
     return co_grow(r);
 }
 

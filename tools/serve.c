@@ -396,7 +396,8 @@ static int put_together(struct words *w, int argc, char **argv)
     struct blk_error e = {0};
 
     if (argc == 0 && !w->told && !w->file)
-        return tool_misuse(p->tool, "which image?");
+        return tool_misuse(
+            p->tool, "which image is to be served? Name one, or a section [export] in a --config");
     if (add_offers(w, argc, argv, &e) < 0) {
         tool_error(p->tool, "%s", e.text);
         return 1;

@@ -6,7 +6,6 @@
 #include "tools/image.h"
 #include "tools/output.h"
 
-enum { ARG_OUTPUT_OWN = ARG_LONG };
 enum action { NOTHING, LIST, CREATE, APPLY, DELETE };
 
 static const struct arg_desc options[] = {
@@ -15,8 +14,7 @@ static const struct arg_desc options[] = {
     {'a', "apply", "NAME", "make the disk what it was then; what it is now is lost", 0, false},
     {'d', "delete", "NAME", "delete one; says how much space that freed", 0, false},
     {'f', "format", "FORMAT", "the image's format (else it is found out)", 0, false},
-    {ARG_OUTPUT_OWN, "output", "human|json", "print for people or for programs", FACE_LAMINA,
-     false},
+    {ARG_OUTPUT_ID, "output", "human|json", "print for people or for programs", FACE_LAMINA, false},
     ARG_IMAGE_OPTIONS,
     ARG_SECRET,
     ARG_QUIET,
@@ -194,14 +192,8 @@ static int option(void *verb, int id, const char *value)
         return act(s, CREATE, value);
     case 'a':
         return act(s, APPLY, value);
-    case 'd':
+    default:
         return act(s, DELETE, value);
-    default: /* --output */
-        s->tool->output = strcmp(value, "json") == 0 ? OUTPUT_JSON : OUTPUT_HUMAN;
-        if (s->tool->output == OUTPUT_JSON || strcmp(value, "human") == 0)
-            return 0;
-        tool_misuse(s->tool, "--output must be used with human or json as argument.");
-        return ARGS_BAD;
     }
 }
 

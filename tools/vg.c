@@ -120,8 +120,9 @@ static int co_reduce(struct lvm_verb *v)
         struct lvm_member *m = lvm_verb_member(v, v->operands[i]);
         struct lvm_pv *pv = m ? lvm_find_pv(v->vg, m->label.uuid) : NULL;
         if (!pv)
-            return m ? err_set(&v->error, -ENOENT, "%s is not in the group %s", v->operands[i],
-                               v->vg->name)
+            return m ? err_set(&v->error, -ENOENT,
+                               "%s is not in the group %s; `lamina pv list` shows what is",
+                               v->operands[i], v->vg->name)
                      : v->error.rc;
         TRY(lvm_pv_remove(v->vg, pv, &v->error));
         TRY(co_lvm_verb_commit(v, "Removed \"%s\" from volume group \"%s\"", v->operands[i],

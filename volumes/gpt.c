@@ -94,7 +94,7 @@ static int co_find_table(struct gpt *g, struct blk_error *e)
             first = *e;
     }
     if (first.rc == 0)
-        return err_set(e, -EINVAL, "too small for a partition table");
+        return err_set(e, -EINVAL, "the disk is too small for a partition table");
     return err_set(e, -EINVAL,
                    "both copies of the partition table (GPT) are damaged or not there: %s",
                    first.text);

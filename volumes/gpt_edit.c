@@ -253,9 +253,10 @@ static int wanted_room(struct gpt *g, const struct opts *o, uint64_t *start, uin
     *size = opts_given(o, "size") ? opts_number(o, "size") : 0;
     if ((opts_given(o, "size") && *size == 0) || (opts_given(o, "start") && *start == 0) ||
         *size > g->t.file->size || *start % sector)
-        return err_set(
-            e, -EINVAL,
-            "a partition begins at a multiple of %" PRIu64 " and is shorter than the disk", sector);
+        return err_set(e, -EINVAL,
+                       "a partition's start must be a multiple of %" PRIu64
+                       ", and its length less than the disk's",
+                       sector);
     *size = align_up(*size, sector);
     return find_room(g, start, size, e);
 }
@@ -278,7 +279,7 @@ static int wanted_number(const struct gpt *g, const struct opts *o, unsigned *nu
             *number = n;
             return 0;
         }
-    return err_set(e, -ENOSPC, "the table is full");
+    return err_set(e, -ENOSPC, "the table has no room for another partition: delete one first");
 }
 
 static int fill_entry(struct gpt *g, const struct opts *o, struct gpt_entry_disk *d,

@@ -63,11 +63,18 @@ static int find_volume(const struct lvm_set *s, const char *name, struct lvm_ope
 /* --- opening a volume --------------------------------------------------------------------------
  */
 
+/* Its text alone: what ties a snapshot to its origin. */
+static int co_refuse_tie(const struct lvm_opening *o)
+{
+    return err_set(o->e, -EINVAL, "%s/%s ties a snapshot to its origin: name the snapshot, %s/%s",
+                   o->vg->name, o->lv->name, o->vg->name, o->lv->segments[0].store->name);
+}
+
 static int co_refuse_type(const struct lvm_opening *o)
 {
     const struct lvm_segment *s = &o->lv->segments[0];
-    return err_set(o->e, -ENOTSUP, "%s/%s is of type %.60s, which is not read here", o->vg->name,
-                   o->lv->name, s->type_name);
+    return err_set(o->e, -ENOTSUP, "%s/%s is of type %.60s, which is not read here: %s",
+                   o->vg->name, o->lv->name, s->type_name, s->type->advice);
 }
 
 static int co_refuse_pool(const struct lvm_opening *o)
@@ -86,7 +93,7 @@ static int (*const openers[])(const struct lvm_opening *o) = {
     [LVM_STRIPED] = co_lvm_mapped_open, [LVM_ZERO] = co_lvm_mapped_open,
     [LVM_ERROR] = co_refuse_error,      [LVM_MIRROR] = co_lvm_mapped_open,
     [LVM_RAID] = co_lvm_raid_open,      [LVM_POOL] = co_refuse_pool,
-    [LVM_THIN] = co_lvm_thin_open,      [LVM_SNAPSHOT] = co_refuse_type,
+    [LVM_THIN] = co_lvm_thin_open,      [LVM_SNAPSHOT] = co_refuse_tie,
     [LVM_OTHER] = co_refuse_type,
 };
 

@@ -203,9 +203,9 @@ int lvm_lv_reduce(struct lvm_vg *vg, struct lvm_lv *lv, uint64_t extents, struct
 
 /* Keys of a segment that name logical volumes. */
 static const char *const name_keys[] = {
-    "metadata",        "pool",       "thin_pool", "origin",
-    "external_origin", "merge",      "cow_store", "merging_store",
-    "mirror_log",      "cache_pool", "data",      NULL};
+    "metadata", "pool",       "thin_pool",     "origin",     "external_origin",
+    "merge",    "cow_store",  "merging_store", "mirror_log", "cache_pool",
+    "data",     "writecache", "vdo_pool",      "meta_dev",   NULL};
 static const char *const list_keys[] = {"stripes", "mirrors", "raids", "raid0_lvs", NULL};
 
 /* Calls @fn for each place in the text that names @lv. */

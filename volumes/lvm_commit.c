@@ -196,10 +196,11 @@ static int may_change(const struct lvm_set *s, const struct lvm_vg *vg, struct b
                            "not here",
                            vg->name, vg->pvs[i].name, vg->pvs[i].uuid);
     if (s->opened_count) /* it knows the model as it is now */
-        return err_set(e, -EBUSY, "a thin pool or an array of %s is open", vg->name);
+        return err_set(e, -EBUSY, "a thin pool or an array of %s is in use: close it first",
+                       vg->name);
     if (s->unsure)
         return err_set(e, -EIO, "an earlier change of %s failed midway: open it anew", vg->name);
-    return s->dev->writable ? 0 : err_set(e, -EROFS, "the group was opened to be read");
+    return s->dev->writable ? 0 : err_set(e, -EROFS, "the group was opened to be read only");
 }
 
 /* The model of what is about to be written: what cannot be read is not written. */

@@ -104,13 +104,14 @@ static int lists_parse(const struct lvm_label_disk *raw, struct lvm_label *l, st
     size_t at = 0;
     do { /* data areas: the text says where extents are */
         if (!next_span(raw, &at, &span))
-            return err_set(e, -EINVAL, "the label's list of data areas does not end");
+            return err_set(e, -EINVAL, "the label is damaged: its list of data areas does not end");
         if (l->data_at == 0)
             l->data_at = span.offset;
     } while (span.offset);
     for (;;) {
         if (!next_span(raw, &at, &span))
-            return err_set(e, -EINVAL, "the label's list of metadata areas does not end");
+            return err_set(e, -EINVAL,
+                           "the label is damaged: its list of metadata areas does not end");
         if (!span.offset)
             break;
         if (l->area_count == LVM_AREAS_MOST)
@@ -139,12 +140,12 @@ int lvm_label_find(const void *sectors, size_t bytes, struct lvm_label *out, str
             continue;
         memcpy(out->uuid, raw.uuid, LVM_UUID);
         if (!is_uuid(out->uuid))
-            return err_set(e, -EINVAL, "the label's UUID is none");
+            return err_set(e, -EINVAL, "the label is damaged: what it has for a UUID is none");
         out->sector = i;
         out->device_bytes = le64_get(raw.device_bytes);
         return lists_parse(&raw, out, e);
     }
-    return err_set(e, -ENOENT, "it has no label of LVM2");
+    return err_set(e, -ENOENT, "it is no physical volume: it has no label of LVM2");
 }
 
 static void put_span(uint8_t *at, uint64_t offset, uint64_t bytes)
@@ -195,13 +196,17 @@ int lvm_area_parse(const struct lvm_area_disk *raw, const struct lvm_span *area,
     const struct lvm_locn_disk *locn = &raw->committed;
     *committed = (struct lvm_locn){0};
     if (memcmp(raw->magic, area_magic, sizeof(area_magic)) != 0)
-        return err_set(e, -EINVAL, "there is no metadata area at %" PRIu64, area->offset);
+        return err_set(e, -EINVAL,
+                       "the metadata area at byte %" PRIu64 " is damaged: it does not begin as one",
+                       area->offset);
     if (le32_get(raw->crc) != area_crc(raw))
         return err_set(e, -EBADMSG, "the checksum of the metadata area at %" PRIu64 " is wrong",
                        area->offset);
     if (le32_get(raw->version) != 1 || le64_get(raw->start) != area->offset ||
         le64_get(raw->bytes) != area->bytes || area->bytes <= 2 * LVM_SECTOR)
-        return err_set(e, -EINVAL, "the header of the metadata area at %" PRIu64 " is wrong",
+        return err_set(e, -EINVAL,
+                       "the metadata area at byte %" PRIu64
+                       " is damaged: its header names another place",
                        area->offset);
     *committed = (struct lvm_locn){.offset = le64_get(locn->offset),
                                    .bytes = le64_get(locn->bytes),
@@ -210,7 +215,8 @@ int lvm_area_parse(const struct lvm_area_disk *raw, const struct lvm_span *area,
     if (committed->bytes && (committed->offset < LVM_SECTOR || committed->offset >= area->bytes ||
                              committed->bytes > area->bytes - LVM_SECTOR))
         return err_set(e, -EINVAL,
-                       "the metadata area at %" PRIu64 " names a text outside of itself",
+                       "the metadata area at byte %" PRIu64
+                       " is damaged: it names a text outside of itself",
                        area->offset);
     return 0;
 }

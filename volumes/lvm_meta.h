@@ -59,6 +59,7 @@ struct lvm_type {
     enum lvm_what what;
     const char *level, *layout; /* LVM_RAID: as the driver md names them; layout NULL: has none */
     unsigned parities;          /* images that hold no data */
+    const char *advice;         /* LVM_OTHER: why it is not read, and what to do */
 };
 
 struct lvm_segment {

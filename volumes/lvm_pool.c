@@ -27,7 +27,8 @@ static int co_open_planned(struct lvm_set *s, struct lvm_vg *vg, const char *nam
     struct lvm_vg *kept = s->vgs[i];
     struct lvm_opening o = {.set = s, .vg = vg, .lv = lvm_find_lv(vg, name), .e = e};
     s->vgs[i] = vg;
-    int rc = o.lv ? co_lvm_open_below(&o, o.lv, out) : err_set(e, -ENOENT, "no volume %s", name);
+    int rc = o.lv ? co_lvm_open_below(&o, o.lv, out)
+                  : err_set(e, -ENOENT, "the pool has no volume %s", name);
     s->vgs[i] = kept;
     return rc;
 }
@@ -116,7 +117,9 @@ static int co_do_messages(struct blk_device *dev, const struct lvm_vg *vg,
     }
     if (rc == 0)
         rc = co_thin_commit(&p->meta);
-    return rc < 0 ? err_errno(e, rc, "the pool could not do what the group says") : 0;
+    return rc < 0 ? err_errno(e, rc,
+                              "the pool could not make or delete the volumes that the group says")
+                  : 0;
 }
 
 static int co_tell_pool(struct lvm_set *s, struct lvm_vg *vg, struct lvm_lv *pool,

@@ -17,29 +17,44 @@ static const struct lvm_type types[] = {
     {.name = "raid0", .what = LVM_RAID, .level = "0"},
     {.name = "raid0_meta", .what = LVM_RAID, .level = "0"},
     {.name = "raid1", .what = LVM_RAID, .level = "1"},
-    {"raid4", LVM_RAID, "5", "parity-first", 1},
-    {"raid5", LVM_RAID, "5", "left-symmetric", 1},
-    {"raid5_la", LVM_RAID, "5", "left-asymmetric", 1},
-    {"raid5_ra", LVM_RAID, "5", "right-asymmetric", 1},
-    {"raid5_ls", LVM_RAID, "5", "left-symmetric", 1},
-    {"raid5_rs", LVM_RAID, "5", "right-symmetric", 1},
-    {"raid5_n", LVM_RAID, "5", "parity-last", 1},
-    {"raid6", LVM_RAID, "6", "ddf-zero-restart", 2},
-    {"raid6_zr", LVM_RAID, "6", "ddf-zero-restart", 2},
-    {"raid6_nr", LVM_RAID, "6", "ddf-N-restart", 2},
-    {"raid6_nc", LVM_RAID, "6", "ddf-N-continue", 2},
-    {"raid6_n_6", LVM_RAID, "6", "parity-last", 2},
-    {"raid6_la_6", LVM_RAID, "6", "left-asymmetric-6", 2},
-    {"raid6_ra_6", LVM_RAID, "6", "right-asymmetric-6", 2},
-    {"raid6_ls_6", LVM_RAID, "6", "left-symmetric-6", 2},
-    {"raid6_rs_6", LVM_RAID, "6", "right-symmetric-6", 2},
+    {"raid4", LVM_RAID, "5", "parity-first", 1, NULL},
+    {"raid5", LVM_RAID, "5", "left-symmetric", 1, NULL},
+    {"raid5_la", LVM_RAID, "5", "left-asymmetric", 1, NULL},
+    {"raid5_ra", LVM_RAID, "5", "right-asymmetric", 1, NULL},
+    {"raid5_ls", LVM_RAID, "5", "left-symmetric", 1, NULL},
+    {"raid5_rs", LVM_RAID, "5", "right-symmetric", 1, NULL},
+    {"raid5_n", LVM_RAID, "5", "parity-last", 1, NULL},
+    {"raid6", LVM_RAID, "6", "ddf-zero-restart", 2, NULL},
+    {"raid6_zr", LVM_RAID, "6", "ddf-zero-restart", 2, NULL},
+    {"raid6_nr", LVM_RAID, "6", "ddf-N-restart", 2, NULL},
+    {"raid6_nc", LVM_RAID, "6", "ddf-N-continue", 2, NULL},
+    {"raid6_n_6", LVM_RAID, "6", "parity-last", 2, NULL},
+    {"raid6_la_6", LVM_RAID, "6", "left-asymmetric-6", 2, NULL},
+    {"raid6_ra_6", LVM_RAID, "6", "right-asymmetric-6", 2, NULL},
+    {"raid6_ls_6", LVM_RAID, "6", "left-symmetric-6", 2, NULL},
+    {"raid6_rs_6", LVM_RAID, "6", "right-symmetric-6", 2, NULL},
     {.name = "raid10", .what = LVM_RAID, .level = "10"},
     {.name = "raid10_near", .what = LVM_RAID, .level = "10"},
     {.name = "thin-pool", .what = LVM_POOL},
     {.name = "thin", .what = LVM_THIN},
     {.name = "snapshot", .what = LVM_SNAPSHOT},
+    {"cache", LVM_OTHER, NULL, NULL, 0,
+     "the newest blocks may lie in its cache alone: take that off with lvconvert "
+     "--uncache"},
+    {"cache-pool", LVM_OTHER, NULL, NULL, 0,
+     "it caches another volume and has no contents of its own"},
+    {"writecache", LVM_OTHER, NULL, NULL, 0,
+     "the newest blocks may lie in its cache alone: take that off with lvconvert "
+     "--splitcache"},
+    {"vdo", LVM_OTHER, NULL, NULL, 0,
+     "its blocks are deduplicated and compressed: copy it where Linux has activated it"},
+    {"vdo-pool", LVM_OTHER, NULL, NULL, 0,
+     "it holds volumes of VDO and has no contents of its own"},
+    {"integrity", LVM_OTHER, NULL, NULL, 0,
+     "checksums lie between its blocks: take them out with lvconvert --raidintegrity n"},
 };
-static const struct lvm_type other_type = {.name = "other", .what = LVM_OTHER};
+static const struct lvm_type other_type = {
+    .name = "other", .what = LVM_OTHER, .advice = "copy it where Linux has activated it"};
 
 /* Flags behind a + that change nothing for a reader of LVM2's own kinds. */
 static bool flags_are_known(const char *flags)
@@ -63,7 +78,7 @@ const struct lvm_type *lvm_type_by_name(const char *name)
     size_t len = strcspn(name, "+");
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
         if (strlen(types[i].name) == len && memcmp(types[i].name, name, len) == 0)
-            return flags_are_known(name + len) ? &types[i] : NULL;
+            return types[i].what == LVM_OTHER || flags_are_known(name + len) ? &types[i] : NULL;
     return NULL;
 }
 

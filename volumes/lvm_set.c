@@ -51,7 +51,8 @@ static int co_read_text(const struct lvm_member *m, unsigned i, char **out, stru
     const struct lvm_span *area = &m->label.areas[i];
     const struct lvm_locn *t = &m->texts[i];
     if (t->bytes > LVM_TEXT_MOST)
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes of metadata are more than is read", t->bytes);
+        return err_set(e, -EFBIG, "%" PRIu64 " bytes of metadata are more than any group has",
+                       t->bytes);
     auto_free char *text = mem_alloc(t->bytes);
     if (!text)
         return err_set(e, -ENOMEM, "out of memory");

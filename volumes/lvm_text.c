@@ -223,7 +223,7 @@ int lvm_text_parse(const char *text, size_t bytes, struct lvm_text *out, struct 
 {
     *out = (struct lvm_text){.root.kind = LVM_SECTION};
     if (bytes > LVM_TEXT_MOST)
-        return err_set(e, -EFBIG, "%zu bytes of metadata are more than is read", bytes);
+        return err_set(e, -EFBIG, "%zu bytes of metadata are more than any group has", bytes);
     struct parser p = {.tree = out, .line = 1, .e = e};
     p.at = copy(out, text, strnlen(text, bytes));
     int rc = p.at ? take_items(&p, &out->root) : err_set(e, -ENOMEM, "out of memory");

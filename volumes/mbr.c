@@ -130,8 +130,9 @@ static int co_mbr_open(struct blk_device *dev, const struct opts *opts, struct b
     bool wide = opts_given(opts, "sector-size") ? opts_number(opts, "sector-size") == 1
                                                 : file->limits.request_align > 512;
     m->t.sector_bytes = wide ? 4096 : 512;
-    int rc =
-        file->size < sizeof(m->first) ? err_set(e, -EINVAL, "too small for a partition table") : 0;
+    int rc = file->size < sizeof(m->first)
+                 ? err_set(e, -EINVAL, "the disk is too small for a partition table")
+                 : 0;
     if (rc == 0 && (rc = co_blk_read_buf(file, 0, &m->first, sizeof(m->first))) < 0)
         err_errno(e, rc, "the first sector cannot be read");
     if (rc == 0 && !mbr_is_sane(&m->first))

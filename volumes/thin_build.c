@@ -24,8 +24,11 @@ int co_thin_build_begin(struct thin_build *b, struct blk_device *dev, const stru
 
 static int failed(struct blk_error *e, int rc)
 {
-    return rc == -ENOSPC ? err_set(e, rc, "the metadata device is too small")
-                         : err_errno(e, rc, "the metadata could not be written");
+    return rc == -ENOSPC
+               ? err_set(
+                     e, rc,
+                     "the metadata device is too small for the pool's mappings: take a larger one")
+               : err_errno(e, rc, "the metadata could not be written");
 }
 
 int co_thin_build_device(struct thin_build *b, uint32_t id, const struct thin_detail *d,
@@ -33,7 +36,7 @@ int co_thin_build_device(struct thin_build *b, uint32_t id, const struct thin_de
 {
     struct thin_detail there;
     if (id > THIN_ID_MOST || co_thin_detail(&b->m, id, &there) == 0)
-        return err_set(e, -EINVAL, "device %u is told twice, or too high a number", id);
+        return err_set(e, -EINVAL, "device %u comes twice, or its number is too high", id);
     int rc = co_thin_tree_new(&b->m, &thin_mappings, &b->root);
     b->id = id;
     b->detail = *d;
@@ -55,7 +58,7 @@ int co_thin_build_extent(struct thin_build *b, const struct thin_extent *x, stru
 {
     uint64_t end;
     if (!b->in_device)
-        return err_set(e, -EINVAL, "a mapping stands outside of a device");
+        return err_set(e, -EINVAL, "a mapping comes before the device that it belongs to");
     if (!range_fits(x->data, x->length, b->m.space.root.blocks) ||
         !add_u64(x->begin, x->length, &end))
         return err_set(e, -EINVAL, "device %u maps block %" PRIu64 ", which the pool has not",

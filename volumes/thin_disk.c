@@ -77,15 +77,21 @@ static int check_super(const struct thin_super *s, uint64_t number, uint64_t fil
                              s->metadata.overflow_root};
     for (size_t i = 0; i < ARRAY_LEN(roots); i++)
         if (roots[i] == 0 || roots[i] >= file_blocks)
-            return err_set(e, -EINVAL, "the superblock names block %" PRIu64 " as a root",
+            return err_set(e, -EINVAL,
+                           "the superblock is damaged: it names block %" PRIu64
+                           " as a root, which cannot be one",
                            roots[i]);
     if (number)
         return 0; /* a metadata snapshot has no space maps */
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         if (maps[i] == 0 || maps[i] >= file_blocks)
-            return err_set(e, -EINVAL, "the superblock names block %" PRIu64 " as a root", maps[i]);
+            return err_set(e, -EINVAL,
+                           "the superblock is damaged: it names block %" PRIu64
+                           " as a root, which cannot be one",
+                           maps[i]);
     if (s->held_root >= file_blocks)
-        return err_set(e, -EINVAL, "the metadata snapshot lies past the end");
+        return err_set(e, -EINVAL,
+                       "the superblock is damaged: its metadata snapshot lies past the end");
     if (s->metadata.blocks < 8 || s->metadata.blocks > MIN(file_blocks, THIN_META_MOST))
         return err_set(e, -EINVAL,
                        "the metadata counts %" PRIu64 " blocks and its device holds %" PRIu64,
@@ -101,7 +107,7 @@ int thin_super_parse(const uint8_t *block, uint64_t number, uint64_t file_blocks
 {
     const struct thin_super_disk *raw = (const struct thin_super_disk *)block;
     if (le64_get(raw->magic) != THIN_MAGIC)
-        return err_set(e, -EINVAL, "no thin pool's metadata");
+        return err_set(e, -EINVAL, "it holds no thin pool's metadata");
     const char *wrong = thin_verify(THIN_SUPER, number, block);
     if (wrong)
         return err_set(e, -EBADMSG, "the pool's superblock: %s", wrong);
@@ -127,7 +133,9 @@ int thin_super_parse(const uint8_t *block, uint64_t number, uint64_t file_blocks
         return err_set(e, -ENOTSUP, "the pool has features (0x%x) that are not known",
                        le32_get(raw->incompat));
     if (chunk < THIN_CHUNK_LEAST || chunk > THIN_CHUNK_MOST || chunk % THIN_CHUNK_LEAST)
-        return err_set(e, -EINVAL, "data blocks of %" PRIu64 " bytes", chunk);
+        return err_set(e, -EINVAL,
+                       "the superblock is damaged: it says data blocks of %" PRIu64 " bytes",
+                       chunk);
     return check_super(out, number, file_blocks, e);
 }
 

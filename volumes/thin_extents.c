@@ -91,7 +91,7 @@ static int co_read_device(struct reading *g, uint32_t id, const struct thin_deta
     if (g->r->device)
         TRY(g->r->device(g->r, id, d));
     if (rc < 0)
-        TRY(on_bad(&w, g->m->super.mapping_root, "the mappings of a device are not found"));
+        TRY(on_bad(&w, g->m->super.mapping_root, "the mappings of a device are missing"));
     else
         TRY(co_thin_walk(&g->m->cache, &w, root));
     TRY(end_run(g));

@@ -52,7 +52,7 @@ static int co_load(struct thin_meta *m, struct blk_error *e)
         return err_errno(e, rc, "%s", m->dev->name);
     rc = co_thin_meta_space_load(m);
     if (rc < 0)
-        return err_errno(e, rc, "%s: the metadata space map", m->dev->name);
+        return err_errno(e, rc, "%s: the metadata space map cannot be read", m->dev->name);
     return co_thin_space_load(m, e);
 }
 

@@ -60,7 +60,7 @@ int co_thin_space_load(struct thin_meta *m, struct blk_error *e)
     for (size_t i = 0; rc == 0 && i < s->bitmap_count; i++)
         if (s->bitmaps[i].at == 0)
             rc = -EBADMSG;
-    return rc < 0 ? err_errno(e, rc, "the data space map's index") : 0;
+    return rc < 0 ? err_errno(e, rc, "the index of the data space map cannot be read") : 0;
 }
 
 void thin_space_drop(struct thin_meta *m)

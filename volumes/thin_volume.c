@@ -230,7 +230,7 @@ static int co_find(struct thin_volume *v, const struct opts *o, struct blk_error
     if (rc == -ENOENT)
         return err_set(e, rc, "the pool has no volume %u", v->id);
     if (rc < 0)
-        return err_errno(e, rc, "the mappings of volume %u", v->id);
+        return err_errno(e, rc, "the mappings of volume %u cannot be read", v->id);
     if (opts_given(o, "size") || p->size)
         dev->size = opts_given(o, "size") ? opts_number(o, "size") : p->size;
     v->quota = opts_number(o, "quota") / p->chunk;

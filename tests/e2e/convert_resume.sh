@@ -74,6 +74,11 @@ for kind in "vmdk -o subformat=twoGbMaxExtentSparse" "qcow2 -o data_file=t.data"
     is "$kind: identical" "$LAMINA" compare -f "${kind%% *}" -F raw out/t big.raw
     rm -f out/t*
 done
+echo rest >out/t-s001
+echo "{\"parts\": [\"$PWD/out/t-s001\"]}" >out/.t.lamina-parts
+is "killed while its files were made: anew" once 60 -O vmdk -o subformat=twoGbMaxExtentSparse
+equal "nothing else is left" "$(ls -A out | tr '\n' ' ')" "t t-s001 "
+rm -f out/t out/t-s001
 echo mine >out/t-s001
 fails "a file of that name is there" 1 "exists already" once 60 -O vmdk -o subformat=twoGbMaxExtentSparse
 equal "it stays, and nothing else" "$(ls -A out) $(cat out/t-s001)" "t-s001 mine"

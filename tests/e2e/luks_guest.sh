@@ -3,9 +3,7 @@
 # kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-guest_ready || exit 77
-command -v cryptsetup >/dev/null || { echo "skip - there is no cryptsetup"; exit 77; }
+guest_only cryptsetup
 
 mkdir job
 printf 'open sesame' >job/key

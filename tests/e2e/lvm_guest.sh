@@ -3,10 +3,7 @@
 # round for a group that lvm2 makes there. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-PATH=$PATH:/sbin:/usr/sbin
-guest_ready || exit 77
-for one in lvm dmsetup thin_check; do command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }; done
+guest_only lvm dmsetup thin_check
 
 set=lvm:a.img,b.img
 truncate -s 96M a.img b.img

@@ -3,10 +3,7 @@
 # what was missing, resyncs what a killed process left; what it then writes is read. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-PATH=$PATH:/sbin:/usr/sbin
-guest_ready || exit 77
-for one in lvm dmsetup; do command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }; done
+guest_only lvm dmsetup
 tar -xJf "$(dirname "$0")/../fixtures/lvm.tar.xz" pv3.img pv4.img pv5.img pv6.img pv7.img
 
 pvs="pv3.img pv4.img pv5.img pv6.img pv7.img"

@@ -3,12 +3,7 @@
 # is made, filled, checked, trimmed, and read again. Then server and client over vsock. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-PATH=$PATH:/usr/sbin:/sbin
-guest_ready || exit 77
-for tool in nbd-client mke2fs e2fsck fio; do
-    command -v $tool >/dev/null || { echo "skip - there is no $tool"; exit 77; }
-done
+guest_only nbd-client mke2fs e2fsck fio
 
 mkdir job
 qemu-img create -q -f qcow2 job/disk.qcow2 64M

@@ -2,13 +2,12 @@
 # The write-intent bitmap: mdadm reads the bits that are set while somebody writes; after a crash only what they say is resynced, and of a member
 # that comes back only that is copied (what is wrong elsewhere on it stays, which a scrub shows). A row: level, layout, members.
 . "$(dirname "$0")/../lib/e2e.sh"
+. "$(dirname "$0")/../lib/raid.sh"
 command -v mdadm >/dev/null || { echo "skip - there is no mdadm"; exit 77; }
 ulimit -f 1048576
 make_disk disk.raw 12
-dirty() { tail -c +8193 "$1" | head -c 4096 >.bitmap && mdadm -X .bitmap 2>&1 | sed -n 's/.*(chunks), \([0-9]*\) dirty.*/\1/p'; }
-state() { "$LAMINA" raid detail --output json "${m[@]}" | jq -r ".[0].members[] | select(.device == \"$1\").state"; }
+place() { "$LAMINA" raid detail --output json "${m[@]}" | jq -r ".[0].members[] | select(.device == \"$1\").state"; }
 differs() { "$LAMINA" raid scrub --output json "$a" | jq .mismatches; }
-ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; }
 
 # written SIGNAL COMMAND...: serves the array, and ends the server so when qemu-io has done that.
 written() {
@@ -35,25 +34,25 @@ one() {
         --data-offset=2M "${m[@]}" || bad "$what: made"
     a=$("$LAMINA" raid assemble "${m[@]}")
     "$LAMINA" convert -q -n -f raw -O raw disk.raw "$a"
-    equal "$what: no bit is set when nobody writes" "$(dirty m0.img)" 0
+    equal "$what: no bit is set when nobody writes" "$(bits m0.img)" 0
     written KILL -c "write -P 7 1M 256k"
-    first=$(dirty m0.img)
+    first=$(bits m0.img)
     equal "... a few are after a crash" "$([ "$first" -ge 1 ] && [ "$first" -le 8 ] && echo few)" few
-    equal "... on all members" "$(dirty m1.img)" "$first"
+    equal "... on all members" "$(bits m1.img)" "$first"
     wrong m1.img
     is "... resync" "$LAMINA" raid sync -q "$a"
-    equal "... clears them" "$(dirty m1.img) $(mdadm --examine m1.img | sed -n 's/^ *State : //p')" "0 clean"
+    equal "... clears them" "$(bits m1.img) $(mdadm --examine m1.img | sed -n 's/^ *State : //p')" "0 clean"
     equal "... having looked at nothing else" "$(($(differs) > 0))" 1
     "$LAMINA" raid scrub -q --repair "$a" >/dev/null
     equal "... (repaired)" "$(differs)" 0
     is "... a member fails" "$LAMINA" raid fail -q "$a" m1.img
     a=$("$LAMINA" raid assemble -q "${m[@]}")
     written TERM -c "write -P 9 2M 256k"
-    equal "... its bits stay" "$(($(dirty m0.img) > 0)) $(state m1.img)" "1 stale"
+    equal "... its bits stay" "$(($(bits m0.img) > 0)) $(place m1.img)" "1 stale"
     wrong m1.img
     is "... it comes back" "$LAMINA" raid add -q "$a" m1.img
     a=$("$LAMINA" raid assemble -q "${m[@]}")
-    equal "... in sync" "$(state m1.img) $(dirty m1.img)" "active sync 0"
+    equal "... in sync" "$(place m1.img) $(bits m1.img)" "active sync 0"
     equal "... with what it missed and nothing else copied" "$(differs)" 4096
     "$LAMINA" raid scrub -q --repair "$a" >/dev/null
     rm m0.img

@@ -4,9 +4,7 @@
 # kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-guest_ready || exit 77
-command -v mdadm >/dev/null || { echo "skip - there is no mdadm"; exit 77; }
+guest_only mdadm
 ulimit -f 1048576
 mdadm=$(command -v mdadm)
 modules="md_mod linear raid0 raid1 raid10 raid456 async_raid6_recov"

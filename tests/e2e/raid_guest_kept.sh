@@ -3,18 +3,9 @@
 # logs that it left are replayed, and it replays ours, with a member lost and the parity wrong. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-guest_ready || exit 77
-for one in mdadm dmsetup; do
-    PATH=$PATH:/sbin:/usr/sbin command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }
-done
-SLOT=20 # MiB of each member
-mkdir job members
-find /usr/share/doc /usr/include -type f -size -64k 2>/dev/null | head -n 2000 | xargs cat 2>/dev/null | head -c 12M >content
-truncate -s 12M content
-want=$(sha256sum <content)
-for ((i = 0; i < 18; i++)); do truncate -s ${SLOT}M members/$i.img; done
-front() { "$LAMINA" convert -q --force -f raw "$1" -O raw .front 2>.err && head -c 12M .front | sha256sum; }
+guest_only mdadm dmsetup
+. "$(dirname "$0")/../lib/guest_slots.sh"
+take_slots 18
 member() { echo "members/$1.img"; }
 # faces NUMBER...: the array as the faces are told.
 faces() { printf '{"driver":"file","filename":"members/%s.img"},' "$@" | sed 's/.*/json:{"driver":"md","members":[&]}/; s/,]/]/'; }
@@ -97,13 +88,8 @@ equal "... and killed" "$("$LAMINA" raid examine --output json "$(member 3)" | j
 equal "... so that parity may be wrong" "$(python3 spoil.py ppl 1 members/{3,4,5}.img)" 1
 
 # --- the guest: theirs are 6, 7 (raid1) and 8 to 10 (raid5), with lists; 11 to 13, as they are while it is dirty in 14 to 16
-{
-    echo "modprobe -a dm-mod md-mod raid1 raid456"
-    guest_slots 18
-    cat <<'END'
+cat >job/script <<'END'
 m=/dev/mapper/m
-idle() { while grep -qE 'resync|recovery|check|reshape' /proc/mdstat; do sleep 0.2; done; }
-hash() { head -c 12582912 $1 | sha256sum; }
 mdadm --assemble --run /dev/md1 ${m}0 ${m}1 ${m}2 >/tmp/log 2>&1 || cat /tmp/log
 echo "lists content $(hash /dev/md1)"
 echo "lists bad $(cat /sys/block/md1/md/dev-*/bad_blocks | wc -l)"
@@ -138,17 +124,11 @@ for one in 11 12 13; do dd if=${m}$one of=${m}$((one + 3)) bs=1M 2>/dev/null; do
 mdadm --stop /dev/md5 2>/dev/null
 sync
 END
-} >job/script
-cp content job/
-guest_build "$(PATH=$PATH:/sbin:/usr/sbin command -v mdadm) $(PATH=$PATH:/sbin:/usr/sbin command -v dmsetup)" "dm-mod md-mod raid1 raid456"
-guest_gather 18
-guest_run 900 job "$PWD/disk" | tr -d '\r' >said || bad "the guest" "$(tail -n 5 said)"
-guest_scatter 18
-of() { sed -n "s/^$1 //p" said; }
+slots_run 900 "raid1 raid456"
 
-equal "the kernel reads past our list" "$(of "lists content")" "$want"
+equal "the kernel reads past our list" "$(of "lists content")" "$content"
 equal "... which it has" "$(of "lists bad")" 1
-equal "the kernel replays our partial parity log" "$(of "ppl content")" "$want"
+equal "the kernel replays our partial parity log" "$(of "ppl content")" "$content"
 for array in "6 7" "8 9 10"; do
     # shellcheck disable=SC2206
     numbers=($array) spec=md:
@@ -157,16 +137,16 @@ for array in "6 7" "8 9 10"; do
     equal "the kernel's list on $last, as mdadm prints it" "$("$LAMINA" raid examine --badblocks "$(member "$last")" | tail -n +2)" \
         "$(of "badblocks $last" | tail -n +2)"
     equal "... is of three ranges" "$(python3 spoil.py bad "$(member "$last")")" 3
-    equal "... and honoured" "$(front "${spec%,}")" "$want"
+    equal "... and honoured" "$(front "${spec%,}")" "$content"
     is "... and written anew" "$LAMINA" raid scrub -q --repair "${spec%,}"
     equal "... which empties it" "$(mdadm --examine-badblocks "$(member "$last")" | cut -d' ' -f1-4)" "Bad-blocks list is empty"
-    equal "... and nothing has changed" "$(front "${spec%,}")" "$want"
+    equal "... and nothing has changed" "$(front "${spec%,}")" "$content"
 done
 equal "the kernel's partial parity log is dirty" "$(of "ppl state" | grep -cE '^(active|active-idle|write-pending)$')" 1
 equal "... so that parity may be wrong" "$(python3 spoil.py ppl 1 members/{14,15,16}.img)" 1
 theirs=md:$(member 14),$(member 16)
 fails "... read-only it is not opened" 1 "partial parity log" "$LAMINA" convert -q -O raw "$theirs" .front
 is "... replayed" ./qemu-io -f raw -c 'write -z 12M 4K' "$(faces 14 16)"
-equal "... with a member lost it is right" "$(front "$theirs")" "$want"
+equal "... with a member lost it is right" "$(front "$theirs")" "$content"
 equal "the log that is kept is one that mdadm accepts" "$(mdadm --examine "$(member 14)" | grep -c 'Checksum : .* correct\|PPL : ')" 2
 exit $failed

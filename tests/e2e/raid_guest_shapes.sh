@@ -2,37 +2,10 @@
 # RAID and the kernel, every shape: md assembles arrays that lamina made and wrote, finds the same content and no mismatch, and writes to them;
 # lamina reads arrays that md made, of all levels, layouts and superblock versions, and those that it left degraded, in the middle
 # of a recovery, dirty, and in the middle of a reshape. Only with LAMINA_LONG: a kernel is booted.
-#
-# A member is a slot of one large disk; in the guest device mapper shows each slot as a device of its own.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-guest_ready || exit 77
-for one in mdadm dmsetup; do
-    PATH=$PATH:/sbin:/usr/sbin command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }
-done
-
-SLOT=20 # MiB of each member
-mkdir job members
-find /usr/share/doc /usr/include -type f -size -64k 2>/dev/null | head -n 2000 | xargs cat 2>/dev/null | head -c 12M >content
-truncate -s 12M content
-content=$(sha256sum <content)
-tr 'a-m' 'n-z' <content >turned
-turned=$(sha256sum <turned)
-slots=0
-# Takes the next $1 slots: their files in $files, their numbers in $numbers.
-take_slots() {
-    local i
-    files=() numbers=
-    for ((i = 0; i < $1; i++)); do
-        files+=("members/$slots.img")
-        numbers+=" $slots"
-        truncate -s ${SLOT}M "members/$slots.img"
-        slots=$((slots + 1))
-    done
-}
-spec() { local IFS=,; echo "md:${files[*]}"; }
-front() { "$LAMINA" convert -q --force "${@:2}" -O raw "$1" .front 2>.err && head -c 12M .front | sha256sum; }
+guest_only mdadm dmsetup
+. "$(dirname "$0")/../lib/guest_slots.sh"
 
 # --- arrays of ours: level members options
 ours='linear 3
@@ -112,22 +85,7 @@ while read -r kind n options; do
 done <<<"$theirs"
 
 # --- the guest
-cat >job/script <<END
-modprobe -a dm-mod md-mod linear raid0 raid1 raid10 raid456
-echo 0 >/proc/sys/kernel/printk
-slot=0
-while [ \$slot -lt $slots ]; do
-    dmsetup create m\$slot --table "0 $((SLOT * 2048)) linear /dev/vda \$((slot * $((SLOT * 2048))))" --noudevsync || exit 1
-    dmsetup mknodes
-    slot=\$((slot + 1))
-done
-END
-cat >>job/script <<'END'
-idle() { # waits until md does nothing
-    while grep -qE 'resync|recovery|check|reshape' /proc/mdstat; do sleep 0.2; done
-}
-fast() { echo 200000 >/proc/sys/dev/raid/speed_limit_min; echo 400000 >/proc/sys/dev/raid/speed_limit_max; }
-slow() { echo 1 >/proc/sys/dev/raid/speed_limit_min; echo "$1" >/proc/sys/dev/raid/speed_limit_max; }
+cat >job/script <<'END'
 fast
 array=0
 while read -r kind rest; do
@@ -140,7 +98,7 @@ while read -r kind rest; do
         mdadm --assemble --run $md $members >/tmp/log 2>&1 || { echo "$array failed: $(tail -n 1 /tmp/log)"; continue; }
         grep -q resync /proc/mdstat && echo "$array resync"
         idle
-        echo "$array content $(head -c 12582912 $md | sha256sum)"
+        echo "$array content $(hash $md)"
         if [ -e $sys/sync_action ]; then
             echo check >$sys/sync_action
             idle
@@ -187,26 +145,15 @@ while read -r kind rest; do
 done <arrays
 sync
 END
-cp content turned job/
-guest_build "$(PATH=$PATH:/sbin:/usr/sbin command -v mdadm) $(PATH=$PATH:/sbin:/usr/sbin command -v dmsetup)" \
-    "dm-mod md-mod linear raid0 raid1 raid10 raid456"
-truncate -s $((slots * SLOT))M disk
-for ((i = 0; i < slots; i++)); do dd if=members/$i.img of=disk bs=1M seek=$((i * SLOT)) conv=notrunc,sparse 2>/dev/null; done
-guest_run 1500 job "$PWD/disk" | tr -d '\r' >said || bad "the guest" "$(tail -n 5 said)"
-for ((i = 0; i < slots; i++)); do
-    rm members/$i.img
-    dd if=disk of=members/$i.img bs=1M skip=$((i * SLOT)) count=$SLOT conv=sparse 2>/dev/null
-    truncate -s ${SLOT}M members/$i.img
-done
-of() { sed -n "s/^$1 $2 //p" said; }
+slots_run 1500 "linear raid0 raid1 raid10 raid456"
 
 array=0
 for name in "${our_names[@]}"; do
     read -r -a files <<<"${our_files[$array]}"
     array=$((array + 1))
-    equal "the kernel assembles our $name, whole" "$(of $array failed:)$(grep -x "$array resync" said)" ""
-    equal "... and reads it" "$(of $array content)" "$content"
-    case $name in [0l]*) ;; *) equal "... and finds no mismatch" "$(of $array mismatches)" 0 ;; esac
+    equal "the kernel assembles our $name, whole" "$(of "$array failed:")$(grep -x "$array resync" said)" ""
+    equal "... and reads it" "$(of "$array content")" "$content"
+    case $name in [0l]*) ;; *) equal "... and finds no mismatch" "$(of "$array mismatches")" 0 ;; esac
     equal "... and writes to it" "$(front "$(spec)")" "$turned"
     case $name in [0l]*) ;; *) is "... and lamina finds no mismatch" "$LAMINA" raid scrub -q "$(spec)" ;; esac
 done
@@ -215,7 +162,7 @@ for i in "${!their_names[@]}"; do
     array=$((array + 1))
     want=$turned
     case ${their_kinds[$i]} in whole | reshape) want=$content ;; esac
-    equal "the kernel made: ${their_names[$i]} $(of $array at)" "$(of $array failed:)" ""
+    equal "the kernel made: ${their_names[$i]} $(of "$array at")" "$(of "$array failed:")" ""
     equal "... and lamina reads it" "$(front "$(spec)")" "$want"
     [ "${their_kinds[$i]}" = reshape ] || continue
     # What is said is that superblocks of 0.90 leave no room for a stripe log.

@@ -2,17 +2,12 @@
 # Members that are replaced while they serve (killed on the way, and gone on with), former members that come back with the bitmap and without,
 # and arrays with a bitmap that grow; by lamina raid, and while the array is served. After each step mdadm accepts the superblocks.
 . "$(dirname "$0")/../lib/e2e.sh"
+. "$(dirname "$0")/../lib/raid.sh"
 command -v mdadm >/dev/null && command -v fio >/dev/null || { echo "skip - there is no mdadm or no fio"; exit 77; }
 ulimit -f 1048576
 make_disk disk.raw 12
 want=$(hash_of disk.raw)
 
-content() { "$LAMINA" convert -q --force -f raw "$1" -O raw .out 2>.err && head -c 12M .out | hash_of /dev/stdin; }
-state() { mdadm --examine "$1" | sed -n 's/^ *\(State\|Device Role\) : //p' | tr '\n' ' '; }
-sums() { mdadm --examine "$@" | grep -c 'Checksum : .* correct'; }
-spec() { "$LAMINA" raid assemble -q "$@" 2>/dev/null; }
-ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; }
-bits() { tail -c +8193 "$1" | head -c 4096 >.bitmap; mdadm -X .bitmap 2>&1 | sed -n 's/.*(chunks), \([0-9]*\) dirty.*/\1/p'; }
 
 replaced() {
     local level=$1 count=$2 i m=() what="raid$1 of $2" a pid
@@ -20,20 +15,20 @@ replaced() {
     for ((i = 0; i < count; i++)); do truncate -s 24M m$i.img && m+=(m$i.img); done
     "$LAMINA" raid create -q -l "$level" -n "$count" "${m[@]}"
     truncate -s 24M new.img
-    a=$(spec m*.img)
+    a=$(found m*.img)
     "$LAMINA" convert -q -n -f raw -O raw disk.raw "$a"
     "$LAMINA" raid replace -q --speed=4M "$a" m1.img --with=new.img 2>.err &
     pid=$!
     sleep 1.5
     kill -9 $pid 2>/dev/null && wait $pid 2>/dev/null
-    a=$(spec m*.img new.img)
+    a=$(found m*.img new.img)
     equal "$what: a member is being replaced, killed on the way" "$(state new.img)" "clean Replacement device 1 "
     equal "... and serves" "$(state m1.img)" "clean Active device 1 "
     equal "... all is there" "$(content "$a")" "$want"
     is "... it goes on" "$LAMINA" raid sync -q "$a"
     equal "... to the end" "$(state new.img)" "clean Active device 1 "
     mv new.img m1.img && rm m0.img
-    equal "... and is as good as the others" "$(content "$(spec m*.img)")" "$want"
+    equal "... and is as good as the others" "$(content "$(found m*.img)")" "$want"
     equal "... in mdadm's eyes" "$(sums m*.img)" $((count - 1))
 }
 while read -r level count; do replaced "$level" "$count"; done <<'ROWS'
@@ -83,7 +78,7 @@ fails "re-add: its place is taken" 1 "not possible: another one has its place" "
 rm -f ./[a-z]*.img
 truncate -s 24M a.img b.img c.img
 "$LAMINA" raid create -q -l 5 -n 3 -c 64 --bitmap=internal --bitmap-chunk=64K a.img b.img c.img
-a=$(spec ?.img)
+a=$(found ?.img)
 "$LAMINA" convert -q -n -f raw -O raw disk.raw "$a"
 truncate -s 64M a.img b.img c.img
 is "grow: with a bitmap, to a size" "$LAMINA" raid grow -q --size=40M "$a"
@@ -91,37 +86,32 @@ equal "... which the bitmap covers" "$(bits a.img) $(mdadm -X .bitmap | sed -n '
 fails "... no further than there is room" 1 "have room for" "$LAMINA" raid grow --size=400M "$a"
 fails "... never back" 1 "does not get smaller" "$LAMINA" raid grow --size=20M "$a"
 is "... to all there is" "$LAMINA" raid grow -q --size=max "$a"
-equal "... in sync" "$("$LAMINA" raid scrub "$a" | head -n 1)" "All copies and parity agree."
+agrees "$a" "... in sync"
 equal "... with all data" "$(content "$a")" "$want"
 truncate -s 64M d.img
 "$LAMINA" raid add -q "$a" d.img
-a=$(spec ?.img)
+a=$(found ?.img)
 is "grow: with a bitmap, to more members" "$LAMINA" raid grow -q --raid-devices=4 "$a"
 equal "... no bit is left" "$(bits d.img)" 0
-equal "... with all data" "$(content "$(spec a.img b.img d.img)")" "$want"
+equal "... with all data" "$(content "$(found a.img b.img d.img)")" "$want"
 equal "... in mdadm's eyes" "$(sums ?.img)" 4
 
 # While it is served.
-ctl() { "$LAMINA" ctl "$PWD/ctl" "$@"; }
-members() { ctl raid "" --output json | jq -r '.members[] | "\(.role) \(.state) \(.name | sub(".*/"; ""))"' | sort | tr '\n' ';'; }
-until_is() { local i; for ((i = 0; i < 300; i++)); do members | grep -q "$1" && return; sleep 0.1; done; return 1; }
 rm -f ./[a-z]*.img
 truncate -s 40M a.img b.img c.img d.img
 "$LAMINA" raid create -q -l 5 -n 3 --bitmap=internal --bitmap-chunk=64K a.img b.img c.img
-"$LAMINA" serve --socket "$PWD/s" --control "$PWD/ctl" md:a.img,b.img,c.img >serve.log 2>&1 &
-server=$!
-ready serve.log
+serve_array md:a.img,b.img,c.img
 fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$PWD/s" --rw=randwrite --bsrange=4k-64k --size=64M --io_size=120M --iodepth=8 \
     --verify=crc32c --verify_backlog=256 --do_verify=1 --rate=40M --randseed=7 --output=fio.log >/dev/null 2>&1 &
 fio=$!
 is "served: a member is replaced" ctl member-replace "" b.img spec=d.img
-is "... the new one has its place" until_is "1 in sync d.img"
+is "... the new one has its place" until_members "1 in sync d.img"
 equal "... and the old one is out" "$(members | grep -o 'left out b.img')" "left out b.img"
 ctl member-fail "" a.img
 ctl member-remove "" a.img
 sleep 0.3
 is "a member that failed comes back" ctl member-re-add "" a.img
-is "... and gets what changed" until_is "0 in sync a.img"
+is "... and gets what changed" until_members "0 in sync a.img"
 wait $fio
 equal "fio verified everything meanwhile" $? 0
 ctl member-remove "" b.img
@@ -129,14 +119,11 @@ truncate -s 64M a.img c.img d.img
 size=$(nbdinfo --size "nbd+unix:///?socket=$PWD/s")
 ctl shutdown >/dev/null
 wait $server
-"$LAMINA" serve --socket "$PWD/s" --control "$PWD/ctl" md:a.img,d.img,c.img >serve.log 2>&1 &
-server=$!
-ready serve.log
+serve_array md:a.img,d.img,c.img
 is "it grows" ctl grow "" size=max
 is "... while it is served" test "$(nbdinfo --size "nbd+unix:///?socket=$PWD/s")" -gt "$size"
 for ((i = 0; i < 100; i++)); do ctl raid "" | grep -q 'members, in sync' && break; sleep 0.1; done
 ctl shutdown >/dev/null
 wait $server
-equal "mdadm: all clean" "$(mdadm --examine a.img c.img d.img | sed -n 's/^ *\(State\|Array State\) : \([^ ]*\).*/\2/p' | tr '\n' ' ')" \
-    "clean AAA clean AAA clean AAA "
+equal "mdadm: all clean" "$(states a.img c.img d.img)" "clean AAA clean AAA clean AAA "
 exit $failed

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # lamina raid watch: events in mdadm's words, of arrays on their members and of one that is served, as lines and as JSON; lamina raid stop.
 . "$(dirname "$0")/../lib/e2e.sh"
+. "$(dirname "$0")/../lib/raid.sh"
 command -v mdadm >/dev/null || { echo "skip - there is no mdadm"; exit 77; }
 ulimit -f 1048576
-ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; }
-ctl() { "$LAMINA" ctl "$PWD/ctl" "$@"; }
 once() { "$LAMINA" raid watch --oneshot --output json "$@" 2>.err | jq -r .event | tr '\n' ' '; }
 
 truncate -s 40M a.img b.img c.img
@@ -16,9 +15,7 @@ fails "one that is not there" 1 "none of these has a superblock" "$LAMINA" raid 
 equal "lines as mdadm's" "$("$LAMINA" raid watch -1 md:a.img,c.img | sed 's/^[A-Z][a-z]* *[0-9]* [0-9:]*: //')" \
     "$(printf 'NewArray on md:a.img,c.img\nDegradedArray on md:a.img,c.img')"
 
-"$LAMINA" serve --socket "$PWD/s" --control "$PWD/ctl" md:a.img,b.img,c.img >serve.log 2>&1 &
-server=$!
-ready serve.log
+serve_array md:a.img,b.img,c.img
 "$LAMINA" raid watch --control "$PWD/ctl" --delay 1 --output json "" >events &
 watch=$!
 for ((i = 0; i < 100; i++)); do [ -s events ] && break; sleep 0.1; done

@@ -21,7 +21,7 @@ foreign() { # NAME IMAGE: qemu-img reads the same
     if qemu-img compare "$2" -F raw s.raw >/dev/null 2>.err; then ok "$1: qemu-img agrees"; else bad "$1: qemu-img agrees" "$(tail -c 300 .err)"; fi
 }
 refuses() { # NAME IMAGE: every way of writing
-    fails "$1: resize is refused" 1 "images are read only here" "$LAMINA" resize -f "$1" "$2" +1M
+    fails "$1: resize is refused" 1 "images can only be read" "$LAMINA" resize -f "$1" "$2" +1M
 }
 
 # --- qcow version 1

@@ -189,9 +189,32 @@ is "and what it was sent to" cmp kept.raw tuesday.raw
 
 cat /usr/lib/x86_64-linux-gnu/*.so* 2>/dev/null | head -c 40M >old.raw
 cp old.raw new.raw
-for at in $(seq 1 37); do head -c 1M /usr/bin/python3 | dd of=new.raw bs=64k seek=${at}100000 oflag=seek_bytes conv=notrunc status=none; done
+head -c 1M /usr/bin/python3 >piece.raw
+changes=()
+for at in $(seq 1 37); do
+    dd if=piece.raw of=new.raw bs=64k seek=${at}100000 oflag=seek_bytes conv=notrunc status=none
+    changes+=(-c "write -s piece.raw ${at}100000 1M")
+done
 "$LAMINA" send -q -f raw -o f.lms old.raw
 "$LAMINA" send -q -f raw --base old.raw --base-format raw -o i.lms new.raw
+
+# The same from a qcow2 image and its snapshot, and from two snapshots in a pool: by metadata.
+qemu-img convert -f raw -O qcow2 old.raw source.qcow2
+qemu-img snapshot -c old source.qcow2
+qemu-io "${changes[@]}" source.qcow2 >.out
+"$LAMINA" send -q -o qf.lms source.qcow2//@old
+"$LAMINA" send -q --base source.qcow2//@old -o qi.lms source.qcow2
+source=thin:source.meta.img,source.data.img,size=40M
+pool source >.out
+"$LAMINA" convert -q -n -O raw -f raw old.raw "$source//1"
+"$LAMINA" pool snap thin:source.meta.img,source.data.img 2 1 >.out
+serve "$source//2"
+qemu-io -f raw "${changes[@]}" "$there" >.out
+kill $server
+wait $server
+"$LAMINA" send -q -o tf.lms "$source//1"
+"$LAMINA" send -q --base "$source//1" -o ti.lms "$source//2"
+equal "only what is not shared is sent" "$(($(stat -c %s ti.lms) == $(stat -c %s i.lms))) $(($(stat -c %s qi.lms) == $(stat -c %s i.lms)))" "1 1"
 
 # broken NAME STREAM SOURCE TARGET JOURNAL ARG...: receives that are cut short at random bytes, every second one because the
 # receiver is killed; then one that is not. The last goes on from what was durable.
@@ -217,12 +240,12 @@ broken() {
 }
 broken "raw, in full" f.lms old.raw r.raw .r.raw.lamina-received
 broken "raw, an increment" i.lms new.raw r.raw .r.raw.lamina-received -f raw
-format=qcow2 broken "qcow2, in full" f.lms old.raw q.qcow2 .q.qcow2.lamina-received
-format=qcow2 broken "qcow2, an increment" i.lms new.raw q.qcow2 .q.qcow2.lamina-received
+format=qcow2 broken "qcow2 to qcow2, in full" qf.lms old.raw q.qcow2 .q.qcow2.lamina-received
+format=qcow2 broken "qcow2 to qcow2, an increment" qi.lms new.raw q.qcow2 .q.qcow2.lamina-received
 thin=thin:to.meta.img,to.data.img,size=40M//2
 "$LAMINA" pool new thin:to.meta.img,to.data.img 2 >.out
-broken "thin, in full" f.lms old.raw "$thin" j.thin --journal j.thin -f raw --force
-broken "thin, an increment" i.lms new.raw "$thin" j.thin --journal j.thin -f raw
+broken "thin to thin, in full" tf.lms old.raw "$thin" j.thin --journal j.thin -f raw --force
+broken "thin to thin, an increment" ti.lms new.raw "$thin" j.thin --journal j.thin -f raw
 equal "the pool is sound" "$("$LAMINA" pool check -q to.meta.img && echo sound)" sound
 truncate -s 40M served.raw
 serve served.raw
@@ -231,7 +254,16 @@ broken "NBD, an increment" i.lms new.raw "$there" j.nbd --journal j.nbd -f raw
 kill $server
 wait $server
 is "sound, without leaks" qemu-img check -q q.qcow2
-equal "nothing else is left" "$(find . -name '*lamina-resume*' -o -name '*.new')" ""
+
+# What is broken while it makes a new image of several files leaves none that the next run could not do without.
+echo rest | tee .v.vmdk.lamina-resume v-s001.vmdk >.out
+echo "{\"parts\": [\"$PWD/v-s001.vmdk\"]}" >.v.vmdk.lamina-parts
+is "cut short as the image was made: anew" "$LAMINA" receive -q -o subformat=twoGbMaxExtentSparse tf.lms v.vmdk
+is "is the same" same -f vmdk -F raw v.vmdk old.raw
+echo mine >w-s001.vmdk
+fails "a file of that name that nobody noted" 1 "exists already" "$LAMINA" receive -q -o subformat=twoGbMaxExtentSparse tf.lms w.vmdk
+equal "stays" "$(cat w-s001.vmdk)" mine
+equal "nothing else is left" "$(find . -name '*lamina-resume*' -o -name '*lamina-parts*' -o -name '*.new')" ""
 
 # With a token only the rest is sent; what was sent before is compared.
 head -c 30M f.lms | "$LAMINA" receive -q - t.raw 2>/dev/null

@@ -4,10 +4,7 @@
 # goes there as well: tests/fixtures/thin.tar.xz, which tests/e2e/thin.sh reads.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
-[ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
-PATH=$PATH:/sbin:/usr/sbin
-guest_ready || exit 77
-for one in dmsetup thin_check; do command -v $one >/dev/null || { echo "skip - there is no $one"; exit 77; }; done
+guest_only dmsetup thin_check
 
 size=$((8 << 20)) pool=thin:m.img,d.img,size=$((8 << 20))
 head -c 5M /dev/urandom >monday.raw

@@ -168,6 +168,6 @@ for s in md:a.img,b.img lvm:pv.img//vg0/root thin:m.img,d.img,origin=b.img dir:i
     "$LAMINA" map "$s" >.out 2>.err || rc=$?
     if [ $rc = 1 ] && { grep -qF "$s: this build has no driver \"$d\"" .err || ! grep -q "no driver" .err; }; then ok "refused by name, or there: $s"; else bad "$s" "$rc $(cat .err)"; fi
 done
-fails "an inner device of a driver that has none" 1 'driver "raw" has no inner devices' "$LAMINA" map img/plain.img//p1
+fails "an inner device of a driver that has none" 1 "holds no partitions, volumes or snapshots" "$LAMINA" map img/plain.img//p1
 fails "a scheme that is none" 1 "unknown scheme 'ftp'" "$LAMINA" map ftp://h/x
 exit $failed

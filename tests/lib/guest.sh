@@ -12,6 +12,15 @@ guest_ready() {
     [ -z "$missing" ] || { echo "skip - no guest: there is no$missing" && return 1; }
 }
 
+# guest_only PROGRAM...: ends the script where no guest is to be booted, or where it or one of the programs is not there.
+guest_only() {
+    local one
+    [ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest" && exit 77; }
+    PATH=$PATH:/sbin:/usr/sbin
+    guest_ready || exit 77
+    for one; do command -v "$one" >/dev/null || { echo "skip - there is no $one" && exit 77; }; done
+}
+
 # guest_build PROGRAMS MODULES: makes guest.cpio here; programs by path, with their libraries; modules with what they need.
 guest_build() {
     local root one file
@@ -51,15 +60,18 @@ DIE
     rm -rf "$root"
 }
 
-# guest_run SECONDS FOLDER DISK...: runs FOLDER/script in a guest, which sees FOLDER as /job and the disks (raw, or qcow2:FILE) as /dev/vda,
-# vdb, ...; its output
-# on stdout; its exit status, or 124. The kernel does not measure its timer: on a busy machine an interpreted one fails that, and panics.
+# guest_run SECONDS FOLDER DISK...: runs FOLDER/script in a guest, which sees FOLDER as /job and the disks (raw, qcow2:FILE, or nbd:SOCKET
+# of a server) as /dev/vda, vdb, ...; its output on stdout, and in .said while it runs; its exit status, or 124. The kernel does not measure
+# its timer: on a busy machine an interpreted one fails that, and panics.
 guest_run() {
     local seconds=$1 folder=$2 disk status words=()
     shift 2
     for disk; do
-        case $disk in qcow2:*) words+=(-drive "if=virtio,format=qcow2,cache=unsafe,file=${disk#qcow2:}") ;;
-            *) words+=(-drive "if=virtio,format=raw,cache=unsafe,file=$disk") ;; esac
+        case $disk in
+            qcow2:*) words+=(-drive "if=virtio,format=qcow2,cache=unsafe,file=${disk#qcow2:}") ;;
+            nbd:*) words+=(-drive "if=virtio,format=raw,cache=none,file=nbd+unix:///?socket=${disk#nbd:}") ;;
+            *) words+=(-drive "if=virtio,format=raw,cache=unsafe,file=$disk") ;;
+        esac
     done
     mkdir -p .job/job && cp "$folder"/* .job/job/
     { (cd .job && find job | cpio -o -H newc --quiet -R 0:0) && cat guest.cpio; } >.initrd
@@ -71,30 +83,4 @@ guest_run() {
     grep -av '^guest ended with' .said
     [ -n "$status" ] || tail -n 20 .console .qemu >&2
     return "${status:-124}"
-}
-
-# Arrays in a guest: members/0.img, members/1.img, ... of SLOT MiB each lie behind each other on one disk, and are /dev/mapper/m0, m1, ...
-#   guest_slots COUNT      the lines of the guest's script that make those
-#   guest_gather COUNT     makes the disk
-#   guest_scatter COUNT    takes the members from it
-guest_slots() {
-    cat <<END
-for slot in \$(seq 0 $(($1 - 1))); do
-    dmsetup create m\$slot --table "0 $((SLOT * 2048)) linear /dev/vda \$((slot * $((SLOT * 2048))))" --noudevsync || exit 1
-    dmsetup mknodes
-done
-END
-}
-guest_gather() {
-    local i
-    rm -f disk && truncate -s $(($1 * SLOT))M disk
-    for ((i = 0; i < $1; i++)); do dd if=members/$i.img of=disk bs=1M seek=$((i * SLOT)) conv=notrunc,sparse 2>/dev/null; done
-}
-guest_scatter() {
-    local i
-    for ((i = 0; i < $1; i++)); do
-        rm members/$i.img
-        dd if=disk of=members/$i.img bs=1M skip=$((i * SLOT)) count=$SLOT conv=sparse 2>/dev/null
-        truncate -s ${SLOT}M members/$i.img
-    done
 }

@@ -21,6 +21,16 @@
  */
 int on_host(const char *kind, int (*fn)(void *arg), void *arg);
 
+/* Declares a test of Check that runs its body, which gives 0, so on the best host. */
+#define CO_TEST(name)                                        \
+    static int co_##name(void *arg);                         \
+    START_TEST(name)                                         \
+    {                                                        \
+        ck_assert_int_eq(on_host(NULL, co_##name, NULL), 0); \
+    }                                                        \
+    END_TEST                                                 \
+    static int co_##name(void *arg __attribute__((unused)))
+
 /* The same on a given host, which stays the caller's. */
 int on_this_host(struct host *h, int (*fn)(void *arg), void *arg);
 

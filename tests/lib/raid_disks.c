@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "block/crc32c.h"
-#include "raid/bitmap.h"
 
 const struct sweep_profile disks_mixed = {.write = 26,
                                           .fua = 4,
@@ -74,26 +73,7 @@ static void member_super(const struct raid_disks *a, unsigned i, struct md_super
     s->chunk = s->chunk && a->chunk ? a->chunk : s->chunk;
     s->features |= (a->listed ? MD_BAD_BLOCKS : 0) | (a->bitmap ? MD_BITMAP : 0);
     s->bitmap_offset = a->bitmap ? 4096 : 0;
-    if (a->dm_layout) {
-        memset(s->raw, 0, sizeof(s->raw));
-        s->version = MD_DM_RAID;
-        s->super_offset = 0;
-    }
     md_super_build(s);
-}
-
-/* Behind the superblock. */
-static int co_make_bitmap(struct blk_device *dev, const struct md_super *s)
-{
-    struct md_bitmap b = {.events = s->events,
-                          .events_cleared = s->events,
-                          .sync_bytes = s->level == 10 ? s->disks / 2 * s->data_size : s->data_size,
-                          .chunk = 16 * KiB,
-                          .daemon_sleep = 5};
-    b.bits = b.sync_bytes / b.chunk;
-    if (s->version != MD_DM_RAID) /* there it has none */
-        memcpy(b.uuid, s->uuid, sizeof(b.uuid));
-    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
 }
 
 /* Every fifth page of the data, by turns of the members, is bad: it holds garbage. */
@@ -125,8 +105,8 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
         rc = co_blk_write_buf(dev, s->super_offset, s->raw, MD_SUPER_BYTES, BLK_FUA);
     if (rc == 0 && a->listed)
         rc = co_list_bad(dev, i, s);
-    if (rc == 0 && (a->dm_layout || a->bitmap))
-        rc = co_make_bitmap(dev, s);
+    if (rc == 0 && (a->shape.dm_layout || a->bitmap))
+        rc = co_rig_bitmap(dev, s);
     int closed = co_blk_close(dev, e);
     return rc < 0 ? rc : closed;
 }
@@ -174,8 +154,8 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
     if (!head)
         return -ENOMEM;
     TRY(co_open_member(run, i, 0, &dev, NULL));
-    int rc = a->dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
-                          : co_member_find_super(dev, &s, NULL);
+    int rc = a->shape.dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
+                                : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
     if (rc == 0) {
@@ -227,9 +207,10 @@ static int lose(const struct sweep_run *run, const struct look *k, unsigned *los
 /* What the text of LVM2 says of an array. */
 static size_t add_dm_options(const struct raid_disks *a, char *text, size_t room)
 {
-    return (size_t)snprintf(
-        text, room, ",superblocks=dm-raid,data-offset=%" PRIu64 ",level=%d,layout=%s%s",
-        a->data_offset, a->shape.level, a->dm_layout, a->shape.level == 1 ? "" : ",chunk=64K");
+    return (size_t)snprintf(text, room,
+                            ",superblocks=dm-raid,data-offset=%" PRIu64 ",level=%d,layout=%s%s",
+                            a->data_offset, a->shape.level, a->shape.dm_layout,
+                            a->shape.level == 1 ? "" : ",chunk=64K");
 }
 
 /* Members in a spec; one that grows is cut off where it ended at first. */
@@ -250,7 +231,7 @@ static void spec_text(const struct sweep_run *run, unsigned lost, char *text, si
         at += (size_t)snprintf(text + at, room - at, "%s%s", between, path);
         between = ",";
     }
-    if (a->dm_layout)
+    if (a->shape.dm_layout)
         at += add_dm_options(a, text + at, room - at);
     snprintf(text + at, room - at, "%s", a->grows ? "\"}" : "");
 }

@@ -27,10 +27,8 @@ struct raid_disks {
                         it shows the size that it had */
     bool listed;     /* members begin with lists of bad blocks, each of other pages */
     bool uneven;     /* each member holds 64 KiB less than the one before */
-    const char *dm_layout; /* images of LVM2 with a bitmap: the layout as the driver has it; NULL:
-                              members of md */
-    bool bitmap;           /* of writes, inside */
-    bool syncing;          /* a step of what is owed is under way */
+    bool bitmap;     /* of writes, inside */
+    bool syncing;    /* a step of what is owed is under way */
 };
 
 /* What struct sweep_subject has. The step: of resync, recovery or reshape, which begins with the

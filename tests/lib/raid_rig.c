@@ -3,6 +3,7 @@
 #include "tests/lib/raid_rig.h"
 
 #include "block/fault.h"
+#include "raid/bitmap.h"
 #include "raid/md.h"
 
 void rig_super(const struct rig *r, unsigned i, struct md_super *s)
@@ -26,6 +27,10 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
         s->bad_bytes = 4096;
         s->bad_shift = 9;
     }
+    if (r->bitmap) {
+        s->features |= MD_BITMAP;
+        s->bitmap_offset = MD_SUPER_BYTES;
+    }
     if (r->ppl) { /* behind that */
         s->features |= MD_PPL;
         s->ppl_offset = 8192;
@@ -37,9 +42,29 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
         s->features |= MD_JOURNAL;
         must(md_super_set_role(s, r->disks, MD_ROLE_JOURNAL));
     }
+    if (r->dm_layout) {
+        s->version = MD_DM_RAID;
+        s->super_offset = 0;
+        s->features = MD_BITMAP;
+        s->bitmap_offset = MD_SUPER_BYTES;
+        s->data_size = s->size = RIG_DISK - RIG_DATA_AT; /* all that is there */
+    }
     for (unsigned k = 0; k < r->disks; k++)
         must(md_super_set_role(s, k, k));
     md_super_build(s);
+}
+
+int co_rig_bitmap(struct blk_device *dev, const struct md_super *s)
+{
+    struct md_bitmap b = {.events = s->events,
+                          .events_cleared = s->events,
+                          .sync_bytes = s->level == 10 ? s->disks / 2 * s->data_size : s->data_size,
+                          .chunk = 16 * KiB,
+                          .daemon_sleep = 5};
+    b.bits = b.sync_bytes / b.chunk;
+    if (s->version != MD_DM_RAID) /* there it has none */
+        memcpy(b.uuid, s->uuid, sizeof(b.uuid));
+    return co_bitmap_make(dev, s->super_offset + MD_SUPER_BYTES, 4096, &b, false);
 }
 
 static void co_write_super(struct rig *r, unsigned i)
@@ -48,6 +73,7 @@ static void co_write_super(struct rig *r, unsigned i)
     must(s);
     rig_super(r, i, s);
     must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
+    must(!(s->features & MD_BITMAP) || co_rig_bitmap(r->disk[i], s) == 0);
     mem_free(s);
 }
 
@@ -63,8 +89,18 @@ void co_rig_make(struct rig *r)
     must(r->disks + r->extra <= RIG_MOST);
     for (unsigned i = 0; i < r->disks + r->extra; i++) {
         r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
+        must(r->disk[i]->size == RIG_DISK);
         co_write_super(r, i);
     }
+}
+
+/* What the text of LVM2 says of an array. */
+static json_t *dm_options(const struct rig *r)
+{
+    json_t *o = json_pack("{s:s, s:i, s:i, s:s}", "superblocks", "dm-raid", "data-offset",
+                          (int)RIG_DATA_AT, "chunk", (int)RIG_CHUNK, "layout", r->dm_layout);
+    must(o && json_object_set_new(o, "level", json_sprintf("%d", r->level)) == 0);
+    return o;
 }
 
 int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
@@ -81,11 +117,10 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
             dev = co_open_text(&fault_driver, fault, dev);
         parts[count++] = (struct blk_child){"member", dev};
     }
-    json_t *options = json_pack("{s:b}", "force", r->force);
-    int rc = co_blk_open(&md_driver, NULL, options, r->reads ? 0 : BLK_OPEN_WRITE, NULL, parts,
-                         count, &r->array, e);
-    json_decref(options);
-    return rc;
+    json_auto_t *options = r->dm_layout ? dm_options(r) : json_object();
+    must(options && json_object_set_new(options, "force", json_boolean(r->force)) == 0);
+    return co_blk_open(&md_driver, NULL, options, r->reads ? 0 : BLK_OPEN_WRITE, NULL, parts, count,
+                       &r->array, e);
 }
 
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault)

@@ -124,6 +124,7 @@ static void draw(struct disk *d, const struct disk *before, uint64_t size, uint6
 
 struct row {
     const char *name, *target, *format, *base; /* base: TARGET is made on it */
+    const char *option, *value;                /* of the new image */
     bool increment;
     uint64_t old_size, new_size;
 };
@@ -163,6 +164,8 @@ static int co_attempt(void *arg)
                  .name = a->target ? a->target : a->row->target},
         .input = &a->stream->input,
     };
+    if (a->row->option)
+        must(json_object_set_new(r->make.options, a->row->option, json_string(a->row->value)) == 0);
     a->stream->at = 0;
     job_init(&r->task.job, "receive", NULL, NULL);
     a->rc = co_receive_run(r);
@@ -346,6 +349,18 @@ static bool prove(const struct row *row, unsigned seeds, unsigned states)
 static const struct row rows[] = {
     {.name = "send-raw-full", .target = "/sim/t.raw", .format = "raw", SAME_SIZE},
     {.name = "send-qcow2-full", .target = "/sim/t.qcow2", .format = "qcow2", SAME_SIZE},
+    {.name = "send-qcow2-data-file",
+     .target = "/sim/t.qcow2",
+     .format = "qcow2",
+     .option = "data_file",
+     .value = "t.data",
+     SAME_SIZE},
+    {.name = "send-vmdk-split",
+     .target = "/sim/t.vmdk",
+     .format = "vmdk",
+     .option = "subformat",
+     .value = "twoGbMaxExtentSparse",
+     SAME_SIZE},
     {.name = "send-raw", .target = "/sim/t.raw", .format = "raw", .increment = true, SAME_SIZE},
     {.name = "send-qcow2",
      .target = "/sim/t.qcow2",

@@ -13,16 +13,6 @@ static struct blk_device *co_mem(const char *options)
     return co_open_text(&mem_driver, options, NULL);
 }
 
-/* Declares a test that runs its body as a coroutine. */
-#define CO_TEST(name)                   \
-    static int co_##name(void *arg);    \
-    START_TEST(name)                    \
-    {                                   \
-        on_host(NULL, co_##name, NULL); \
-    }                                   \
-    END_TEST                            \
-    static int co_##name(void *arg)
-
 /* --- a driver that does as little as a driver may --------------------------------------------- */
 
 struct plain {

@@ -10,7 +10,7 @@
 #include "imgfmt/raw.h"
 #include "tests/lib/on_host.h"
 
-#define CO_TEST(name)                   \
+#define FILE_TEST(name)                 \
     static int co_##name(void *arg);    \
     START_TEST(name)                    \
     {                                   \
@@ -47,7 +47,7 @@ static struct blk_device *open_file(const char *name, const char *options)
     return dev;
 }
 
-CO_TEST(what_cannot_be_opened_is_told_why)
+FILE_TEST(what_cannot_be_opened_is_told_why)
 {
     struct blk_device *dev;
     struct blk_error e = {0};
@@ -77,7 +77,7 @@ static void refuse(unsigned flags, const char *first_line)
     ck_assert_ptr_nonnull(strstr(e.text, "--force-share"));
 }
 
-CO_TEST(a_writer_is_alone_and_readers_share)
+FILE_TEST(a_writer_is_alone_and_readers_share)
 {
     struct blk_device *writer, *reader, *other;
     struct blk_error e = {0};
@@ -104,7 +104,7 @@ CO_TEST(a_writer_is_alone_and_readers_share)
 }
 
 /* The bytes that QEMU 7.2 locks for a reader and a writer of a qcow2 (seen in /proc/locks). */
-CO_TEST(the_locked_bytes_are_qemus)
+FILE_TEST(the_locked_bytes_are_qemus)
 {
     static const struct {
         unsigned flags;
@@ -167,7 +167,7 @@ static void let_go_later(void *arg)
     *socket = -1;
 }
 
-CO_TEST(the_lock_of_one_who_is_gone_is_waited_for)
+FILE_TEST(the_lock_of_one_who_is_gone_is_waited_for)
 {
     struct blk_device *dev;
     struct blk_error e = {0};
@@ -183,7 +183,7 @@ CO_TEST(the_lock_of_one_who_is_gone_is_waited_for)
     return 0;
 }
 
-CO_TEST(nothing_is_truncated_before_the_lock)
+FILE_TEST(nothing_is_truncated_before_the_lock)
 {
     struct blk_device *writer, *dev;
     struct blk_error e = {0};
@@ -205,7 +205,7 @@ CO_TEST(nothing_is_truncated_before_the_lock)
     return 0;
 }
 
-CO_TEST(a_directory_contains_what_is_opened_beneath_it)
+FILE_TEST(a_directory_contains_what_is_opened_beneath_it)
 {
     struct blk_device *dev;
     struct blk_error e = {0};
@@ -219,7 +219,7 @@ CO_TEST(a_directory_contains_what_is_opened_beneath_it)
     return 0;
 }
 
-CO_TEST(holes_are_seen_and_made)
+FILE_TEST(holes_are_seen_and_made)
 {
     struct blk_device *dev;
     static uint8_t buf[65536];
@@ -255,7 +255,7 @@ CO_TEST(holes_are_seen_and_made)
     return 0;
 }
 
-CO_TEST(a_file_grows_by_writes_and_raw_on_it_does_not)
+FILE_TEST(a_file_grows_by_writes_and_raw_on_it_does_not)
 {
     struct stat st;
     uint8_t byte = 4;
@@ -281,7 +281,7 @@ CO_TEST(a_file_grows_by_writes_and_raw_on_it_does_not)
     return 0;
 }
 
-CO_TEST(copies_do_not_change_a_byte)
+FILE_TEST(copies_do_not_change_a_byte)
 {
     static uint8_t a[300000], b[300000];
     uint64_t seed = 3;
@@ -323,7 +323,7 @@ static struct blk_device *open_two(const char *a, const char *b)
     return dev;
 }
 
-CO_TEST(a_copy_may_come_from_many_places)
+FILE_TEST(a_copy_may_come_from_many_places)
 {
     static uint8_t a[20000], b[20000];
     uint64_t seed = 8;
@@ -352,7 +352,7 @@ CO_TEST(a_copy_may_come_from_many_places)
 }
 
 /* What no file filled never comes out. */
-CO_TEST(a_file_that_was_cut_behind_our_back_reads_zero)
+FILE_TEST(a_file_that_was_cut_behind_our_back_reads_zero)
 {
     uint8_t buf[20000];
     make_file("file-test.a", 10000);
@@ -522,7 +522,7 @@ static struct blk_device *create_raw(const char *options, uint64_t size, int exp
     return file;
 }
 
-CO_TEST(raw_is_created_as_asked)
+FILE_TEST(raw_is_created_as_asked)
 {
     static const struct {
         const char *options;
@@ -540,7 +540,7 @@ CO_TEST(raw_is_created_as_asked)
     return 0;
 }
 
-CO_TEST(a_guest_cannot_make_a_probed_disk_another_format)
+FILE_TEST(a_guest_cannot_make_a_probed_disk_another_format)
 {
     make_file("file-test.a", 100000);
     struct blk_child child = {"file", open_file("file-test.a", "")};

@@ -318,7 +318,7 @@ END_TEST
 
 /* --- fault, log ------------------------------------------------------------------------------- */
 
-static int co_faults(void *arg)
+CO_TEST(faults_come_when_they_are_asked_for)
 {
     struct blk_device *dev = co_open_text(&fault_driver, "", co_mem(10000));
     uint8_t a[1000], b[1000];
@@ -349,14 +349,8 @@ static int co_faults(void *arg)
     return 0;
 }
 
-START_TEST(faults_come_when_they_are_asked_for)
-{
-    on_host(NULL, co_faults, NULL);
-}
-END_TEST
-
 /* What goes down through it, as a log says. */
-static int co_finds_zeroes(void *arg)
+CO_TEST(zeroes_are_found_and_discards_dropped)
 {
     struct blk_device *file = co_mem(0);
     struct blk_child children[] = {{"file", co_mem(10000)}, {"log", blk_ref(file)}};
@@ -379,13 +373,7 @@ static int co_finds_zeroes(void *arg)
     return 0;
 }
 
-START_TEST(zeroes_are_found_and_discards_dropped)
-{
-    on_host(NULL, co_finds_zeroes, NULL);
-}
-END_TEST
-
-static int co_logs(void *arg)
+CO_TEST(a_log_reads_back)
 {
     struct blk_device *file = co_mem(0);
     struct blk_child children[] = {{"file", co_mem(10000)}, {"log", blk_ref(file)}};
@@ -427,15 +415,9 @@ static int co_logs(void *arg)
     return 0;
 }
 
-START_TEST(a_log_reads_back)
-{
-    on_host(NULL, co_logs, NULL);
-}
-END_TEST
-
 /* --- bad options ------------------------------------------------------------------------------ */
 
-static int co_refusals(void *arg)
+CO_TEST(bad_options_are_refused_with_a_sentence)
 {
     static const struct {
         const struct blk_driver *driver;
@@ -460,12 +442,6 @@ static int co_refusals(void *arg)
     }
     return 0;
 }
-
-START_TEST(bad_options_are_refused_with_a_sentence)
-{
-    on_host(NULL, co_refusals, NULL);
-}
-END_TEST
 
 int main(void)
 {

@@ -70,7 +70,7 @@ static int co_make_volume(struct rig *r, const char *name, uint64_t extents, str
     return rc;
 }
 
-static int co_round(void *arg)
+CO_TEST(the_text_goes_round)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -107,14 +107,8 @@ static int co_round(void *arg)
     return 0;
 }
 
-START_TEST(the_text_goes_round)
-{
-    ck_assert_int_eq(on_host(NULL, co_round, NULL), 0);
-}
-END_TEST
-
 /* The n-th write to the second disk fails: the group is as it was, or as it was to be. */
-static int co_failing(void *arg)
+CO_TEST(a_failed_write_leaves_a_whole_text)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -142,13 +136,7 @@ static int co_failing(void *arg)
     return 0;
 }
 
-START_TEST(a_failed_write_leaves_a_whole_text)
-{
-    ck_assert_int_eq(on_host(NULL, co_failing, NULL), 0);
-}
-END_TEST
-
-static int co_full(void *arg)
+CO_TEST(all_extents_can_be_had)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -166,12 +154,6 @@ static int co_full(void *arg)
     return 0;
 }
 
-START_TEST(all_extents_can_be_had)
-{
-    ck_assert_int_eq(on_host(NULL, co_full, NULL), 0);
-}
-END_TEST
-
 /* Each segment of the volume says that it is of @type. */
 static int co_change_type(struct rig *r, const char *name, const char *type, struct blk_error *e)
 {
@@ -188,7 +170,7 @@ static int co_change_type(struct rig *r, const char *name, const char *type, str
 static const char *const unread[] = {"cache",     "cache+CACHE_USES_CACHEVOL", "vdo",  "writecache",
                                      "integrity", "striped+UNHEARD_OF",        "other"};
 
-static int co_refused(void *arg)
+CO_TEST(what_is_not_read_is_refused_by_name)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -206,12 +188,6 @@ static int co_refused(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(what_is_not_read_is_refused_by_name)
-{
-    ck_assert_int_eq(on_host(NULL, co_refused, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

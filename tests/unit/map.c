@@ -282,7 +282,7 @@ END_TEST
 /* --- faults --- */
 
 /* A write that fails at any step leaves what was there; the next one succeeds. */
-static int faulty_work(void *arg)
+CO_TEST(a_failed_write_leaves_old_or_new)
 {
     struct work w = {.seed = 9};
     memset(&how, 0, sizeof(how));
@@ -316,13 +316,7 @@ static int faulty_work(void *arg)
     return 0;
 }
 
-START_TEST(a_failed_write_leaves_old_or_new)
-{
-    on_host(NULL, faulty_work, NULL);
-}
-END_TEST
-
-static int failed_flush(void *arg)
+CO_TEST(a_failed_flush_stays_failed_and_nothing_is_allocated_any_more)
 {
     struct work w = {.seed = 9};
     memset(&how, 0, sizeof(how));
@@ -344,15 +338,9 @@ static int failed_flush(void *arg)
     return 0;
 }
 
-START_TEST(a_failed_flush_stays_failed_and_nothing_is_allocated_any_more)
-{
-    on_host(NULL, failed_flush, NULL);
-}
-END_TEST
-
 /* --- order --- */
 
-static int order_of_writes(void *arg)
+CO_TEST(writes_go_out_in_order_and_no_more_than_needed)
 {
     struct work w = {.seed = 9};
     memset(&how, 0, sizeof(how));
@@ -384,12 +372,6 @@ static int order_of_writes(void *arg)
     end(&w);
     return 0;
 }
-
-START_TEST(writes_go_out_in_order_and_no_more_than_needed)
-{
-    on_host(NULL, order_of_writes, NULL);
-}
-END_TEST
 
 /* --- when freed space is used again --- */
 
@@ -429,7 +411,7 @@ static int read_first(void *arg)
     return co_blk_read_buf(w->dev, 0, w->buffer, UNIT);
 }
 
-static int slow_reader(void *arg)
+CO_TEST(space_that_is_being_read_is_not_reused)
 {
     struct work w = {.seed = 1};
     struct blk_device *slow = co_filled(&w, 3);
@@ -456,18 +438,12 @@ static int slow_reader(void *arg)
     return 0;
 }
 
-START_TEST(space_that_is_being_read_is_not_reused)
-{
-    on_host(NULL, slow_reader, NULL);
-}
-END_TEST
-
 static int flush_it(void *arg)
 {
     return co_blk_flush(((struct work *)arg)->dev);
 }
 
-static int two_batches(void *arg)
+CO_TEST(space_is_released_with_the_batch_that_let_it_go)
 {
     struct work w = {.seed = 1};
     struct blk_device *slow = co_filled(&w, 3);
@@ -490,13 +466,7 @@ static int two_batches(void *arg)
     return 0;
 }
 
-START_TEST(space_is_released_with_the_batch_that_let_it_go)
-{
-    on_host(NULL, two_batches, NULL);
-}
-END_TEST
-
-static int reuse_order(void *arg)
+CO_TEST(reused_space_is_covered_and_durable_before_it_is_shown)
 {
     struct work w = {.seed = 1};
     struct blk_device *slow = co_filled(&w, 3);
@@ -521,12 +491,6 @@ static int reuse_order(void *arg)
     co_done(&w, slow);
     return 0;
 }
-
-START_TEST(reused_space_is_covered_and_durable_before_it_is_shown)
-{
-    on_host(NULL, reuse_order, NULL);
-}
-END_TEST
 
 int main(void)
 {

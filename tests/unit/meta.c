@@ -168,7 +168,7 @@ static int write_back(void *arg)
     return co_meta_write_back(arg, true);
 }
 
-static int freezing(void *arg)
+CO_TEST(a_batch_writes_what_was_dirty_when_it_began)
 {
     struct bed b = co_bed(MiB, false);
     struct co_group g;
@@ -197,12 +197,6 @@ static int freezing(void *arg)
     co_end(&b);
     return 0;
 }
-
-START_TEST(a_batch_writes_what_was_dirty_when_it_began)
-{
-    on_host(NULL, freezing, NULL);
-}
-END_TEST
 
 /* --- deferred calls --- */
 
@@ -273,7 +267,7 @@ START_TEST(a_failed_write_back_stays_failed)
 }
 END_TEST
 
-static int loading(void *arg)
+CO_TEST(pages_load_once_and_ranks_do_not_mix)
 {
     struct bed b = co_bed(MiB, false);
     struct meta_page *p;
@@ -300,13 +294,7 @@ static int loading(void *arg)
     return 0;
 }
 
-START_TEST(pages_load_once_and_ranks_do_not_mix)
-{
-    on_host(NULL, loading, NULL);
-}
-END_TEST
-
-static int background(void *arg)
+CO_TEST(write_back_happens_by_itself)
 {
     struct bed b = co_bed(MiB, false);
     co_set(&b, 1, 0, 1);
@@ -320,12 +308,6 @@ static int background(void *arg)
     co_end(&b);
     return 0;
 }
-
-START_TEST(write_back_happens_by_itself)
-{
-    on_host(NULL, background, NULL);
-}
-END_TEST
 
 int main(void)
 {

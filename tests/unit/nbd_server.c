@@ -122,6 +122,19 @@ static int co_dial(struct world *w, unsigned mode, struct host_stream **out)
     return co_option(*out, NBD_OPT_GO, "\0\0\0\0\0\0", 6);
 }
 
+/* A simple read from the beginning. */
+static int co_read(struct host_stream *s, uint32_t bytes)
+{
+    struct nbd_request_wire r = {be32_of(NBD_REQUEST_MAGIC),
+                                 be16_of(0),
+                                 be16_of(NBD_CMD_READ),
+                                 be64_of(0),
+                                 be64_of(0),
+                                 be32_of(bytes)};
+
+    return co_send(s, &r, sizeof(r));
+}
+
 /* --- an honest client --- */
 
 static uint64_t base_of(const struct client *c, unsigned slot)
@@ -512,12 +525,6 @@ static int co_stop_under_load(void *arg)
 {
     struct world *w = arg;
     struct host_stream *s;
-    struct nbd_request_wire r = {be32_of(NBD_REQUEST_MAGIC),
-                                 be16_of(0),
-                                 be16_of(NBD_CMD_READ),
-                                 be64_of(0),
-                                 be64_of(0),
-                                 be32_of(16384)};
     unsigned answers = 0;
     uint8_t *data = mem_alloc(16384 + 16);
 
@@ -525,7 +532,7 @@ static int co_stop_under_load(void *arg)
     co_open_server(w, false);
     must(co_dial(w, SIMPLE, &s) == 0);
     for (unsigned i = 0; i < 20; i++)
-        must(co_send(s, &r, sizeof(r)) == 0);
+        must(co_read(s, 16384) == 0);
     must(co_take(s, data, 16384 + 16) == 0); /* so all or some of them are in flight */
     nbd_server_stop(w->server);
     while (co_take(s, data, 16384 + 16) == 0)
@@ -571,17 +578,11 @@ END_TEST
 static int co_slow(void *arg)
 {
     struct world *w = arg;
-    struct nbd_request_wire r = {be32_of(NBD_REQUEST_MAGIC),
-                                 be16_of(0),
-                                 be16_of(NBD_CMD_READ),
-                                 be64_of(0),
-                                 be64_of(0),
-                                 be32_of(REGION)};
     struct host_stream *s;
 
     co_open_server(w, true);
     must(co_dial(w, SIMPLE, &s) == 0);
-    must(co_send(s, &r, sizeof(r)) == 0);
+    must(co_read(s, REGION) == 0);
     co_wait_until_left(w, 0); /* --once: the server ends when this client is thrown out */
     must(worker_now() < 70 * SECOND);
     host_stream_close(s);
@@ -612,12 +613,6 @@ static void co_ticker(void *arg)
 static int co_stalling(void *arg)
 {
     struct world *w = arg;
-    struct nbd_request_wire r = {be32_of(NBD_REQUEST_MAGIC),
-                                 be16_of(0),
-                                 be16_of(NBD_CMD_READ),
-                                 be64_of(0),
-                                 be64_of(0),
-                                 be32_of(REGION)};
     uint8_t *data = mem_alloc(REGION), *got = mem_alloc(REGION + 16);
     struct host_stream *s;
     struct blk_device *dev;
@@ -630,7 +625,7 @@ static int co_stalling(void *arg)
     must(co_blk_write_buf(dev, 0, data, REGION, 0) == 0);
     must(co_dial(w, SIMPLE, &s) == 0);
     for (unsigned i = 0; i < 4; i++)
-        must(co_send(s, &r, sizeof(r)) == 0);
+        must(co_read(s, REGION) == 0);
     spawn(w, co_ticker);
     w->running++;
     co_sleep(SECOND / 10);
@@ -653,6 +648,72 @@ START_TEST(a_client_that_stalls_holds_nothing_up)
 {
     for (uint64_t seed = 1; seed <= 25; seed++)
         in_world(seed, co_stalling, NULL);
+}
+END_TEST
+
+#define GREEDY 40
+
+struct greedy {
+    struct world *world;
+    struct host_stream *crowd[GREEDY];
+    bool over;
+};
+
+/* They do take something now and then. */
+static void co_trickle(void *arg)
+{
+    struct greedy *g = arg;
+    uint8_t few[64];
+
+    while (!g->over) {
+        co_sleep(SECOND / 20);
+        for (unsigned i = 0; i < GREEDY; i++)
+            (void)!host_stream_recv(g->crowd[i], few, sizeof(few));
+    }
+    for (unsigned i = 0; i < GREEDY; i++)
+        host_stream_close(g->crowd[i]);
+    g->world->running--;
+    co_queue_wake_all(&g->world->ended);
+}
+
+/* All the memory that there is lies in answers that nobody takes, and more of them wait for it:
+ * who asks for little gets it at once, who asks for much when those who stand still had to go. */
+static int co_greedy(void *arg)
+{
+    struct world *w = arg;
+    struct greedy g = {.world = w};
+    struct host_stream *s;
+    uint8_t *got = mem_alloc(2 * REGION + 16);
+
+    must(got);
+    co_open_server(w, false);
+    for (unsigned i = 0; i < GREEDY; i++) {
+        must(co_dial(w, SIMPLE, &g.crowd[i]) == 0);
+        for (unsigned j = 0; j < 4; j++)
+            must(co_read(g.crowd[i], 2 * REGION) == 0);
+    }
+    w->running++;
+    must(co_start_later(co_trickle, &g) == 0);
+    must(co_dial(w, SIMPLE, &s) == 0);
+    must(nbd_server_crowded(w->server));
+    uint64_t began = worker_now();
+    must(co_read(s, 4096) == 0 && co_take(s, got, 4096 + 16) == 0);
+    must(worker_now() - began < NBD_PATIENCE_NS / 2);
+    must(co_read(s, 2 * REGION) == 0 && co_take(s, got, 2 * REGION + 16) == 0);
+    must(worker_now() - began < 5 * SECOND);
+    g.over = true;
+    host_stream_close(s);
+    co_close_server(w);
+    mem_free(got);
+    return 0;
+}
+
+START_TEST(who_asks_for_little_does_not_wait_behind_who_holds_much)
+{
+    static const struct nbd_limits little = {.total = 4 * MiB};
+
+    for (uint64_t seed = 1; seed <= 10; seed++)
+        in_world(seed, co_greedy, &little);
 }
 END_TEST
 
@@ -698,6 +759,7 @@ int main(void)
     tcase_add_test(tc, a_silent_client_goes_after_ten_seconds);
     tcase_add_test(tc, a_client_that_never_reads_goes_after_a_minute);
     tcase_add_test(tc, a_client_that_stalls_holds_nothing_up);
+    tcase_add_test(tc, who_asks_for_little_does_not_wait_behind_who_holds_much);
     tcase_add_test(tc, the_oldest_silent_client_makes_room);
     srunner_run_all(sr, CK_NORMAL);
     failed = srunner_ntests_failed(sr);

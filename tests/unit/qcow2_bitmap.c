@@ -349,7 +349,7 @@ END_TEST
 
 /* --- in use --------------------------------------------------------------- */
 
-static int co_in_use(void *arg)
+CO_TEST(who_dies_leaves_it_inconsistent)
 {
     struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
     struct blk_error e = {0};
@@ -389,14 +389,8 @@ static int co_in_use(void *arg)
     return 0;
 }
 
-START_TEST(who_dies_leaves_it_inconsistent)
-{
-    ck_assert_int_eq(on_host(NULL, co_in_use, NULL), 0);
-}
-END_TEST
-
 /* B1: an overwrite in place, which needs nothing else to be durable, waits for the mark. */
-static int co_order(void *arg)
+CO_TEST(the_mark_is_durable_before_the_first_write)
 {
     struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
     co_write(dev, 8192, 4096);
@@ -423,12 +417,6 @@ static int co_order(void *arg)
     co_close_ok(file);
     return 0;
 }
-
-START_TEST(the_mark_is_durable_before_the_first_write)
-{
-    ck_assert_int_eq(on_host(NULL, co_order, NULL), 0);
-}
-END_TEST
 
 /* --- of an unknown kind --------------------------------------------------- */
 
@@ -472,7 +460,7 @@ static void co_foreign_one(size_t at, const void *patch, size_t count, bool enab
     co_close_ok(file);
 }
 
-static int co_foreign(void *arg)
+CO_TEST(what_is_not_known_is_kept_and_marked)
 {
     for (unsigned enabled = 0; enabled < 2; enabled++) {
         be32 flags = be32_of(8 | (enabled ? QCOW2_BITMAP_AUTO : 0)), entries = be32_of(2);
@@ -485,15 +473,9 @@ static int co_foreign(void *arg)
     return 0;
 }
 
-START_TEST(what_is_not_known_is_kept_and_marked)
-{
-    ck_assert_int_eq(on_host(NULL, co_foreign, NULL), 0);
-}
-END_TEST
-
 /* Extra data that does no harm stays with a bitmap that is used; other extra data makes it foreign.
  */
-static int co_extra(void *arg)
+CO_TEST(extra_data_stays)
 {
     static const uint8_t extra[16] = "somebody's words";
     for (unsigned harmless = 0; harmless < 2; harmless++) {
@@ -524,15 +506,9 @@ static int co_extra(void *arg)
     return 0;
 }
 
-START_TEST(extra_data_stays)
-{
-    ck_assert_int_eq(on_host(NULL, co_extra, NULL), 0);
-}
-END_TEST
-
 /* --- stale, damaged ------------------------------------------------------- */
 
-static int co_stale(void *arg)
+CO_TEST(a_stale_list_goes_with_the_first_write)
 {
     struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
     struct blk_check c = {.fix_leaks = true};
@@ -557,12 +533,6 @@ static int co_stale(void *arg)
     return 0;
 }
 
-START_TEST(a_stale_list_goes_with_the_first_write)
-{
-    ck_assert_int_eq(on_host(NULL, co_stale, NULL), 0);
-}
-END_TEST
-
 static int co_try(struct blk_device *file, unsigned flags)
 {
     struct blk_error e = {0};
@@ -583,7 +553,7 @@ static void co_move_directory(struct blk_device *file, uint64_t to)
     must(co_blk_write_buf(file, at, &place, 8, 0) == 0);
 }
 
-static int co_damaged(void *arg)
+CO_TEST(damage_is_refused_by_who_would_write)
 {
     struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
     struct blk_error e = {0};
@@ -630,14 +600,8 @@ static int co_damaged(void *arg)
     return 0;
 }
 
-START_TEST(damage_is_refused_by_who_would_write)
-{
-    ck_assert_int_eq(on_host(NULL, co_damaged, NULL), 0);
-}
-END_TEST
-
 /* An entry that lies in an L2 table can be read as a bitmap; marking it would change the table. */
-static int co_overlap(void *arg)
+CO_TEST(nothing_is_marked_in_another_table)
 {
     struct blk_device *file = co_file("cluster_size=4k", 64 * MiB), *dev = co_image(file);
     struct blk_error e = {0};
@@ -664,15 +628,9 @@ static int co_overlap(void *arg)
     return 0;
 }
 
-START_TEST(nothing_is_marked_in_another_table)
-{
-    ck_assert_int_eq(on_host(NULL, co_overlap, NULL), 0);
-}
-END_TEST
-
 /* What lies in the file behind the last bit, by a smaller size or by another program, never shows.
  */
-static int co_tail(void *arg)
+CO_TEST(nothing_behind_the_end_shows)
 {
     struct blk_device *file = co_file("cluster_size=4k", MiB), *dev = co_image(file);
     struct blk_error e = {0};
@@ -708,15 +666,9 @@ static int co_tail(void *arg)
     return 0;
 }
 
-START_TEST(nothing_behind_the_end_shows)
-{
-    ck_assert_int_eq(on_host(NULL, co_tail, NULL), 0);
-}
-END_TEST
-
 /* --- limits and neighbours ------------------------------------------------ */
 
-static int co_limits(void *arg)
+CO_TEST(limits_and_other_changes_of_the_image)
 {
     struct blk_device *file = co_file("cluster_size=64k", MiB), *dev = co_image(file);
     struct blk_error e = {0};
@@ -759,12 +711,6 @@ static int co_limits(void *arg)
     co_close_ok(file);
     return 0;
 }
-
-START_TEST(limits_and_other_changes_of_the_image)
-{
-    ck_assert_int_eq(on_host(NULL, co_limits, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

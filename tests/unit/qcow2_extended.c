@@ -214,7 +214,7 @@ START_TEST(a_small_write_copies_its_subclusters_only)
 }
 END_TEST
 
-static int whole_copies(void *arg)
+CO_TEST(without_them_the_cluster_is_copied)
 {
     struct pair p;
 
@@ -223,12 +223,6 @@ static int whole_copies(void *arg)
     co_end(&p);
     return 0;
 }
-
-START_TEST(without_them_the_cluster_is_copied)
-{
-    on_host(NULL, whole_copies, NULL);
-}
-END_TEST
 
 int main(void)
 {

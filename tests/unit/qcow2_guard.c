@@ -95,7 +95,7 @@ START_TEST(no_structure_is_handed_out_though_its_count_is_zero)
 }
 END_TEST
 
-static int co_one_in_another(void *arg)
+CO_TEST(tables_that_lie_one_in_another_are_not_written)
 {
     struct blk_device *file = co_made();
     co_poke(file, TABLE * CLUSTER + 8, L2 * CLUSTER, 8); /* block 1 lies on the L2 table */
@@ -103,14 +103,8 @@ static int co_one_in_another(void *arg)
     return 0;
 }
 
-START_TEST(tables_that_lie_one_in_another_are_not_written)
-{
-    on_host(NULL, co_one_in_another, NULL);
-}
-END_TEST
-
 /* A page on its way to a place that belongs to another structure, by an error of ours. */
-static int co_stray_page(void *arg)
+CO_TEST(no_page_goes_to_another_structures_place)
 {
     static const struct {
         uint64_t at;
@@ -147,12 +141,6 @@ static int co_stray_page(void *arg)
     }
     return 0;
 }
-
-START_TEST(no_page_goes_to_another_structures_place)
-{
-    on_host(NULL, co_stray_page, NULL);
-}
-END_TEST
 
 /* --- what lies in fixed ranges: snapshots and bitmaps --- */
 
@@ -327,7 +315,7 @@ START_TEST(no_data_is_written_to_a_table)
 END_TEST
 
 /* The set against an array. */
-static int co_set(void *arg)
+CO_TEST(the_set_holds_what_was_added)
 {
     struct qcow2 q = {.header.cluster_bits = 9, .header.l1_offset = 1ULL << 50};
     static bool is[4096];
@@ -352,12 +340,6 @@ static int co_set(void *arg)
     qcow2_guard_drop(&q);
     return 0;
 }
-
-START_TEST(the_set_holds_what_was_added)
-{
-    on_host(NULL, co_set, NULL);
-}
-END_TEST
 
 int main(void)
 {

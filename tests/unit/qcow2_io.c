@@ -284,7 +284,7 @@ START_TEST(random_operations)
 }
 END_TEST
 
-static int co_over_backing(void *arg)
+CO_TEST(random_operations_over_a_backing_file)
 {
     struct image raw = {.name = "base.raw", .size = 1 * MiB + 700};
     uint8_t *bytes = malloc(raw.size);
@@ -317,14 +317,8 @@ static int co_over_backing(void *arg)
     return 0;
 }
 
-START_TEST(random_operations_over_a_backing_file)
-{
-    on_host(NULL, co_over_backing, NULL);
-}
-END_TEST
-
 /* Every preallocation, cluster size and width: what we make is what qemu-img takes for sound. */
-static int co_creations(void *arg)
+CO_TEST(what_is_created_is_sound)
 {
     static const char *const pre[] = {"off", "metadata", "falloc", "full"};
     for (unsigned bits = 9; bits <= 21; bits++) {
@@ -354,13 +348,7 @@ static int co_creations(void *arg)
     return 0;
 }
 
-START_TEST(what_is_created_is_sound)
-{
-    on_host(NULL, co_creations, NULL);
-}
-END_TEST
-
-static int co_bad_options(void *arg)
+CO_TEST(bad_options_are_refused_with_a_sentence)
 {
     static const struct {
         const char *options, *word;
@@ -398,12 +386,6 @@ static int co_bad_options(void *arg)
     return 0;
 }
 
-START_TEST(bad_options_are_refused_with_a_sentence)
-{
-    on_host(NULL, co_bad_options, NULL);
-}
-END_TEST
-
 /* --- damage ---------------------------------------------------------------------------------- */
 
 static void co_poke(const char *name, uint64_t at, uint64_t value, unsigned bytes)
@@ -428,7 +410,7 @@ static struct image co_small_image(void)
 }
 
 /* In co_small_image(): header, table, block at 2, L1 at 3, then an L2 table and four clusters. */
-static int co_leaks(void *arg)
+CO_TEST(leaks_are_found_and_repaired)
 {
     struct image i = co_small_image();
     co_poke(i.name, 2 * 64 * KiB + 2 * 20, 1, 2); /* cluster 20 is nobody's */
@@ -452,13 +434,7 @@ static int co_leaks(void *arg)
     return 0;
 }
 
-START_TEST(leaks_are_found_and_repaired)
-{
-    on_host(NULL, co_leaks, NULL);
-}
-END_TEST
-
-static int co_corruptions(void *arg)
+CO_TEST(an_image_found_corrupt_is_marked_and_read_only)
 {
     struct image i = co_small_image();
     uint64_t l2 = 4 * 64 * KiB;
@@ -487,13 +463,7 @@ static int co_corruptions(void *arg)
     return 0;
 }
 
-START_TEST(an_image_found_corrupt_is_marked_and_read_only)
-{
-    on_host(NULL, co_corruptions, NULL);
-}
-END_TEST
-
-static int co_shared(void *arg)
+CO_TEST(shared_clusters_are_copied_to_be_written)
 {
     struct image i = co_small_image();
     static uint8_t buf[64 * KiB]; /* a stack has no more */
@@ -523,14 +493,8 @@ static int co_shared(void *arg)
     return 0;
 }
 
-START_TEST(shared_clusters_are_copied_to_be_written)
-{
-    on_host(NULL, co_shared, NULL);
-}
-END_TEST
-
 /* Space that is freed is used again, in the session and after. */
-static int co_reuse(void *arg)
+CO_TEST(freed_space_is_used_again)
 {
     struct image i = {.name = "a.qcow2", .options = "cluster_size=4k", .size = 16 * MiB};
     uint8_t *buf = malloc(1 * MiB);
@@ -560,14 +524,8 @@ static int co_reuse(void *arg)
     return 0;
 }
 
-START_TEST(freed_space_is_used_again)
-{
-    on_host(NULL, co_reuse, NULL);
-}
-END_TEST
-
 /* A small refcount table, as other programs make it: it has to grow. */
-static int co_grow_table(void *arg)
+CO_TEST(the_refcount_table_and_the_l1_table_grow)
 {
     struct image i = {.name = "a.qcow2", .options = "qemu", .size = 64 * MiB};
     uint8_t *buf = malloc(1 * MiB);
@@ -596,13 +554,7 @@ static int co_grow_table(void *arg)
     return 0;
 }
 
-START_TEST(the_refcount_table_and_the_l1_table_grow)
-{
-    on_host(NULL, co_grow_table, NULL);
-}
-END_TEST
-
-static int co_autoclear(void *arg)
+CO_TEST(unknown_autoclear_bits_go_with_the_first_write)
 {
     struct image i = co_small_image();
     uint8_t one = 1;
@@ -622,14 +574,8 @@ static int co_autoclear(void *arg)
     return 0;
 }
 
-START_TEST(unknown_autoclear_bits_go_with_the_first_write)
-{
-    on_host(NULL, co_autoclear, NULL);
-}
-END_TEST
-
 /* A fresh image is none until it is complete. */
-static int co_fresh(void *arg)
+CO_TEST(a_fresh_image_is_none_until_complete)
 {
     struct image i = {.name = "a.qcow2", .options = "", .size = 4 * MiB};
     struct blk_error e = {0};
@@ -656,12 +602,6 @@ static int co_fresh(void *arg)
     co_close_ok(i.dev);
     return 0;
 }
-
-START_TEST(a_fresh_image_is_none_until_complete)
-{
-    on_host(NULL, co_fresh, NULL);
-}
-END_TEST
 
 int main(void)
 {

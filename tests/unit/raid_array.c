@@ -34,7 +34,7 @@ static void co_reopened_is_same(struct rig *r)
     co_rig_end(r);
 }
 
-static int co_all_bytes(void *arg)
+CO_TEST(every_byte_of_every_level)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -47,15 +47,9 @@ static int co_all_bytes(void *arg)
     return 0;
 }
 
-START_TEST(every_byte_of_every_level)
-{
-    ck_assert_int_eq(on_host(NULL, co_all_bytes, NULL), 0);
-}
-END_TEST
-
 /* Without any one member; then the members that were there go on without it, and when it comes back
  * it is stale. */
-static int co_each_missing(void *arg)
+CO_TEST(any_member_may_be_missing_and_is_stale_then)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
         for (unsigned i = 0; kinds[k].redundant && i < kinds[k].disks; i++) {
@@ -72,14 +66,8 @@ static int co_each_missing(void *arg)
     return 0;
 }
 
-START_TEST(any_member_may_be_missing_and_is_stale_then)
-{
-    ck_assert_int_eq(on_host(NULL, co_each_missing, NULL), 0);
-}
-END_TEST
-
 /* A member that fails at the n-th write is put out; nothing is lost, and it does not come back. */
-static int co_each_fails(void *arg)
+CO_TEST(a_member_that_fails_is_put_out)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
         for (unsigned n = 1; kinds[k].redundant && n < 40; n += 3) {
@@ -96,14 +84,8 @@ static int co_each_fails(void *arg)
     return 0;
 }
 
-START_TEST(a_member_that_fails_is_put_out)
-{
-    ck_assert_int_eq(on_host(NULL, co_each_fails, NULL), 0);
-}
-END_TEST
-
 /* Sectors that cannot be read are read from another copy, and written back. */
-static int co_read_errors(void *arg)
+CO_TEST(what_cannot_be_read_comes_from_another_copy)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -122,14 +104,8 @@ static int co_read_errors(void *arg)
     return 0;
 }
 
-START_TEST(what_cannot_be_read_comes_from_another_copy)
-{
-    ck_assert_int_eq(on_host(NULL, co_read_errors, NULL), 0);
-}
-END_TEST
-
 /* The last member that has something does not fail: the request does. */
-static int co_last_one(void *arg)
+CO_TEST(the_last_member_stays)
 {
     struct rig r;
     uint8_t buf[4096] = {1};
@@ -144,12 +120,6 @@ static int co_last_one(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(the_last_member_stays)
-{
-    ck_assert_int_eq(on_host(NULL, co_last_one, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

@@ -147,7 +147,7 @@ static void co_scrubbed(struct rig *r, bool repair)
 
 /* What is listed comes from the others, in requests of every size, and is good again once it is
  * written: by a request, or by a repair. */
-static int co_listed(void *arg)
+CO_TEST(what_is_listed_comes_from_the_others)
 {
     for (size_t k = 0; k < 2 * ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -179,14 +179,8 @@ static int co_listed(void *arg)
     return 0;
 }
 
-START_TEST(what_is_listed_comes_from_the_others)
-{
-    ck_assert_int_eq(on_host(NULL, co_listed, NULL), 0);
-}
-END_TEST
-
 /* Two that are bad at different places still give every byte, and small changes beside them. */
-static int co_two_lists(void *arg)
+CO_TEST(two_with_lists_give_every_byte)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -209,14 +203,8 @@ static int co_two_lists(void *arg)
     return 0;
 }
 
-START_TEST(two_with_lists_give_every_byte)
-{
-    ck_assert_int_eq(on_host(NULL, co_two_lists, NULL), 0);
-}
-END_TEST
-
 /* With the other copy gone what is listed is an error, never the garbage. */
-static int co_alone(void *arg)
+CO_TEST(what_nobody_has_is_an_error)
 {
     struct rig r;
     uint8_t buf[4096];
@@ -236,12 +224,6 @@ static int co_alone(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(what_nobody_has_is_an_error)
-{
-    ck_assert_int_eq(on_host(NULL, co_alone, NULL), 0);
-}
-END_TEST
 
 /* --- writes that fail --------------------------------------------------------------------------
  */
@@ -276,7 +258,7 @@ static bool co_one_failure(const struct kind *k, unsigned n)
     return listed;
 }
 
-static int co_failures(void *arg)
+CO_TEST(what_cannot_be_written_is_listed)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         unsigned listed = 0;
@@ -287,14 +269,8 @@ static int co_failures(void *arg)
     return 0;
 }
 
-START_TEST(what_cannot_be_written_is_listed)
-{
-    ck_assert_int_eq(on_host(NULL, co_failures, NULL), 0);
-}
-END_TEST
-
 /* A member that takes nothing any more is put out all the same. */
-static int co_dead(void *arg)
+CO_TEST(one_that_takes_nothing_is_put_out)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -311,17 +287,11 @@ static int co_dead(void *arg)
     return 0;
 }
 
-START_TEST(one_that_takes_nothing_is_put_out)
-{
-    ck_assert_int_eq(on_host(NULL, co_dead, NULL), 0);
-}
-END_TEST
-
 /* --- members that are filled -------------------------------------------------------------------
  */
 
 /* What the others cannot bring back is on the new one's list then; all else is filled. */
-static int co_filled(void *arg)
+CO_TEST(what_is_lost_is_bad_on_a_member_that_is_filled)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -348,12 +318,6 @@ static int co_filled(void *arg)
     }
     return 0;
 }
-
-START_TEST(what_is_lost_is_bad_on_a_member_that_is_filled)
-{
-    ck_assert_int_eq(on_host(NULL, co_filled, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

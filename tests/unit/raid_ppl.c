@@ -37,7 +37,7 @@ static void co_read_head(struct rig *r, unsigned disk, struct ppl_head_disk *h)
 }
 
 /* The first page of the array: its parity is on the last of three disks. */
-static int co_header(void *arg)
+CO_TEST(entries_say_what_is_written_and_what_stays)
 {
     struct rig r;
     static struct ppl_head_disk h;
@@ -63,12 +63,6 @@ static int co_header(void *arg)
     return 0;
 }
 
-START_TEST(entries_say_what_is_written_and_what_stays)
-{
-    ck_assert_int_eq(on_host(NULL, co_header, NULL), 0);
-}
-END_TEST
-
 struct job {
     struct rig *r;
     uint64_t at;
@@ -81,7 +75,7 @@ static int co_small(void *arg)
 }
 
 /* Many writes in flight, with disks that take their time, need far fewer headers. */
-static int co_shared(void *arg)
+CO_TEST(writes_in_flight_share_headers)
 {
     struct rig r;
     struct co_group g;
@@ -106,12 +100,6 @@ static int co_shared(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(writes_in_flight_share_headers)
-{
-    ck_assert_int_eq(on_host(NULL, co_shared, NULL), 0);
-}
-END_TEST
 
 /* --- what is not whole -------------------------------------------------------------------------
  */
@@ -142,7 +130,7 @@ static struct ppl_entry_disk entry(uint64_t sector, uint32_t partial, uint32_t d
                                    le32_of(crc)};
 }
 
-static int co_hostile(void *arg)
+CO_TEST(entries_that_cannot_be_are_passed_over)
 {
     static const uint8_t zero[8192];
     uint32_t one = crc32c(0, zero, 4096);
@@ -172,12 +160,6 @@ static int co_hostile(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(entries_that_cannot_be_are_passed_over)
-{
-    ck_assert_int_eq(on_host(NULL, co_hostile, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

@@ -58,7 +58,7 @@ static bool can_lose(const struct rig *r, unsigned without)
 /* --- contents ----------------------------------------------------------------------------------
  */
 
-static int co_every_loss(void *arg)
+CO_TEST(every_layout_without_what_it_can_lose)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -78,15 +78,9 @@ static int co_every_loss(void *arg)
     return 0;
 }
 
-START_TEST(every_layout_without_what_it_can_lose)
-{
-    ck_assert_int_eq(on_host(NULL, co_every_loss, NULL), 0);
-}
-END_TEST
-
 /* Written to while members are missing; those are stale then, and with others missing as well it is
  * not started. */
-static int co_degraded_writes(void *arg)
+CO_TEST(writes_without_members_are_kept)
 {
     static const struct kind few[] = {
         {4, 0, 3}, {5, LEFT_SYMMETRIC, 4}, {6, LEFT_SYMMETRIC, 5}, {6, DDF_N_CONTINUE, 5}};
@@ -109,12 +103,6 @@ static int co_degraded_writes(void *arg)
         }
     return 0;
 }
-
-START_TEST(writes_without_members_are_kept)
-{
-    ck_assert_int_eq(on_host(NULL, co_degraded_writes, NULL), 0);
-}
-END_TEST
 
 /* --- parity ------------------------------------------------------------------------------------
  */
@@ -158,7 +146,7 @@ static void co_overlap(struct rig *r)
     must(co_group_wait(&g) == 0);
 }
 
-static int co_overlapping(void *arg)
+CO_TEST(overlapping_changes_leave_parity_right)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -174,14 +162,8 @@ static int co_overlapping(void *arg)
     return 0;
 }
 
-START_TEST(overlapping_changes_leave_parity_right)
-{
-    ck_assert_int_eq(on_host(NULL, co_overlapping, NULL), 0);
-}
-END_TEST
-
 /* The same with a memory that has room for hardly one strip. */
-static int co_little_memory(void *arg)
+CO_TEST(strips_wait_for_memory)
 {
     struct rig r;
     co_rig_start(&r, &kinds[9]);
@@ -193,12 +175,6 @@ static int co_little_memory(void *arg)
     co_rig_end(&r);
     return 0;
 }
-
-START_TEST(strips_wait_for_memory)
-{
-    ck_assert_int_eq(on_host(NULL, co_little_memory, NULL), 0);
-}
-END_TEST
 
 /* --- what it costs -----------------------------------------------------------------------------
  */
@@ -224,7 +200,7 @@ static void co_counted_start(struct rig *r, const struct kind *k)
     must(co_rig_put(r, 0, 512, 1) == 0); /* the array is dirty from here on */
 }
 
-static int co_small_writes(void *arg)
+CO_TEST(a_small_write_costs_what_it_must)
 {
     static const struct kind few[] = {
         {4, 0, 6}, {5, LEFT_SYMMETRIC, 6}, {5, LEFT_SYMMETRIC, 3}, {6, LEFT_SYMMETRIC, 6}};
@@ -248,13 +224,7 @@ static int co_small_writes(void *arg)
     return 0;
 }
 
-START_TEST(a_small_write_costs_what_it_must)
-{
-    ck_assert_int_eq(on_host(NULL, co_small_writes, NULL), 0);
-}
-END_TEST
-
-static int co_full_rows(void *arg)
+CO_TEST(full_rows_read_nothing)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -272,12 +242,6 @@ static int co_full_rows(void *arg)
     return 0;
 }
 
-START_TEST(full_rows_read_nothing)
-{
-    ck_assert_int_eq(on_host(NULL, co_full_rows, NULL), 0);
-}
-END_TEST
-
 struct small_job {
     struct rig *r;
     uint64_t at;
@@ -290,7 +254,7 @@ static int co_small_job(void *arg)
 }
 
 /* A stream of small writes, many in flight, with disks that take their time. */
-static int co_neighbours(void *arg)
+CO_TEST(neighbouring_small_writes_are_merged)
 {
     struct rig r;
     struct small_job jobs[32];
@@ -316,12 +280,6 @@ static int co_neighbours(void *arg)
     return 0;
 }
 
-START_TEST(neighbouring_small_writes_are_merged)
-{
-    ck_assert_int_eq(on_host(NULL, co_neighbours, NULL), 0);
-}
-END_TEST
-
 /* --- resync, recovery, scrub -------------------------------------------------------------------
  */
 
@@ -334,7 +292,7 @@ static void co_spoil(struct rig *r, unsigned disk, uint64_t at, uint64_t bytes)
     must(co_blk_write_buf(r->disk[disk], MiB + at, buf, bytes, 0) == 0);
 }
 
-static int co_parity_anew(void *arg)
+CO_TEST(resync_makes_parity_anew)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -350,12 +308,6 @@ static int co_parity_anew(void *arg)
     return 0;
 }
 
-START_TEST(resync_makes_parity_anew)
-{
-    ck_assert_int_eq(on_host(NULL, co_parity_anew, NULL), 0);
-}
-END_TEST
-
 static int co_rebuild_job(void *arg)
 {
     struct raid_array *a = arg;
@@ -369,7 +321,7 @@ static int co_rebuild_job(void *arg)
 }
 
 /* Members are filled while the array is written to. */
-static int co_recovery(void *arg)
+CO_TEST(members_are_filled_beside_writes)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -394,14 +346,8 @@ static int co_recovery(void *arg)
     return 0;
 }
 
-START_TEST(members_are_filled_beside_writes)
-{
-    ck_assert_int_eq(on_host(NULL, co_recovery, NULL), 0);
-}
-END_TEST
-
 /* A member that has wrong bytes and says nothing: level 6 tells which one it is, and mends it. */
-static int co_silent_damage(void *arg)
+CO_TEST(scrub_finds_damage_and_who_has_it)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
         for (unsigned d = 0; d < kinds[k].disks; d++) {
@@ -421,14 +367,8 @@ static int co_silent_damage(void *arg)
     return 0;
 }
 
-START_TEST(scrub_finds_damage_and_who_has_it)
-{
-    ck_assert_int_eq(on_host(NULL, co_silent_damage, NULL), 0);
-}
-END_TEST
-
 /* More than can be lost: an error, never wrong bytes. */
-static int co_too_much(void *arg)
+CO_TEST(more_than_can_be_lost_is_an_error)
 {
     const struct fault_rule broken = {.op = FAULT_READ, .nth = 1, .rc = -EIO};
     uint8_t buf[4096];
@@ -446,12 +386,6 @@ static int co_too_much(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(more_than_can_be_lost_is_an_error)
-{
-    ck_assert_int_eq(on_host(NULL, co_too_much, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {

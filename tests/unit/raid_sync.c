@@ -79,7 +79,7 @@ static void co_add_in_place_of(struct rig *r, unsigned at)
 
 /* One member is lost, another one filled: after every step the array is closed and opened again,
  * and written to. In the end each other member may be lost. */
-static int co_recovery(void *arg)
+CO_TEST(recovery_goes_on_wherever_it_was_interrupted)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -107,12 +107,6 @@ static int co_recovery(void *arg)
     return 0;
 }
 
-START_TEST(recovery_goes_on_wherever_it_was_interrupted)
-{
-    ck_assert_int_eq(on_host(NULL, co_recovery, NULL), 0);
-}
-END_TEST
-
 /* Copies and parity are damaged behind the array's back. */
 static void co_damage(struct rig *r, unsigned disk, uint64_t offset, uint64_t bytes)
 {
@@ -121,7 +115,7 @@ static void co_damage(struct rig *r, unsigned disk, uint64_t offset, uint64_t by
     ck_assert_int_eq(co_blk_write_buf(r->disk[disk], MiB + offset, junk, bytes, 0), 0);
 }
 
-static int co_scrub(void *arg)
+CO_TEST(scrub_finds_what_differs_and_repairs_it)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -136,12 +130,6 @@ static int co_scrub(void *arg)
     }
     return 0;
 }
-
-START_TEST(scrub_finds_what_differs_and_repairs_it)
-{
-    ck_assert_int_eq(on_host(NULL, co_scrub, NULL), 0);
-}
-END_TEST
 
 /* Superblocks of all members: dirty from @from on. */
 static void co_make_dirty(struct rig *r, uint64_t from)
@@ -158,7 +146,7 @@ static void co_make_dirty(struct rig *r, uint64_t from)
 
 /* The first copy, or the data, is what is true in the end; a half-done resync begins where it was.
  */
-static int co_resync(void *arg)
+CO_TEST(resync_begins_where_it_was)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -185,12 +173,6 @@ static int co_resync(void *arg)
     return 0;
 }
 
-START_TEST(resync_begins_where_it_was)
-{
-    ck_assert_int_eq(on_host(NULL, co_resync, NULL), 0);
-}
-END_TEST
-
 static int co_keep_syncing(void *arg)
 {
     struct rig *r = arg;
@@ -203,7 +185,7 @@ static int co_keep_syncing(void *arg)
 }
 
 /* Writes go on while a member is filled. */
-static int co_beside(void *arg)
+CO_TEST(writes_go_on_while_a_member_is_filled)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -224,14 +206,8 @@ static int co_beside(void *arg)
     return 0;
 }
 
-START_TEST(writes_go_on_while_a_member_is_filled)
-{
-    ck_assert_int_eq(on_host(NULL, co_beside, NULL), 0);
-}
-END_TEST
-
 /* Fail, remove, spares: what may be done when. */
-static int co_members(void *arg)
+CO_TEST(members_come_and_go)
 {
     struct rig r;
     co_rig_start(&r, &(struct kind){1, 0, 2});
@@ -254,14 +230,8 @@ static int co_members(void *arg)
     return 0;
 }
 
-START_TEST(members_come_and_go)
-{
-    ck_assert_int_eq(on_host(NULL, co_members, NULL), 0);
-}
-END_TEST
-
 /* The member that is filled breaks at the n-th write: it is out, the next spare takes over. */
-static int co_breaks(void *arg)
+CO_TEST(a_spare_that_breaks_makes_room_for_the_next)
 {
     for (unsigned n = 1; n < 12; n += 2) {
         struct rig r;
@@ -282,11 +252,50 @@ static int co_breaks(void *arg)
     return 0;
 }
 
-START_TEST(a_spare_that_breaks_makes_room_for_the_next)
+/* --- members that come back --------------------------------------------------------------------
+ */
+
+/* Disk 1 is pulled, and three ranges are written to that it misses. */
+static void co_pull(struct rig *r, uint8_t seed)
 {
-    ck_assert_int_eq(on_host(NULL, co_breaks, NULL), 0);
+    co_member(r, BLK_MEMBER_FAIL, "1", NULL, 0);
+    for (unsigned i = 0; i < rig_array(r)->member_count; i++)
+        if (rig_array(r)->members[i].state == MEMBER_OUT)
+            co_member(r, BLK_MEMBER_REMOVE, member_name(&rig_array(r)->members[i]), NULL, 0);
+    for (uint64_t i = 0; i < 3; i++)
+        ck_assert_int_eq(co_rig_put(r, (i * 512 + seed * 128) * KiB, 128 * KiB, seed), 0);
 }
-END_TEST
+
+/* Pulled again while it gets what it missed: the bitmap still knows all of that, and only that is
+ * copied when it is back. */
+CO_TEST(a_member_that_is_pulled_again_gets_all_it_missed)
+{
+    static const struct kind some[] = {{1, 0, 2}, {10, 0x102, 4}, {5, LEFT_SYMMETRIC, 3}};
+    for (size_t k = 0; k < ARRAY_LEN(some); k++) {
+        struct rig r = {.level = some[k].level,
+                        .layout = some[k].layout,
+                        .disks = some[k].disks,
+                        .bitmap = true};
+        co_rig_make(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_rig_work(&r, 2);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 0, 0, NULL); /* no bit is set */
+        co_pull(&r, 1);
+        co_member(&r, BLK_MEMBER_RE_ADD, NULL, blk_ref(r.disk[1]), 0);
+        co_sync(&r, BLK_SYNC_OWED, 1, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_REBUILDING), 1);
+        co_pull(&r, 2);
+        co_damage(&r, 1, RIG_DATA - 4096, 4096); /* nobody may copy there */
+        co_member(&r, BLK_MEMBER_RE_ADD, NULL, blk_ref(r.disk[1]), 0);
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), r.disks);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 4096);
+        co_rig_compare(&r);
+        co_rig_end(&r);
+    }
+    return 0;
+}
 
 /* --- replace -----------------------------------------------------------------------------------
  */
@@ -320,7 +329,7 @@ static void co_end_replace(struct rig *r, unsigned at)
 }
 
 /* Closed, opened and written to after every step. */
-static int co_replaced(void *arg)
+CO_TEST(a_member_serves_until_it_is_replaced)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -343,14 +352,8 @@ static int co_replaced(void *arg)
     return 0;
 }
 
-START_TEST(a_member_serves_until_it_is_replaced)
-{
-    ck_assert_int_eq(on_host(NULL, co_replaced, NULL), 0);
-}
-END_TEST
-
 /* Writes go on meanwhile. */
-static int co_replaced_beside(void *arg)
+CO_TEST(writes_go_on_while_a_member_is_replaced)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -368,14 +371,8 @@ static int co_replaced_beside(void *arg)
     return 0;
 }
 
-START_TEST(writes_go_on_while_a_member_is_replaced)
-{
-    ck_assert_int_eq(on_host(NULL, co_replaced_beside, NULL), 0);
-}
-END_TEST
-
 /* The old one fails on the way: the new one is what is recovered, and goes on where it was. */
-static int co_old_one_fails(void *arg)
+CO_TEST(a_replacement_goes_on_when_the_old_one_fails)
 {
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         struct rig r;
@@ -401,14 +398,8 @@ static int co_old_one_fails(void *arg)
     return 0;
 }
 
-START_TEST(a_replacement_goes_on_when_the_old_one_fails)
-{
-    ck_assert_int_eq(on_host(NULL, co_old_one_fails, NULL), 0);
-}
-END_TEST
-
 /* The new one breaks at the n-th write: the old one stays. */
-static int co_new_one_breaks(void *arg)
+CO_TEST(the_old_one_stays_when_its_replacement_breaks)
 {
     for (unsigned n = 7; n < 40; n += 3) {
         struct rig r;
@@ -428,13 +419,7 @@ static int co_new_one_breaks(void *arg)
     return 0;
 }
 
-START_TEST(the_old_one_stays_when_its_replacement_breaks)
-{
-    ck_assert_int_eq(on_host(NULL, co_new_one_breaks, NULL), 0);
-}
-END_TEST
-
-static int co_replace_refused(void *arg)
+CO_TEST(what_cannot_be_replaced_is_refused)
 {
     struct rig r;
     co_rig_start(&r, &(struct kind){1, 0, 2});
@@ -447,14 +432,8 @@ static int co_replace_refused(void *arg)
     return 0;
 }
 
-START_TEST(what_cannot_be_replaced_is_refused)
-{
-    ck_assert_int_eq(on_host(NULL, co_replace_refused, NULL), 0);
-}
-END_TEST
-
 /* Another copy; and more room in each. */
-static int co_grow(void *arg)
+CO_TEST(an_array_grows)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -477,12 +456,6 @@ static int co_grow(void *arg)
     return 0;
 }
 
-START_TEST(an_array_grows)
-{
-    ck_assert_int_eq(on_host(NULL, co_grow, NULL), 0);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("raid_sync");
@@ -494,6 +467,7 @@ int main(void)
     tcase_add_test(tc, writes_go_on_while_a_member_is_filled);
     tcase_add_test(tc, members_come_and_go);
     tcase_add_test(tc, a_spare_that_breaks_makes_room_for_the_next);
+    tcase_add_test(tc, a_member_that_is_pulled_again_gets_all_it_missed);
     tcase_add_test(tc, a_member_serves_until_it_is_replaced);
     tcase_add_test(tc, writes_go_on_while_a_member_is_replaced);
     tcase_add_test(tc, a_replacement_goes_on_when_the_old_one_fails);

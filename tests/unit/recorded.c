@@ -127,7 +127,8 @@ END_TEST
 
 /* --- VHDX --- */
 
-static int same_headers(void *arg)
+/* Disk2VHD writes both alike; they were taken for corrupt. */
+CO_TEST(bug_30_two_headers_with_one_sequence_number)
 {
     const struct subject s = {&vhdx_driver, "block_size=1M"};
     struct blk_device *file = co_new(&s, DISK);
@@ -144,17 +145,11 @@ static int same_headers(void *arg)
     return 0;
 }
 
-/* Disk2VHD writes both alike; they were taken for corrupt. */
-START_TEST(bug_30_two_headers_with_one_sequence_number)
-{
-    on_host(NULL, same_headers, NULL);
-}
-END_TEST
-
 #define FIRST 500 /* blocks of 1 MiB around entry 512, where a page of the table begins */
 #define LAST  523
 
-static int page_of_entries(void *arg)
+/* The log's page was built 8 bytes off: 512 entries moved by one, and the last was lost. */
+CO_TEST(bug_31a_an_entry_at_the_start_of_a_page_of_the_table)
 {
     const struct subject s = {&vhdx_driver, "block_size=1M"};
     struct blk_device *file = co_new(&s, 600 * MiB);
@@ -173,14 +168,8 @@ static int page_of_entries(void *arg)
     return 0;
 }
 
-/* The log's page was built 8 bytes off: 512 entries moved by one, and the last was lost. */
-START_TEST(bug_31a_an_entry_at_the_start_of_a_page_of_the_table)
-{
-    on_host(NULL, page_of_entries, NULL);
-}
-END_TEST
-
-static int both_headers_after(void *arg)
+/* "No valid VHDX header found" after one use. */
+CO_TEST(bug_31_both_headers_are_whole_after_every_closing)
 {
     const struct subject s = {&vhdx_driver, "block_size=1M"};
     struct blk_device *file = co_new(&s, DISK);
@@ -202,14 +191,8 @@ static int both_headers_after(void *arg)
     return 0;
 }
 
-/* "No valid VHDX header found" after one use. */
-START_TEST(bug_31_both_headers_are_whole_after_every_closing)
-{
-    on_host(NULL, both_headers_after, NULL);
-}
-END_TEST
-
-static int large_sectors(void *arg)
+/* Only the first 512 bytes of each were moved. */
+CO_TEST(bug_33_sectors_of_4096_are_moved_whole)
 {
     const struct subject s = {&vhdx_driver, "block_size=1M,logical_sector_size=4096"};
     struct blk_device *file = co_new(&s, DISK), *dev = co_open_it(&vhdx_driver, file);
@@ -226,16 +209,10 @@ static int large_sectors(void *arg)
     return 0;
 }
 
-/* Only the first 512 bytes of each were moved. */
-START_TEST(bug_33_sectors_of_4096_are_moved_whole)
-{
-    on_host(NULL, large_sectors, NULL);
-}
-END_TEST
-
 /* --- VHD --- */
 
-static int over_the_footer(void *arg)
+/* A request past the end overwrote what follows the disk. */
+CO_TEST(bug_34_the_footer_of_a_fixed_disk_is_out_of_reach)
 {
     const struct subject s = {&vhd_driver, "subformat=fixed,force_size=on"};
     struct blk_device *file = co_new(&s, MiB), *dev = co_open_it(&vhd_driver, file);
@@ -253,13 +230,6 @@ static int over_the_footer(void *arg)
     co_close_ok(file);
     return 0;
 }
-
-/* A request past the end overwrote what follows the disk. */
-START_TEST(bug_34_the_footer_of_a_fixed_disk_is_out_of_reach)
-{
-    on_host(NULL, over_the_footer, NULL);
-}
-END_TEST
 
 static bool co_resize_fails(const struct subject *s, uint64_t to, uint64_t n)
 {
@@ -287,7 +257,8 @@ static bool co_resize_fails(const struct subject *s, uint64_t to, uint64_t n)
     return fired;
 }
 
-static int every_resize(void *arg)
+/* Metadata was corrupt after a resize, the footer lost where space ran out. */
+CO_TEST(bug_35_a_resize_without_space_leaves_a_whole_image_and_its_footer)
 {
     const struct subject kinds[] = {{&vhd_driver, "force_size=on"},
                                     {&vhd_driver, "force_size=on,block_size=4k"},
@@ -299,14 +270,8 @@ static int every_resize(void *arg)
     return 0;
 }
 
-/* Metadata was corrupt after a resize, the footer lost where space ran out. */
-START_TEST(bug_35_a_resize_without_space_leaves_a_whole_image_and_its_footer)
-{
-    on_host(NULL, every_resize, NULL);
-}
-END_TEST
-
-static int nameless(void *arg)
+/* A scan of such images crashed. */
+CO_TEST(bug_38_a_differencing_disk_without_a_parent)
 {
     const struct subject s = {&vhd_driver, "force_size=on,backing_file=base.vhd,backing_fmt=vpc"};
     struct blk_device *file = co_new(&s, DISK), *dev;
@@ -323,18 +288,12 @@ static int nameless(void *arg)
     return 0;
 }
 
-/* A scan of such images crashed. */
-START_TEST(bug_38_a_differencing_disk_without_a_parent)
-{
-    on_host(NULL, nameless, NULL);
-}
-END_TEST
-
 /* --- QED --- */
 
 #define TABLES 96 /* of 4 KiB each: more than the smallest cache holds */
 
-static int evicted_tables(void *arg)
+/* A table was thrown out while it was used, and read again without the last change. */
+CO_TEST(bug_20_tables_that_do_not_fit_into_the_cache_keep_their_changes)
 {
     const struct subject s = {&qed_driver, "cluster_size=4k,table_size=1"};
     struct blk_device *file = co_new(&s, TABLES * 2 * MiB);
@@ -353,13 +312,6 @@ static int evicted_tables(void *arg)
     co_close_ok(file);
     return 0;
 }
-
-/* A table was thrown out while it was used, and read again without the last change. */
-START_TEST(bug_20_tables_that_do_not_fit_into_the_cache_keep_their_changes)
-{
-    on_host(NULL, evicted_tables, NULL);
-}
-END_TEST
 
 int main(void)
 {

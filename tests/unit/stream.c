@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "block/host.h"
+#include "block/host_os.h"
 #include "tests/lib/on_host.h"
 
 static const char *const kinds[] = {"threads", "uring", "aio"};
@@ -292,6 +292,70 @@ START_TEST(waits_end_by_time_and_shutdown)
 }
 END_TEST
 
+static bool watches_room(struct host_stream *s)
+{
+    return container_of(s, struct os_stream, pub)->watches_room;
+}
+
+static int room_waiter(void *arg)
+{
+    return co_host_stream_wait(arg, HOST_WRITABLE, 0) == HOST_WRITABLE ? 0 : -EIO;
+}
+
+static void fill(struct host_stream *s)
+{
+    static uint8_t zeroes[65536];
+    struct iovec iov = {zeroes, sizeof(zeroes)};
+
+    while (host_stream_sendv(s, &iov, 1) > 0)
+        continue;
+}
+
+static void drain(struct host_stream *s)
+{
+    static uint8_t sink[1 << 16];
+
+    while (host_stream_recv(s, sink, sizeof(sink)) > 0)
+        continue;
+}
+
+/* A peer that takes what was sent wakes nobody, unless somebody waits for room: then until it came
+ * once when nobody did. */
+static int room_test(void *arg)
+{
+    struct pair p;
+    struct co_group g;
+    char c = 'x';
+
+    pair_open(&p);
+    ck_assert_int_eq(co_host_stream_wait(p.a, HOST_READABLE, 1000000), -ETIMEDOUT);
+    ck_assert(!watches_room(p.a));
+    for (int round = 0; round < 3; round++) {
+        fill(p.a);
+        co_group_init(&g, 0);
+        co_group_start(&g, room_waiter, p.a);
+        ck_assert(watches_room(p.a));
+        ck_assert_uint_eq(g.running, 1);
+        drain(p.b);
+        ck_assert_int_eq(co_group_wait(&g), 0);
+        ck_assert_int_eq(host_stream_sendv(p.a, &(struct iovec){&c, 1}, 1), 1);
+        drain(p.b);
+        for (int i = 0; i < 1000 && watches_room(p.a); i++)
+            co_sleep(1000000);
+        ck_assert(!watches_room(p.a));
+    }
+    pair_close(&p);
+    return 0;
+}
+
+START_TEST(room_is_watched_while_it_is_wanted)
+{
+    make_dir();
+    ck_assert_int_eq(with_host(kinds[_i], room_test, NULL), 0);
+    remove_dir();
+}
+END_TEST
+
 /* A listener that belongs to one worker is shut down by another, again and again. */
 static int shut_elsewhere(void *arg)
 {
@@ -433,6 +497,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, echo_over_unix_and_tcp, 0, n);
     tcase_add_loop_test(tc, waits_end_by_time_and_shutdown, 0, n);
+    tcase_add_loop_test(tc, room_is_watched_while_it_is_wanted, 0, n);
     tcase_add_loop_test(tc, accept_and_shutdown_race, 0, n);
     tcase_add_loop_test(tc, files_go_out_without_a_copy, 0, n);
     tcase_add_loop_test(tc, signals_arrive_and_are_cancelled, 0, n);

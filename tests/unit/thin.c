@@ -186,7 +186,7 @@ static void co_close_all(struct life *l)
 }
 
 /* After each operation the counts of all references are what can be reached. */
-static int co_counted_life(void *arg)
+CO_TEST(counted_life)
 {
     struct life l = {.random = 2};
     co_make_pool(&l.s, 4 * MiB, VOLUMES * BLOCKS + 64, "");
@@ -202,13 +202,7 @@ static int co_counted_life(void *arg)
     return 0;
 }
 
-START_TEST(counted_life)
-{
-    ck_assert_int_eq(on_host(NULL, co_counted_life, NULL), 0);
-}
-END_TEST
-
-static int co_random_life(void *arg)
+CO_TEST(random_life)
 {
     struct life l = {.random = 1};
     co_make_pool(&l.s, 4 * MiB, VOLUMES * BLOCKS + 64, "");
@@ -236,12 +230,6 @@ static int co_random_life(void *arg)
     co_end_pool(&l.s);
     return 0;
 }
-
-START_TEST(random_life)
-{
-    ck_assert_int_eq(on_host(NULL, co_random_life, NULL), 0);
-}
-END_TEST
 
 /* --- snapshots while others write --------------------------------------------------------------
  */
@@ -368,7 +356,7 @@ END_TEST
 /* --- a full pool, promises, growth -------------------------------------------------------------
  */
 
-static int co_full_pool(void *arg)
+CO_TEST(full_pool)
 {
     struct pool s;
     struct blk_error e;
@@ -398,12 +386,6 @@ static int co_full_pool(void *arg)
     return 0;
 }
 
-START_TEST(full_pool)
-{
-    ck_assert_int_eq(on_host(NULL, co_full_pool, NULL), 0);
-}
-END_TEST
-
 /* --- a volume whose snapshot is gone ------------------------------------------------------------
  */
 
@@ -431,7 +413,7 @@ static void co_rewrite(void *arg)
 
 /* Many writers at once, in a pool with hardly more room than the volume: what each lets go of the
  * others need. */
-static int co_rewritten(void *arg)
+CO_TEST(rewritten)
 {
     struct pool s;
     struct blk_error e;
@@ -458,12 +440,6 @@ static int co_rewritten(void *arg)
     return 0;
 }
 
-START_TEST(rewritten)
-{
-    ck_assert_int_eq(on_host(NULL, co_rewritten, NULL), 0);
-}
-END_TEST
-
 struct waiting {
     struct blk_device *v;
     int rc;
@@ -478,7 +454,7 @@ static void co_wait_for_space(void *arg)
     w->done = true;
 }
 
-static int co_promises(void *arg)
+CO_TEST(promises)
 {
     struct pool s;
     struct blk_error e;
@@ -516,14 +492,8 @@ static int co_promises(void *arg)
     return 0;
 }
 
-START_TEST(promises)
-{
-    ck_assert_int_eq(on_host(NULL, co_promises, NULL), 0);
-}
-END_TEST
-
 /* Metadata that is nearly full refuses new mappings, and still commits, discards, deletes. */
-static int co_full_metadata(void *arg)
+CO_TEST(full_metadata)
 {
     struct pool s;
     struct blk_error e;
@@ -554,16 +524,10 @@ static int co_full_metadata(void *arg)
     return 0;
 }
 
-START_TEST(full_metadata)
-{
-    ck_assert_int_eq(on_host(NULL, co_full_metadata, NULL), 0);
-}
-END_TEST
-
 /* --- trees ------------------------------------------------------------------------------------
  */
 
-static int co_trees(void *arg)
+CO_TEST(trees)
 {
     enum { KEYS = 20000 };
     struct blk_device *meta = co_disk(16 * MiB);
@@ -599,12 +563,6 @@ static int co_trees(void *arg)
     co_close_ok(meta);
     return 0;
 }
-
-START_TEST(trees)
-{
-    ck_assert_int_eq(on_host(NULL, co_trees, NULL), 0);
-}
-END_TEST
 
 /* --- what lies on disk ------------------------------------------------------------------------
  */

@@ -187,7 +187,7 @@ END_TEST
 
 /* --- fresh images, repair, resizing --- */
 
-static int fresh_image(void *arg)
+CO_TEST(a_fresh_image_is_none_until_completed)
 {
     struct blk_error e;
     struct blk_device *dev, *file = co_open_text(&mem_driver, "size=0", NULL);
@@ -211,12 +211,6 @@ static int fresh_image(void *arg)
     co_close_ok(file);
     return 0;
 }
-
-START_TEST(a_fresh_image_is_none_until_completed)
-{
-    on_host(NULL, fresh_image, NULL);
-}
-END_TEST
 
 /* Makes an image of two blocks and puts @count into its header, @entry into its map's third. */
 static struct blk_device *damaged(uint32_t count, uint32_t entry)
@@ -268,7 +262,7 @@ static void check_finds(uint32_t count, uint32_t entry, uint64_t corruptions, ui
     co_close_ok(file);
 }
 
-static int checks(void *arg)
+CO_TEST(check_finds_and_repairs_what_can_be)
 {
     check_finds(2, VDI_FREE, 0, 0);
     check_finds(4, VDI_FREE, 0, 2);   /* the header counts too many: a leak */
@@ -277,12 +271,6 @@ static int checks(void *arg)
     check_finds(2, 0x7fffffff, 1, 0); /* out of range */
     return 0;
 }
-
-START_TEST(check_finds_and_repairs_what_can_be)
-{
-    on_host(NULL, checks, NULL);
-}
-END_TEST
 
 /* Sizes that make the map outgrow its room: it moves, and the first blocks with it. */
 static int resizing(void *arg)
@@ -368,7 +356,7 @@ static void numbers_are_low(struct blk_device *file)
     }
 }
 
-static int growing_cut(void *arg)
+CO_TEST(growing_that_is_cut_off_leaves_numbers_that_peers_take)
 {
     int rc = -EIO;
     for (unsigned nth = 1; rc < 0; nth++) {
@@ -390,12 +378,6 @@ static int growing_cut(void *arg)
     }
     return 0;
 }
-
-START_TEST(growing_that_is_cut_off_leaves_numbers_that_peers_take)
-{
-    on_host(NULL, growing_cut, NULL);
-}
-END_TEST
 
 /* --- both ways against qemu-img --- */
 
