@@ -83,8 +83,8 @@ static int co_switch(struct live_overlay *list, size_t count, struct blk_error *
     int rc = co_each(list, count, co_carry, false, e); /* 4 */
     for (; rc == 0 && done < count; done++)
         rc = co_each(&list[done], 1, co_reopen, false, e);
-    if (rc < 0) {
-        (void)!co_each(list, done, co_reopen, true, &ignored);
+    if (rc < 0) { /* the one that failed may have become read-only in part */
+        (void)!co_each(list, MIN(done + 1, count), co_reopen, true, &ignored);
         return rc;
     }
     (void)!co_each(list, count, co_swap, false, NULL); /* 5 */

@@ -566,8 +566,12 @@ static int co_reopen(struct blk_device *dev, bool write, struct blk_error *e)
         return co_ready_to_write(q, e);
     }
     int rc = co_qcow2_settle(q, true);
-    return rc < 0 ? err_errno(e, rc, "cannot write the image's tables back")
-                  : co_store_bitmaps(q, e);
+    if (rc < 0)
+        return err_errno(e, rc, "cannot write the image's tables back");
+    rc = co_store_bitmaps(q, e);
+    if (rc < 0 && (co_sure_header(q) < 0 || co_qcow2_bitmaps_arm(q) < 0))
+        qcow2_bitmaps_lose(q);
+    return rc;
 }
 
 /* --- requests ------------------------------------------------------------- */

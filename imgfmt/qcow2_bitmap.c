@@ -7,12 +7,15 @@
  *   B1  in_use set in every enabled bitmap, in place -> the first change of what the guest sees.
  *       So after a crash a bitmap is marked, or it holds all that was written. Marks that are found
  *       when the image is opened are flushed as well: they may be in the page cache only.
+ *
  *   B2  every change of the list (one made, removed, cleared, enabled, disabled, merged; stored; of
  *       another size): counts of new space -> new clusters, tables and a new directory beside the
  *       old ones -> header: place of the directory, the autoclear bit, with a resize the disk's
- * size and L1 table too, in one sector (qcow2_rewrite.c) -> space of the old ones. B3  in_use is
- * cleared only by B2, when a bitmap is stored: at closing, before the image becomes read-only, and
- * when it is disabled.
+ *       size and L1 table too, in one sector (qcow2_rewrite.c) -> space of the old ones.
+ *
+ *   B3  in_use is cleared only by B2, when a bitmap is stored: at closing, before the image becomes
+ *       read-only, and when it is disabled. Where that fails and the image stays writable, B1 comes
+ *       anew, and they record on.
  *
  * So each change happens in one write of the header; a crash around it leaves leaks. Bits are set
  * before the write they stand for, and stay set if it fails. A bitmap with something that is not
@@ -230,7 +233,7 @@ static int co_mark(struct qcow2 *q, struct qcow2_bitmap_rows *r)
     return flush && !q->map.fresh ? co_blk_flush(q->map.file) : 0;
 }
 
-static int co_arm(struct qcow2 *q)
+int co_qcow2_bitmaps_arm(struct qcow2 *q)
 {
     struct qcow2_bitmap_rows r;
 
@@ -256,7 +259,7 @@ static int co_arm(struct qcow2 *q)
 int co_qcow2_record_all(struct qcow2 *q, uint64_t offset, uint64_t bytes)
 {
     if (unlikely(!q->bitmaps.armed))
-        TRY(co_arm(q));
+        TRY(co_qcow2_bitmaps_arm(q));
     for (struct qcow2_dirty *d = q->bitmaps.recording; d && bytes; d = d->next)
         if (qcow2_granules_set(&d->bits, offset >> d->disk.granularity_bits,
                                (offset + bytes - 1) >> d->disk.granularity_bits))
@@ -480,13 +483,19 @@ int co_qcow2_bitmaps_store(struct qcow2 *q, struct blk_error *e)
     int rc = co_store_all(q, e);
     for (uint32_t i = 0; i < q->bitmaps.count; i++) {
         struct qcow2_dirty *d = q->bitmaps.list[i];
-        d->changed = false;
-        if (d->disk.flags & QCOW2_BITMAP_IN_USE)
-            d->kind = QCOW2_INCONSISTENT; /* it could not be stored */
+        d->changed &= (d->disk.flags & QCOW2_BITMAP_IN_USE) != 0; /* it could not be stored */
     }
     q->bitmaps.armed = false;
     qcow2_bitmaps_watch(q);
     return rc;
+}
+
+void qcow2_bitmaps_lose(struct qcow2 *q)
+{
+    for (uint32_t i = 0; i < q->bitmaps.count; i++)
+        if (q->bitmaps.list[i]->disk.flags & QCOW2_BITMAP_IN_USE)
+            q->bitmaps.list[i]->kind = QCOW2_INCONSISTENT;
+    qcow2_bitmaps_watch(q);
 }
 
 /* --- another size --------------------------------------------------------- */

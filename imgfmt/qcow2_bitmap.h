@@ -154,8 +154,13 @@ void qcow2_dirty_drop(struct qcow2_dirty *d);
 struct qcow2_dirty *qcow2_dirty_make(const struct qcow2 *q, const struct qcow2_bitmap *b);
 /* Reads the directory, once. */
 must_use int co_qcow2_bitmaps_known(struct qcow2 *q, struct blk_error *e);
-/* Before closing and before becoming read-only: stores what was recorded. */
+/* Before closing and before becoming read-only: stores what was recorded. Nothing is recorded
+ * afterwards, unless they are armed again; what could not be stored is still there. */
 must_use int co_qcow2_bitmaps_store(struct qcow2 *q, struct blk_error *e);
+/* B1: marks them in the file; from here on what is written is recorded. */
+must_use int co_qcow2_bitmaps_arm(struct qcow2 *q);
+/* Those that are marked cannot be used any more. */
+void qcow2_bitmaps_lose(struct qcow2 *q);
 void qcow2_bitmaps_drop(struct qcow2 *q);
 /* Says that it is, and what can be done: -EINVAL. */
 int qcow2_bitmap_inconsistent(const struct qcow2_dirty *d, struct blk_error *e);
