@@ -122,7 +122,7 @@ int co_disks_make(struct sweep_run *run, struct blk_error *e)
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
     if (!s)
         return -ENOMEM;
-    for (unsigned i = 0; i < a->shape.disks + a->spares; i++)
+    for (unsigned i = 0; i < a->shape.disks + a->shape.journal + a->spares; i++)
         TRY(co_make_member(run, i, s, e));
     return 0;
 }
@@ -176,6 +176,8 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
 static bool may_lose(const struct sweep_run *run, const struct look *k)
 {
     const struct raid_disks *a = run->subject->arg;
+    if (a->shape.journal)
+        return k->even && run->crashed;
     return k->even && (a->grows ? run->crashed && k->reshaping && !k->dirty : k->dirty);
 }
 
@@ -228,7 +230,7 @@ static void spec_text(const struct sweep_run *run, unsigned lost, char *text, si
                               "json:{\"driver\":\"slice\",\"size\":%" PRIu64 ",\"file\":\"",
                               run->subject->size);
     const char *between = "md:";
-    for (unsigned i = 0; i < a->shape.disks + a->spares; i++) {
+    for (unsigned i = 0; i < a->shape.disks + a->shape.journal + a->spares; i++) {
         member_path(i, path);
         if (lost >> i & 1)
             continue;
