@@ -188,6 +188,8 @@ static int co_run(struct resolver *r, struct node *n, struct blk_device **out, b
         rc = err_set(e, -EINVAL,
                      "it holds disks and is none itself: name one behind //; `lamina info` lists "
                      "them");
+    if (rc == 0)
+        within_share(&run);
     run_drop(&run);
     if (named)
         *named = run.named;

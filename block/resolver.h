@@ -18,6 +18,15 @@ enum trust {
     TRUST_NOTHING, /* `lamina info`, --untrusted: no reference of an image opens anything */
 };
 
+/* What several specs name before // is opened once, as in one spec: who opens them one after the
+ * other, at any worker, has one of these for all, and drops it when the last is open. A spec that
+ * fails with -EXDEV and @elsewhere set has to be opened there: what it shares lives there. */
+struct resolver_shared {
+    struct within *open;
+    struct worker *elsewhere;
+};
+void co_resolver_shared_drop(struct resolver_shared *s);
+
 struct resolver {
     struct host *host;
     const struct blk_driver *const *drivers;
@@ -32,6 +41,7 @@ struct resolver {
     void *arg;
     struct resolver_object *objects; /* of --object too: what is no secret */
     struct resolver_secret *secrets; /* of --object; resolver_drop() wipes them */
+    struct resolver_shared *shared;  /* NULL: each spec for itself */
     const char *key_secret; /* id of the secret of the image that a person names, where its options
                                do not say; NULL: none */
 };

@@ -105,6 +105,8 @@ must_use int co_driver_open(struct open_run *run, const struct node *n, const st
 must_use int co_inner_node_open(struct open_run *run, const struct node *n, struct blk_device **out,
                                 struct blk_error *e);
 void within_drop(struct open_run *run);
+/* The run has succeeded: others may share what it opened, if the resolver has them do that. */
+void within_share(struct open_run *run);
 
 /* --- resolver_chain.c */
 /* A link below @parent; @named: by a person, so it is a root. NULL: no memory. */

@@ -3,39 +3,77 @@
  * behind it.
  *
  * What one run names more than once before // is opened once: members of a set may be partitions of
- * one disk, or two sets of one folder, and a file's lock lets nobody open it twice for writing.
- * Each name behind // of such a container is given out once, so no device has two writers. */
+ * one disk, or two sets of one folder, and a file's lock lets nobody open it twice for writing. So
+ * it is with runs that share (exports of one server). Each name behind // of such a container is
+ * given out once, so no device has two writers. */
 #include "block/option_text.h"
 #include "block/resolver_private.h"
+#include "block/worker.h"
 
 struct within {
     struct within *next;
-    json_t *of;              /* what is before // */
-    const struct link *link; /* of its first user: knows the file */
+    json_t *of;      /* what is before // */
+    char *file_name; /* of its first user, as are these */
+    bool has_id;
+    uint64_t device, inode;
     unsigned flags;
     struct blk_device *container;
     json_t *names; /* that were given out */
 };
 
-void within_drop(struct open_run *run)
+static void drop_list(struct within *w)
 {
-    for (struct within *w = run->within, *next; w; w = next) {
+    for (struct within *next; w; w = next) {
         next = w->next;
         json_decref(w->of);
         json_decref(w->names);
         co_blk_close(w->container, NULL);
+        mem_free(w->file_name);
         mem_free(w);
     }
-    run->within = NULL;
 }
 
-/* NULL: it is not open. */
-static struct within *find_within(const struct open_run *run, const struct node *of)
+void within_drop(struct open_run *run)
 {
-    struct within *w = run->within;
+    drop_list(take(run->within));
+}
+
+void co_resolver_shared_drop(struct resolver_shared *s)
+{
+    drop_list(take(s->open));
+}
+
+void within_share(struct open_run *run)
+{
+    struct within **end = &run->within;
+    if (!run->r->shared)
+        return;
+    while (*end)
+        end = &(*end)->next;
+    *end = run->r->shared->open;
+    run->r->shared->open = take(run->within);
+}
+
+static struct within *find_in(struct within *w, const struct node *of)
+{
     while (w && (w->flags != of->flags || !json_equal(w->of, of->tree)))
         w = w->next;
     return w;
+}
+
+/* *out NULL: it is not open. */
+static int find_within(const struct open_run *run, const struct node *of, struct within **out,
+                       struct blk_error *e)
+{
+    struct resolver_shared *shared = run->r->shared;
+    *out = find_in(run->within, of);
+    if (*out || !shared)
+        return 0;
+    *out = find_in(shared->open, of);
+    if (!*out || (*out)->container->home == worker_self())
+        return 0;
+    shared->elsewhere = (*out)->container->home;
+    return err_set(e, -EXDEV, "what it stands on is in use at two workers: serve with one");
 }
 
 /* @container stays open until the run ends. */
@@ -44,15 +82,21 @@ static int add_within(struct open_run *run, const struct node *of, struct blk_de
 {
     struct within *w = mem_zalloc(sizeof(*w));
     json_t *names = json_object();
-    if (!w || !names) {
+    const char *file = of->link->file_name;
+    char *file_name = file ? mem_strdup(file) : NULL;
+    if (!w || !names || (file && !file_name)) {
         mem_free(w);
+        mem_free(file_name);
         json_decref(names);
         return err_set(e, -ENOMEM, "no memory to open a device");
     }
     *w = (struct within){.next = run->within,
                          .of = json_incref((json_t *)of->tree),
+                         .file_name = file_name,
+                         .has_id = of->link->has_id,
+                         .device = of->link->device,
+                         .inode = of->link->inode,
                          .flags = of->flags,
-                         .link = of->link,
                          .container = blk_ref(container),
                          .names = names};
     run->within = w;
@@ -63,12 +107,12 @@ static int add_within(struct open_run *run, const struct node *of, struct blk_de
 /* Who uses it again stands on the same file. */
 static int take_link(const struct within *w, struct link *l, struct blk_error *e)
 {
-    if (l == w->link || l->file_name || !w->link->file_name)
+    if (l->file_name || !w->file_name)
         return 0;
-    l->file_name = mem_strdup(w->link->file_name);
-    l->has_id = w->link->has_id;
-    l->device = w->link->device;
-    l->inode = w->link->inode;
+    l->file_name = mem_strdup(w->file_name);
+    l->has_id = w->has_id;
+    l->device = w->device;
+    l->inode = w->inode;
     return l->file_name ? 0 : err_set(e, -ENOMEM, "no memory to open a device");
 }
 
@@ -207,7 +251,8 @@ static int co_open_within(struct open_run *run, const struct node *n, const stru
                           const char *name, struct blk_device **container, struct blk_device **out,
                           struct blk_error *e)
 {
-    struct within *w = find_within(run, of);
+    struct within *w;
+    TRY(find_within(run, of, &w, e));
     if (w) {
         *container = blk_ref(w->container);
         TRY(give_name(w, name, e));

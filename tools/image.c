@@ -95,6 +95,7 @@ int co_image_open(struct tool *t, const struct image *i, struct blk_device **out
     *out = NULL;
     TRY(co_tool_resolver(t, i->trust, i->cache, &r, e));
     r.key_secret = i->secret;
+    r.shared = i->shared;
     int rc = co_open(t, i, &r, out, e);
     if (rc == -EAGAIN && co_open_raw_in_use(t, i, &r, out) == 0) {
         *e = (struct blk_error){0};

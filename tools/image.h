@@ -9,15 +9,16 @@
 /* One image as told on the command line. Zero-initialised but for text is a read-only image of a
  * format to be found out. */
 struct image {
-    const char *text;   /* the operand */
-    const char *format; /* -f; NULL: probe */
-    bool image_opts;    /* --image-opts: text is key=value or json */
-    const char *cache;  /* -t or -T; NULL: writeback */
-    unsigned flags;     /* enum blk_open_flags */
-    enum trust trust;   /* of lamina's own name */
-    const char *secret; /* id of its key where its options do not say; NULL: none */
-    bool deny_writers;  /* in the qemu-img face: also of a raw file */
-    bool bare;          /* in the faces: the error does not begin with "Could not open 'X': " */
+    const char *text;               /* the operand */
+    const char *format;             /* -f; NULL: probe */
+    bool image_opts;                /* --image-opts: text is key=value or json */
+    const char *cache;              /* -t or -T; NULL: writeback */
+    unsigned flags;                 /* enum blk_open_flags */
+    enum trust trust;               /* of lamina's own name */
+    struct resolver_shared *shared; /* with other images; NULL: with none */
+    const char *secret;             /* id of its key where its options do not say; NULL: none */
+    bool deny_writers;              /* in the qemu-img face: also of a raw file */
+    bool bare; /* in the faces: the error does not begin with "Could not open 'X': " */
 };
 
 /* Opens it; inside tool_run(). Gives *out; the error names the image. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* serve_open.c - exports, folders and clones of a plan are opened. Exports are dealt out to the
- * workers: each is served where its device lives. */
+ * workers: each is served where its device lives. What several stand on (the disk of two
+ * partitions, the set of two volumes) is opened once, and they are all served where that lives. */
 #include "nbd/clones.h"
 #include "nbd/folder.h"
 #include "tools/image.h"
@@ -9,6 +10,7 @@
 struct opening {
     struct serving *serving;
     const struct serve_offer *offer;
+    struct resolver_shared *shared; /* by all exports of the plan */
     struct blk_device *dev;
     bool opened; /* the image */
     struct blk_error error;
@@ -47,6 +49,7 @@ static int co_open_at_home(void *arg)
                       .cache = p->cache,
                       .image_opts = p->image_opts,
                       .flags = reads ? 0 : BLK_OPEN_WRITE,
+                      .shared = o->shared,
                       .trust = reads ? TRUST_READ : TRUST_WRITE};
 
     struct blk_device *dev;
@@ -127,13 +130,22 @@ static int co_add_source(struct serving *s, const struct serve_offer *o, struct 
                : 0;
 }
 
-static int co_open_offer(struct serving *s, size_t i)
+static int co_open_image(struct opening *o, struct worker *home)
+{
+    int rc = co_on(home, co_open_at_home, o);
+
+    if (rc == -EXDEV && o->shared->elsewhere)
+        rc = co_on(take(o->shared->elsewhere), co_open_at_home, o);
+    return rc;
+}
+
+static int co_open_offer(struct serving *s, size_t i, struct resolver_shared *shared)
 {
     struct runtime *rt = s->plan->tool->runtime;
     const struct serve_offer *o = &s->plan->offers[i];
-    struct opening opening = {.serving = s, .offer = o};
+    struct opening opening = {.serving = s, .offer = o, .shared = shared};
     struct worker *home = runtime_worker(rt, (unsigned)i % runtime_workers(rt));
-    int rc = o->kind == SERVE_FOLDER ? 0 : co_on(home, co_open_at_home, &opening);
+    int rc = o->kind == SERVE_FOLDER ? 0 : co_open_image(&opening, home);
 
     if (rc == 0)
         rc =
@@ -154,7 +166,11 @@ int co_serve_open(struct serving *s)
             return rc;
         }
     }
-    for (size_t i = 0; i < p->count; i++)
-        TRY(co_open_offer(s, i));
-    return 0;
+    struct resolver_shared shared = {0};
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < p->count; i++)
+        rc = co_open_offer(s, i, &shared);
+    co_resolver_shared_drop(&shared); /* the exports keep what they stand on */
+    return rc;
 }
