@@ -124,6 +124,7 @@ struct raid_array {
     bool untold;      /* a member is out, and the others' superblocks do not all say so yet: A2 */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
+    struct co_mutex changes;    /* members that come and go, growth; taken first of these three */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;

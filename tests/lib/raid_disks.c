@@ -64,6 +64,11 @@ static int co_open_member(struct sweep_run *run, unsigned i, unsigned flags,
     return co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, flags, out, e);
 }
 
+int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out, struct blk_error *e)
+{
+    return co_open_member(run, i, 0, out, e);
+}
+
 static void member_super(const struct raid_disks *a, unsigned i, struct md_super *s)
 {
     rig_super(&a->shape, i, s);
@@ -130,14 +135,14 @@ struct look {
     uint64_t events;
     unsigned disks;
     bool dirty, reshaping;
-    bool even; /* no member is behind, knows of a faulty one, or has bad blocks */
+    bool even; /* no member is behind, being filled, knows of a faulty one, or has bad blocks */
 };
 
 static void look_at_super(struct look *k, const struct md_super *s)
 {
     k->dirty |= s->resync_offset != UINT64_MAX;
     k->reshaping |= s->reshaping;
-    k->even &= !(s->features & MD_BAD_BLOCKS);
+    k->even &= !(s->features & (MD_BAD_BLOCKS | MD_RECOVERY));
     k->even &= k->events == 0 || MAX(k->events, s->events) - MIN(k->events, s->events) <= 1;
     for (unsigned n = 0; n < s->disks; n++)
         k->even &= md_super_role(s, n) == n;
@@ -153,12 +158,13 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
     auto_free uint8_t *head = mem_aligned(a->data_offset);
     if (!head)
         return -ENOMEM;
-    TRY(co_open_member(run, i, 0, &dev, NULL));
+    TRY(co_disks_member(run, i, &dev, NULL));
     int rc = a->shape.dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
                                 : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
-    if (rc == 0) {
+    k->even &= s != NULL; /* none: it was about to be added anew */
+    if (rc == 0 && s) {
         k->crc = crc32c(k->crc, head, a->data_offset);
         look_at_super(k, s);
     }

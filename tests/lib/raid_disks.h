@@ -31,6 +31,10 @@ struct raid_disks {
     bool syncing;    /* a step of what is owed is under way */
 };
 
+/* Opens member @i by itself. */
+must_use int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out,
+                             struct blk_error *e);
+
 /* What struct sweep_subject has. The step: of resync, recovery or reshape, which begins with the
  * first. The check: all that is owed is done, which changes nothing of what the array shows, and
  * then copies and parity agree. */
