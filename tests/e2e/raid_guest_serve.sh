@@ -35,7 +35,7 @@ begin() {
     guest=$!
     goes_on "a guest boots"
 }
-rounds() { touch .said && grep -ac '^round' .said; }
+rounds() { echo $(($(grep -ac '^round' .said 2>/dev/null) + 0)); }
 # goes_on WHAT: two rounds more, of which one began after that.
 goes_on() {
     local from i
