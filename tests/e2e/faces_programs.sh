@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Programs of Debian's that call qemu-img, with our links first in PATH: cloud-localds, vmdb2, libguestfs; and qemu-system with its root on
-# our qcow2 image and a disk over our qemu-nbd. Only with LAMINA_LONG.
+# Programs of Debian's that call qemu-img, with our links first in PATH: cloud-localds, vmdb2, libguestfs, virt-make-fs; and qemu-system
+# with its root on our qcow2 image and a disk over our qemu-nbd. Only with LAMINA_LONG.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
 [ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long runs other people's programs"; exit 77; }
@@ -49,6 +49,16 @@ FISH
         disk-virtual-size over.qcow2 : disk-has-backing-file over.qcow2 | tr '\n' ' ')" "qcow2 67108864 true "
     called "qemu-img info"
     equal "... it is sound" "$("$qemu" check -q base.qcow2 && "$qemu" check -q over.qcow2 && echo yes)" yes
+fi
+
+if has virt-make-fs && guest_ready; then
+    mkdir fill && seq 10000 >fill/numbers
+    is "virt-make-fs fills a qcow2 image" env PATH="$PWD/bin:$PATH" TMPDIR="$PWD" LIBGUESTFS_BACKEND=direct \
+        LIBGUESTFS_BACKEND_SETTINGS=force_tcg virt-make-fs --format=qcow2 --type=ext4 fill made.qcow2
+    called "qemu-img create -f qcow2 -o preallocation=metadata"
+    equal "... it is sound" "$("$qemu" check -q made.qcow2 && echo yes)" yes
+    "$face" convert -O raw made.qcow2 made.raw
+    equal "... and holds the files" "$(debugfs -R 'cat /numbers' made.raw 2>/dev/null | sha1sum)" "$(sha1sum <fill/numbers)"
 fi
 
 guest_ready || exit $failed
