@@ -9,7 +9,8 @@
  *     array.h, state.c                 members that live: superblocks written, members failed
  *     replace.c                        members that are replaced while they serve
  *     mirror.c, rows.c                 reading and writing of levels 1 and 10; 4, 5 and 6
- *     bitmap.c, log.c, ppl.c           what must be on disk before a write
+ *     bitmap.c, log.c, ppl.c,
+ *     journal.c                        what must be on disk before a write
  *     badblocks.c                      what is not to be read of a member
  *     sync.c                           resync, recovery, check, repair
  *     reshape.h                        arrays that change their shape
@@ -43,6 +44,7 @@ enum raid_member_state {
     MEMBER_IN_SYNC,
     MEMBER_REBUILDING, /* in sync below recovered */
     MEMBER_SPARE,
+    MEMBER_JOURNAL, /* has no data of the array, but its journal: cannot be spared */
 };
 
 /* One device. It is a child of the array's device until it is removed. */
@@ -122,14 +124,16 @@ struct raid_array {
     bool untold;      /* a member is out, and the others' superblocks do not all say so yet: A2 */
     bool torn; /* something could be written only in part: nothing is durable until it is mended */
     bool marked_dirty;          /* A1 has been done and not undone */
+    struct co_mutex changes;    /* members that come and go, growth; taken first of these three */
     struct co_mutex state_lock; /* changes of superblocks, one at a time */
     struct co_range writers;    /* A5 */
     void *engine_state;
-    struct raid_intent *intent; /* NULL: there is no bitmap, or nobody writes */
-    struct raid_log *log;       /* levels 4 to 6: the stripe log; NULL: none */
-    struct raid_ppl *ppl;       /* of one that has a partial parity log instead */
-    struct reshape *reshape;    /* of one that changes its shape, or did since it was opened */
-    struct raid_array *whole;   /* of a view of one: the array itself, else NULL */
+    struct raid_intent *intent;   /* NULL: there is no bitmap, or nobody writes */
+    struct raid_log *log;         /* levels 4 to 6: the stripe log; NULL: none */
+    struct raid_ppl *ppl;         /* of one that has a partial parity log instead */
+    struct raid_journal *journal; /* of one that has md's journal instead, which is there */
+    struct reshape *reshape;      /* of one that changes its shape, or did since it was opened */
+    struct raid_array *whole;     /* of a view of one: the array itself, else NULL */
 };
 
 /* md.c */

@@ -41,10 +41,20 @@ static unsigned count_active(const struct md_super *s)
     return n;
 }
 
-/* Of the same events: who knows of more that failed, for members do not come back in an update. */
+static bool is_journal(const struct md_super *s)
+{
+    return md_super_role(s, s->number) == MD_ROLE_JOURNAL;
+}
+
+/* Of the same events: who knows of more that failed, for members do not come back in an update; a
+ * member before the journal, which no half of a split array can be told by. */
 static bool is_later(const struct md_super *a, const struct md_super *b)
 {
-    return a->events != b->events ? a->events > b->events : count_active(a) < count_active(b);
+    if (a->events != b->events)
+        return a->events > b->events;
+    if (is_journal(a) != is_journal(b))
+        return is_journal(b);
+    return count_active(a) < count_active(b);
 }
 
 /* Spares count only where nothing else is there. */
@@ -124,7 +134,7 @@ static void place_one(struct raid_candidate *c, const struct md_super *freshest)
                   memcmp(c->super->uuid, freshest->uuid, sizeof(freshest->uuid)) == 0
                       ? "its superblock says another level, layout or chunk"
                       : "it belongs to another array");
-    else if (c->super->data_size < freshest->size)
+    else if (c->super->data_size < freshest->size && !is_journal(c->super))
         leave_out(c, PLACE_OTHER, "it holds less than the array has on each member");
     else if (c->super->events > freshest->events) /* a spare that was written alone */
         leave_out(c, PLACE_STALE, "it was written to without the others");
@@ -157,7 +167,8 @@ static void drop_duplicates(struct raid_candidate *c, size_t count)
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < i; k++) {
             if (c[i].place != c[k].place || c[i].role != c[k].role ||
-                (c[i].place != PLACE_MEMBER && c[i].place != PLACE_REPLACEMENT))
+                (c[i].place != PLACE_MEMBER && c[i].place != PLACE_REPLACEMENT &&
+                 c[i].place != PLACE_JOURNAL))
                 continue;
             struct raid_candidate *worse = better(&c[i], &c[k]) ? &c[k] : &c[i];
             leave_out(worse, PLACE_DUPLICATE, "another one has the same place in the array");
@@ -253,13 +264,14 @@ static bool has_log(const struct raid_candidate *c, size_t count, const struct r
     return session != 0 || !dirty;
 }
 
-/* Dirty, and a member that holds data is not there: what was being written when the array went down
- * may have taken other data with it. */
+/* Dirty, or without its journal, and a member that holds data is not there: what was being written
+ * when the array went down may have taken other data with it. */
 static bool has_write_hole(const struct raid_plan *p, const bool *there)
 {
-    if (!p->shape.level->parities || !p->dirty || p->missing == 0)
+    bool wrong = p->dirty || p->lacks_journal;
+    if (!p->shape.level->parities || !wrong || p->missing == 0)
         return false;
-    if (p->freshest->features & (MD_JOURNAL | MD_PPL | MD_MULTIPLE_PPLS))
+    if (p->freshest->features & (MD_PPL | MD_MULTIPLE_PPLS))
         return false;
     unsigned lost_data = 0;
     for (unsigned d = 0; d < p->shape.disks; d++) {
@@ -303,6 +315,14 @@ static int count_new_roles(const struct raid_candidate *c, size_t count, struct 
     return 0;
 }
 
+static unsigned count_place(const struct raid_candidate *c, size_t count, enum raid_place_in place)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < count; i++)
+        n += c[i].place == place;
+    return n;
+}
+
 static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan *p,
                        struct blk_error *e)
 {
@@ -318,17 +338,11 @@ static int count_roles(struct raid_candidate *c, size_t count, struct raid_plan 
     p->missing = p->shape.disks - p->there;
     p->enough = raid_enough(&p->shape, there);
     p->dirty = p->freshest->resync_offset != UINT64_MAX && !p->shape.level->is_zoned;
-    p->write_hole = !has_log(c, count, p) && has_write_hole(p, there);
+    p->lacks_journal =
+        p->freshest->features & MD_JOURNAL && count_place(c, count, PLACE_JOURNAL) == 0;
+    p->write_hole = (p->lacks_journal || !has_log(c, count, p)) && has_write_hole(p, there);
     p->enough_after = true;
     return count_new_roles(c, count, p, e);
-}
-
-static unsigned count_place(const struct raid_candidate *c, size_t count, enum raid_place_in place)
-{
-    unsigned n = 0;
-    for (size_t i = 0; i < count; i++)
-        n += c[i].place == place;
-    return n;
 }
 
 /* A spare sees each update that matters: one that saw more than the freshest member was with others
@@ -392,9 +406,12 @@ static int judge(const struct raid_candidate *c, size_t count, bool force, struc
                        p->shape.level->name, p->freshest->disks);
     if (p->write_hole && !force)
         return err_set(e, -EUCLEAN,
-                       "%s was being written to when it went down, and %u of its members are "
+                       "%s %s when it went down, and %u of its members are "
                        "missing: with force it starts, and single blocks may be wrong",
-                       p->shape.level->name, p->missing);
+                       p->shape.level->name,
+                       p->lacks_journal ? "lacks its journal, which has what was being written"
+                                        : "was being written to",
+                       p->missing);
     return 0;
 }
 

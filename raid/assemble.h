@@ -37,10 +37,11 @@ struct raid_plan {
     struct raid_shape shape; /* of what may be read and written: while reshaping the old one */
     unsigned there, missing; /* roles */
     bool enough;
-    bool enough_after; /* also for the shape that it is being reshaped to */
-    bool dirty;        /* parity or copies may not agree */
-    bool write_hole;   /* dirty and degraded, and nothing that closes the hole: not started */
-    bool needs_force;  /* enough only if stale members are taken */
+    bool enough_after;  /* also for the shape that it is being reshaped to */
+    bool dirty;         /* parity or copies may not agree */
+    bool lacks_journal; /* it has one, which is not here or stale */
+    bool write_hole;    /* dirty and degraded, and nothing that closes the hole: not started */
+    bool needs_force;   /* enough only if stale members are taken */
 };
 
 /* Decides each candidate's place and fills *out (to be dropped with raid_plan_drop()). @force:

@@ -293,6 +293,7 @@ static int co_replace(struct raid_array *a, struct raid_member *old,
 
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
+    with_lock(&a->changes); /* who is asked for is the same one at the end */
     if (c->action == BLK_MEMBER_ADD || c->action == BLK_MEMBER_RE_ADD)
         return co_add(a, c, e);
     struct raid_member *m =
@@ -393,6 +394,7 @@ int co_array_grow(struct raid_array *a, const struct blk_members_grow *g, struct
 {
     struct raid_shape shape;
     uint64_t used = a->shape.member;
+    with_lock(&a->changes);
     TRY(may_grow(a, g, e));
     if (g->disks && g->disks != a->shape.disks && a->shape.level->parities)
         return co_array_reshape_begin(a, g->disks, e);

@@ -4,11 +4,13 @@
  *     0      4 KiB        8 KiB          + bitmap's room   + 4 KiB           data_offset
  *     | free | superblock | bitmap, room | bad block log   | headroom ...... | data
  *
- * A partial parity log takes the place of the bitmap. The room for that is kept even where none is
+ * A partial parity log takes the place of the bitmap. A journal lies in the data of its device;
+ * what is there is of another array, so it is empty. The room for that is kept even where none is
  * made, and the headroom lets a later reshape move the data. Both grow with the device, as mdadm
  * has them. */
 #include "raid/create.h"
 #include "raid/bitmap.h"
+#include "raid/journal.h"
 #include "raid/ppl.h"
 #include "raid/super.h"
 
@@ -83,6 +85,22 @@ static int check_member(const struct raid_create *c, size_t i, struct blk_error 
     return 0;
 }
 
+static int check_journal(const struct raid_create *c, struct blk_error *e)
+{
+    const struct blk_device *dev = c->members[c->count - 1];
+    uint64_t bytes = dev->size - data_offset(c, dev->size), least = journal_least(c->disks);
+    if (!c->level->parities || c->bitmap || c->ppl)
+        return err_set(e, -EINVAL,
+                       "a journal is of raid4, raid5 and raid6, without a bitmap or partial parity "
+                       "log");
+    if (c->disks > JOURNAL_DISKS_MOST)
+        return err_set(e, -EINVAL, "%u members are too many for a journal", c->disks);
+    if (bytes < least)
+        return err_set(e, -ENOSPC, "%s is too small for a journal, which takes %" PRIu64 " bytes",
+                       name_of(c, c->count - 1), least);
+    return 0;
+}
+
 static int check_members(const struct raid_create *c, struct blk_error *e)
 {
     unsigned missing = 0;
@@ -93,9 +111,12 @@ static int check_members(const struct raid_create *c, struct blk_error *e)
         if (c->members[i])
             TRY(check_member(c, i, e));
         else if (i >= c->disks)
-            return err_set(e, -EINVAL, "a spare cannot be missing");
+            return err_set(e, -EINVAL, "a %s cannot be missing",
+                           c->journal && i + 1 == c->count ? "journal" : "spare");
         missing += !c->members[i];
     }
+    if (c->journal)
+        TRY(check_journal(c, e));
     if (missing == c->disks)
         return err_set(e, -EINVAL, "all members are missing");
     if (c->count > c->disks && c->level->is_zoned)
@@ -190,11 +211,13 @@ static int fill_super(struct making *m, struct blk_error *e)
     memcpy(s->uuid, m->out->uuid, sizeof(s->uuid));
     memcpy(s->name, c->name, MIN(strlen(c->name), 32));
     s->features = (c->level->number == 0 ? MD_RAID0_LAYOUT : 0) | (c->bitmap ? MD_BITMAP : 0) |
-                  (c->ppl ? MD_PPL : 0);
+                  (c->ppl ? MD_PPL : 0) | (c->journal ? MD_JOURNAL : 0);
     unsigned slots = (unsigned)align_up(c->count + ROLES_LEAST, 2 * ROLES_LEAST) - ROLES_LEAST;
     bool fits = md_super_set_role(s, MAX(slots, (unsigned)c->count) - 1, MD_ROLE_SPARE);
     for (unsigned i = 0; i < c->disks && fits; i++)
         fits = md_super_set_role(s, i, c->members[i] ? i : MD_ROLE_SPARE);
+    if (c->journal && fits)
+        fits = md_super_set_role(s, (unsigned)c->count - 1, MD_ROLE_JOURNAL);
     return fits ? 0 : err_set(e, -EINVAL, "more members than a superblock has room for");
 }
 

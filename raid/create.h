@@ -21,8 +21,9 @@ struct raid_create {
     bool assume_clean;     /* the members' data is known to agree */
     bool bitmap;           /* a write-intent bitmap inside */
     bool ppl;              /* level 5: a partial parity log */
+    bool journal;          /* levels 4, 5, 6: the last of the members is the journal */
     uint64_t bitmap_chunk; /* RAID_DEFAULT: mdadm's */
-    /* The first @disks by role (NULL: missing), then spares; open for writing. */
+    /* The first @disks by role (NULL: missing), then spares, then the journal; open for writing. */
     struct blk_device *const *members;
     size_t count;
 };

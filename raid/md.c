@@ -13,6 +13,7 @@
 #include "raid/badblocks.h"
 #include "raid/foreign.h"
 #include "raid/intent.h"
+#include "raid/journal.h"
 #include "raid/log.h"
 #include "raid/md.h"
 #include "raid/ppl.h"
@@ -96,6 +97,10 @@ static int take_places(struct raid_array *a, const struct raid_candidate *c, str
         bool replaces = c[i].place == PLACE_REPLACEMENT;
         if (c[i].place == PLACE_SPARE)
             m->state = MEMBER_SPARE;
+        if (c[i].place == PLACE_JOURNAL && !a->shape.level->is_zoned) {
+            m->state = MEMBER_JOURNAL;
+            m->data_offset = m->super->data_offset;
+        }
         if ((c[i].place != PLACE_MEMBER && !replaces) || c[i].role >= md_super_roles(a->super))
             continue;
         m->role = c[i].role;
@@ -181,6 +186,25 @@ static int check_ppl(const struct raid_array *a, const struct raid_plan *p, stru
                    p->missing);
 }
 
+/* Without its journal it is only read; by force it goes on as one that never had one, and all of
+ * parity is made anew. */
+static int check_journal(struct raid_array *a, bool force, struct blk_error *e)
+{
+    if (!(a->dev->open_flags & BLK_OPEN_WRITE))
+        return 0;
+    if (!force)
+        return err_set(e, -EROFS,
+                       "the array's journal is missing: open it read-only, or with force, which "
+                       "drops the journal: what was only there is lost, and parity is made anew");
+    a->super->features &= ~(unsigned)MD_JOURNAL;
+    for (unsigned slot = 0; slot < a->super->role_count; slot++)
+        if (a->super->roles[slot] == MD_ROLE_JOURNAL)
+            (void)md_super_set_role(a->super, slot, MD_ROLE_FAULTY);
+    a->super->resync_offset = 0;
+    a->was_dirty = true;
+    return 0;
+}
+
 static int co_load_bad(struct raid_array *a, struct blk_error *e)
 {
     struct blk_error why = {0};
@@ -210,6 +234,8 @@ static int co_assemble(struct raid_array *a, bool force, struct blk_error *e)
         return err_set(e, -ENOMEM, "out of memory");
     *a->super = *plan.freshest;
     array_roles_told(a);
+    if (plan.lacks_journal)
+        TRY(check_journal(a, force, e));
     if (a->was_dirty && a->super->resync_offset < array_sync_bytes(a))
         a->resync_at = align_down(a->super->resync_offset, 4096);
     TRY(take_places(a, c, e));
@@ -356,9 +382,9 @@ static int may_write(const struct raid_array *a, struct blk_error *e)
     }
     if (a->reshape)
         TRY(raid_reshape_may_write(a, e));
-    if (a->super && a->super->features & MD_JOURNAL)
-        return err_set(e, -EROFS,
-                       "the array has a journal, which is not kept up here: open it read-only");
+    if (a->super && journal_is_in(a->super) && (a->reshape || !a->shape.level->parities))
+        return err_set(e, -EROFS, "%s has a journal%s: open it read-only", a->shape.level->name,
+                       a->reshape ? " and is being reshaped" : "");
     if (a->super && ppl_is_in(a->super) && a->reshape)
         return err_set(e, -EROFS,
                        "the array has a partial parity log and is being reshaped: open it "
@@ -376,6 +402,11 @@ static int co_prepare_to_write(struct raid_array *a, struct blk_error *e)
     if (a->intent) /* the bits say what is in sync */
         a->resync_at = 0;
     return 0;
+}
+
+static bool lacks_journal(const struct raid_array *a)
+{
+    return a->super && journal_is_in(a->super) && a->engine == &raid_row_engine && !a->journal;
 }
 
 static int co_md_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -405,6 +436,11 @@ static int co_md_open(struct blk_device *dev, const struct opts *opts, struct bl
         array_drop(a);
         return rc;
     }
+    if (lacks_journal(a))
+        opener_say(opener,
+                   "%s: the array's journal is missing: what was being written when it went down "
+                   "may be there only in part",
+                   dev->name ? dev->name : "md");
     if (log_has_no_room(a))
         opener_say(opener,
                    "%s: no room for a stripe log between superblock and data: after a crash with "
@@ -509,10 +545,8 @@ static int co_md_grow(struct blk_device *dev, const struct blk_members_grow *g, 
 static json_t *member_facts(const struct raid_array *a, unsigned i)
 {
     static const char *const states[] = {
-        [MEMBER_OUT] = "left out",
-        [MEMBER_IN_SYNC] = "in sync",
-        [MEMBER_REBUILDING] = "rebuilding",
-        [MEMBER_SPARE] = "spare",
+        [MEMBER_OUT] = "left out", [MEMBER_IN_SYNC] = "in sync", [MEMBER_REBUILDING] = "rebuilding",
+        [MEMBER_SPARE] = "spare",  [MEMBER_JOURNAL] = "journal",
     };
     const struct raid_member *m = &a->members[i];
     json_t *facts =

@@ -83,7 +83,19 @@ must_use int co_ppl_clear(struct blk_device *dev, const struct md_super *s);
 int co_ppl_strip(const struct row_strip *s, struct ppl_hold *h);
 void ppl_end(struct ppl_hold *h);
 
-/* ppl_replay.c: all members' logs. *clean: nothing in parity can be wrong now. */
+/* What an entry says, in bytes. */
+struct ppl_span {
+    uint64_t first, last; /* in the array: what was changed */
+    uint64_t columns;     /* of each chunk */
+    unsigned chunks;
+    struct raid_row row;
+    uint64_t offset; /* in the members' data: of the first column */
+    unsigned index;  /* of the first chunk in the row */
+};
+/* ppl_replay.c: of the log of the member with @role. False: it cannot be. */
+bool ppl_span_of(const struct raid_shape *shape, const struct ppl_entry_disk *e, uint32_t role,
+                 struct ppl_span *p);
+/* All members' logs. *clean: nothing in parity can be wrong now. */
 must_use int co_ppl_replay(struct raid_array *a, bool *clean);
 
 #endif

@@ -69,19 +69,9 @@ static int co_find_newest(struct replay *d, bool *found)
 /* --- entries -----------------------------------------------------------------------------------
  */
 
-/* What an entry says, in bytes. */
-struct span {
-    uint64_t first, last; /* in the array: what was changed */
-    uint64_t columns;     /* of each chunk */
-    unsigned chunks;
-    struct raid_row row;
-    uint64_t offset; /* in the members' data: of the first column */
-    unsigned index;  /* of the first chunk in the row */
-};
-
-static bool read_span(const struct replay *d, const struct ppl_entry_disk *e, struct span *p)
+bool ppl_span_of(const struct raid_shape *shape, const struct ppl_entry_disk *e, uint32_t role,
+                 struct ppl_span *p)
 {
-    const struct raid_shape *shape = &d->a->shape;
     uint64_t partial = le32_get(e->partial_bytes), data = le32_get(e->data_bytes);
     if (!mul_u64(le64_get(e->sector), SECTOR, &p->first) || data == 0 ||
         !range_fits(p->first, data, shape->size) || (partial | data) % SECTOR)
@@ -97,12 +87,12 @@ static bool read_span(const struct replay *d, const struct ppl_entry_disk *e, st
     uint64_t row_end = (index / shape->data_disks + 1) * shape->data_disks * shape->chunk;
     return p->chunks > 0 && p->chunks <= shape->data_disks && p->columns > 0 &&
            p->columns <= shape->chunk - p->first % shape->chunk && p->last <= row_end &&
-           (partial == 0 || partial >= p->columns) && p->row.p == d->m->role;
+           (partial == 0 || partial >= p->columns) && p->row.p == role;
 }
 
 /* The sum of what is in place of the data that was changed, @bytes of it from column @at on; 0:
  * some of it is not there. */
-static int co_sum_data(struct replay *d, const struct span *p, uint64_t at, uint64_t bytes)
+static int co_sum_data(struct replay *d, const struct ppl_span *p, uint64_t at, uint64_t bytes)
 {
     const struct raid_shape *shape = &d->a->shape;
     for (unsigned i = 0; i < p->chunks && p->first + at + i * shape->chunk < p->last; i++) {
@@ -134,7 +124,7 @@ static int co_put_parity(struct replay *d, uint64_t offset, uint64_t bytes)
     return co_array_miss(d->a, &io, rows_enough_without(d->a, d->m->role, offset, bytes));
 }
 
-static int co_replay_span(struct replay *d, const struct span *p, uint64_t partial)
+static int co_replay_span(struct replay *d, const struct ppl_span *p, uint64_t partial)
 {
     uint64_t step = (p->offset | p->columns) % ROW_PAGE ? SECTOR : ROW_PAGE;
     for (uint64_t at = 0; at < p->columns && d->m->state != MEMBER_OUT; at += step) {
@@ -170,10 +160,10 @@ static int co_replay_log(struct replay *d)
     TRY(co_find_newest(d, &whole));
     for (unsigned i = 0; whole && i < le32_get(d->head.count); i++) {
         const struct ppl_entry_disk *e = &d->head.entry[i];
-        struct span p;
+        struct ppl_span p;
         bool good;
         TRY(co_check_partial(d, e, &good));
-        if (good && read_span(d, e, &p)) {
+        if (good && ppl_span_of(&d->a->shape, e, d->m->role, &p)) {
             TRY(co_replay_span(d, &p, le32_get(e->partial_bytes)));
             d->entries++;
         } else {

@@ -4,6 +4,7 @@
  * Reads of members that are there go straight to their files (resolve). What that cannot serve, and
  * all changes, are cut into rows, of which several are under way at a time; rows_merge.c says how a
  * row is cut further, rows_strip.c and rows_write.c what happens to a strip. */
+#include "raid/journal.h"
 #include "raid/log.h"
 #include "raid/ppl.h"
 
@@ -19,6 +20,7 @@ static void rows_close(struct raid_array *a)
 {
     log_close(a);
     ppl_close(a);
+    journal_close(a);
     rows_forget_torn(a);
     mem_free(a->engine_state);
     a->engine_state = NULL;
@@ -36,10 +38,14 @@ static int co_rows_open(struct raid_array *a, struct blk_error *e)
     int rc = writes ? co_log_open(a, e) : 0;
     if (rc == 0 && writes)
         rc = co_ppl_open(a, e);
+    if (rc == 0)
+        rc = co_journal_open(a, e);
     if (rc < 0)
         rows_close(a);
     else if (a->log)
         rows->slice = log_widest(a);
+    else if (a->journal)
+        rows->slice = journal_widest(a);
     return rc;
 }
 
@@ -51,7 +57,7 @@ static bool rows_resolve(struct raid_array *a, uint64_t offset, uint64_t bytes, 
     struct raid_piece p = raid_place(&a->shape, offset, 0);
     uint64_t n = MIN(bytes, p.bytes);
     struct raid_member *m = array_readable(a, p.disk, p.offset, n);
-    if (!m)
+    if (!m || journal_covers(a, p.offset, n))
         return false;
     *out = (struct blk_place){
         .child = m->dev, .offset = m->data_offset + p.offset, .bytes = n, .redundant = true};

@@ -7,7 +7,8 @@
  *     rows_write.c   a strip that changes: what to read, parity, what to write
  *     rows_mend.c    strips that could be written only in part
  *     rows_sync.c    resync, recovery, scrub
- *     log.h, ppl.h   what a strip writes, or what it does not change, is durable elsewhere before
+ *     log.h, ppl.h, journal.h
+ *                    what a strip writes, or what it does not change, is durable elsewhere before
  *
  * A *row* is a chunk of each member. A *part* is what one request has in one row, in bytes of the
  * row's data. A *strip* is what is read, computed and written at once: the same columns of all

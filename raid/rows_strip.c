@@ -5,7 +5,7 @@
  * wanted that brings it back (all data, and as many parities as data is lost), until nothing new is
  * wanted.
  */
-#include "raid/rows.h"
+#include "raid/journal.h"
 
 #define TRIES 3 /* of a write that must not fail */
 
@@ -147,6 +147,8 @@ static int co_read_round(struct row_strip *s)
         b->state = b->failed ? BLOCK_LOST : BLOCK_GOOD;
         if (b->io.rc == -ENOMEM)
             rc = -ENOMEM; /* not the member's fault */
+        else if (!b->failed)
+            rc = co_journal_patch(s, d, b->old, ITEM_WHOLE);
     }
     return rc;
 }
@@ -339,6 +341,8 @@ int co_strip_read(struct raid_array *a, struct row_batch *b, uint64_t at, uint64
     int rc = co_strip_load(&s);
     for (unsigned i = 0; i < a->shape.data_disks && rc == 0; i++) {
         const struct row_block *block = &s.block[raid_row_disk(&s.row, i)];
+        if (block->wanted)
+            rc = co_journal_patch(&s, raid_row_disk(&s.row, i), block->old, ITEM_ALONE);
         if (block->ours && block->wanted)
             hand_out(b, &s, i, at);
     }

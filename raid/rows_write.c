@@ -4,7 +4,8 @@
  * Order:
  *  1. The strip is locked; what is needed of its old contents is read, or got back.
  *  2. New contents and new parity are computed.
- *  3. What will be written is durable in the stripe log (log.h), or that a whole row will be.
+ *  3. What will be written is durable in the stripe log (log.h), or that a whole row will be; or
+ *     what the array has instead is (ppl.h, journal.h).
  *  4. Data and parity are written side by side. A member that fails is put out, durably, before the
  *     write is answered (A2); what it missed is in the parity.
  *
@@ -12,6 +13,7 @@
  * contents of what changes, or from the contents of what does not change. Where parity may be
  * wrong, since the array went down while it was written to, it is the second. */
 #include "block/worker.h"
+#include "raid/journal.h"
 #include "raid/log.h"
 #include "raid/ppl.h"
 
@@ -29,11 +31,13 @@ static struct row_block *data_block(struct change *c, unsigned i)
     return &c->s.block[raid_row_disk(&c->s.row, i)];
 }
 
-/* P and Q as far as there is somebody who has them; NULL: none. */
+/* P and Q as far as there is somebody who has them, or a journal that is to; NULL: none. */
 static struct row_block *parity_block(struct change *c, unsigned i)
 {
     uint32_t role = i == 0 ? c->s.row.p : c->s.row.q;
-    return role != RAID_NO_DISK && array_writable(c->s.a, role) ? &c->s.block[role] : NULL;
+    if (role == RAID_NO_DISK || (!array_writable(c->s.a, role) && !c->s.a->journal))
+        return NULL;
+    return &c->s.block[role];
 }
 
 static bool is_readable(const struct change *c, const struct row_block *b)
@@ -219,16 +223,19 @@ static int co_change(struct change *c)
     TRY(co_make_parity(c));
     struct log_hold hold;
     struct ppl_hold ppl;
+    struct journal_hold journal;
     /* What is left out here is not in the log either: after a crash nobody may count on it. */
     TRY(co_array_tell(c->s.a));
     if (c->s.a->lost) /* what was read may be older than what was written */
         return -EIO;
-    TRY(co_log_strip(&c->s, c->b->whole, &hold));
+    TRY(co_journal_strip(&c->s, &journal));
+    TRY(co_log_strip(&c->s, c->b->whole, &hold)); /* an array has one of the three */
     int rc = co_ppl_strip(&c->s, &ppl);
     if (rc == 0)
         rc = c->s.a->lost ? -EIO : co_strip_store(&c->s, c->b->flags);
     ppl_end(&ppl);
     log_end(c->s.a, &hold);
+    journal_end(&journal);
     return rc;
 }
 

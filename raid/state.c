@@ -5,6 +5,7 @@
  * (FUA); a member whose superblock cannot be written fails, and all is written once more. */
 #include "raid/badblocks.h"
 #include "raid/intent.h"
+#include "raid/journal.h"
 #include "raid/log.h"
 #include "raid/reshape.h"
 
@@ -62,9 +63,11 @@ static void fill(const struct raid_array *a, struct raid_member *m, bool behind)
     s->new_layout = a->super->new_layout;
     s->new_chunk = a->super->new_chunk;
     s->reshape_position = a->super->reshape_position;
-    s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY | MD_RESHAPE_FEATURES);
-    s->features |= a->super->features & MD_RESHAPE_FEATURES;
-    s->recovery_offset = UINT64_MAX;
+    unsigned of_array = MD_RESHAPE_FEATURES | MD_JOURNAL;
+    s->features &= ~(unsigned)(MD_RECOVERY | MD_BITMAP_RECOVERY | of_array);
+    s->features |= a->super->features & of_array;
+    if (m->state != MEMBER_JOURNAL)
+        s->recovery_offset = UINT64_MAX;
     s->features &= ~(unsigned)MD_REPLACEMENT;
     s->features |= m->replaces ? MD_REPLACEMENT : 0;
     if (m->state == MEMBER_REBUILDING) {
@@ -144,6 +147,8 @@ static int co_write_all(struct raid_array *a, bool behind, struct raid_member **
 bool array_can_spare(const struct raid_array *a, const struct raid_member *m)
 {
     bool there[RAID_DISKS_MOST];
+    if (m->state == MEMBER_JOURNAL)
+        return false;
     if (m->role == RAID_NO_DISK || a->by_role[m->role] != m || m->state != MEMBER_IN_SYNC)
         return true;
     for (unsigned d = 0; d < a->shape.disks; d++) {
@@ -349,8 +354,23 @@ int co_array_miss(struct raid_array *a, const struct member_io *write, bool othe
 /* --- clean and dirty ---------------------------------------------------------------------------
  */
 
-/* While it is written to all of it may disagree after a crash, whatever was in sync before. Zoned
- * levels have nothing that could. */
+/* While it is written to all of it may disagree after a crash, whatever was in sync before; with a
+ * journal, nothing that was. */
+static int co_begin_writing(struct raid_array *a)
+{
+    uint64_t was = a->super->resync_offset, in_sync = a->was_dirty ? a->resync_at : UINT64_MAX;
+    if (a->journal)
+        TRY(co_journal_begin(a));
+    a->super->resync_offset = a->journal ? in_sync : a->ppl && a->was_dirty ? a->resync_at : 0;
+    int rc = co_array_write_supers_locked(a);
+    if (rc < 0)
+        a->super->resync_offset = was;
+    else if (a->journal)
+        journal_begun(a->journal);
+    return rc;
+}
+
+/* Zoned levels have nothing that could be out of sync. */
 int co_array_mark_dirty(struct raid_array *a)
 {
     if (likely(a->marked_dirty))
@@ -358,15 +378,8 @@ int co_array_mark_dirty(struct raid_array *a)
     with_lock(&a->state_lock);
     if (a->marked_dirty)
         return 0;
-    if (a->super && !a->shape.level->is_zoned) {
-        uint64_t was = a->super->resync_offset;
-        a->super->resync_offset = a->ppl && a->was_dirty ? a->resync_at : 0;
-        int rc = co_array_write_supers_locked(a);
-        if (rc < 0) {
-            a->super->resync_offset = was;
-            return rc;
-        }
-    }
+    if (a->super && !a->shape.level->is_zoned)
+        TRY(co_begin_writing(a));
     a->marked_dirty = true;
     return 0;
 }
@@ -475,6 +488,7 @@ int co_array_mark_clean(struct raid_array *a)
 {
     if (a->marked_dirty)
         TRY(co_intent_sweep(a->intent, true));
+    TRY(co_journal_empty(a));
     TRY(co_forget_bad(a));
     return co_settle(a, true);
 }

@@ -196,7 +196,8 @@ int md_super_1_parse(enum md_version v, const uint8_t *raw, uint64_t bytes, stru
         return bad(e, "the members' size (sectors)", le64_get(d->size));
     TRY(parse_state(d, s, e));
     TRY(parse_places(d, bytes, s, e));
-    if (s->level > 0 && s->size > s->data_size)
+    bool has_data = md_super_role(s, s->number) != MD_ROLE_JOURNAL;
+    if (s->level > 0 && has_data && s->size > s->data_size)
         return bad(e, "the members' size (sectors)", le64_get(d->size));
     TRY(parse_extras(d, bytes, s, e));
     return parse_reshape(d, bytes, s, e);

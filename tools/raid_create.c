@@ -20,6 +20,7 @@ enum {
     ARG_CLEAN,
     ARG_BITMAP_CHUNK,
     ARG_DATA_OFFSET,
+    ARG_JOURNAL,
     ARG_FORCE,
 };
 
@@ -41,6 +42,8 @@ static const struct arg_desc options[] = {
      false},
     {ARG_POLICY, "consistency-policy", "bitmap|ppl|resync",
      "bitmap: as --bitmap=internal; ppl: a partial parity log (5)", 0, false},
+    {ARG_JOURNAL, "write-journal", "DEVICE", "a journal, which closes the write hole of 4, 5 and 6",
+     0, false},
     {ARG_DATA_OFFSET, "data-offset", "SIZE", "where data begins on each; a bare number: KiB", 0,
      false},
     {ARG_FORCE, "force", NULL, "write over what is there: arrays, file systems, partitions", 0,
@@ -54,14 +57,14 @@ static const struct arg_desc options[] = {
 /* What was told, as text. */
 struct told {
     const char *level, *devices, *spares, *chunk, *layout, *size, *metadata, *name, *bitmap,
-        *bitmap_chunk, *policy, *data_offset, *format;
+        *bitmap_chunk, *policy, *data_offset, *journal, *format;
     bool clean;
 };
 
 struct verb {
     struct task task;
     const char *format;
-    char **members; /* as told */
+    const char **members; /* as told; the journal is the last */
     struct raid_create create;
     struct raid_created created;
     unsigned spares;
@@ -181,8 +184,11 @@ static bool take_all(struct verb *v, const struct told *o, int count)
     if (!take_level(v, o) || !take_numbers(v, o) || !take_words(v, o))
         return false;
     c->count = (size_t)count;
-    if (o->devices && c->count == c->disks + v->spares)
+    c->journal = o->journal != NULL;
+    if (o->devices && c->count == c->disks + v->spares) {
+        c->count += c->journal;
         return true;
+    }
     tool_error(v->task.tool,
                "%u active members and %u spares are asked for (--raid-devices, --spare-devices), "
                "and %d are named",
@@ -230,6 +236,7 @@ static int run(struct tool *t, int argc, char **argv)
                                        {ARG_BITMAP_CHUNK, &o.bitmap_chunk, NULL},
                                        {'f', &v.format, NULL},
                                        {ARG_FORCE, NULL, &v.force},
+                                       {ARG_JOURNAL, &o.journal, NULL},
                                        {ARG_DATA_OFFSET, &o.data_offset, NULL},
                                        {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};
@@ -238,7 +245,13 @@ static int run(struct tool *t, int argc, char **argv)
         return id == ARGS_HELP ? 0 : 1;
     if (!take_all(&v, &o, line.argc))
         return 1;
-    v.members = line.argv;
+    auto_free const char **members = mem_array(v.create.count, sizeof(*members));
+    if (!members)
+        return 1;
+    memcpy(members, line.argv, (size_t)line.argc * sizeof(*members));
+    if (o.journal)
+        members[line.argc] = o.journal;
+    v.members = members;
     int rc = task_run(&v.task, 1);
     return rc || t->quiet ? rc : print(&v);
 }
@@ -258,5 +271,6 @@ const struct command raid_create_command = {
              "\n"
              "  lamina raid create --level=5 --raid-devices=3 a.img b.img c.img\n"
              "  lamina raid create -l 1 -n 2 --bitmap=internal a.qcow2 nbd://host/b\n"
+             "  lamina raid create -l 6 -n 4 --write-journal=fast.img a.img b.img c.img d.img\n"
              "  lamina raid create -l 10 -n 4 --layout=f2 --chunk=64K a.img b.img c.img missing",
 };

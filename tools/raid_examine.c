@@ -35,6 +35,7 @@ static const struct raid_label labels[] = {
     {"clean", "State", FACT_CLEAN},
     {"resync-offset", "Resync Offset", FACT_SIZE},
     {"recovery-offset", "Recovery Offset", FACT_SIZE},
+    {"journal-tail", "Journal Tail", FACT_SIZE},
     {"reshape-position", "Reshape Position", FACT_SIZE},
     {"delta-devices", "Delta Devices", FACT_NUMBER},
     {"device-uuid", "Device UUID", FACT_TEXT},
@@ -81,6 +82,8 @@ static void set_state(json_t *o, const struct md_super *s)
         set_number(o, "resync-offset", s->resync_offset);
     if (s->features & MD_RECOVERY)
         set_number(o, "recovery-offset", s->recovery_offset);
+    if (md_super_role(s, s->number) == MD_ROLE_JOURNAL)
+        set_number(o, "journal-tail", s->recovery_offset);
     if (s->reshaping) {
         set_number(o, "reshape-position", s->reshape_position);
         json_object_set_new(o, "delta-devices", json_integer(s->delta_disks));

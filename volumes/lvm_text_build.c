@@ -15,6 +15,8 @@ struct writer {
 
 static void put(struct writer *w, const char *text, size_t bytes)
 {
+    if (bytes == 0) /* there may be no text yet */
+        return;
     if (w->room - w->used < bytes) {
         size_t room = MAX(w->room * 2, w->used + bytes + 4096);
         char *grown = w->failed ? NULL : mem_resize(w->text, room);

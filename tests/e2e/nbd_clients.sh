@@ -31,6 +31,26 @@ assert sum(n for _, n in holes) > 40 << 20, holes
 for at, n in holes:
     assert not any(disk[at:at + n].strip(b"\0")), (at, n)
 END
+is "nbdinfo --map --totals: all of it, more holes than data" \
+    "$(nbdinfo --map --totals --json "$uri" | jq -c '[(map(.size) | add), ((map(select(.type == 3))[0].size) > (map(select(.type == 0))[0].size))]')" \
+    "[$((64 * 1024 * 1024 + 512)),true]"
+nbdinfo --color "$uri" >info.txt
+check "nbdinfo: text, with what file(1) finds in it" grep -q 'content: .*data' info.txt
+is "nbdinfo --no-content" "$(nbdinfo --no-content "$uri" | grep -c content:)" 0
+# nbd_can WANTED WORD...: what nbdinfo says of each, by its exit status
+nbd_can() {
+    local wanted=$1 word got=
+    shift
+    for word in "$@"; do
+        nbdinfo "${word%=*}" "${word#*=}" "$uri" >can.log 2>&1
+        got+=" ${word#*=}=$?"
+    done
+    is "nbdinfo --can, --is:$wanted" "$got" "$wanted"
+}
+words="--can=connect --can=read --can=write --can=cache --can=df --can=fast-zero --can=flush --can=fua --can=multi-conn
+    --can=structured-reply --can=trim --can=zero --is=read-only --is=rotational --is=tls"
+# shellcheck disable=SC2086
+nbd_can " connect=0 read=0 write=2 cache=0 df=0 fast-zero=2 flush=0 fua=0 multi-conn=0 structured-reply=0 trim=2 zero=2 read-only=0 rotational=2 tls=2" $words
 for c in 1 4; do
     rm -f out.img
     check "nbdcopy from us, $c connections" nbdcopy -C $c "$uri" out.img
@@ -56,6 +76,13 @@ check "qemu-img convert to us" qemu-img convert -n -f raw -O raw disk.img "$uri"
 check "qemu-io: write, read, zero, discard" qemu-io -f raw -c 'write -P 7 1M 100k' -c 'read -P 7 1M 100k' \
     -c 'write -z 1100k 64k' -c 'read -P 0 1100k 64k' -c 'write -z -u 2M 1M' -c 'discard 4M 1M' -c flush \
     -c 'write -f -P 9 12345 777' -c 'read -P 9 12345 777' "$uri"
+# shellcheck disable=SC2086
+nbd_can " connect=0 read=0 write=0 cache=0 df=0 fast-zero=0 flush=0 fua=0 multi-conn=0 structured-reply=0 trim=0 zero=0 read-only=2 rotational=2 tls=2" $words
+# The system's Python has its module; another one may come first.
+check "nbdsh" env -C / PATH="/usr/bin:$PATH" nbdsh --base-allocation -u "$uri" -c 'h.pwrite(b"nbdsh" * 100, 8 << 20, nbd.CMD_FLAG_FUA)' \
+    -c 'assert h.pread(500, 8 << 20) == b"nbdsh" * 100' -c 'h.zero(500, 8 << 20)' -c 'assert not any(h.pread(500, 8 << 20))' \
+    -c 'seen = []' -c 'h.block_status(h.get_size(), 0, lambda m, o, e, err: seen.append((m, o, len(e))))' \
+    -c 'assert seen[0][:2] == ("base:allocation", 0) and seen[0][2] > 2' -c 'h.trim(1 << 20, 9 << 20)' -c 'h.cache(1 << 20, 0)' -c 'h.flush()'
 stop
 is "what qemu-io wrote is in the file" "$(dd if=target.img bs=1 skip=12345 count=777 status=none | tr -d '\011' | wc -c)" 0
 

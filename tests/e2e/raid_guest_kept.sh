@@ -143,7 +143,8 @@ for array in "6 7" "8 9 10"; do
     equal "... and nothing has changed" "$(front "${spec%,}")" "$content"
 done
 equal "the kernel's partial parity log is dirty" "$(of "ppl state" | grep -cE '^(active|active-idle|write-pending)$')" 1
-equal "... so that parity may be wrong" "$(python3 spoil.py ppl 1 members/{14,15,16}.img)" 1
+# At least that of the last write: how many rows writeback wrote in parts before is not in our hands.
+equal "... so that parity may be wrong" "$(($(python3 spoil.py ppl 1 members/{14,15,16}.img) > 0))" 1
 theirs=md:$(member 14),$(member 16)
 fails "... read-only it is not opened" 1 "partial parity log" "$LAMINA" convert -q -O raw "$theirs" .front
 is "... replayed" ./qemu-io -f raw -c 'write -z 12M 4K' "$(faces 14 16)"

@@ -99,12 +99,8 @@ while read -r kind rest; do
         grep -q resync /proc/mdstat && echo "$array resync"
         idle
         echo "$array content $(hash $md)"
-        if [ -e $sys/sync_action ]; then
-            echo check >$sys/sync_action
-            idle
-            echo "$array mismatches $(cat $sys/mismatch_cnt)"
-        fi
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null || echo "$array cannot be written"
+        [ ! -e $sys/sync_action ] || mismatches $md
+        fill turned $md
         mdadm --stop $md 2>/dev/null || echo "$array cannot be stopped"
         continue
     fi
@@ -112,29 +108,22 @@ while read -r kind rest; do
     case $kind in recovery | reshape) active=${members% *} count=$((count - 1)) ;; esac
     yes | mdadm --create $md --run --force --raid-devices=$count $options $active >/tmp/log 2>&1 || { echo "$array failed: $(tail -n 1 /tmp/log)"; continue; }
     idle
-    dd if=content of=$md bs=64k conv=fsync 2>/dev/null || echo "$array cannot be written"
+    fill content $md
     case $kind in
-    degraded) mdadm $md --fail $last >/dev/null 2>&1; dd if=turned of=$md bs=64k conv=fsync 2>/dev/null ;;
+    degraded) mdadm $md --fail $last >/dev/null 2>&1; fill turned $md ;;
     recovery)
         first=${active%% /*}
         mdadm $md --fail $(echo $active | cut -d' ' -f1) >/dev/null 2>&1
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null
+        fill turned $md
         slow 2000
         mdadm $md --add $last >/dev/null 2>&1
         sleep 2
         echo "$array at $(cat $sys/sync_completed)"
         ;;
-    reshape)
-        mdadm $md --add $last >/dev/null 2>&1
-        slow 500
-        mdadm --grow $md --raid-devices=$((count + 1)) >/tmp/log 2>&1 || echo "$array failed: $(tail -n 1 /tmp/log)"
-        sleep 3
-        echo frozen >$sys/sync_action
-        echo "$array at $(cat $sys/reshape_position)"
-        ;;
+    reshape) grow_some $md $last $((count + 1)) ;;
     dirty)
         echo 3600 >$sys/safe_mode_delay 2>/dev/null
-        dd if=turned of=$md bs=64k conv=fsync 2>/dev/null
+        fill turned $md
         echo "$array at $(cat $sys/array_state)"
         sync
         continue # the guest ends without a word to it

@@ -52,6 +52,20 @@ idle() { # waits until md does nothing
 fast() { echo 200000 >/proc/sys/dev/raid/speed_limit_min; echo 400000 >/proc/sys/dev/raid/speed_limit_max; }
 slow() { echo 1 >/proc/sys/dev/raid/speed_limit_min; echo "$1" >/proc/sys/dev/raid/speed_limit_max; }
 hash() { head -c 12582912 $1 | sha256sum; }
+fill() { dd if=$1 of=$2 bs=64k conv=fsync 2>/dev/null || echo "$array cannot be written"; }
+mismatches() { # MD
+    echo check >/sys/block/${1#/dev/}/md/sync_action
+    idle
+    echo "$array mismatches $(cat /sys/block/${1#/dev/}/md/mismatch_cnt)"
+}
+grow_some() { # MD SPARE MEMBERS: it gets so many, and is stopped on the way
+    mdadm $1 --add $2 >/dev/null 2>&1
+    slow 500
+    mdadm --grow $1 --raid-devices=$3 >/tmp/log 2>&1 || echo "$array failed: $(tail -n 1 /tmp/log)"
+    sleep 3
+    echo frozen >/sys/block/${1#/dev/}/md/sync_action
+    echo "$array at $(cat /sys/block/${1#/dev/}/md/reshape_position)"
+}
 END
         cat job/script
     } >job/whole

@@ -7,6 +7,13 @@ content() { "$LAMINA" convert -q --force -f raw "$1" -O raw .out 2>.err && head 
 # agrees SPEC: what a scrub says.
 agrees() { equal "${2:-... all agrees}" "$("$LAMINA" raid scrub "$1" 2>.err | head -n 1)" "All copies and parity agree."; }
 
+# as_good NEW PLACE OTHER: NEW takes the place of a member, one of m*.img, and bears that another one is lost.
+as_good() {
+    mv "$1" "$2" && rm "$3"
+    equal "... and is as good as the others" "$(content "$(found m*.img)")" "$want"
+    equal "... in mdadm's eyes" "$(sums m*.img)" "$(ls m*.img | wc -l)"
+}
+
 # In mdadm's eyes: a member's state and role; how many checksums are right; states of members and of their array.
 state() { mdadm --examine "$1" | sed -n 's/^ *\(State\|Device Role\) : //p' | tr '\n' ' '; }
 sums() { mdadm --examine "$@" | grep -c 'Checksum : .* correct'; }

@@ -64,6 +64,11 @@ static int co_open_member(struct sweep_run *run, unsigned i, unsigned flags,
     return co_resolver_open_file(&run->resolver, path, BLK_OPEN_WRITE, flags, out, e);
 }
 
+int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out, struct blk_error *e)
+{
+    return co_open_member(run, i, 0, out, e);
+}
+
 static void member_super(const struct raid_disks *a, unsigned i, struct md_super *s)
 {
     rig_super(&a->shape, i, s);
@@ -117,7 +122,7 @@ int co_disks_make(struct sweep_run *run, struct blk_error *e)
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
     if (!s)
         return -ENOMEM;
-    for (unsigned i = 0; i < a->shape.disks + a->spares; i++)
+    for (unsigned i = 0; i < a->shape.disks + a->shape.journal + a->spares; i++)
         TRY(co_make_member(run, i, s, e));
     return 0;
 }
@@ -130,14 +135,14 @@ struct look {
     uint64_t events;
     unsigned disks;
     bool dirty, reshaping;
-    bool even; /* no member is behind, knows of a faulty one, or has bad blocks */
+    bool even; /* no member is behind, being filled, knows of a faulty one, or has bad blocks */
 };
 
 static void look_at_super(struct look *k, const struct md_super *s)
 {
     k->dirty |= s->resync_offset != UINT64_MAX;
     k->reshaping |= s->reshaping;
-    k->even &= !(s->features & MD_BAD_BLOCKS);
+    k->even &= !(s->features & (MD_BAD_BLOCKS | MD_RECOVERY));
     k->even &= k->events == 0 || MAX(k->events, s->events) - MIN(k->events, s->events) <= 1;
     for (unsigned n = 0; n < s->disks; n++)
         k->even &= md_super_role(s, n) == n;
@@ -153,12 +158,13 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
     auto_free uint8_t *head = mem_aligned(a->data_offset);
     if (!head)
         return -ENOMEM;
-    TRY(co_open_member(run, i, 0, &dev, NULL));
+    TRY(co_disks_member(run, i, &dev, NULL));
     int rc = a->shape.dm_layout ? co_member_dm_super(dev, a->data_offset, &s, NULL)
                                 : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
-    if (rc == 0) {
+    k->even &= s != NULL; /* none: it was about to be added anew */
+    if (rc == 0 && s) {
         k->crc = crc32c(k->crc, head, a->data_offset);
         look_at_super(k, s);
     }
@@ -170,6 +176,8 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
 static bool may_lose(const struct sweep_run *run, const struct look *k)
 {
     const struct raid_disks *a = run->subject->arg;
+    if (a->shape.journal)
+        return k->even && run->crashed;
     return k->even && (a->grows ? run->crashed && k->reshaping && !k->dirty : k->dirty);
 }
 
@@ -222,7 +230,7 @@ static void spec_text(const struct sweep_run *run, unsigned lost, char *text, si
                               "json:{\"driver\":\"slice\",\"size\":%" PRIu64 ",\"file\":\"",
                               run->subject->size);
     const char *between = "md:";
-    for (unsigned i = 0; i < a->shape.disks + a->spares; i++) {
+    for (unsigned i = 0; i < a->shape.disks + a->shape.journal + a->spares; i++) {
         member_path(i, path);
         if (lost >> i & 1)
             continue;

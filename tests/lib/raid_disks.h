@@ -4,9 +4,10 @@
  *
  * Which members are lost is drawn from what the others hold, so that an array that is opened again
  * has lost what it lost before; only where all were there, and never so many that the level cannot
- * go on. Lost at a crash: an array that was being written to (its superblocks say dirty). While it
- * is being reshaped nothing closes the write hole, as with md, so that members are lost where it is
- * reshaped and not written to, and only at what a sweep's crash left. */
+ * go on. Lost at a crash: an array that was being written to (its superblocks say dirty); with a
+ * journal, which leaves them clean, at what a sweep's crash left. While it is being reshaped
+ * nothing closes the write hole, as with md, so that members are lost where it is reshaped and not
+ * written to, and only at what a sweep's crash left. */
 #ifndef TESTS_RAID_DISKS_H
 #define TESTS_RAID_DISKS_H
 
@@ -29,6 +30,10 @@ struct raid_disks {
     bool bitmap;     /* of writes, inside */
     bool syncing;    /* a step of what is owed is under way */
 };
+
+/* Opens member @i by itself. */
+must_use int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out,
+                             struct blk_error *e);
 
 /* What struct sweep_subject has. The step: of resync, recovery or reshape, which begins with the
  * first. The check: all that is owed is done, which changes nothing of what the array shows, and

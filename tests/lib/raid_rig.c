@@ -38,6 +38,10 @@ void rig_super(const struct rig *r, unsigned i, struct md_super *s)
     }
     if (r->level == 0)
         s->features = MD_RAID0_LAYOUT;
+    if (r->journal) {
+        s->features |= MD_JOURNAL;
+        must(md_super_set_role(s, r->disks, MD_ROLE_JOURNAL));
+    }
     if (r->dm_layout) {
         s->version = MD_DM_RAID;
         s->super_offset = 0;
@@ -81,8 +85,9 @@ void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks)
 
 void co_rig_make(struct rig *r)
 {
-    must(r->disks <= RIG_MOST);
-    for (unsigned i = 0; i < r->disks; i++) {
+    r->extra = r->journal;
+    must(r->disks + r->extra <= RIG_MOST);
+    for (unsigned i = 0; i < r->disks + r->extra; i++) {
         r->disk[i] = co_open_text(&mem_driver, "size=4M,growable=off", NULL);
         must(r->disk[i]->size == RIG_DISK);
         co_write_super(r, i);
@@ -112,8 +117,10 @@ int co_rig_open(struct rig *r, unsigned without, unsigned at, const char *fault,
             dev = co_open_text(&fault_driver, fault, dev);
         parts[count++] = (struct blk_child){"member", dev};
     }
-    json_auto_t *options = r->dm_layout ? dm_options(r) : NULL;
-    return co_blk_open(&md_driver, NULL, options, BLK_OPEN_WRITE, NULL, parts, count, &r->array, e);
+    json_auto_t *options = r->dm_layout ? dm_options(r) : json_object();
+    must(options && json_object_set_new(options, "force", json_boolean(r->force)) == 0);
+    return co_blk_open(&md_driver, NULL, options, r->reads ? 0 : BLK_OPEN_WRITE, NULL, parts, count,
+                       &r->array, e);
 }
 
 void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fault)

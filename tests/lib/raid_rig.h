@@ -26,18 +26,22 @@ struct rig {
     bool ppl;              /* level 5: a partial parity log */
     const char *dm_layout; /* images of LVM2 with a bitmap: the layout as the driver has it; NULL:
                               members of md */
+    bool journal;          /* levels 4 to 6: the first of the extra disks is a journal */
+    bool reads, force;     /* how it is opened: only to be read; by force */
     struct blk_device *disk[RIG_MOST]; /* held by us, so that they outlive the array */
     uint8_t *model;
     struct blk_device *array;
 };
 
-/* The superblock of its member @i: version 1.2 or dm-raid's, clean, without anything else. */
+/* The superblock of its member @i (disks: the journal): version 1.2 or dm-raid's, clean, without
+ * anything else. */
 void rig_super(const struct rig *r, unsigned i, struct md_super *s);
 /* A bitmap without a bit that is set, behind the superblock @s. */
 must_use int co_rig_bitmap(struct blk_device *dev, const struct md_super *s);
 /* New, clean members with superblocks, full of zeroes. */
 void co_rig_init(struct rig *r, int level, uint32_t layout, unsigned disks);
-/* The same of what @r says so far: level, layout, disks, lists, bitmap, ppl, dm_layout. */
+/* The same of what @r says so far: level, layout, disks, lists, bitmap, ppl,
+ * dm_layout, journal. */
 void co_rig_make(struct rig *r);
 /* @without: bits of members that are missing; @fault: options of a fault layer over member @at;
  * NULL: none. In co_rig_reopen() that has to work. */

@@ -376,10 +376,10 @@ static int co_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad
     return shape->thin ? co_check_thin(s, bad, e) : 0;
 }
 
-#define ROW                                                                      \
-    .format = "raw", .size = VOLUME * EXTENT, .ops = 40, .co_create = co_create, \
-    .co_open = co_open, .co_check = co_check
-#define BUSY ROW, .profile = &busy, .co_step = co_step
+#define ROW                                                                               \
+    .format = "raw", .size = VOLUME * EXTENT, .co_create = co_create, .co_open = co_open, \
+    .co_check = co_check
+#define BUSY ROW, .ops = 40, .profile = &busy, .co_step = co_step
 
 static const struct sweep_subject rows[] = {
     {.name = "lvm-linear", BUSY, .arg = &linear},
@@ -387,6 +387,7 @@ static const struct sweep_subject rows[] = {
     {.name = "lvm-thin", BUSY, .arg = &thin},
     {.name = "lvm-in-pool",
      ROW,
+     .ops = 120,
      .profile = &reopening,
      .arg = &in_pool,
      .granule = 64 * KiB,
