@@ -56,9 +56,9 @@ stop() {
     server=
     return $rc
 }
-# A killed server's rings are taken down after it is gone, and its files are locked until then.
+# A killed server's rings are taken down after it is gone, and its files are locked until then: seconds, on a busy machine.
 let_go() { # FILE FORMAT
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         qemu-img info -f "$2" "$1" >/dev/null 2>&1 && return 0
         sleep 0.05
     done

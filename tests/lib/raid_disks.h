@@ -5,9 +5,9 @@
  * Which members are lost is drawn from what the others hold, so that an array that is opened again
  * has lost what it lost before; only where all were there, and never so many that the level cannot
  * go on. Lost at a crash: an array that was being written to (its superblocks say dirty); with a
- * journal, which leaves them clean, at what a sweep's crash left. While it is being reshaped nothing
- * closes the write hole, as with md, so that members are lost where it is reshaped and not written
- * to, and only at what a sweep's crash left. */
+ * journal, which leaves them clean, at what a sweep's crash left. While it is being reshaped
+ * nothing closes the write hole, as with md, so that members are lost where it is reshaped and not
+ * written to, and only at what a sweep's crash left. */
 #ifndef TESTS_RAID_DISKS_H
 #define TESTS_RAID_DISKS_H
 
