@@ -5,6 +5,8 @@
  * all durable; (2) all superblocks, its own among them, say that it is a spare. It takes a place
  * when there is work to be done (sync.c). With a bitmap, one that was a member before takes its
  * place at once, and only what bits are set for is copied.
+ * Order of images of LVM2 that come back: (1) the bitmap is written to it; (2) all superblocks say
+ * that it has its place, and nothing yet.
  * Order of grow: (1) superblocks say the new size, and that what is new is not in sync; (2) the
  * device shows it. */
 #include <stdlib.h>
@@ -231,6 +233,54 @@ static int co_add(struct raid_array *a, const struct blk_member_change *c, struc
     return rc;
 }
 
+/* --- images of LVM2 that were away -------------------------------------------------------------
+ */
+
+/* Whether @m, which was left out, is the image of a place that is empty. */
+static bool was_image(const struct raid_array *a, const struct raid_member *m)
+{
+    return m->state == MEMBER_OUT && m->super && md_super_same_array(m->super, a->super) &&
+           m->super->number < a->shape.disks && !a->by_role[m->super->number] &&
+           m->super->data_size >= a->super->size;
+}
+
+/* It has nothing until it is filled: what its superblock says of itself is old. If the bitmap knows
+ * all that it missed, only that is copied. */
+static int co_take_back(struct raid_array *a, struct raid_member *m, struct blk_error *e)
+{
+    bool known = a->intent && intent_reaches(a->intent, m->super->events) &&
+                 !(m->super->features & MD_RECOVERY) && m->super->events <= a->super->events;
+    int rc = a->intent ? co_intent_copy_to(a->intent, m->dev, m->super) : 0;
+    if (rc < 0)
+        return err_errno(e, rc, "%s", member_name(m));
+    with_lock(&a->state_lock);
+    m->role = m->super->number;
+    m->state = MEMBER_REBUILDING;
+    m->data_offset = m->super->data_offset;
+    m->recovered = m->recovered_saved = 0;
+    m->by_bitmap = known;
+    a->by_role[m->role] = m;
+    (void)md_super_set_role(a->super, m->role, m->role);
+    rc = co_array_write_supers_locked(a);
+    return rc < 0 ? err_errno(e, rc, "superblocks") : 0;
+}
+
+static int co_images_again(struct raid_array *a, struct blk_error *e)
+{
+    struct co_range_hold hold;
+    int rc = a->super && a->super->version == MD_DM_RAID
+                 ? 0
+                 : err_set(e, -EINVAL, "name the member that comes back");
+    for (unsigned i = 0; i < a->member_count && rc == 0; i++) {
+        if (!was_image(a, &a->members[i]))
+            continue;
+        co_range_lock(&a->writers, &hold, 0, INT64_MAX, false); /* between writes */
+        rc = co_take_back(a, &a->members[i], e);
+        co_range_unlock(&a->writers, &hold);
+    }
+    return rc;
+}
+
 /* --- fail and remove ---------------------------------------------------------------------------
  */
 
@@ -294,6 +344,8 @@ static int co_replace(struct raid_array *a, struct raid_member *old,
 int co_array_member(struct raid_array *a, const struct blk_member_change *c, struct blk_error *e)
 {
     with_lock(&a->changes); /* who is asked for is the same one at the end */
+    if (c->action == BLK_MEMBER_RE_ADD && !c->device)
+        return co_images_again(a, e);
     if (c->action == BLK_MEMBER_ADD || c->action == BLK_MEMBER_RE_ADD)
         return co_add(a, c, e);
     struct raid_member *m =

@@ -17,10 +17,10 @@ enum {
 
 static const struct arg_desc options[] = {
     {ARG_ADD, "add", NULL, "make BITMAP; it records from now on", 0, false},
-    {ARG_REMOVE, "remove", NULL, "remove it", 0, false},
+    {ARG_REMOVE, "remove", NULL, "delete BITMAP", 0, false},
     {ARG_CLEAR, "clear", NULL, "nothing is dirty in it any more", 0, false},
     {ARG_ENABLE, "enable", NULL, "it records what is written to the disk", 0, false},
-    {ARG_DISABLE, "disable", NULL, "it stays as it is", 0, false},
+    {ARG_DISABLE, "disable", NULL, "it records nothing any more", 0, false},
     {ARG_MERGE, "merge", "SOURCE", "what is dirty in bitmap SOURCE is dirty in it as well", 0,
      false},
     {ARG_MAP, "map", NULL, "print what is dirty in it", FACE_LAMINA, false},

@@ -90,6 +90,9 @@ must_use int co_lvm_thin_remove(struct lvm_verb *v); /* v->lv */
 /* lvm_tag.c: lvchange, vgchange, pvchange. */
 extern const struct command lv_change_command, vg_change_command, pv_change_command;
 
+/* lv_refresh.c: lvchange --refresh. */
+extern const struct command lv_refresh_command;
+
 /* lvm_report.c: rows of v->rows. */
 must_use int lvm_report_pvs(struct lvm_verb *v);
 must_use int lvm_report_vgs(struct lvm_verb *v);

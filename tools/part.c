@@ -259,7 +259,7 @@ static int run_list(struct tool *t, int argc, char **argv)
 
 static const struct arg_desc create_options[] = {
     ARG_FORMAT_TOLD,
-    {ARG_TABLE, "table", "TABLE", "gpt (the default)", 0, false},
+    {ARG_TABLE, "table", "TABLE", "the kind of table: gpt (the default)", 0, false},
     {ARG_SECTOR, "sector-size", "512|4096", "bytes in a sector of the disk", 0, false},
     {ARG_UUID, "uuid", "UUID", "of the disk (else a random one)", 0, false},
     {ARG_FORCE, "force", NULL, "write over what is there: file systems, partitions, volumes", 0,

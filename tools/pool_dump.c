@@ -265,8 +265,8 @@ static int run_delta(struct tool *t, int argc, char **argv)
 
 static const struct arg_desc delta_options[] = {
     POOL_LOOK_OPTIONS,
-    {ARG_SNAP1, "snap1", "ID", "one volume", 0, false},
-    {ARG_SNAP2, "snap2", "ID", "the other one", 0, false},
+    {ARG_SNAP1, "snap1", "ID", "the number of one volume", 0, false},
+    {ARG_SNAP2, "snap2", "ID", "the number of the other one", 0, false},
     {ARG_VERBOSE, "verbose", NULL, "with the places in the data device", 0, false},
     ARG_END};
 

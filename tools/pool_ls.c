@@ -204,7 +204,7 @@ static const struct arg_desc ls_options[] = {
     POOL_LOOK_OPTIONS,
     {'o', "columns", "COLUMNS", "which, comma separated (DEV,MAPPED,CREATE_TIME,SNAP_TIME)", 0,
      false},
-    {ARG_NO_HEADERS, "no-headers", NULL, "do not print their names", 0, false},
+    {ARG_NO_HEADERS, "no-headers", NULL, "print no line with the columns' names", 0, false},
     ARG_END};
 
 static int run_ls(struct tool *t, int argc, char **argv)

@@ -245,7 +245,7 @@ static void drop(struct restore *r)
 }
 
 static const struct arg_desc options[] = {
-    {'i', "input", "FILE", "the XML", 0, false},
+    {'i', "input", "FILE", "the XML, as pool dump prints it", 0, false},
     {'o', "output", "METADATA", "the metadata device; what it holds is lost", 0, false},
     {'f', "format", "FORMAT", "METADATA's format (else it is found out)", 0, false},
     ARG_QUIET,

@@ -210,8 +210,8 @@ static bool look(struct watch *v)
  */
 
 static const struct arg_desc watch_options[] = {
-    {ARG_ONESHOT, "oneshot", NULL, "one look, and no more", 0, false},
-    {ARG_DELAY, "delay", "SECONDS", "between two looks (60)", 0, false},
+    {ARG_ONESHOT, "oneshot", NULL, "look once and end", 0, false},
+    {ARG_DELAY, "delay", "SECONDS", "from one look to the next (60)", 0, false},
     {ARG_CONTROL, "control", "SOCKET", "ask the server there; ARRAYs are its exports", 0, false},
     ARG_IMAGE_FORMAT,
     ARG_SECRET,

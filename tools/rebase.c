@@ -5,7 +5,7 @@
 
 static const struct arg_desc options[] = {
     {'b', "backing", "IMAGE", "what it is to stand on; an empty name: nothing", 0, false},
-    {'F', "backing-format", "FORMAT", "the format of that", 0, false},
+    {'F', "backing-format", "FORMAT", "the format of the image that -b names", 0, false},
     {'B', NULL, "FORMAT", "the same", FACE_IMG, false},
     {'u', "unsafe", NULL, "change the name only: what it will show is the caller's care",
      FACE_LAMINA, false},

@@ -387,7 +387,7 @@ static const struct sweep_subject rows[] = {
     {.name = "lvm-thin", BUSY, .arg = &thin},
     {.name = "lvm-in-pool",
      ROW,
-     .ops = 120,
+     .ops = 40,
      .profile = &reopening,
      .arg = &in_pool,
      .granule = 64 * KiB,

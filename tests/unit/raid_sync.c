@@ -297,6 +297,51 @@ CO_TEST(a_member_that_is_pulled_again_gets_all_it_missed)
     return 0;
 }
 
+/* --- images of LVM2 ----------------------------------------------------------------------------
+ */
+
+/* An image was away while the others were written to. Back again it is filled with what it missed;
+ * interrupted after some steps, with all; then the others may go. */
+CO_TEST(an_image_that_was_away_is_filled)
+{
+    static const struct rig some[] = {
+        {.level = 1, .disks = 2, .dm_layout = "0"},
+        {.level = 10, .layout = 0x102, .disks = 4, .dm_layout = "n2"},
+        {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4, .dm_layout = "left-symmetric"},
+    };
+    for (size_t k = 0; k < 2 * ARRAY_LEN(some); k++) {
+        struct rig r = some[k / 2];
+        bool interrupted = k % 2;
+        co_rig_make(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_rig_work(&r, 2);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 1 << 1, 0, NULL);
+        co_rig_work(&r, 1);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_OUT), 1);
+        co_member(&r, BLK_MEMBER_RE_ADD, NULL, NULL, 0);
+        ck_assert_uint_eq(count_in(&r, MEMBER_REBUILDING), 1);
+        co_rig_compare(&r);
+        if (interrupted) {
+            co_sync(&r, BLK_SYNC_OWED, 2, NULL);
+            co_rig_close(&r);
+            co_rig_reopen(&r, 0, 0, NULL);
+            ck_assert_uint_eq(count_in(&r, MEMBER_REBUILDING), 1);
+            co_rig_work(&r, 1);
+        }
+        co_sync(&r, BLK_SYNC_OWED, UINT32_MAX, NULL);
+        ck_assert_uint_eq(count_in(&r, MEMBER_IN_SYNC), r.disks);
+        ck_assert_uint_eq(co_check(&r, BLK_SYNC_CHECK), 0);
+        co_rig_close(&r);
+        co_rig_reopen(&r, 1 << 0, 0, NULL);
+        co_rig_compare(&r);
+        co_rig_end(&r);
+    }
+    return 0;
+}
+
 /* --- replace -----------------------------------------------------------------------------------
  */
 
@@ -468,6 +513,7 @@ int main(void)
     tcase_add_test(tc, members_come_and_go);
     tcase_add_test(tc, a_spare_that_breaks_makes_room_for_the_next);
     tcase_add_test(tc, a_member_that_is_pulled_again_gets_all_it_missed);
+    tcase_add_test(tc, an_image_that_was_away_is_filled);
     tcase_add_test(tc, a_member_serves_until_it_is_replaced);
     tcase_add_test(tc, writes_go_on_while_a_member_is_replaced);
     tcase_add_test(tc, a_replacement_goes_on_when_the_old_one_fails);
