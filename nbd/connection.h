@@ -70,10 +70,10 @@ struct nbd_request {
     struct nbd_conn *conn;
     struct nbd_ask ask;
     uint64_t began; /* when it was received */
-    uint64_t
-        moving_since; /* when its payload began to come, or its answer to wait for the socket */
-    uint32_t filled;  /* bytes of a write's payload that have come */
-    uint8_t *buf;     /* from buf_get(), or NULL */
+    /* When its payload began to come, or its answer to wait for the socket. */
+    uint64_t moving_since;
+    uint32_t filled; /* bytes of a write's payload that have come */
+    uint8_t *buf;    /* from buf_get(), or NULL */
     size_t buf_bytes;
     uint8_t *data; /* inside buf */
     uint8_t *more; /* from buf_get(): heads and pieces of long replies; or NULL */

@@ -313,6 +313,7 @@ static int co_remove(struct raid_array *a, struct raid_member *m, struct blk_err
     mem_free(take(m->bad));
     co_blk_quiesce(a->dev);
     mem_free(take(m->ppl));
+    mem_free(take(m->log));
     return co_blk_close(dev, e);
 }
 
