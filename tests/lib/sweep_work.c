@@ -425,6 +425,8 @@ void co_sweep_open_again(struct sweep_work *w)
     w->fired_before = host_sim_fired(w->run.host);
     int rc = co_sweep_open(&w->run, &w->dev, &e);
     if (rc < 0 && w->faults) {
+        if (sweep_lost(w)) /* what was never flushed, and it said so */
+            model_doubt(&w->model);
         sweep_disarm(w);
         rc = co_sweep_open(&w->run, &w->dev, &e);
     }

@@ -286,15 +286,16 @@ static int co_keep(struct lvm_set *s, struct blk_error *e)
 {
     uint8_t which;
     TRY(co_change_with(s, true, co_change_kept, e));
-    const struct lvm_lv *kept = lvm_find_lv(s->vgs[0], "kept");
-    if (kept) {
-        size_t at = place_of(kept->uuid);
-        known[at].uuid[0] = 0;
-        TRY(co_hash_kept(s, &known[at].hash, e));
-        snprintf(known[at].uuid, sizeof(known[at].uuid), "%s", kept->uuid);
-    }
     host_random(s->dev->host, &which, 1);
-    return co_change_with(s, true, which & 1 ? co_change : co_change_thin, e);
+    TRY(co_change_with(s, true, which & 1 ? co_change : co_change_thin, e));
+    const struct lvm_lv *kept = lvm_find_lv(s->vgs[0], "kept");
+    if (!kept)
+        return 0;
+    size_t at = place_of(kept->uuid);
+    known[at].uuid[0] = 0;
+    TRY(co_hash_kept(s, &known[at].hash, e));
+    snprintf(known[at].uuid, sizeof(known[at].uuid), "%s", kept->uuid);
+    return 0;
 }
 
 /* --- opening, checking --------------------------------------------------------------------------
@@ -305,13 +306,10 @@ static int co_open(struct sweep_run *run, struct blk_device **out, struct blk_er
 {
     const struct shape *shape = run->subject->arg;
     struct blk_device *set;
-    struct blk_error ignored = {0};
     TRY(co_open_set(run, &set, e));
-    if (shape->inside && co_keep(lvm_set_of(set), &ignored) < 0) {
-        co_blk_close(set, NULL); /* a fault may end a change, never the group */
-        TRY(co_open_set(run, &set, e));
-    }
-    int rc = co_blk_inner_open(set, "vg/lv", out, e);
+    int rc = shape->inside ? co_keep(lvm_set_of(set), e) : 0;
+    if (rc == 0)
+        rc = co_blk_inner_open(set, "vg/lv", out, e);
     if (rc == 0 && blk_add_child(*out, "container", set) < 0) {
         co_blk_close(*out, NULL);
         rc = err_set(e, -ENOMEM, "out of memory");
@@ -379,7 +377,7 @@ static int co_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad
 #define ROW                                                                               \
     .format = "raw", .size = VOLUME * EXTENT, .co_create = co_create, .co_open = co_open, \
     .co_check = co_check
-#define BUSY ROW, .ops = 40, .profile = &busy, .co_step = co_step
+#define BUSY ROW, .ops = 120, .profile = &busy, .co_step = co_step
 
 static const struct sweep_subject rows[] = {
     {.name = "lvm-linear", BUSY, .arg = &linear},
@@ -387,7 +385,7 @@ static const struct sweep_subject rows[] = {
     {.name = "lvm-thin", BUSY, .arg = &thin},
     {.name = "lvm-in-pool",
      ROW,
-     .ops = 40,
+     .ops = 120,
      .profile = &reopening,
      .arg = &in_pool,
      .granule = 64 * KiB,
