@@ -7,6 +7,7 @@
 #include "block/option.h"
 
 #include <ctype.h>
+#include <stdio.h>
 
 /* --- one value
  * ------------------------------------------------------------------------------------- */
@@ -176,14 +177,20 @@ static const struct opt_desc *find_desc(const struct opt_desc *table, const char
 
 static int unknown_option(const struct opt_desc *table, const char *name, struct blk_error *e)
 {
-    const char *names[OPT_MAX];
-    size_t n = table_size(table);
-    for (size_t i = 0; i < n; i++)
+    const char *names[OPT_MAX] = {0};
+    char known[400] = "";
+    size_t n = table_size(table), at = 0;
+    for (size_t i = 0; i < n; i++) {
         names[i] = table[i].name;
+        if (at + strlen(names[i]) + 2 < sizeof(known))
+            at += (size_t)snprintf(known + at, sizeof(known) - at, " %s", names[i]);
+    }
     const char *near = opts_nearest(name, names, n);
     if (near)
-        return err_set(e, -EINVAL, "unknown option '%s': the nearest is '%s'", name, near);
-    return err_set(e, -EINVAL, "unknown option '%s'", name);
+        return err_set(e, -EINVAL, "unknown option '%.60s': the nearest is '%s'", name, near);
+    return err_set(e, -EINVAL,
+                   n ? "unknown option '%.60s'; there are:%s" : "unknown option '%.60s'", name,
+                   known);
 }
 
 /* Children that the table does not list are the opener's: it refuses those that nobody asks for. */

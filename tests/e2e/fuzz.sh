@@ -3,7 +3,7 @@
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
 found=0 bad=0
-seconds=2 runs=20000
+seconds=1 runs=20000
 [ -n "${LAMINA_LONG:-}" ] && seconds=600 runs=-1
 for target in "$top/$BUILD"/tests/fuzz/*; do
     [ -x "$target" ] && [ -f "$target" ] || continue

@@ -135,7 +135,7 @@ fails "an image outside of the folder" 2 "outside" "$LAMINA" compare -F raw snap
 descriptor snaps.hdd 24578 "" "0,24578,$top=Plain=root.raw" -- "$top=$nil"
 fails "an image that is too short" 2 "the descriptor says" "$LAMINA" compare -F raw snaps.hdd later.raw
 padding=1 descriptor snaps.hdd 24576 "" "0,24576,$top=Plain=root.raw" -- "$top=$nil"
-fails "a padded one" 2 "padded" "$LAMINA" compare -F raw snaps.hdd later.raw
+fails "a padded one" 2 "Padding is not 0" "$LAMINA" compare -F raw snaps.hdd later.raw
 engine=$top descriptor snaps.hdd 24576 "" "0,24576,$top=Plain=root.raw" -- "$top=$nil"
 fails "an encrypted one" 2 "encrypted" "$LAMINA" compare -F raw snaps.hdd later.raw
 mkdir none.hdd

@@ -82,5 +82,5 @@ truncate -s 20M cut.img && dd if=gpt.img of=cut.img bs=1M count=20 conv=notrunc 
 fails "a disk that was cut" 1 "past the end of the disk" "$LAMINA" map cut.img//p7
 if "$LAMINA" compare cut.img//p1 gpt.img//p1 >/dev/null 2>.err; then ok "what is left of it"; else bad "what is left of it" "$(cat .err)"; fi
 mke2fs -q -t ext4 fs.img 8M 2>/dev/null
-fails "a file system is no table" 1 "none was recognised" "$LAMINA" map fs.img//p1
+fails "a file system is no table" 1 "holds no partitions" "$LAMINA" map fs.img//p1
 exit $failed

@@ -84,7 +84,7 @@ for f in d r; do
 done
 "$LAMINA" create -q -f vmdk -o subformat=streamOptimized s-none.vmdk 50M
 is "an empty stream" python3 walk.py s-none.vmdk
-fails "a stream is not changed" 1 "read only" "$LAMINA" convert -n -f raw -O vmdk d.raw s-d.vmdk
+fails "a stream is not changed" 1 "can only be read" "$LAMINA" convert -n -f raw -O vmdk d.raw s-d.vmdk
 head -c -512 s-d.vmdk >s-cut.vmdk
 fails "a stream that ends early" 1 "footer" "$LAMINA" convert -f vmdk -O raw s-cut.vmdk out.raw
 
@@ -110,7 +110,7 @@ for kind in cowd cowd:65536 sesparse; do
     is "$f: its check" "$LAMINA" check -q "$f.vmdk"
     equal "$f: its map" "$("$LAMINA" map --output json "$f.vmdk" | held | md5sum)" "$(qemu-img map --output json -f vmdk "$f.vmdk" | held | md5sum)"
 done
-fails "seSparse is read only" 1 "read only" "$LAMINA" convert -n -f raw -O vmdk x.raw x-sesparse.vmdk
+fails "seSparse is read only" 1 "can only be read" "$LAMINA" convert -n -f raw -O vmdk x.raw x-sesparse.vmdk
 python3 "$make" sesparse x.raw x-sesparse-delta.vmdk 1
 fails "a journal that waits" 1 "journal" "$LAMINA" convert -f vmdk -O raw x-sesparse.vmdk out.raw
 

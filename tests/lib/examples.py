@@ -21,8 +21,10 @@ os.environ["PATH"] = ":".join([os.path.dirname(program), compat, os.environ["PAT
 elsewhere = [
     ("/dev/vg0/vm1", "lv.img"), ("/mnt/backup/", "backup/"), ("/new/", "new/"), (" /run/", " run/"), ("=/run/", "=$PWD/run/"), ("/srv/", "srv/"),
     ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("ssh host lamina", "lamina"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
+    ("lvm:disk0.img,disk1.img,disk2.img//vg0/home", "lvm:pv3.img,pv4.img,pv5.img,pv6.img,pv7.img//vgr/r5"),
     ("--port 10809", "--port 0"), ("uid:libvirt-qemu", f"uid:{os.getuid()}"), ("/etc/lamina", "tls"),
 ]
+fixtures = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fixtures")
 members = "rm -f *.img; for d in {}; do truncate -s 24M $d.img; done; "
 raid5 = members.format("a b c") + "lamina raid create -q --level=5 --raid-devices=3 --assume-clean a.img b.img c.img; "
 raid1 = members.format("a b") + "lamina raid create -q -l 1 -n 2 --assume-clean a.img b.img; "
@@ -52,6 +54,7 @@ before = [
     ("ctl run/vm.ctl speed", server.format("run/vm.ctl") + "lamina ctl run/vm.ctl mirror disk new/disk.qcow2 by-hand=on >job"),
     ("lamina ctl", server.format("run/vm.ctl")),
     ("vg create", "truncate -s 1G disk0.img disk1.img"), ("lv create -n home", thin), ("lv create -s", thin + "lamina lv create -n home -V 100g --thinpool pool disk0.img//vg0 >>made"),
+    ("lv refresh", f"tar -xJf {fixtures}/lvm.tar.xz"),
     ("lv create -n fast", group.format("disk0.img disk1.img")), ("lv create", group.format("disk0.img")),
     ("lv extend", group.format("disk.img") + "lamina lv create -n root -L 10g disk.img//vg0 >>made"),
     ("vg0/home", group.format("disk0.img") + "lamina lv create -n home -L 10g disk0.img//vg0 >>made"),
@@ -71,7 +74,7 @@ before = [
     ("pool rm", pool + "lamina pool new thin:meta.img,data.img 1"),
     ("lamina pool ", pool),
     ("raid create -l 1 -n 2 --bitmap", "rm a.qcow2; lamina create a.qcow2 24M; lamina create b.qcow2 24M"),
-    ("raid create", members.format("a b c")),
+    ("--write-journal", members.format("a b c d fast")), ("raid create", members.format("a b c")),
     ("dir:disks", raid5 + "mkdir disks; mv ?.img disks"), ("dir:backups", raid5 + "mkdir backups; mv ?.img backups"),
     ("raid add", raid1 + "truncate -s 24M new.img"), ("raid scrub --repair", raid1),
     ("raid remove", raid5 + "lamina raid fail md:a.img,b.img,c.img c.img"),

@@ -535,5 +535,5 @@ static const struct sweep_subject rows[] = {
 
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, rows, 400, 1500);
+    return sweep_main(argc, argv, rows, 300, 1500);
 }

@@ -69,7 +69,7 @@ static const struct {
     int rc;
 } refused[] = {
     {"clustersize=1k", "unknown option 'clustersize': the nearest is 'cluster_size'", -EINVAL},
-    {"zzz=1", "unknown option 'zzz'", -EINVAL},
+    {"zzz=1", "unknown option 'zzz'; there are: cluster_size", -EINVAL},
     {"nolazy", "unknown option 'nolazy'", -EINVAL},
     {"cluster_size=256", "not between 512 and 2097152", -ERANGE},
     {"cluster_size=9E9", "not a size", -EINVAL},
