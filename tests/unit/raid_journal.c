@@ -110,7 +110,7 @@ static void co_expect_everywhere(struct rig *r, unsigned without, uint8_t first)
     co_expect(r, without | 1u << r->disks, first);
 }
 
-static int co_counts(void *arg)
+CO_TEST(what_is_in_the_journal_is_what_readers_get_with_any_disk_lost)
 {
     for (unsigned parity = 0; parity < 2; parity++)
         for (unsigned without = 0; without < 8; without += without ? without : 1) {
@@ -123,14 +123,8 @@ static int co_counts(void *arg)
     return 0;
 }
 
-START_TEST(what_is_in_the_journal_is_what_readers_get_with_any_disk_lost)
-{
-    ck_assert_int_eq(on_host(NULL, co_counts, NULL), 0);
-}
-END_TEST
-
 /* Behind the page with its parity comes word that the stripe is in place: there are zeroes. */
-static int co_flushed(void *arg)
+CO_TEST(what_is_said_to_be_in_place_counts_no_more)
 {
     struct rig r;
     struct journal_meta_disk m;
@@ -145,12 +139,6 @@ static int co_flushed(void *arg)
     co_rig_drop(&r);
     return 0;
 }
-
-START_TEST(what_is_said_to_be_in_place_counts_no_more)
-{
-    ck_assert_int_eq(on_host(NULL, co_flushed, NULL), 0);
-}
-END_TEST
 
 /* --- what cannot be ----------------------------------------------------------------------------
  */
@@ -174,7 +162,7 @@ static const struct {
     {JOURNAL_DATA, 8, 0, JOURNAL_HEAD - 1},
 };
 
-static int co_hostile(void *arg)
+CO_TEST(records_that_cannot_be_are_passed_over)
 {
     for (size_t i = 0; i < ARRAY_LEN(hostile); i++) {
         struct rig r;
@@ -192,15 +180,9 @@ static int co_hostile(void *arg)
     return 0;
 }
 
-START_TEST(records_that_cannot_be_are_passed_over)
-{
-    ck_assert_int_eq(on_host(NULL, co_hostile, NULL), 0);
-}
-END_TEST
-
 /* A record of which a block never came, and what was written behind it all the same; whoever goes
  * on there must not make that count. */
-static int co_torn(void *arg)
+CO_TEST(older_records_behind_a_torn_one_never_count)
 {
     struct rig r;
     struct journal_meta_disk m;
@@ -226,12 +208,6 @@ static int co_torn(void *arg)
     return 0;
 }
 
-START_TEST(older_records_behind_a_torn_one_never_count)
-{
-    ck_assert_int_eq(on_host(NULL, co_torn, NULL), 0);
-}
-END_TEST
-
 /* --- the journal's disk ------------------------------------------------------------------------
  */
 
@@ -245,7 +221,7 @@ static void co_resize_journal(struct rig *r, uint64_t bytes)
     must(co_blk_write_buf(r->disk[3], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
 }
 
-static int co_sizes(void *arg)
+CO_TEST(a_small_journal_goes_round)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -261,14 +237,8 @@ static int co_sizes(void *arg)
     return 0;
 }
 
-START_TEST(a_small_journal_goes_round)
-{
-    ck_assert_int_eq(on_host(NULL, co_sizes, NULL), 0);
-}
-END_TEST
-
 /* Sixteen writes at once, on a disk that takes its time. */
-static int co_shared(void *arg)
+CO_TEST(records_in_flight_share_writes)
 {
     struct rig r;
     const struct fault_rule slow = {.op = FAULT_ALL, .nth = 1, .delay_ns = 1000000};
@@ -283,14 +253,8 @@ static int co_shared(void *arg)
     return 0;
 }
 
-START_TEST(records_in_flight_share_writes)
-{
-    ck_assert_int_eq(on_host(NULL, co_shared, NULL), 0);
-}
-END_TEST
-
 /* A write of the journal fails: so does the request, and the array goes on. */
-static int co_failed(void *arg)
+CO_TEST(a_record_that_cannot_be_written_fails_its_request)
 {
     struct rig r;
     uint8_t page[4096] = {1};
@@ -309,13 +273,7 @@ static int co_failed(void *arg)
     return 0;
 }
 
-START_TEST(a_record_that_cannot_be_written_fails_its_request)
-{
-    ck_assert_int_eq(on_host(NULL, co_failed, NULL), 0);
-}
-END_TEST
-
-static int co_missing(void *arg)
+CO_TEST(without_its_journal_an_array_is_read_or_forced)
 {
     struct rig r;
     struct blk_error e = {0};
@@ -342,12 +300,6 @@ static int co_missing(void *arg)
     co_rig_end(&r);
     return 0;
 }
-
-START_TEST(without_its_journal_an_array_is_read_or_forced)
-{
-    ck_assert_int_eq(on_host(NULL, co_missing, NULL), 0);
-}
-END_TEST
 
 int main(void)
 {
