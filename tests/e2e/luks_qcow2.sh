@@ -2,8 +2,6 @@
 # qcow2 with LUKS inside, both ways with qemu-img: contents, overlays, snapshots, sizes, compressed clusters beside encrypted ones,
 # key slots.
 . "$(dirname "$0")/../lib/e2e.sh"
-# QEMU measures how fast it is, and gives up where a busy machine does not let it.
-patient() { local n; for n in 1 2 3 4 5 6 7 8; do "$@" 2>.patient && return; sleep 0.3; done; cat .patient >&2; return 1; }
 printf 'open sesame' >key
 printf 'another one' >key2
 printf nonsense >wrong
