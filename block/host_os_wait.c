@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* host_os_wait.c - how a worker of the real hosts waits: awake for a moment, then asleep in epoll.
+/* host_os_wait.c - how a worker of the real hosts waits: asleep in epoll, or awake for a moment
+ * before.
  *
  * To fall asleep and be woken costs more than all the system calls of a small request: some
- * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it. So
- * a wait first looks again and again, for as long as a sleep would cost both, and only then sleeps.
- * Where the other side answers at once (a client with one request at a time) that costs less.
+ * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it and
+ * is woken by it. No thread can see all of that by looking at one wait. So both ways are tried:
  *
- * W1  What a sleep costs is measured: every 64th wait sleeps at once, between two looks at this
- *     thread's CPU time.
+ * W1  In turn some waits only sleep and some look first; what this thread's CPU time was per
+ *     request that was served meanwhile (per wait, where nobody counts requests) says what each
+ *     way costs. Then one is kept for a long while, and measured on: the cheaper one, or looking
+ *     where it costs little more, since it answers sooner.
  *
- * W2  What looking saves is added up: a sleep that was not needed, less the time of looking. Where
- *     it costs more than it saves, the next 1, 3, 7, ... 1023 waits sleep at once. So a worker
- *     whose events are far apart hardly ever looks.
+ * W2  A look lasts LOOK_NS at most. Many in vain end that while at once: the load has changed.
  *
  * W3  While threads or the kernel work for this worker it sleeps at once: they may want its CPU,
- *     and what they do seldom takes less than a sleep.
+ *     and what they do seldom takes less than a sleep. Such waits measure nothing.
  */
 #include <sys/epoll.h>
 #include <time.h>
 
 #include "block/host_os.h"
 
-#define EVENTS_AT_ONCE  128
-#define MEASURED_OF     64
-#define LOOK_AT_MOST_NS 100000
-#define SAVED_AT_MOST   8 /* sleeps */
-#define MOST_SKIPPED    1023
+#define EVENTS_AT_ONCE 128
+#define LOOK_NS        100000
+#define TRIED          96 /* waits each way */
+#define KEPT           8192
+#define VAIN_AT_MOST   64
 
 /* --- asleep ----------------------------------------------------------------------------------- */
 
@@ -61,16 +61,45 @@ static uint64_t thread_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* W1 */
-static int sleep_measured(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
-{
-    struct os_wait *wait = &ow->wait;
-    uint64_t before = thread_ns();
-    int n = sleep_until(ow, events, deadline_ns);
-    uint64_t cost = thread_ns() - before;
+/* --- which way -------------------------------------------------------------------------------- */
 
-    wait->sleep_ns = wait->sleep_ns ? (7 * wait->sleep_ns + cost) / 8 : cost;
-    return n;
+/* W1. What was is worth half as much as what is. */
+static void take_cost(struct os_wait *wait, uint64_t cpu_ns, uint64_t served)
+{
+    uint64_t requests = served - wait->served;
+    uint64_t cost = (cpu_ns - wait->cpu_ns) / (requests ? requests : wait->measured);
+    uint64_t *to = &wait->cost_ns[wait->looks];
+
+    *to = *to ? (*to + cost) / 2 : cost;
+}
+
+/* Who looks answers sooner as well: that may cost a quarter more. */
+static bool pays(const struct os_wait *wait)
+{
+    return wait->cost_ns[true] < wait->cost_ns[false] + wait->cost_ns[false] / 4;
+}
+
+static void next_phase(struct os_wait *wait)
+{
+    wait->phase = wait->phase == OS_WAIT_TRY_LOOKING ? OS_WAIT_KEEP : wait->phase + 1;
+    wait->left = wait->phase == OS_WAIT_KEEP ? KEPT : TRIED;
+    wait->looks = wait->phase == OS_WAIT_TRY_LOOKING || (wait->phase == OS_WAIT_KEEP && pays(wait));
+    wait->measured = wait->vain = 0;
+}
+
+bool os_wait_looks(struct os_wait *wait, uint64_t served, uint64_t (*cpu_ns)(void))
+{
+    if (wait->left == 0 || wait->vain == VAIN_AT_MOST) {
+        if (wait->measured)
+            take_cost(wait, cpu_ns(), served);
+        next_phase(wait);
+    }
+    if (wait->measured++ == 0) {
+        wait->cpu_ns = cpu_ns();
+        wait->served = served;
+    }
+    wait->left--;
+    return wait->looks;
 }
 
 /* --- awake ------------------------------------------------------------------------------------ */
@@ -81,50 +110,28 @@ static int look_once(struct os_worker *ow, struct epoll_event *events)
 }
 
 /* W2 */
-void os_wait_looked(struct os_wait *wait, bool found, uint64_t ns)
-{
-    int64_t sleep = (int64_t)wait->sleep_ns;
-
-    wait->saved = MIN(wait->saved + (found ? sleep : 0) - (int64_t)ns, SAVED_AT_MOST * sleep);
-    if (wait->saved >= 0) {
-        wait->vain = 0;
-        return;
-    }
-    wait->saved = 0;
-    wait->vain = MIN(2 * wait->vain + 1, MOST_SKIPPED);
-    wait->skip = wait->vain;
-}
-
-/* Looks until there is something, a sleep would have been cheaper, or it is @deadline_ns. */
 static int look(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
 {
-    uint64_t both = 2 * ow->wait.sleep_ns; /* who wakes us pays about the same */
-    uint64_t began = os_now(ow->worker->host), now = began;
-    uint64_t until = MIN(deadline_ns, began + MIN(both, (uint64_t)LOOK_AT_MOST_NS));
+    uint64_t now = os_now(ow->worker->host), until = MIN(deadline_ns, now + LOOK_NS);
     int n = 0;
 
     while (n == 0 && now < until) {
         n = look_once(ow, events);
         now = os_now(ow->worker->host);
     }
-    os_wait_looked(&ow->wait, n != 0, now - began);
+    ow->wait.vain = n ? 0 : ow->wait.vain + 1;
     return n;
 }
 
 static int wait_for_events(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
 {
-    struct os_wait *wait = &ow->wait;
     int n = 0;
 
     if (deadline_ns == 0)
         return look_once(ow, events);
     if (container_of(ow->worker, struct worker_core, pub)->helped > 0) /* W3 */
-        return sleep_until(ow, events, deadline_ns);
-    if (wait->count++ % MEASURED_OF == 0)
-        return sleep_measured(ow, events, deadline_ns);
-    if (wait->skip > 0)
-        wait->skip--;
-    else
+        ow->wait.measured = 0;
+    else if (os_wait_looks(&ow->wait, ow->worker->served, thread_ns))
         n = look(ow, events, deadline_ns);
     return n ? n : sleep_until(ow, events, deadline_ns);
 }
