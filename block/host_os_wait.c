@@ -6,10 +6,11 @@
  * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it and
  * is woken by it. No thread can see all of that by looking at one wait. So both ways are tried:
  *
- * W1  In turn some waits only sleep and some look first; what this thread's CPU time was per
- *     request that was served meanwhile (per wait, where nobody counts requests) says what each
- *     way costs. Then one is kept for a long while, and measured on: the cheaper one, or looking
- *     where it costs little more, since it answers sooner.
+ * W1  In turn some waits only sleep and some look first. What a request took meanwhile (a wait,
+ * where nobody counts requests) of this thread's CPU time and of the time of day says what each way
+ *     costs. Then one is kept for a long while, and measured on: the cheaper one, or looking where
+ *     it takes little more CPU time and much less time. A client that waits for each answer is
+ *     served sooner by who looks; one that always has more in flight is not.
  *
  * W2  A look lasts LOOK_NS at most. Many in vain end that while at once: the load has changed.
  *
@@ -53,49 +54,66 @@ static int sleep_until(struct os_worker *ow, struct epoll_event *events, uint64_
     return wait_ns(ow->epoll, events, deadline_ns > now ? deadline_ns - now : 0);
 }
 
-static uint64_t thread_ns(void)
+/* --- which way -------------------------------------------------------------------------------- */
+
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    clock_gettime(clock, &ts);
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* --- which way -------------------------------------------------------------------------------- */
-
-/* W1. What was is worth half as much as what is. */
-static void take_cost(struct os_wait *wait, uint64_t cpu_ns, uint64_t served)
+static struct os_wait_cost clocks_now(void)
 {
-    uint64_t requests = served - wait->served;
-    uint64_t cost = (cpu_ns - wait->cpu_ns) / (requests ? requests : wait->measured);
-    uint64_t *to = &wait->cost_ns[wait->looks];
-
-    *to = *to ? (*to + cost) / 2 : cost;
+    return (struct os_wait_cost){.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
+                                 .ns = clock_ns(CLOCK_MONOTONIC)};
 }
 
-/* Who looks answers sooner as well: that may cost a quarter more. */
-static bool pays(const struct os_wait *wait)
+/* What was is worth half as much as what is. */
+static uint64_t smoothed(uint64_t was, uint64_t is)
 {
-    return wait->cost_ns[true] < wait->cost_ns[false] + wait->cost_ns[false] / 4;
+    return was ? (was + is) / 2 : is;
+}
+
+static void take_cost(struct os_wait *wait, struct os_wait_cost now, uint64_t served)
+{
+    uint64_t requests = served - wait->served ? served - wait->served : wait->measured;
+    struct os_wait_cost *to = &wait->cost[wait->looks];
+
+    to->cpu_ns = smoothed(to->cpu_ns, (now.cpu_ns - wait->began.cpu_ns) / requests);
+    to->ns = smoothed(to->ns, (now.ns - wait->began.ns) / requests);
+}
+
+/* W1 */
+static bool looking_pays(const struct os_wait *wait)
+{
+    const struct os_wait_cost *looking = &wait->cost[true], *sleeping = &wait->cost[false];
+
+    if (looking->cpu_ns < sleeping->cpu_ns)
+        return true;
+    return looking->cpu_ns < sleeping->cpu_ns + sleeping->cpu_ns / 4 &&
+           looking->ns < sleeping->ns - sleeping->ns / 3;
 }
 
 static void next_phase(struct os_wait *wait)
 {
     wait->phase = wait->phase == OS_WAIT_TRY_LOOKING ? OS_WAIT_KEEP : wait->phase + 1;
     wait->left = wait->phase == OS_WAIT_KEEP ? KEPT : TRIED;
-    wait->looks = wait->phase == OS_WAIT_TRY_LOOKING || (wait->phase == OS_WAIT_KEEP && pays(wait));
+    wait->looks =
+        wait->phase == OS_WAIT_TRY_LOOKING || (wait->phase == OS_WAIT_KEEP && looking_pays(wait));
     wait->measured = wait->vain = 0;
 }
 
-bool os_wait_looks(struct os_wait *wait, uint64_t served, uint64_t (*cpu_ns)(void))
+bool os_wait_looks(struct os_wait *wait, uint64_t served, struct os_wait_cost (*clocks)(void))
 {
     if (wait->left == 0 || wait->vain == VAIN_AT_MOST) {
         if (wait->measured)
-            take_cost(wait, cpu_ns(), served);
+            take_cost(wait, clocks(), served);
         next_phase(wait);
     }
     if (wait->measured++ == 0) {
-        wait->cpu_ns = cpu_ns();
+        wait->began = clocks();
         wait->served = served;
     }
     wait->left--;
@@ -131,7 +149,7 @@ static int wait_for_events(struct os_worker *ow, struct epoll_event *events, uin
         return look_once(ow, events);
     if (container_of(ow->worker, struct worker_core, pub)->helped > 0) /* W3 */
         ow->wait.measured = 0;
-    else if (os_wait_looks(&ow->wait, ow->worker->served, thread_ns))
+    else if (os_wait_looks(&ow->wait, ow->worker->served, clocks_now))
         n = look(ow, events, deadline_ns);
     return n ? n : sleep_until(ow, events, deadline_ns);
 }

@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* host_wait.c - when a worker waits awake: as long as that costs little more than sleeping. */
+/* host_wait.c - when a worker waits awake: where that costs less, or answers much sooner and costs
+ * little more. */
 #include <check.h>
 
 #include "block/host_os.h"
 
 #define PHASES_MOST 100000u
 
-/* A thread whose requests cost this much, by the way it waits. */
+/* A thread whose requests cost this, by the way it waits. */
 static struct {
-    uint64_t cpu_ns, served, cost_ns[2];
+    struct os_wait_cost now, each[2];
+    uint64_t served;
     unsigned looked, waits;
 } load;
 
-static uint64_t cpu_ns(void)
+static struct os_wait_cost clocks(void)
 {
-    return load.cpu_ns;
+    return load.now;
 }
 
 static bool wait_once(struct os_wait *w, unsigned requests)
 {
-    bool looks = os_wait_looks(w, load.served, cpu_ns);
+    bool looks = os_wait_looks(w, load.served, clocks);
 
     load.served += requests;
-    load.cpu_ns += load.cost_ns[looks] * MAX(requests, 1u);
+    load.now.cpu_ns += load.each[looks].cpu_ns * MAX(requests, 1u);
+    load.now.ns += load.each[looks].ns * MAX(requests, 1u);
     load.looked += looks;
     load.waits++;
     return looks;
@@ -30,8 +33,8 @@ static bool wait_once(struct os_wait *w, unsigned requests)
 
 static void set_load(uint64_t sleeping, uint64_t looking)
 {
-    load.cost_ns[false] = sleeping;
-    load.cost_ns[true] = looking;
+    load.each[false] = (struct os_wait_cost){.cpu_ns = sleeping, .ns = 50000};
+    load.each[true] = (struct os_wait_cost){.cpu_ns = looking, .ns = 50000};
     load.looked = load.waits = 0;
 }
 
@@ -64,15 +67,26 @@ START_TEST(the_cheaper_way_is_kept)
 }
 END_TEST
 
-START_TEST(looking_may_cost_a_quarter_more)
+START_TEST(what_answers_much_sooner_may_cost_a_quarter_more)
 {
     struct os_wait w = {0};
 
     set_load(20000, 24000);
     wait_many(&w, 1);
+    is_mostly(false);
+    w = (struct os_wait){0};
+    set_load(20000, 24000);
+    load.each[true].ns = 25000;
+    wait_many(&w, 1);
     is_mostly(true);
     w = (struct os_wait){0};
+    set_load(20000, 24000);
+    load.each[true].ns = 40000;
+    wait_many(&w, 1);
+    is_mostly(false);
+    w = (struct os_wait){0};
     set_load(20000, 26000);
+    load.each[true].ns = 25000;
     wait_many(&w, 1);
     is_mostly(false);
 }
@@ -120,7 +134,7 @@ START_TEST(what_was_interrupted_measures_nothing)
     for (unsigned i = 0; i < PHASES_MOST; i++) {
         wait_once(&w, 1);
         if (w.phase == OS_WAIT_TRY_SLEEPING) { /* threads work for the worker: W3 */
-            load.cpu_ns += 1000000;
+            load.now.cpu_ns += 1000000;
             w.measured = 0;
         }
     }
@@ -133,7 +147,7 @@ int main(void)
     Suite *s = suite_create("host_wait");
     TCase *tc = tcase_create("host_wait");
     tcase_add_test(tc, the_cheaper_way_is_kept);
-    tcase_add_test(tc, looking_may_cost_a_quarter_more);
+    tcase_add_test(tc, what_answers_much_sooner_may_cost_a_quarter_more);
     tcase_add_test(tc, costs_are_by_request_where_they_are_counted);
     tcase_add_test(tc, looks_in_vain_end_the_while);
     tcase_add_test(tc, what_was_interrupted_measures_nothing);
