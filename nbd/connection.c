@@ -358,6 +358,7 @@ static int parse(struct nbd_conn *c)
         rc = take_request(c);
         if (rc != 0)
             return rc;
+        worker_self()->served++;
         bytes += c->wants;
     }
     return PARSED_ALL;
