@@ -8,7 +8,7 @@ face() { # starts the qemu-nbd face on $sock
 }
 socket_there() { [ -S "$sock" ]; }
 gone() { # waits until the server has ended by itself; its exit status
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         kill -0 "$server" 2>/dev/null || break
         sleep 0.05
     done
