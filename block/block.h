@@ -192,7 +192,7 @@ enum blk_member_action {
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
     BLK_MEMBER_RE_ADD, /* in the place it had: refused if more than what changed since would have to
                           be copied. Without a device: all that were opened with the others and
-                          left out, in the places that somebody else keeps for them */
+                          left out, or are new, in the places that somebody else keeps for them */
     BLK_MEMBER_REPLACE, /* it serves until a spare has all that it has, then it is out */
 };
 struct blk_member_change {
