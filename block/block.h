@@ -509,6 +509,10 @@ must_use int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64
                                  unsigned flags);
 must_use int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes);
 must_use int co_blk_flush(struct blk_device *dev);
+/* Where [offset, +bytes), which lies inside, resolves to files that keep their data on disks, space
+ * is taken there for what is going to be written; contents stay as they are. -ENOTSUP elsewhere.
+ * For drivers, of a child, at home. */
+must_use int co_blk_reserve(struct blk_device *dev, uint64_t offset, uint64_t bytes);
 /* Follows resolve from layer to layer: true and a place in a host file, or false. Any worker, never
  * suspends. */
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,
