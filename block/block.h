@@ -192,7 +192,7 @@ enum blk_member_action {
     BLK_MEMBER_REMOVE, /* one that failed, or a spare */
     BLK_MEMBER_RE_ADD, /* in the place it had: refused if more than what changed since would have to
                           be copied. Without a device: all that were opened with the others and
-                          left out, in the places that somebody else keeps for them */
+                          left out, or are new, in the places that somebody else keeps for them */
     BLK_MEMBER_REPLACE, /* it serves until a spare has all that it has, then it is out */
 };
 struct blk_member_change {
@@ -511,6 +511,10 @@ must_use int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64
                                  unsigned flags);
 must_use int co_blk_discard(struct blk_device *dev, uint64_t offset, uint64_t bytes);
 must_use int co_blk_flush(struct blk_device *dev);
+/* Where [offset, +bytes), which lies inside, resolves to files that keep their data on disks, space
+ * is taken there for what is going to be written; contents stay as they are. -ENOTSUP elsewhere.
+ * For drivers, of a child, at home. */
+must_use int co_blk_reserve(struct blk_device *dev, uint64_t offset, uint64_t bytes);
 /* Follows resolve from layer to layer: true and a place in a host file, or false. Any worker, never
  * suspends. */
 bool blk_resolve(struct blk_device *dev, uint64_t offset, uint64_t bytes, bool write,

@@ -55,11 +55,21 @@ struct os_stream {
     struct worker_msg free_msg;
 };
 
-/* What a worker knows about its own waiting; see host_os_wait.c. */
+/* What a worker knows about its own waiting; see host_os_wait.c. All zero to begin with. */
+enum os_wait_phase { OS_WAIT_KEEP, OS_WAIT_TRY_SLEEPING, OS_WAIT_TRY_LOOKING };
+struct os_wait_cost {
+    uint64_t cpu_ns; /* of the thread */
+    uint64_t ns;
+};
 struct os_wait {
-    uint64_t sleep_ns;          /* CPU time of this thread to fall asleep and be woken */
-    int64_t saved;              /* by looking, less what that cost */
-    unsigned count, skip, vain; /* waits; those that sleep at once, still and the last time */
+    enum os_wait_phase phase;
+    bool looks;                  /* before it sleeps, in this phase */
+    unsigned left;               /* waits until the next phase */
+    unsigned measured;           /* waits since @began and @served were taken; 0: not yet */
+    unsigned vain;               /* looks in vain, one after the other */
+    struct os_wait_cost began;   /* what the clocks said then */
+    uint64_t served;             /* requests then */
+    struct os_wait_cost cost[2]; /* of a request: [looks] */
 };
 
 struct os_worker {
@@ -110,9 +120,9 @@ void os_random(struct host *h, void *to, size_t bytes);
 
 /* host_os_wait.c: takes what epoll has; @deadline_ns as in host_ops.wait. */
 void os_wait(struct worker *w, uint64_t deadline_ns);
-/* The worker looked for @ns; @found: so it did not have to sleep. Sets how many waits sleep at
- * once. */
-void os_wait_looked(struct os_wait *wait, bool found, uint64_t ns);
+/* Whether the wait that begins now looks before it sleeps. @served: worker.served; @clocks is asked
+ * where a phase ends or is measured from. */
+bool os_wait_looks(struct os_wait *wait, uint64_t served, struct os_wait_cost (*clocks)(void));
 
 /* --- host_os_file.c --------------------------------------------------------------------------- */
 

@@ -3,9 +3,11 @@
  *
  * Linux cannot say in advance whether a buffered write will stall, so none is made on the loop. The
  * writes of one turn are collected and handed, as one list, to one helper thread of the worker; it
- * makes them one after another and answers with one message for the list. That costs two thread
- * switches for each batch, not for each write. */
+ * makes them one after another and answers with one message for the list, or for each ANSWER_BYTES
+ * of it. That costs two thread switches for each batch, not for each write. */
 #include "block/host_os.h"
+
+#define ANSWER_BYTES (512 * KiB)
 
 struct batch_write {
     struct batch_write *next;
@@ -52,6 +54,24 @@ static struct batch_list list_take(struct batch_list *list)
     return taken;
 }
 
+/* The front of @list, up to where there are ANSWER_BYTES: who waits for these need not wait for the
+ * rest. */
+static struct batch_list take_some(struct batch_list *list)
+{
+    struct batch_list taken = {list->first, list->first};
+    uint64_t bytes = taken.last->from->bytes;
+
+    while (taken.last->next && bytes < ANSWER_BYTES) {
+        taken.last = taken.last->next;
+        bytes += taken.last->from->bytes;
+    }
+    list->first = taken.last->next;
+    if (!list->first)
+        list->last = NULL;
+    taken.last->next = NULL;
+    return taken;
+}
+
 /* On the loop: the helper has written what is in written. */
 static void batch_answered(struct worker_msg *msg)
 {
@@ -93,12 +113,12 @@ static void *helper_main(void *arg)
         b->idle = false;
         if (!b->queued.first)
             break;
-        struct batch_list list = list_take(&b->queued);
+        struct batch_list some = take_some(&b->queued);
         pthread_mutex_unlock(&b->lock);
-        for (struct batch_write *w = list.first; w; w = w->next)
+        for (struct batch_write *w = some.first; w; w = w->next)
             w->rc = os_write_block(w->f, w->offset, w->from);
         pthread_mutex_lock(&b->lock);
-        batch_answer(b, &list);
+        batch_answer(b, &some);
     }
     pthread_mutex_unlock(&b->lock);
     return NULL;

@@ -1,31 +1,32 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* host_os_wait.c - how a worker of the real hosts waits: awake for a moment, then asleep in epoll.
+/* host_os_wait.c - how a worker of the real hosts waits: asleep in epoll, or awake for a moment
+ * before.
  *
  * To fall asleep and be woken costs more than all the system calls of a small request: some
- * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it. So
- * a wait first looks again and again, for as long as a sleep would cost both, and only then sleeps.
- * Where the other side answers at once (a client with one request at a time) that costs less.
+ * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it and
+ * is woken by it. No thread can see all of that by looking at one wait. So both ways are tried:
  *
- * W1  What a sleep costs is measured: every 64th wait sleeps at once, between two looks at this
- *     thread's CPU time.
+ * W1  In turn some waits only sleep and some look first. What a request took meanwhile (a wait,
+ * where nobody counts requests) of this thread's CPU time and of the time of day says what each way
+ *     costs. Then one is kept for a long while, and measured on: the cheaper one, or looking where
+ *     it takes little more CPU time and much less time. A client that waits for each answer is
+ *     served sooner by who looks; one that always has more in flight is not.
  *
- * W2  What looking saves is added up: a sleep that was not needed, less the time of looking. Where
- *     it costs more than it saves, the next 1, 3, 7, ... 1023 waits sleep at once. So a worker
- *     whose events are far apart hardly ever looks.
+ * W2  A look lasts LOOK_NS at most. Many in vain end that while at once: the load has changed.
  *
  * W3  While threads or the kernel work for this worker it sleeps at once: they may want its CPU,
- *     and what they do seldom takes less than a sleep.
+ *     and what they do seldom takes less than a sleep. Such waits measure nothing.
  */
 #include <sys/epoll.h>
 #include <time.h>
 
 #include "block/host_os.h"
 
-#define EVENTS_AT_ONCE  128
-#define MEASURED_OF     64
-#define LOOK_AT_MOST_NS 100000
-#define SAVED_AT_MOST   8 /* sleeps */
-#define MOST_SKIPPED    1023
+#define EVENTS_AT_ONCE 128
+#define LOOK_NS        100000
+#define TRIED          96 /* waits each way */
+#define KEPT           8192
+#define VAIN_AT_MOST   64
 
 /* --- asleep ----------------------------------------------------------------------------------- */
 
@@ -53,24 +54,70 @@ static int sleep_until(struct os_worker *ow, struct epoll_event *events, uint64_
     return wait_ns(ow->epoll, events, deadline_ns > now ? deadline_ns - now : 0);
 }
 
-static uint64_t thread_ns(void)
+/* --- which way -------------------------------------------------------------------------------- */
+
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    clock_gettime(clock, &ts);
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* W1 */
-static int sleep_measured(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
+static struct os_wait_cost clocks_now(void)
 {
-    struct os_wait *wait = &ow->wait;
-    uint64_t before = thread_ns();
-    int n = sleep_until(ow, events, deadline_ns);
-    uint64_t cost = thread_ns() - before;
+    return (struct os_wait_cost){.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
+                                 .ns = clock_ns(CLOCK_MONOTONIC)};
+}
 
-    wait->sleep_ns = wait->sleep_ns ? (7 * wait->sleep_ns + cost) / 8 : cost;
-    return n;
+/* What was is worth half as much as what is. */
+static uint64_t smoothed(uint64_t was, uint64_t is)
+{
+    return was ? (was + is) / 2 : is;
+}
+
+static void take_cost(struct os_wait *wait, struct os_wait_cost now, uint64_t served)
+{
+    uint64_t requests = served - wait->served ? served - wait->served : wait->measured;
+    struct os_wait_cost *to = &wait->cost[wait->looks];
+
+    to->cpu_ns = smoothed(to->cpu_ns, (now.cpu_ns - wait->began.cpu_ns) / requests);
+    to->ns = smoothed(to->ns, (now.ns - wait->began.ns) / requests);
+}
+
+/* W1 */
+static bool looking_pays(const struct os_wait *wait)
+{
+    const struct os_wait_cost *looking = &wait->cost[true], *sleeping = &wait->cost[false];
+
+    if (looking->cpu_ns < sleeping->cpu_ns)
+        return true;
+    return looking->cpu_ns < sleeping->cpu_ns + sleeping->cpu_ns / 4 &&
+           looking->ns < sleeping->ns - sleeping->ns / 3;
+}
+
+static void next_phase(struct os_wait *wait)
+{
+    wait->phase = wait->phase == OS_WAIT_TRY_LOOKING ? OS_WAIT_KEEP : wait->phase + 1;
+    wait->left = wait->phase == OS_WAIT_KEEP ? KEPT : TRIED;
+    wait->looks =
+        wait->phase == OS_WAIT_TRY_LOOKING || (wait->phase == OS_WAIT_KEEP && looking_pays(wait));
+    wait->measured = wait->vain = 0;
+}
+
+bool os_wait_looks(struct os_wait *wait, uint64_t served, struct os_wait_cost (*clocks)(void))
+{
+    if (wait->left == 0 || wait->vain == VAIN_AT_MOST) {
+        if (wait->measured)
+            take_cost(wait, clocks(), served);
+        next_phase(wait);
+    }
+    if (wait->measured++ == 0) {
+        wait->began = clocks();
+        wait->served = served;
+    }
+    wait->left--;
+    return wait->looks;
 }
 
 /* --- awake ------------------------------------------------------------------------------------ */
@@ -81,50 +128,28 @@ static int look_once(struct os_worker *ow, struct epoll_event *events)
 }
 
 /* W2 */
-void os_wait_looked(struct os_wait *wait, bool found, uint64_t ns)
-{
-    int64_t sleep = (int64_t)wait->sleep_ns;
-
-    wait->saved = MIN(wait->saved + (found ? sleep : 0) - (int64_t)ns, SAVED_AT_MOST * sleep);
-    if (wait->saved >= 0) {
-        wait->vain = 0;
-        return;
-    }
-    wait->saved = 0;
-    wait->vain = MIN(2 * wait->vain + 1, MOST_SKIPPED);
-    wait->skip = wait->vain;
-}
-
-/* Looks until there is something, a sleep would have been cheaper, or it is @deadline_ns. */
 static int look(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
 {
-    uint64_t both = 2 * ow->wait.sleep_ns; /* who wakes us pays about the same */
-    uint64_t began = os_now(ow->worker->host), now = began;
-    uint64_t until = MIN(deadline_ns, began + MIN(both, (uint64_t)LOOK_AT_MOST_NS));
+    uint64_t now = os_now(ow->worker->host), until = MIN(deadline_ns, now + LOOK_NS);
     int n = 0;
 
     while (n == 0 && now < until) {
         n = look_once(ow, events);
         now = os_now(ow->worker->host);
     }
-    os_wait_looked(&ow->wait, n != 0, now - began);
+    ow->wait.vain = n ? 0 : ow->wait.vain + 1;
     return n;
 }
 
 static int wait_for_events(struct os_worker *ow, struct epoll_event *events, uint64_t deadline_ns)
 {
-    struct os_wait *wait = &ow->wait;
     int n = 0;
 
     if (deadline_ns == 0)
         return look_once(ow, events);
     if (container_of(ow->worker, struct worker_core, pub)->helped > 0) /* W3 */
-        return sleep_until(ow, events, deadline_ns);
-    if (wait->count++ % MEASURED_OF == 0)
-        return sleep_measured(ow, events, deadline_ns);
-    if (wait->skip > 0)
-        wait->skip--;
-    else
+        ow->wait.measured = 0;
+    else if (os_wait_looks(&ow->wait, ow->worker->served, clocks_now))
         n = look(ow, events, deadline_ns);
     return n ? n : sleep_until(ow, events, deadline_ns);
 }

@@ -50,6 +50,7 @@ struct worker {
         struct co_mutex one_waiter;
         bool lanes; /* other workers look through devices of this home: blk_open_lane() */
     } requests;
+    uint64_t served; /* requests that servers took here; tells host_os_wait.c what waiting costs */
     uint64_t fixed_changes; /* block/behind.c's: devices here became writable */
 };
 

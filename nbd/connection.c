@@ -5,16 +5,19 @@
  * Bytes are received into a buffer of 256 KiB that a connection has only while there is something
  * in it (the pool hands out the warm one, so in effect it belongs to the worker). A write whose
  * payload does not lie there whole gets its own aligned buffer, and the rest of the payload is
- * received straight into that. Payloads of refused writes are thrown away as they come. */
+ * received straight into that. After a long payload another one is expected: then no more than the
+ * next header is received into the common buffer, so nothing of what follows has to be copied.
+ * Payloads of refused writes are thrown away as they come. */
 #include "nbd/connection.h"
 #include "nbd/server.h"
 
 #define IN_BYTES     (256u << 10)
-#define BURST        256u       /* requests taken before others get their turn */
-#define SHARED_BURST 16u        /* the same where exports share: order is not made here */
-#define BURST_BYTES  (4u << 20) /* of their data */
-#define UNTAKEN      (4u << 20) /* of a client that does not take its answers */
-#define SPARES       256u       /* request structs kept by a connection */
+#define LARGE        (32u << 10) /* a payload that costs more to copy than to receive by itself */
+#define BURST        256u        /* requests taken before others get their turn */
+#define SHARED_BURST 16u         /* the same where exports share: order is not made here */
+#define BURST_BYTES  (4u << 20)  /* of their data */
+#define UNTAKEN      (4u << 20)  /* of a client that does not take its answers */
+#define SPARES       256u        /* request structs kept by a connection */
 
 /* --- requests' memory --- */
 
@@ -234,7 +237,7 @@ static int64_t receive(struct nbd_conn *c, size_t *room)
     }
     TRY(take_in(c));
     pack_in(c);
-    *room = IN_BYTES - c->in_end;
+    *room = (c->large && !c->skip ? nbd_head_bytes(&c->session) : IN_BYTES) - c->in_end;
     n = host_stream_recv(c->stream, c->in + c->in_end, *room);
     if (n > 0)
         c->in_end += (size_t)n;
@@ -306,6 +309,7 @@ static int take_request(struct nbd_conn *c)
         return PARSED_FULL;
     }
     c->in_start += nbd_head_bytes(&c->session);
+    c->large = r->ask.payload >= LARGE;
     if (r->ask.type == NBD_CMD_DISC) {
         nbd_request_put(r);
         return PARSED_END;
@@ -354,6 +358,7 @@ static int parse(struct nbd_conn *c)
         rc = take_request(c);
         if (rc != 0)
             return rc;
+        worker_self()->served++;
         bytes += c->wants;
     }
     return PARSED_ALL;
@@ -389,8 +394,21 @@ static int co_parse(struct nbd_conn *c)
     }
 }
 
+/* Of long payloads, which come one by one: others get their turn. */
+static void co_pause(struct nbd_conn *c, uint64_t *burst, size_t more)
+{
+    *burst += more;
+    if (*burst < BURST_BYTES)
+        return;
+    *burst = 0;
+    nbd_send(c);
+    co_yield ();
+}
+
 static int co_receive(struct nbd_conn *c)
 {
+    uint64_t burst = 0;
+
     while (!c->broken && !c->stopping) {
         size_t room;
         int64_t n = receive(c, &room);
@@ -401,8 +419,11 @@ static int co_receive(struct nbd_conn *c)
         rc = n > 0 ? co_parse(c) : PARSED_ALL;
         if (rc != PARSED_ALL)
             return rc;
-        if ((size_t)n == room) /* there may be more */
+        if ((size_t)n == room) { /* there may be more */
+            co_pause(c, &burst, room);
             continue;
+        }
+        burst = 0;
         park_in(c);
         rc = co_host_stream_wait(c->stream, HOST_READABLE, c->filling ? NBD_PATIENCE_NS : 0);
         if (rc < 0 && rc != -ETIMEDOUT)

@@ -114,6 +114,7 @@ struct nbd_conn {
     size_t in_start, in_end;
     uint8_t stash[sizeof(struct nbd_request_ext)];
     size_t stashed;
+    bool large;                  /* the request taken last had a long payload */
     uint64_t skip;               /* bytes of a refused write's payload still to come */
     struct nbd_request *filling; /* a write whose payload is coming */
     struct co_queue room;        /* the receiver, while too much is in flight */

@@ -244,6 +244,30 @@ static bool was_image(const struct raid_array *a, const struct raid_member *m)
            m->super->data_size >= a->super->size;
 }
 
+/* A new image in the place of one that was lost, as the text of LVM2 has them in order: it has no
+ * superblock yet. */
+static bool is_new_image(const struct raid_array *a, const struct raid_member *m)
+{
+    size_t place = (size_t)(m - a->members);
+    return m->state == MEMBER_OUT && !m->super && m->dev->driver != &null_driver &&
+           a->member_count == a->shape.disks && !a->by_role[place] &&
+           m->dev->size >= a->dm_offset + a->super->size;
+}
+
+/* What the others say, but of that place. */
+static int make_super(const struct raid_array *a, struct raid_member *m, struct blk_error *e)
+{
+    m->super = mem_alloc(sizeof(*m->super));
+    if (!m->super)
+        return err_set(e, -ENOMEM, "out of memory");
+    *m->super = *a->super;
+    m->super->number = (unsigned)(m - a->members);
+    m->super->data_size = m->dev->size - a->dm_offset;
+    m->super->features |= MD_RECOVERY;
+    m->super->events = 0;
+    return 0;
+}
+
 /* It has nothing until it is filled: what its superblock says of itself is old. If the bitmap knows
  * all that it missed, only that is copied. */
 static int co_take_back(struct raid_array *a, struct raid_member *m, struct blk_error *e)
@@ -272,7 +296,9 @@ static int co_images_again(struct raid_array *a, struct blk_error *e)
                  ? 0
                  : err_set(e, -EINVAL, "name the member that comes back");
     for (unsigned i = 0; i < a->member_count && rc == 0; i++) {
-        if (!was_image(a, &a->members[i]))
+        if (is_new_image(a, &a->members[i]))
+            rc = make_super(a, &a->members[i], e);
+        if (rc < 0 || !was_image(a, &a->members[i]))
             continue;
         co_range_lock(&a->writers, &hold, 0, INT64_MAX, false); /* between writes */
         rc = co_take_back(a, &a->members[i], e);

@@ -426,10 +426,11 @@ static const struct command lv_list_command = {
 /* --- which verb --------------------------------------------------------------------------------
  */
 
-static const struct command *const verbs[] = {
-    &lv_create_command,  &lv_extend_command, &lv_reduce_command,
-    &lv_rename_command,  &lv_remove_command, &lv_change_command,
-    &lv_refresh_command, &lv_list_command,   NULL};
+static const struct command *const verbs[] = {&lv_create_command,  &lv_extend_command,
+                                              &lv_reduce_command,  &lv_rename_command,
+                                              &lv_remove_command,  &lv_change_command,
+                                              &lv_refresh_command, &lv_repair_command,
+                                              &lv_list_command,    NULL};
 
 static int run(struct tool *t, int argc, char **argv)
 {

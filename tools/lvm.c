@@ -95,11 +95,13 @@ int co_lvm_verb_commit(struct lvm_verb *v, const char *done, ...)
     return rc < 0 ? rc : co_lvm_commit(v->set, &v->vg, why, &v->error);
 }
 
-static int co_run(void *arg)
+static int co_body(struct task *t)
 {
-    struct lvm_verb *v = arg;
+    struct lvm_verb *v = container_of(t, struct lvm_verb, task);
     int rc = v->co_work(v);
-    return co_image_close(v->dev, rc, &v->error);
+    rc = co_image_close(v->dev, rc, &v->error);
+    t->error = v->error;
+    return rc;
 }
 
 int lvm_verb_run(struct lvm_verb *v, int argc, char **argv, const struct arg_place *places,
@@ -113,10 +115,11 @@ int lvm_verb_run(struct lvm_verb *v, int argc, char **argv, const struct arg_pla
         return tool_misuse(v->tool, "expecting: %s", v->tool->command->usage);
     v->operands = line.argv;
     v->count = line.argc;
-    int rc = tool_run(v->tool, 1, co_run, v);
-    if (rc < 0)
-        rc = tool_failed(v->tool, &v->error);
-    else if (v->done && !v->tool->quiet)
+    v->task.tool = v->tool;
+    v->task.kind = v->tool->command->name;
+    v->task.co_body = co_body;
+    int rc = task_run(&v->task, 1);
+    if (rc == 0 && v->done && !v->tool->quiet)
         fputs(v->done, stdout);
     lvm_verb_drop(v);
     return rc;

@@ -6,18 +6,21 @@
  *   lvm.c          running, sizes, physical volumes by name
  *   lvm_report.c   lists, as lvm2 prints them for people and as JSON
  *   lvm_tag.c      pv | vg | lv change: tags
+ *   lv_refresh.c   lv refresh | repair: images of arrays
  *   pv.c vg.c lv.c the other verbs; lv_thin.c: thin pools, thin volumes and their snapshots */
 #ifndef TOOLS_LVM_H
 #define TOOLS_LVM_H
 
 #include "tools/image.h"
 #include "tools/output.h"
+#include "tools/task.h"
 #include "volumes/lvm_commit.h"
 
 /* A verb's run: what is told, what is open, what came of it. */
 struct lvm_verb {
     /* told */
     struct tool *tool;
+    struct task task;   /* by which it runs */
     const char *format; /* -f, of all physical volumes; NULL: probed */
     char **operands;
     int count;
@@ -90,8 +93,8 @@ must_use int co_lvm_thin_remove(struct lvm_verb *v); /* v->lv */
 /* lvm_tag.c: lvchange, vgchange, pvchange. */
 extern const struct command lv_change_command, vg_change_command, pv_change_command;
 
-/* lv_refresh.c: lvchange --refresh. */
-extern const struct command lv_refresh_command;
+/* lv_refresh.c: lvchange --refresh, lvconvert --repair. */
+extern const struct command lv_refresh_command, lv_repair_command;
 
 /* lvm_report.c: rows of v->rows. */
 must_use int lvm_report_pvs(struct lvm_verb *v);

@@ -37,7 +37,8 @@ static json_t *pv_row(const char *name, const struct lvm_vg *vg, const struct lv
 {
     uint64_t size = pv ? pv->extents * vg->extent_bytes : device_bytes;
     bool can = pv && lvm_list_has(pv->node, "status", "ALLOCATABLE");
-    char attr[4] = {can ? 'a' : '-', vg && vg->exported ? 'x' : '-', pv && !pv->dev ? 'm' : '-', 0};
+    char attr[4] = {can ? 'a' : '-', vg && vg->exported ? 'x' : '-',
+                    pv && lvm_pv_lost(pv) ? 'm' : '-', 0};
     return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o}", "pv_name", output_text(name), "vg_name",
                      vg ? vg->name : "", "pv_fmt", "lvm2", "pv_attr", attr, "pv_size",
                      size_text(size), "pv_free",
@@ -64,7 +65,7 @@ int lvm_report_pvs(struct lvm_verb *v)
 static bool is_partial(const struct lvm_vg *vg)
 {
     for (size_t i = 0; i < vg->pv_count; i++)
-        if (!vg->pvs[i].dev)
+        if (lvm_pv_lost(&vg->pvs[i]))
             return true;
     return false;
 }
@@ -132,10 +133,14 @@ static char kind_letter(const struct lvm_lv *lv)
     static const char letters[] = {
         [LVM_MIRROR] = 'm', [LVM_RAID] = 'r', [LVM_POOL] = 't', [LVM_THIN] = 'V', [LVM_OTHER] = 0};
     char kind = letters[lv->segments[0].type->what];
+    bool virtual = lv->segments[0].type->what == LVM_ERROR ||
+                   lv->segments[0].type->what == LVM_ZERO;
     if (lv->snapshot)
         return 's';
     if (lv->has_snapshots)
         return 'o';
+    if (virtual && part_letter(lv) != 'e')
+        return 'v';
     return kind ? kind : lv->visible ? '-' : part_letter(lv);
 }
 
@@ -169,6 +174,7 @@ static json_t *lv_row(const struct lvm_vg *vg, const struct lvm_lv *lv)
     attr[1] = lv->writable ? 'w' : 'r';
     attr[6] = target_letter(lv);
     attr[7] = zeroes_blocks(lv) ? 'z' : '-';
+    attr[8] = lvm_lv_lost(lv) ? 'p' : '-';
     attr[9] = lvm_list_has(lv->node, "flags", "ACTIVATION_SKIP") ? 'k' : '-';
     return json_pack("{s:o, s:s, s:s, s:o, s:s, s:s}", "lv_name",
                      is_shown(lv) ? json_string(lv->name) : json_sprintf("[%s]", lv->name),

@@ -4,6 +4,24 @@
 
 static const struct arg_desc change_options[] = {ARG_IMAGE_FORMAT, ARG_YES, ARG_SECRET, ARG_QUIET,
                                                  ARG_END};
+enum { ARG_REMOVE_MISSING = ARG_LONG, ARG_RESTORE_MISSING, ARG_FORCE };
+static const struct arg_desc extend_options[] = {
+    {ARG_RESTORE_MISSING, "restoremissing", NULL,
+     "PV was missing and is back: what is on it may be old", 0, false},
+    ARG_IMAGE_FORMAT,
+    ARG_YES,
+    ARG_SECRET,
+    ARG_QUIET,
+    ARG_END};
+static const struct arg_desc reduce_options[] = {
+    {ARG_REMOVE_MISSING, "removemissing", NULL, "take out those that are missing", 0, false},
+    {ARG_FORCE, "force", NULL, "with removemissing: volumes that are lost with them, too", 0,
+     false},
+    ARG_IMAGE_FORMAT,
+    ARG_YES,
+    ARG_SECRET,
+    ARG_QUIET,
+    ARG_END};
 static const struct arg_desc list_options[] = {ARG_IMAGE_FORMAT, ARG_SECRET, ARG_OUTPUT, ARG_END};
 static const struct arg_desc create_options[] = {
     {'s', "physicalextentsize", "SIZE", "size of an extent (4m); a bare number: MiB", 0, false},
@@ -89,18 +107,56 @@ static const struct command vg_create_command = {
 /* --- extend, reduce ----------------------------------------------------------------------------
  */
 
+/* What these two are told. */
+struct members {
+    struct lvm_verb verb;
+    bool restore, remove, force;
+};
+
+static int run_members(struct tool *t, int argc, char **argv, struct members *m, int least)
+{
+    const struct arg_place places[] = {LVM_PLACES(&m->verb),
+                                       {ARG_RESTORE_MISSING, NULL, &m->restore},
+                                       {ARG_REMOVE_MISSING, NULL, &m->remove},
+                                       {ARG_FORCE, NULL, &m->force},
+                                       {0, NULL, NULL}};
+    m->verb.tool = t;
+    return lvm_verb_run(&m->verb, argc, argv, places, least);
+}
+
+/* The text's mark goes. What an array wrote meanwhile its images do not have: their superblocks say
+ * so. */
+static int co_restore(struct lvm_verb *v)
+{
+    size_t count = (size_t)v->count - 1;
+    auto_free struct lvm_pv **pvs = NULL;
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    TRY(lvm_verb_pvs(v, v->operands + 1, count, &pvs));
+    for (size_t i = 0; i < count; i++) {
+        if (!pvs[i]->missing)
+            return err_set(&v->error, -EINVAL, "physical volume %s is not marked as missing",
+                           v->operands[1 + i]);
+        TRY(lvm_pv_set_missing(v->vg, pvs[i], false, &v->error));
+    }
+    v->set->partial = true; /* others may still be away */
+    return co_lvm_verb_commit(v, "Volume group \"%s\" successfully extended", v->vg->name);
+}
+
 static int co_extend(struct lvm_verb *v)
 {
     size_t count = (size_t)v->count - 1;
+    if (container_of(v, struct members, verb)->restore)
+        return co_restore(v);
     TRY(co_prepare(v, v->operands + 1, count));
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, v->operands + 1, count, true));
     TRY(add_members(v, v->operands + 1, count));
+    v->set->partial = true; /* what arrays lost with another one finds room there */
     return co_lvm_verb_commit(v, "Volume group \"%s\" successfully extended", v->vg->name);
 }
 
 static int extend(struct tool *t, int argc, char **argv)
 {
-    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_extend}, 2);
+    return run_members(t, argc, argv, &(struct members){.verb.co_work = co_extend}, 2);
 }
 
 static const struct command vg_extend_command = {
@@ -109,12 +165,57 @@ static const struct command vg_extend_command = {
     .usage = "vg extend [OPTION]... SET//VG PV...",
     .summary = "Add physical volumes to a group",
     .faces = FACE_LAMINA,
-    .options = change_options,
-    .notes = "  lamina vg extend disk0.img//vg0 disk1.img",
+    .options = extend_options,
+    .notes = "Images of arrays on one that was missing are filled with what they missed by lv "
+             "refresh.\n\n"
+             "  lamina vg extend disk0.img//vg0 disk1.img\n"
+             "  lamina vg extend --restoremissing lvm:disk0.img,disk1.img//vg0 disk1.img",
 };
+
+/* Those that are here again, and in the group no more. */
+static int co_release_lost(struct lvm_verb *v, const bool *lost)
+{
+    for (size_t i = 0; i < v->set->member_count; i++)
+        if (lost[i])
+            TRY(co_lvm_release(&v->set->members[i], &v->error));
+    return 0;
+}
+
+static int co_remove_missing(struct lvm_verb *v)
+{
+    struct lvm_vg *now;
+    bool any = false;
+    TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
+    auto_free bool *lost = mem_array(v->set->member_count, sizeof(*lost));
+    if (!lost)
+        return err_set(&v->error, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < v->vg->pv_count; i++)
+        any |= lvm_pv_lost(&v->vg->pvs[i]);
+    if (!any)
+        return lvm_verb_say(v, "Volume group \"%s\" is already consistent.", v->vg->name);
+    for (size_t i = 0; i < v->set->member_count; i++) {
+        const struct lvm_member *m = &v->set->members[i];
+        lost[i] = m->vg == v->vg && lvm_find_pv(v->vg, m->label.uuid)->missing;
+    }
+    v->set->partial = true;
+    TRY(lvm_vg_copy(v->vg, &now, &v->error));
+    v->vg = now;
+    int rc = lvm_vg_drop_lost(&v->vg, container_of(v, struct members, verb)->force, &v->error);
+    if (rc == 0)
+        rc = co_lvm_verb_commit(v, "Wrote out consistent volume group %s.", v->vg_name);
+    if (rc < 0)
+        lvm_vg_drop(v->vg);
+    return rc < 0 ? rc : co_release_lost(v, lost);
+}
 
 static int co_reduce(struct lvm_verb *v)
 {
+    const struct members *told = container_of(v, struct members, verb);
+    if (told->remove && v->count == 1)
+        return co_remove_missing(v);
+    if (told->remove || told->force || v->count < 2)
+        return err_set(&v->error, -EINVAL,
+                       "expecting physical volumes, or --removemissing [--force]");
     TRY(co_lvm_verb_open(v, v->operands[0], LVM_NAMED_VG, NULL, 0, true));
     for (int i = 1; i < v->count; i++) {
         struct lvm_member *m = lvm_verb_member(v, v->operands[i]);
@@ -134,17 +235,21 @@ static int co_reduce(struct lvm_verb *v)
 
 static int reduce(struct tool *t, int argc, char **argv)
 {
-    return run_with(t, argc, argv, &(struct lvm_verb){.co_work = co_reduce}, 2);
+    return run_members(t, argc, argv, &(struct members){.verb.co_work = co_reduce}, 1);
 }
 
 static const struct command vg_reduce_command = {
     .name = "vg reduce",
     .run = reduce,
-    .usage = "vg reduce [OPTION]... SET//VG PV...",
+    .usage = "vg reduce [OPTION]... SET//VG [PV]...",
     .summary = "Take physical volumes that nothing lies on out of a group",
     .faces = FACE_LAMINA,
-    .options = change_options,
-    .notes = "  lamina vg reduce lvm:disk0.img,disk1.img//vg0 disk1.img",
+    .options = reduce_options,
+    .notes = "With --removemissing those that are missing; with --force arrays lose the images "
+             "that lay\n"
+             "there, and volumes that cannot do without them go, whatever part of them is left.\n\n"
+             "  lamina vg reduce --removemissing disk0.img//vg0\n"
+             "  lamina vg reduce lvm:disk0.img,disk1.img//vg0 disk1.img",
 };
 
 /* --- rename, remove ----------------------------------------------------------------------------

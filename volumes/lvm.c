@@ -205,6 +205,25 @@ int co_lvm_open_below(const struct lvm_opening *o, const struct lvm_lv *lv, stru
     return co_blk_inner_open(o->set->dev, name, out, o->e);
 }
 
+int co_lvm_open_planned(struct lvm_set *s, struct lvm_vg *vg, const char *name,
+                        struct blk_device **out, struct blk_error *e)
+{
+    with_lock(&s->opening);
+    size_t i = 0;
+    while (i < s->vg_count && strcmp(s->vgs[i]->uuid, vg->uuid) != 0)
+        i++;
+    assert(i < s->vg_count);
+    struct lvm_vg *kept = s->vgs[i];
+    struct lvm_opening o = {.set = s, .vg = vg, .lv = lvm_find_lv(vg, name), .e = e};
+    if (!o.lv)
+        return err_set(e, -ENOENT, "the group %s has no volume %s", vg->name, name);
+    TRY(check_weight(&o));
+    s->vgs[i] = vg;
+    int rc = co_lvm_open_below(&o, o.lv, out);
+    s->vgs[i] = kept;
+    return rc;
+}
+
 int co_lvm_child_below(const struct lvm_opening *o, const struct lvm_lv *lv,
                        struct blk_device **out)
 {

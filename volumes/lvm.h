@@ -15,8 +15,9 @@
  *                    lvm_opened.c pools and arrays that are open, once for all that stand on them
  *                    lvm_thin.c   thin volumes: the driver thin over the pool's parts
  *                    lvm_pool.c   thin pools made, and told what the text says
+ *     lvm_repair.h   images that are lost get other places, and are taken into their arrays
  *
- * All but the last two are pure. Everything here runs at the container's home. */
+ * All but the last three are pure. Everything here runs at the container's home. */
 #ifndef VOLUMES_LVM_H
 #define VOLUMES_LVM_H
 
@@ -48,6 +49,7 @@ struct lvm_set {
     size_t vg_count;
     struct lvm_opened *opened;
     size_t opened_count;
+    bool partial;            /* changes are made though physical volumes are missing */
     bool unsure;             /* a commit failed midway: what is on disk is to be read anew */
     bool force;              /* arrays are read where single blocks may be wrong */
     struct co_mutex opening; /* held while a volume is opened, and those that it stands on */
@@ -81,6 +83,11 @@ must_use int co_lvm_open_below(const struct lvm_opening *o, const struct lvm_lv 
 /* The same, and keeps it: *out is borrowed. */
 must_use int co_lvm_child_below(const struct lvm_opening *o, const struct lvm_lv *lv,
                                 struct blk_device **out);
+
+/* The volume @name of @vg, which is a group of @s, or a plan: a copy that is not committed. Hidden
+ * ones too, and to be written as @s is. Gives *out. */
+must_use int co_lvm_open_planned(struct lvm_set *s, struct lvm_vg *vg, const char *name,
+                                 struct blk_device **out, struct blk_error *e);
 
 /* lvm_opened.c. NULL: it is not open. */
 const struct lvm_opened *lvm_opened_find(const struct lvm_set *s, const struct lvm_lv *lv);

@@ -38,5 +38,8 @@ int lvm_no_memory(int rc, struct blk_error *e);
 struct lvm_node *lvm_put_lv(struct lvm_vg *vg, const struct lvm_volume_new *n);
 struct lvm_node *lvm_put_segment(struct lvm_text *t, struct lvm_node *lv, unsigned number,
                                  uint64_t start, uint64_t extents);
+/* Segments of @pieces behind @number others that end at extent @start. */
+must_use int lvm_put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_wanted *w,
+                            const struct lvm_pieces *p, unsigned number, uint64_t start);
 
 #endif

@@ -70,8 +70,11 @@ int lvm_vg_copy(const struct lvm_vg *vg, struct lvm_vg **out, struct blk_error *
     TRY(lvm_no_memory(lvm_text_build(&vg->text, &text, &bytes), e));
     TRY(lvm_text_parse(text, bytes, &tree, e));
     TRY(lvm_vg_read(&tree, out, e));
-    for (size_t i = 0; i < vg->pv_count; i++)
-        (*out)->pvs[i].dev = vg->pvs[i].dev;
+    for (size_t i = 0; i < vg->pv_count; i++) {
+        struct lvm_pv *pv = lvm_find_pv(*out, vg->pvs[i].uuid);
+        if (pv) /* it was not taken out */
+            pv->dev = vg->pvs[i].dev;
+    }
     return 0;
 }
 

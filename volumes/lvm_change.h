@@ -68,6 +68,33 @@ must_use int lvm_thin_remove(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_er
 /* The pool has done what the messages said. */
 void lvm_messages_drop(struct lvm_lv *pool);
 
+/* Arrays and lost physical volumes: not here, or marked as missing (lvm_change_raid.c). */
+bool lvm_pv_lost(const struct lvm_pv *pv);
+bool lvm_lv_lost(const struct lvm_lv *lv); /* a part of it lies on one */
+/* The text's mark. */
+must_use int lvm_pv_set_missing(struct lvm_vg *vg, struct lvm_pv *pv, bool missing,
+                                struct blk_error *e);
+/* The first image of the array @lv that lies on a lost one, or on nothing any more. -ENOENT: there
+ * is none; -EINVAL: @lv is no array that could do without one. */
+must_use int lvm_image_lost(const struct lvm_vg *vg, const struct lvm_lv *lv, struct blk_error *e);
+struct lvm_image_new {
+    const char *lv;       /* the array's name */
+    const char *uuids[2]; /* of the image's superblock, of its data */
+    struct lvm_pv **only; /* on these; NULL: on any */
+    size_t only_count;
+};
+/* The image gets places on physical volumes that no other one lies on, and the mark REBUILD, which
+ * lets Linux take an image without a superblock. Takes *vg; gives what it is then. */
+must_use int lvm_image_replace(struct lvm_vg **vg, const struct lvm_image_new *n, unsigned image,
+                               struct blk_error *e);
+/* Lost images of the array lie nowhere. Takes *vg; gives what it is then. */
+must_use int lvm_images_drop(struct lvm_vg **vg, const char *lv, struct blk_error *e);
+bool lvm_images_marked(const struct lvm_lv *lv);
+void lvm_images_unmark(struct lvm_lv *lv);
+/* Lost physical volumes leave the group. @force: with them volumes that cannot do without them;
+ * arrays keep images that lie nowhere. Takes *vg; gives what it is then. */
+must_use int lvm_vg_drop_lost(struct lvm_vg **vg, bool force, struct blk_error *e);
+
 /* Tags of the group, a physical or a logical volume: @of is its node. Nothing changes where it is
  * there already, or not there. */
 must_use int lvm_tag_add(struct lvm_vg *vg, struct lvm_node *of, const char *tag,

@@ -40,9 +40,8 @@ struct lvm_node *lvm_put_segment(struct lvm_text *t, struct lvm_node *lv, unsign
     return seg;
 }
 
-/* Segments of @pieces behind @number others that end at extent @start. */
-static int put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_wanted *w,
-                      const struct lvm_pieces *p, unsigned number, uint64_t start)
+int lvm_put_pieces(struct lvm_text *t, struct lvm_node *lv, const struct lvm_wanted *w,
+                   const struct lvm_pieces *p, unsigned number, uint64_t start)
 {
     for (size_t i = 0; i < p->count; i++) {
         struct lvm_node *seg = lvm_put_segment(t, lv, ++number, start, p->extents[i]);
@@ -100,7 +99,7 @@ int lvm_lv_create(struct lvm_vg *vg, const struct lvm_volume_new *n, struct blk_
                        n->space.stripe_bytes, vg->extent_bytes);
     TRY(lvm_take_extents(vg, &n->space, NULL, &pieces, e));
     struct lvm_node *lv = lvm_put_lv(vg, n);
-    int rc = lv ? put_pieces(&vg->text, lv, &n->space, &pieces, 0, 0) : -ENOMEM;
+    int rc = lv ? lvm_put_pieces(&vg->text, lv, &n->space, &pieces, 0, 0) : -ENOMEM;
     lvm_pieces_drop(&pieces);
     return lvm_no_memory(rc, e);
 }
@@ -174,8 +173,8 @@ int lvm_lv_extend(struct lvm_vg *vg, struct lvm_lv *lv, const struct lvm_wanted 
     uint64_t first = pieces.extents[0], start = lv->extents;
     int rc = lengthen(&vg->text, last, &pieces);
     if (rc >= 0)
-        rc = put_pieces(&vg->text, lv->node, &same, &pieces, lv->segment_count,
-                        rc ? start + first : start);
+        rc = lvm_put_pieces(&vg->text, lv->node, &same, &pieces, lv->segment_count,
+                            rc ? start + first : start);
     lvm_pieces_drop(&pieces);
     return lvm_no_memory(rc, e);
 }

@@ -190,7 +190,7 @@ static int may_change(const struct lvm_set *s, const struct lvm_vg *vg, struct b
     if (vg->foreign)
         return err_set(e, -EROFS, "the group %s cannot be changed: %s", vg->name, vg->foreign);
     for (size_t i = 0; i < vg->pv_count; i++)
-        if (!vg->pvs[i].dev || vg->pvs[i].missing)
+        if (lvm_pv_lost(&vg->pvs[i]) && !s->partial)
             return err_set(e, -ENODEV,
                            "the group %s cannot be changed while its physical volume %s (%s) is "
                            "not here",
@@ -201,6 +201,15 @@ static int may_change(const struct lvm_set *s, const struct lvm_vg *vg, struct b
     if (s->unsure)
         return err_set(e, -EIO, "an earlier change of %s failed midway: open it anew", vg->name);
     return s->dev->writable ? 0 : err_set(e, -EROFS, "the group was opened to be read only");
+}
+
+/* Who is not here is missing from now on: what its text says is older. */
+static int mark_missing(struct lvm_vg *vg, struct blk_error *e)
+{
+    for (size_t i = 0; i < vg->pv_count; i++)
+        if (!vg->pvs[i].dev)
+            TRY(lvm_pv_set_missing(vg, &vg->pvs[i], true, e));
+    return 0;
 }
 
 /* The model of what is about to be written: what cannot be read is not written. */
@@ -249,12 +258,14 @@ static int co_commit(struct commit *c, struct lvm_vg *now)
     if (!c->targets)
         return err_set(c->e, -ENOMEM, "out of memory");
     for (size_t i = 0; i < now->pv_count; i++)
-        TRY(add_targets(c, lvm_set_member(s, &now->pvs[i])));
+        if (!lvm_pv_lost(&now->pvs[i]))
+            TRY(add_targets(c, lvm_set_member(s, &now->pvs[i])));
     if (c->count == 0)
         return err_set(c->e, -EINVAL, "no physical volume of %s keeps metadata", now->name);
     TRY(co_write_all(c));
     for (size_t i = 0; i < now->pv_count; i++)
-        TRY(co_set_used(lvm_set_member(s, &now->pvs[i]), true, c->e));
+        if (!lvm_pv_lost(&now->pvs[i]))
+            TRY(co_set_used(lvm_set_member(s, &now->pvs[i]), true, c->e));
     return 0;
 }
 
@@ -290,7 +301,9 @@ int co_lvm_commit(struct lvm_set *s, struct lvm_vg **vg, const char *why, struct
 {
     struct commit c = {.set = s, .e = e};
     struct lvm_vg *now = NULL;
-    int rc = make_text(s, *vg, why, &c);
+    int rc = s->partial ? mark_missing(*vg, e) : 0;
+    if (rc == 0)
+        rc = make_text(s, *vg, why, &c);
     if (rc == 0)
         rc = reread(s, &c, &now);
     if (rc == 0)

@@ -15,24 +15,6 @@
 /* --- a new pool --------------------------------------------------------------------------------
  */
 
-/* The volume @name of @vg, which is a plan: a copy of a group of @s that is not committed. */
-static int co_open_planned(struct lvm_set *s, struct lvm_vg *vg, const char *name,
-                           struct blk_device **out, struct blk_error *e)
-{
-    with_lock(&s->opening);
-    size_t i = 0;
-    while (i < s->vg_count && strcmp(s->vgs[i]->uuid, vg->uuid) != 0)
-        i++;
-    assert(i < s->vg_count);
-    struct lvm_vg *kept = s->vgs[i];
-    struct lvm_opening o = {.set = s, .vg = vg, .lv = lvm_find_lv(vg, name), .e = e};
-    s->vgs[i] = vg;
-    int rc = o.lv ? co_lvm_open_below(&o, o.lv, out)
-                  : err_set(e, -ENOENT, "the pool has no volume %s", name);
-    s->vgs[i] = kept;
-    return rc;
-}
-
 int co_lvm_pool_format(struct lvm_set *s, struct lvm_vg *vg, const char *pool, struct blk_error *e)
 {
     struct lvm_vg *plan;
@@ -40,7 +22,7 @@ int co_lvm_pool_format(struct lvm_set *s, struct lvm_vg *vg, const char *pool, s
     TRY(lvm_vg_copy(vg, &plan, e));
     const struct lvm_segment *seg = &lvm_find_lv(plan, pool)->segments[0];
     uint64_t blocks = lvm_lv_bytes(plan, seg->data) / seg->chunk_bytes;
-    int rc = co_open_planned(s, plan, seg->metadata->name, &meta, e);
+    int rc = co_lvm_open_planned(s, plan, seg->metadata->name, &meta, e);
     if (rc == 0) {
         rc = co_thin_format(meta, seg->chunk_bytes, blocks, e);
         if (rc == 0 && (rc = co_blk_flush(meta)) < 0)

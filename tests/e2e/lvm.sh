@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Volume groups: what lvm2 and a kernel made (tests/fixtures/make_lvm) is read as the kernel read it.
 . "$(dirname "$0")/../lib/e2e.sh"
+. "$(dirname "$0")/../lib/lvm.sh"
 fixtures=$(cd "$(dirname "$0")/../fixtures" && pwd)
-PATH=$PATH:/sbin:/usr/sbin
 tar -xJf "$fixtures/lvm.tar.xz"
 vga=lvm:pv0.img,pv1.img,pv2.img//vga
 vgr=lvm:pv3.img,pv4.img,pv5.img,pv6.img,pv7.img//vgr
@@ -55,26 +55,6 @@ equal "info names the volumes" "$("$LAMINA" info --output=json lvm:pv0.img,pv1.i
     jq -r '."format-specific".data."volume-groups"[0]."logical-volumes"[].name' | tr '\n' ' ')" "root between fast a-b.c+d snap "
 
 # --- what lvm2 says of it. With the loop driver; without, only pvck, which takes files
-export LVM_SUPPRESS_FD_WARNINGS=1
-loops=
-drop_loops() { [ -z "$loops" ] || losetup -d ${loops//,/ } 2>/dev/null; loops=; }
-trap drop_loops EXIT
-take_loops() { # IMAGE...: sets loops; false where there are none to be had
-    local one
-    for one; do
-        one=$(losetup -f --show "$one" 2>/dev/null) || return 1
-        loops=$loops${loops:+,}$one
-    done
-}
-lvm2() { lvm "$@" --driverloaded n --devices "$loops" 2>/dev/null; }
-# KIND FILTER. X is what lvm2 says of a volume's state where there is no device-mapper to ask.
-rows() { jq -c ".report[0].$1[]|$2|if .lv_attr then .lv_attr |= gsub(\"X\"; \"-\") else . end" | sort; }
-agree() { # NAME SET: lvm2's lists and ours are the same
-    equal "$1: pvs" "$("$LAMINA" pv list --output json "$2" | rows pv 'del(.pv_name)')" "$(lvm2 pvs --reportformat json | rows pv 'del(.pv_name)')"
-    equal "$1: vgs" "$("$LAMINA" vg list --output json "$2" | rows vg .)" "$(lvm2 vgs --reportformat json | rows vg .)"
-    equal "$1: lvs" "$("$LAMINA" lv list -a --output json "$2" | rows lv .)" \
-        "$(lvm2 lvs -a --reportformat json -o lv_name,vg_name,lv_attr,lv_size,pool_lv,origin | rows lv .)"
-}
 if take_loops pv?.img; then
     agree "theirs" "lvm:$(echo pv?.img | tr ' ' ,)"
     drop_loops
@@ -85,9 +65,6 @@ fi
 # --- arrays that Linux made are written
 mkdir w
 cp pv[3-7].img w/
-agrees() { # SPEC: a scrub finds nothing
-    "$LAMINA" raid scrub "$1" | grep -q "All copies and parity agree"
-}
 failed_images() { od -An -tx8 -j24 -N8 <"$1" | tr -d ' '; } # what a superblock of dm-raid says of others
 for n in r0 r1 r4 r5 r5n r6 r10; do
     "$LAMINA" convert -q --force -O raw $vgr/$n new.raw
@@ -114,11 +91,6 @@ rm -rf w new.raw meta.raw
 truncate -s 40M a.img b.img c.img
 truncate -s 60M d.img
 set=lvm:a.img,b.img,c.img
-says() { # NAME WORDS COMMAND...
-    local name=$1 words=$2
-    shift 2
-    if "$@" >.out 2>.err && grep -qF -- "$words" .out; then ok "$name"; else bad "$name" "$(head -c 300 .err) $(head -c 300 .out)"; fi
-}
 says "pv create" 'Physical volume "a.img" successfully created' "$LAMINA" pv create a.img
 fails "pv create where there is something" 1 "would be lost" "$LAMINA" pv create -f raw pv0.qcow2
 says "vg create, which makes the others" 'Volume group "vg0" successfully created' "$LAMINA" vg create -s 1m vg0 a.img b.img c.img

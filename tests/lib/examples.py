@@ -22,6 +22,7 @@ elsewhere = [
     ("/dev/vg0/vm1", "lv.img"), ("/mnt/backup/", "backup/"), ("/new/", "new/"), (" /run/", " run/"), ("=/run/", "=$PWD/run/"), ("/srv/", "srv/"),
     ("ssh host 'cat > disk.qcow2'", "cat > copy"), ("ssh host lamina", "lamina"), ("nbd://host/b", "b.qcow2"), ("0.0.0.0", "127.0.0.1"),
     ("lvm:disk0.img,disk1.img,disk2.img//vg0/home", "lvm:pv3.img,pv4.img,pv5.img,pv6.img,pv7.img//vgr/r5"),
+    ("lvm:disk0.img,disk1.img,disk3.img//vg0/home", "lvm:pv3.img,pv5.img,pv6.img,pv7.img,new.img//vgr/r5"),
     ("--port 10809", "--port 0"), ("uid:libvirt-qemu", f"uid:{os.getuid()}"), ("/etc/lamina", "tls"),
 ]
 fixtures = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fixtures")
@@ -55,6 +56,9 @@ before = [
     ("lamina ctl", server.format("run/vm.ctl")),
     ("vg create", "truncate -s 1G disk0.img disk1.img"), ("lv create -n home", thin), ("lv create -s", thin + "lamina lv create -n home -V 100g --thinpool pool disk0.img//vg0 >>made"),
     ("lv refresh", f"tar -xJf {fixtures}/lvm.tar.xz"),
+    ("lv repair", f"tar -xJf {fixtures}/lvm.tar.xz; truncate -s 24M new.img; "
+     "lamina vg extend lvm:pv3.img,pv5.img,pv6.img,pv7.img//vgr new.img >made"),
+    ("--restoremissing", group.format("disk0.img disk1.img") + "truncate -s 1G disk2.img; lamina vg extend disk0.img//vg0 disk2.img >>made"),
     ("lv create -n fast", group.format("disk0.img disk1.img")), ("lv create", group.format("disk0.img")),
     ("lv extend", group.format("disk.img") + "lamina lv create -n root -L 10g disk.img//vg0 >>made"),
     ("vg0/home", group.format("disk0.img") + "lamina lv create -n home -L 10g disk0.img//vg0 >>made"),

@@ -1,0 +1,30 @@
+# Sourced by tests/e2e/lvm*.sh, behind e2e.sh: lvm2 over loop devices, and its lists beside ours.
+PATH=$PATH:/sbin:/usr/sbin
+export LVM_SUPPRESS_FD_WARNINGS=1
+loops=
+drop_loops() { [ -z "$loops" ] || losetup -d ${loops//,/ } 2>/dev/null; loops=; }
+trap drop_loops EXIT
+take_loops() { # IMAGE...: sets loops; false where there are none to be had
+    local one
+    for one; do
+        one=$(losetup -f --show "$one" 2>/dev/null) || return 1
+        loops=$loops${loops:+,}$one
+    done
+}
+lvm2() { lvm "$@" --driverloaded n --devices "$loops" 2>.said; } # what it says besides: .said
+# KIND FILTER. X is what lvm2 says of a volume's state where there is no device-mapper to ask.
+rows() { jq -c ".report[0].$1[]|$2|if .lv_attr then .lv_attr |= gsub(\"X\"; \"-\") else . end" | sort; }
+agree() { # NAME SET: lvm2's lists and ours are the same
+    equal "$1: pvs" "$("$LAMINA" pv list --output json "$2" | rows pv 'del(.pv_name)')" "$(lvm2 pvs --reportformat json | rows pv 'del(.pv_name)')"
+    equal "$1: vgs" "$("$LAMINA" vg list --output json "$2" | rows vg .)" "$(lvm2 vgs --reportformat json | rows vg .)"
+    equal "$1: lvs" "$("$LAMINA" lv list -a --output json "$2" | rows lv .)" \
+        "$(lvm2 lvs -a --reportformat json -o lv_name,vg_name,lv_attr,lv_size,pool_lv,origin | rows lv .)"
+}
+says() { # NAME WORDS COMMAND...
+    local name=$1 words=$2
+    shift 2
+    if "$@" >.out 2>.err && grep -qF -- "$words" .out; then ok "$name"; else bad "$name" "$(head -c 300 .err) $(head -c 300 .out)"; fi
+}
+agrees() { # SPEC: a scrub finds nothing
+    "$LAMINA" raid scrub "$1" | grep -q "All copies and parity agree"
+}
