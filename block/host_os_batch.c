@@ -3,8 +3,8 @@
  *
  * Linux cannot say in advance whether a buffered write will stall, so none is made on the loop. The
  * writes of one turn are collected and handed, as one list, to one helper thread of the worker; it
- * makes them one after another and answers with one message for the list. That costs two thread
- * switches for each batch, not for each write. */
+ * makes them one after another and answers with one message for the list, or for each ANSWER_BYTES
+ * of it. That costs two thread switches for each batch, not for each write. */
 #include "block/host_os.h"
 
 #define ANSWER_BYTES (512 * KiB)

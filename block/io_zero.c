@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* io_zero.c - write_zeroes: the driver's fast way where it has one, else zeroes written as data.
+/* io_zero.c - write_zeroes: the driver's fast way where it has one, else zeroes written as data;
+ * and space taken in a host's file before it is written to.
  *
  * Only whole units (zero_align) go to the driver; odd edges are written as data, so nothing outside
  * of the request is ever touched. With NO_FALLBACK nothing is written as data: the answer is
@@ -110,6 +111,33 @@ int co_blk_write_zeroes(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     int rc = blk_may_change(dev, offset, bytes);
     if (rc == 0 && bytes)
         rc = inside_zeroes(dev, offset, bytes, flags);
+    blk_leave(dev, epoch);
+    return rc;
+}
+
+static int reserve_inside(struct blk_device *dev, uint64_t offset, uint64_t bytes)
+{
+    struct blk_place p;
+    while (bytes > 0) {
+        if (!blk_resolve(dev, offset, bytes, true, &p) || p.file->stat.type != HOST_FILE_REGULAR ||
+            p.file->stat.inline_io)
+            return -ENOTSUP;
+        TRY(co_host_fallocate(p.file, HOST_ALLOCATE, p.offset, p.bytes));
+        offset += p.bytes;
+        bytes -= p.bytes;
+    }
+    return 0;
+}
+
+int co_blk_reserve(struct blk_device *dev, uint64_t offset, uint64_t bytes)
+{
+    assert(blk_at_home(dev));
+    if (!range_fits(offset, bytes, dev->size))
+        return -EINVAL;
+    unsigned epoch = blk_enter(dev);
+    int rc = blk_may_change(dev, offset, bytes);
+    if (rc == 0)
+        rc = reserve_inside(dev, offset, bytes);
     blk_leave(dev, epoch);
     return rc;
 }

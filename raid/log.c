@@ -217,36 +217,32 @@ static bool is_logged(const struct row_block *b)
     return b->written && b->fresh;
 }
 
-static void put_entry(struct log_record_disk *r, unsigned i, const struct row_strip *s,
-                      unsigned role, enum log_kind kind)
+static void put_entry(struct log_record_disk *r, uint64_t offset, uint64_t bytes, unsigned role,
+                      enum log_kind kind)
 {
-    r->entry[i] = (struct log_entry_disk){.offset = le64_of(s->offset),
-                                          .bytes = le32_of((uint32_t)s->bytes),
-                                          .role = le16_of((uint16_t)role),
-                                          .kind = le16_of(kind)};
+    unsigned count = le32_get(r->count);
+    r->entry[count] = (struct log_entry_disk){.offset = le64_of(offset),
+                                              .bytes = le32_of((uint32_t)bytes),
+                                              .role = le16_of((uint16_t)role),
+                                              .kind = le16_of(kind)};
+    r->count = le32_of(count + 1);
 }
 
-/* The header of a record; the session and the sequence are put in by ticket. Gives the bytes of the
- * contents. */
-static uint64_t fill_header(const struct row_strip *s, bool mark, struct log_record_disk *r)
+/* The entries of a strip. Gives the bytes of their contents. */
+static uint64_t put_strip(const struct row_strip *s, struct log_record_disk *r)
 {
-    unsigned count = 0;
     uint64_t contents = 0;
     uint32_t crc = 0;
-    if (mark)
-        put_entry(r, count++, s, 0, LOG_MARK);
-    for (unsigned d = 0; d < s->a->shape.disks && !mark; d++) {
+    for (unsigned d = 0; d < s->a->shape.disks; d++) {
         const struct row_block *b = &s->block[d];
         if (!b->written)
             continue;
-        put_entry(r, count++, s, d, b->fresh ? LOG_CONTENTS : LOG_ZEROES);
+        put_entry(r, s->offset, s->bytes, d, b->fresh ? LOG_CONTENTS : LOG_ZEROES);
         if (!b->fresh)
             continue;
         crc = crc32c(crc, b->fresh, s->bytes);
         contents += s->bytes;
     }
-    memcpy(r->tag, LOG_TAG, sizeof(r->tag));
-    r->count = le32_of(count);
     r->contents_crc = le32_of(crc);
     return contents;
 }
@@ -287,7 +283,7 @@ static bool add_pieces(const struct log_ticket *t, struct iovec *iov, unsigned *
     if (*count && *count + 1 + le32_get(h->count) > PIECES_MOST)
         return false;
     iov[n++] = (struct iovec){t->header, header_bytes};
-    for (unsigned d = 0; d < t->s->a->shape.disks && t->bytes > header_bytes; d++)
+    for (unsigned d = 0; t->s && d < t->a->shape.disks; d++)
         if (is_logged(&t->s->block[d]))
             iov[n++] = (struct iovec){t->s->block[d].fresh, t->s->bytes};
     *count = n;
@@ -340,7 +336,7 @@ static int co_write_ticket(void *arg)
 {
     struct log_ticket *t = arg;
     struct log_ring *r = t->ring;
-    struct raid_array *a = t->s->a;
+    struct raid_array *a = t->a;
     if (r->writing) {
         t->co = co_self();
         while (!t->done && !t->leads)
@@ -362,30 +358,40 @@ static int co_write_ticket(void *arg)
     return t->rc;
 }
 
-/* --- strips ------------------------------------------------------------------------------------
+/* --- strips and marks --------------------------------------------------------------------------
  */
 
-/* The rings of the members that are to have the record. */
-static void find_rings(const struct row_strip *s, struct log_hold *h)
+static void add_ring_of(struct raid_array *a, uint32_t role, struct log_hold *h)
 {
-    uint32_t role[2] = {s->row.p, s->row.q};
+    struct raid_member *m = role == RAID_NO_DISK ? NULL : array_writable(a, role);
+    if (m && m->log)
+        h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
+}
+
+/* The rings of the members that are to have the record: those with the row's parity; of a mark as
+ * many of any members, from the one with P on. */
+static void find_rings(struct raid_array *a, uint64_t offset, bool mark, struct log_hold *h)
+{
+    struct raid_row row = raid_row(&a->shape, offset / a->shape.chunk);
     h->count = 0;
-    for (unsigned i = 0; i < 2; i++) {
-        struct raid_member *m = role[i] == RAID_NO_DISK ? NULL : array_writable(s->a, role[i]);
-        if (m && m->log)
-            h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .s = s};
-    }
+    for (unsigned i = 0; mark && i < a->shape.disks && h->count < a->shape.level->parities; i++)
+        add_ring_of(a, (row.p + i) % a->shape.disks, h);
+    if (mark)
+        return;
+    add_ring_of(a, row.p, h);
+    add_ring_of(a, row.q, h);
 }
 
 /* Room in all of them at the same time: nobody waits who has some. */
-static int co_find_room(const struct row_strip *s, struct log_hold *h, uint64_t bytes)
+static int co_find_room(struct raid_array *a, uint64_t offset, bool mark, struct log_hold *h,
+                        uint64_t bytes)
 {
     for (;;) {
         unsigned with_room = 0;
-        find_rings(s, h);
+        find_rings(a, offset, mark, h);
         for (unsigned i = 0; i < h->count; i++) {
             if (h->ticket[i].ring->rc || !has_room(h->ticket[i].ring, bytes)) {
-                TRY(co_trim(s->a, h->ticket[i].ring));
+                TRY(co_trim(a, h->ticket[i].ring));
                 break;
             }
             with_room++;
@@ -420,33 +426,66 @@ static int co_write_tickets(struct log_hold *h)
     return co_group_wait(&g);
 }
 
-int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h)
+/* The record with @header and @contents bytes of @s (NULL: a mark), which is about what is at
+ * @offset. */
+static int co_log(struct raid_array *a, const struct log_record_disk *header, uint64_t offset,
+                  const struct row_strip *s, uint64_t contents, struct log_hold *h)
 {
-    h->count = 0;
-    if (!s->a->log)
-        return 0;
-    uint64_t header_bytes = log_header_bytes(s->a->shape.disks);
-    struct log_record_disk *header = buf_get(header_bytes);
-    if (!header)
-        return -ENOMEM;
-    memset(header, 0, header_bytes);
-    uint64_t contents = fill_header(s, mark, header);
     uint64_t used = log_header_bytes(le32_get(header->count));
-    int rc = co_find_room(s, h, used + contents);
+    int rc = co_find_room(a, offset, !s, h, used + contents);
     if (rc == 0)
         rc = get_headers(h, used);
     else
         h->count = 0;
     for (unsigned i = 0; i < h->count; i++) {
+        h->ticket[i].s = s;
         h->ticket[i].bytes = used + contents;
-        take_place(s->a, &h->ticket[i], (const uint8_t *)header, used);
+        take_place(a, &h->ticket[i], (const uint8_t *)header, used);
     }
-    s->a->log->order++;
-    buf_put(header, header_bytes);
+    a->log->order++;
     if (rc == 0)
         rc = co_write_tickets(h);
     if (rc < 0)
-        log_end(s->a, h);
+        log_end(a, h);
+    return rc;
+}
+
+static struct log_record_disk *get_header(uint64_t bytes)
+{
+    struct log_record_disk *header = buf_get(bytes);
+    if (header) {
+        memset(header, 0, bytes);
+        memcpy(header->tag, LOG_TAG, sizeof(header->tag));
+    }
+    return header;
+}
+
+int co_log_strip(const struct row_strip *s, struct log_hold *h)
+{
+    h->count = 0;
+    if (!s->a->log)
+        return 0;
+    uint64_t bytes = log_header_bytes(s->a->shape.disks);
+    struct log_record_disk *header = get_header(bytes);
+    if (!header)
+        return -ENOMEM;
+    uint64_t contents = put_strip(s, header);
+    int rc = co_log(s->a, header, s->offset, s, contents, h);
+    buf_put(header, bytes);
+    return rc;
+}
+
+int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h)
+{
+    h->count = 0;
+    if (!a->log)
+        return 0;
+    struct log_record_disk *header = get_header(LOG_BLOCK);
+    if (!header)
+        return -ENOMEM;
+    put_entry(header, offset, bytes, 0, LOG_MARK);
+    int rc = co_log(a, header, offset, NULL, 0, h);
+    buf_put(header, LOG_BLOCK);
     return rc;
 }
 

@@ -10,8 +10,10 @@
  *
  * The parity's members are enough: if they are lost, only data is left, which needs no parity; if
  * others are, the log is there. Each member's ring is its own, with its own sequence. A record has
- * the contents of all blocks that a strip changes; of a whole row, all of whose data is being
- * written, it only says so (a mark), and parity is made anew.
+ * the contents of all blocks that a strip changes; of whole rows, all of whose data is being
+ * written, it only says so (a mark), and parity is made anew. A mark may be about many rows, whose
+ * parity is on different members: it is on as many members as the level has parities, any ones,
+ * since with all these lost there is no parity that could be wrong.
  *
  * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
  * every array for one that is being written to, and need not touch its superblock before it writes;
@@ -50,8 +52,8 @@ static_assert(sizeof(struct log_head_disk) == 512, "log head");
 enum log_kind { LOG_CONTENTS, LOG_ZEROES, LOG_MARK };
 struct log_entry_disk {
     le64 offset; /* in the member's data */
-    le32 bytes;
-    le16 role; /* of a mark: none */
+    le32 bytes;  /* of one chunk; of a mark: of as many rows as it is */
+    le16 role;   /* of a mark: none */
     le16 kind;
 };
 struct log_record_disk {
@@ -100,13 +102,14 @@ struct raid_log {
     uint64_t records, trims;
 };
 
-/* A record on its way: one strip in one ring. */
+/* A record on its way: one strip, or a mark, in one ring. */
 struct log_ticket {
     struct log_ring *ring;
+    struct raid_array *a;
     struct log_ticket *prev, *next, *next_unwritten;
     uint64_t at, sequence, bytes;
     uint8_t *header;
-    const struct row_strip *s;
+    const struct row_strip *s; /* NULL: a mark */
     struct co *co;
     bool done, leads;
     int rc;
@@ -138,9 +141,11 @@ void log_close(struct raid_array *a);
 int co_log_announce(struct raid_array *a, struct raid_member *m);
 void log_announced(struct raid_member *m, bool written);
 
-/* What @s is about to write becomes durable in the log; @mark: only that it is written. Gives *h,
- * to be ended when it has been written in place. */
-int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h);
+/* What @s is about to write becomes durable in the log. Gives *h, to be ended when it has been
+ * written in place. */
+int co_log_strip(const struct row_strip *s, struct log_hold *h);
+/* The same of whole rows, or the same columns of all chunks of one: only that they are written. */
+int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h);
 void log_end(struct raid_array *a, struct log_hold *h);
 /* Bytes of columns whose record fits into the smallest ring; 0: none does. */
 uint64_t log_widest(const struct raid_array *a);

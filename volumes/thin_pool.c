@@ -12,6 +12,9 @@
 
 #define COMMIT_AFTER 1000000000ULL /* ns after the first change */
 #define POLL_NS      1000000ULL
+#define AHEAD_MOST   (16 * MiB)    /* of the data's file, for which space is taken ahead */
+#define AHEAD_LEAST  4             /* blocks in a row before that is done */
+#define AHEAD_NEAR   64            /* blocks: writers that run side by side swap places */
 #define RELEASE_NS   1000000000ULL /* for as long a write waits for space that is being released */
 
 /* --- operations on the metadata ---------------------------------------------------------------
@@ -239,6 +242,26 @@ int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out, bo
 void pool_give_back(struct thin_pool *p, const struct thin_run *run)
 {
     thin_unhold(&p->meta, run->first, run->count);
+}
+
+/* New blocks come one behind the other. Where the file is a hole, the file system finds its space
+ * page by page, as each is written: a seventh of the CPU time of a 64 KiB write on ext4. In one go
+ * it costs next to nothing; and never more is taken than has just been written. */
+void co_pool_reserve_ahead(struct thin_pool *p, const struct thin_run *run)
+{
+    uint64_t end = run->first + run->count, blocks = p->data->size / p->chunk;
+    bool follows =
+        run->first + AHEAD_NEAR >= p->streak_end && run->first <= p->streak_end + AHEAD_NEAR;
+    p->streak = follows ? p->streak + run->count : run->count;
+    p->streak_end = follows ? MAX(p->streak_end, end) : end;
+    if (p->no_ahead || p->streak < AHEAD_LEAST ||
+        (run->first >= p->ahead.first && end <= p->ahead.first + p->ahead.count))
+        return;
+    uint64_t count = MIN(MIN(p->streak, AHEAD_MOST / p->chunk), blocks - MIN(blocks, run->first));
+    if (count == 0)
+        return;
+    p->ahead = (struct thin_run){run->first, count}; /* those who come meanwhile do not wait */
+    p->no_ahead = co_blk_reserve(p->data, run->first * p->chunk, count * p->chunk) < 0;
 }
 
 /* --- volumes ----------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ struct thin_pool {
     uint64_t freed_seen, grace_wanted, grace_done;
     bool gracing;
     struct co_queue graced;
+    /* Blocks that were written whole, one behind the other: how many, and where they end. */
+    uint64_t streak, streak_end;
+    struct thin_run ahead; /* for which space was taken in the data's file */
+    bool no_ahead;         /* it cannot be */
 };
 
 struct thin_volume {
@@ -67,6 +71,9 @@ void pool_init(struct thin_pool *p); /* of an opened metadata: what commits call
 must_use int co_pool_take(struct thin_volume *v, uint64_t count, struct thin_run *out,
                           bool *zeroes);
 void pool_give_back(struct thin_pool *p, const struct thin_run *run);
+/* @run, just taken, is going to be written whole: takes space in the data's file for the blocks
+ * that are likely to follow. A hint, which fails in silence. */
+void co_pool_reserve_ahead(struct thin_pool *p, const struct thin_run *run);
 /* The lock for writing, with room for an operation that needs up to @blocks metadata blocks;
  * commits if that makes room. 0: held. */
 must_use int co_pool_begin(struct thin_pool *p, uint64_t blocks, bool frees);

@@ -3,7 +3,8 @@
  *
  * Order of a write where the volume owns no block yet, or shares it:
  *  1. The blocks are locked among those who change mappings.
- *  2. Data blocks are taken: held in memory, on disk still free.
+ *  2. Data blocks are taken: held in memory, on disk still free. (Where they are written whole, the
+ *     data's file may be asked for space here, for these and those that follow: a hint.)
  *  3. What the write does not cover is copied there (from the shared block, from the origin) or
  *     zeroed; the write's own bytes are written. Whole blocks copy nothing.
  *  4. The mapping goes into the tree, with the references; the cells show it.
@@ -84,7 +85,9 @@ static int co_fill_run(const struct change *c, const struct thin_run *run, bool 
     struct thin_volume *v = c->v;
     uint64_t chunk = v->pool->chunk, first = c->offset / chunk, in = c->offset % chunk;
     uint64_t end = (in + c->bytes) % chunk, ahead = run->count - 1;
-    if (!zeroes && in + end > 0)
+    if (in + end == 0 && c->from)
+        co_pool_reserve_ahead(v->pool, run);
+    else if (!zeroes && in + end > 0)
         TRY(co_thin_ask_zeroes(&v->pool->meta, run, &zeroes));
     struct edge head = {first, 0, in, run->first * chunk, zeroes};
     struct edge tail = {first + ahead, end, end ? chunk : 0, (run->first + ahead) * chunk, zeroes};

@@ -30,7 +30,7 @@ discard() {
     : >server.log
     "$LAMINA" serve --socket "$PWD/s" -f "$2" "$1" >server.log 2>&1 &
     server=$!
-    for i in $(seq 500); do grep -q '^nbd' server.log && break || sleep 0.02; done
+    soon grep -q '^nbd' server.log
     qemu-io -f raw "${cmds[@]}" -c 'write -z -u 24M 71M' "nbd+unix:///?socket=$PWD/s" >/dev/null
     rc=$?
     kill -TERM "$server" && wait "$server" && return $rc

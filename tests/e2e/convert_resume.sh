@@ -38,7 +38,7 @@ format=qcow2 kills "qcow2" -O qcow2
 format=qcow2 kills "compressed qcow2" -c -O qcow2
 
 "$LAMINA" convert --resume -O qcow2 -r 20M big.raw out/t &
-for _ in $(seq 100); do grep -qs '"done":[1-9]' out/.t.lamina-journal && break; sleep 0.1; done
+soon grep -qs '"done":[1-9]' out/.t.lamina-journal
 kill -TERM $!
 wait $!
 equal "a signal ends it" $? 143
@@ -63,7 +63,7 @@ rm -f out/t
 # An image of several files keeps them all, whatever ends the run.
 stopped() {
     "$LAMINA" convert --resume "$@" -r 20M big.raw out/t 2>/dev/null &
-    for _ in $(seq 100); do grep -qs '"done":[1-9]' out/.t.lamina-journal && break; sleep 0.1; done
+    soon grep -qs '"done":[1-9]' out/.t.lamina-journal
     kill -TERM $!
     wait $!
     once 60 "$@"

@@ -14,7 +14,7 @@ hold() {
     holder=$!
     exec 7>hold.in
     echo "length" >&7
-    for _ in $(seq 200); do [ -s hold.log ] && return 0; sleep 0.02; done
+    for _ in $(seq 1500); do [ -s hold.log ] && return 0; sleep 0.02; done
     fail "could not hold: $*"
 }
 release() {

@@ -118,14 +118,14 @@ timeout 20 "$qnbd" --fork -t -f raw -k "$sock" --pid-file pid b.img
 is "qemu-nbd --fork: comes back when clients can connect" "$? $(nbdinfo --size "$uri")" "0 8388608"
 server=$(cat pid)
 kill -TERM "$server"
-for _ in $(seq 200); do [ -e pid ] || break; sleep 0.02; done
+soon [ ! -e pid ]
 [ ! -e pid ] && [ ! -e "$sock" ] && ok "and stops" || fail "and stops"
 server=
 timeout 20 "$qnbd" --fork -t -f raw -k "$sock" nothing.img 2>fork.err
 is "qemu-nbd --fork: a failure is told" "$? $(grep -c nothing.img fork.err)" "1 1"
 # shellcheck disable=SC2016
 bash -c '"$0" serve -q -f raw --exit-with-parent --pid-file pid --socket "$1" a.img & for _ in {1..500}; do [ -s pid ] && break; sleep 0.02; done' "$LAMINA" "$sock"
-for _ in $(seq 200); do [ -e pid ] || break; sleep 0.02; done
+soon [ ! -e pid ]
 [ ! -e pid ] && ok "--exit-with-parent" || fail "--exit-with-parent"
 if [ -e /dev/vsock ]; then
     says=$(timeout 5 "$LAMINA" serve -f raw --insecure --vsock 12345 --run 'echo "$uri"' a.img 2>&1)

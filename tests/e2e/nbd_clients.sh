@@ -102,7 +102,7 @@ for host in uring threads; do
         rm -f out.img
         "$LAMINA" serve -q -f raw --host $host --cache $cache --socket "$sock.try" fio.img >try.log 2>&1 &
         try=$!
-        for _ in $(seq 100); do [ -S "$sock.try" ] && break; kill -0 $try 2>/dev/null || break; sleep 0.02; done
+        for _ in $(seq 1500); do [ -S "$sock.try" ] && break; kill -0 $try 2>/dev/null || break; sleep 0.02; done
         if [ ! -S "$sock.try" ]; then
             echo "skip - $what: $(head -n 1 try.log)"
             continue

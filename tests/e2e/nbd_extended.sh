@@ -244,7 +244,7 @@ serve --read-only -f qcow2 top.qcow2
 qemu-nbd -t -r -e 4 -f qcow2 -A -B one -B a:b -k "$PWD/q" top.qcow2 >qemu.log 2>&1 &
 qemu=$!
 trap 'kill "$qemu" 2>/dev/null; [ -n "$server" ] && kill -KILL "$server" 2>/dev/null' EXIT
-for _ in $(seq 200); do [ -S q ] && break; sleep 0.02; done
+soon [ -S q ]
 python3 peer.py chain "$sock" "$PWD/q" || bad=1
 stop
 is "the server of a chain ends well" $? 0

@@ -193,6 +193,6 @@ fi
 is "--fork: exit status" $? 0
 is "--fork: a client right away" "$(nbdinfo --size "$uri")" 1048576
 kill "$(cat pid)"
-for _ in $(seq 250); do [ -e pid ] || break; sleep 0.02; done
+soon [ ! -e pid ]
 [ ! -e pid ] && [ ! -e "$sock" ] && ok "--fork: nothing stays" || fail "--fork: nothing stays"
 exit $bad

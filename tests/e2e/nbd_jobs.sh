@@ -18,7 +18,7 @@ start_writer() { # EXPORT...
     rm -f stop log.begun
     $python "$live" write log stop "${uris[@]}" 2>writer.log &
     writer=$!
-    for _ in $(seq 500); do [ -e log.begun ] && break || sleep 0.02; done
+    soon [ -e log.begun ]
 }
 stop_writer() {
     touch stop

@@ -15,7 +15,7 @@ round() { # WORDS...: of the job; the image that is newest then is $image
     serve --control "$PWD/c" --export disk top.qcow2
     $python "$live" write log stop "nbd+unix:///disk?socket=$sock" 2>/dev/null &
     writer=$!
-    for _ in $(seq 500); do [ -e log.begun ] && break || sleep 0.02; done
+    soon [ -e log.begun ]
     sleep 0.$((RANDOM % 4))
     "$LAMINA" ctl "$PWD/c" "$@" >/dev/null 2>&1 &
     sleep 0.0$((RANDOM % 10))$((RANDOM % 10))

@@ -41,7 +41,7 @@ kill_rounds() { # format rounds
         : >load.log # of the round before
         "$load" --socket "$sock" --mode write --cpu -1 --depth $depth --seconds 20 --seed $((i * 31)) --state state >load.json 2>load.log &
         local writer=$!
-        for _ in $(seq 1000); do grep -q writing load.log && break; sleep 0.02; done
+        soon grep -q writing load.log
         sleep "0.$((RANDOM % 30 + 5))"
         kill -KILL "$server"
         wait "$server" 2>/dev/null

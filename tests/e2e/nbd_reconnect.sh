@@ -16,7 +16,7 @@ start_back() {
     : >back.log
     "$LAMINA" serve -f qcow2 --socket "$PWD/back" disk.qcow2 >back.log 2>&1 &
     back=$!
-    for _ in $(seq 500); do grep -q '^nbd' back.log && return; sleep 0.02; done
+    for _ in $(seq 1500); do grep -q '^nbd' back.log && return; sleep 0.02; done
     fail "the server did not start"
     cat back.log
     exit 1
@@ -91,7 +91,7 @@ for _ in range(2):
 END
 /usr/bin/python3 flush.py "$uri" >flush.log 2>&1 &
 writer=$!
-for _ in $(seq 500); do [ -e written ] && break; sleep 0.02; done
+soon [ -e written ]
 kill_back
 start_back
 touch back-again

@@ -22,7 +22,7 @@ gone() { # waits until the server has ended by itself; its exit status
 truncate -s 1M first.img
 for signal in TERM INT HUP; do # with two workers: the clients are not where the signal is
     serve -f raw --workers 2 --export first --export '' --pid-file "$PWD/pid" first.img a.img
-    for _ in $(seq 50); do [ -s pid ] && break; sleep 0.02; done
+    soon [ -s pid ]
     is "the pid file" "$(cat pid)" "$server"
     "$load" --socket "$sock" --mode write --cpu -1 --state "state.$signal" --seconds 5 >load.log 2>&1 &
     writer=$!

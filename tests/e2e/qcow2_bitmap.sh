@@ -14,7 +14,7 @@ theirs() {
     rm -f map.sock
     qemu-nbd -r -f qcow2 -k "$here/map.sock" -B "$2" "$1" &
     local server=$! i
-    for i in $(seq 100); do [ -S map.sock ] && break; sleep 0.05; done
+    soon [ -S map.sock ]
     nbdinfo --map="qemu:dirty-bitmap:$2" --json "nbd+unix:///?socket=$here/map.sock" |
         jq -r '.[] | select(.type == 1) | "\(.offset) \(.length)"'
     wait $server
@@ -28,7 +28,7 @@ lamina_writes() {
     rm -f w.sock
     "$LAMINA" serve --socket w.sock -f qcow2 "$image" >serve.log 2>&1 &
     local server=$! i
-    for i in $(seq 100); do [ -S w.sock ] && break; sleep 0.05; done
+    soon [ -S w.sock ]
     local list=()
     for c in "$@"; do list+=(-c "$c"); done
     qemu-io -f raw "${list[@]}" "nbd:unix:$here/w.sock" >/dev/null
@@ -200,7 +200,7 @@ rm -f turns.qcow2
 rm -f w.sock
 "$LAMINA" serve --socket w.sock -f qcow2 k.qcow2 >serve.log 2>&1 &
 server=$!
-for i in $(seq 100); do [ -S w.sock ] && break; sleep 0.05; done
+soon [ -S w.sock ]
 equal "before a write nothing is marked" "$(qemu-img info -U --output json k.qcow2 | flags)" \
     '[{"flags":["auto"],"name":"on","granularity":65536},{"flags":[],"name":"off","granularity":65536}]'
 qemu-io -f raw -c 'write -q 1M 64k' "nbd:unix:$here/w.sock" >/dev/null

@@ -109,7 +109,7 @@ echo "discard -q 1M 2M" >script
 rm -f sock pid
 "$LAMINA" serve -q --once --socket "$PWD/sock" --pid-file pid "driver=qcow2,discard-no-unref=on,file.filename=keep.qcow2" &
 server=$!
-for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+soon [ -e pid ]
 is "discard-no-unref: a discard" they_do "nbd+unix:///?socket=$PWD/sock" raw
 wait $server
 equal "keeps the clusters' places" "$(qemu-img map -f qcow2 --output json keep.qcow2 | jq -c '[.[] | select(.zero) | has("offset")] | unique')" "[true]"
@@ -184,7 +184,7 @@ rm -f our.*
 "$LAMINA" create -q -f qcow2 -o data_file=our.data our.qcow2 1M
 "$LAMINA" serve -q -f raw --once --socket "$PWD/sock2" --pid-file pid2 our.data &
 server=$!
-for n in $(seq 500); do [ -e pid2 ] && break; sleep 0.01; done
+soon [ -e pid2 ]
 fails "a data file that somebody else writes" 1 "lock" "$LAMINA" resize -f qcow2 our.qcow2 2M
 kill $server && wait $server
 exit $failed

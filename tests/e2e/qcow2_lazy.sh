@@ -62,7 +62,7 @@ rm -f state
 serve -f qcow2 disk.qcow2
 "$load" --socket "$sock" --mode write --cpu -1 --depth 16 --seconds 20 --seed 5 --state state >load.json 2>load.log &
 writer=$!
-for _ in $(seq 1000); do grep -q writing load.log && break; sleep 0.02; done
+soon grep -q writing load.log
 sleep 0.2
 kill -KILL "$server"
 wait "$server" 2>/dev/null

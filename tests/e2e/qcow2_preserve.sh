@@ -87,7 +87,7 @@ write_it() {
     rm -f sock pid
     "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid x.qcow2 &
     local server=$! n
-    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+    soon [ -e pid ]
     qemu-io -f raw -c "write -q -P 5 1M 300k" "nbd+unix:///?socket=$PWD/sock" && wait $server
 }
 

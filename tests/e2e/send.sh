@@ -173,7 +173,7 @@ equal "pools are sound" "$("$LAMINA" pool check -q from.meta.img && "$LAMINA" po
 serve() { # FILE: at $there, as $server
     "$LAMINA" serve -q -f raw --socket "$PWD/s.sock" "$1" >.serve 2>&1 &
     server=$!
-    for _ in $(seq 100); do [ -S s.sock ] && break; sleep 0.1; done
+    soon [ -S s.sock ]
 }
 there="nbd+unix:///?socket=$PWD/s.sock"
 cp kept.raw served.raw

@@ -12,7 +12,7 @@ serve() { # WORKERS NAME=SPEC...: one export each
     rm -f s.sock
     "$LAMINA" serve -q --workers "$workers" --socket s.sock "${names[@]}" "${specs[@]}" >serve.log 2>&1 &
     server=$!
-    for _ in $(seq 200); do [ -S s.sock ] && return; kill -0 $server 2>/dev/null || break; sleep 0.05; done
+    for _ in $(seq 600); do [ -S s.sock ] && return; kill -0 $server 2>/dev/null || break; sleep 0.05; done
     bad "it serves" "$(head -c 300 serve.log)"
 }
 stop() {

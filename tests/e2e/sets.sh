@@ -26,7 +26,7 @@ is "it is written to" lamina convert -q -n -f raw -O raw ../fs dir:.//vg1/data
 is "a snapshot" lamina lv create -q -s dir:.//vg1/data@monday
 "$LAMINA" serve --socket ../s dir:.//vg1/data >../log 2>&1 &
 server=$!
-for _ in $(seq 100); do [ -S ../s ] && break; sleep 0.1; done
+soon [ -S ../s ]
 is "it is served" qemu-io -f raw -c "write -P 9 40M 1M" -c flush "nbd+unix:///?socket=$PWD/../s"
 kill $server
 wait $server

@@ -135,7 +135,7 @@ if [ -n "$python" ]; then
     truncate -s 1M guard.img
     "$nbd_face" -k "$PWD/s" -t guard.img >.err 2>&1 &
     pid=$!
-    for _ in $(seq 200); do [ -S s ] && break; sleep 0.02; done
+    soon [ -S s ]
     $python - "nbd+unix:///?socket=$PWD/s" >.out 2>&1 <<'END'
 import nbd, sys
 h = nbd.NBD()

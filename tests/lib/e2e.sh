@@ -1,6 +1,7 @@
 # Sourced by tests/e2e/*.sh: what they share. $LAMINA is the program; the faces lie beside it.
 set -u
 export LC_ALL=C
+. "$(dirname "${BASH_SOURCE[0]}")/soon.sh"
 face=$(dirname "$LAMINA")/compat/qemu-img
 failed=0
 
@@ -72,7 +73,7 @@ we_do() {
     rm -f sock pid
     "$LAMINA" serve -q -f qcow2 --once --socket "$PWD/sock" --pid-file pid "$1" &
     local server=$! n
-    for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+    soon [ -e pid ]
     they_do "nbd+unix:///?socket=$PWD/sock" raw && wait $server
 }
 

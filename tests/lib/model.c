@@ -315,8 +315,11 @@ unsigned model_legal_crash(const struct model *m, uint64_t sector, uint64_t cut,
     }
     for (uint32_t i = 0; i < s->count; i++) {
         const struct model_op *op = &m->ops[s->ops[i]];
-        if (op->end >= cover && op->start_cut <= cut)
-            add_op(&a, m, sector, s->ops[i]);
+        if (op->end < cover || op->start_cut > cut)
+            continue;
+        add_op(&a, m, sector, s->ops[i]);
+        if (m->unflushed_any && op->flushed_cut > cut)
+            add(&a, MODEL_ANY);
     }
     if (cover == 0)
         add(&a, initial(m, sector));
@@ -341,6 +344,8 @@ static const char *value_text(uint32_t v, char *buf, size_t room)
         return "the backing file's data";
     if (v == MODEL_GARBAGE)
         return "garbage";
+    if (v == MODEL_ANY)
+        return "anything";
     snprintf(buf, room, "op %u", v);
     return buf;
 }

@@ -1,5 +1,6 @@
 # Shared by the scripts in tests/e2e/nbd_*.sh: a server that stops with the script, and how results are said.
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$top/tests/lib/soon.sh"
 case $BUILD in /*) build=$BUILD ;; *) build=$top/$BUILD ;; esac
 load=$build/bench/nbd_load
 sock=$PWD/s
@@ -34,7 +35,7 @@ start() {
     : >server.log
     "$@" >server.log 2>&1 &
     server=$!
-    for _ in $(seq 500); do
+    for _ in $(seq 1500); do
         $ready && return 0
         kill -0 "$server" 2>/dev/null || break
         sleep 0.02

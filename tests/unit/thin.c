@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* thin.c - thin pools on disks in memory: a random life of volumes and snapshots beside a model,
  * the metadata checked as it goes; snapshots of one instant; a pool that runs full; growth;
- * reservation and quota. */
+ * reservation and quota; space taken ahead. */
 #include <check.h>
 #include <stdlib.h>
 
@@ -524,6 +524,76 @@ CO_TEST(full_metadata)
     return 0;
 }
 
+/* --- space ahead ------------------------------------------------------------------------------
+ */
+
+/* How often space was asked for while @count blocks from @from on were written whole. */
+static uint64_t co_write_in_a_row(struct host *h, struct blk_device *v, unsigned from,
+                                  unsigned count)
+{
+    uint64_t before = host_sim_count(h, SIM_FALLOCATE);
+    auto_free uint8_t *buf = mem_aligned(CHUNK);
+    must(buf);
+    for (unsigned i = from; i < from + count; i++) {
+        memset(buf, (int)i + 1, CHUNK);
+        must(co_blk_write_buf(v, i * CHUNK, buf, CHUNK, 0) == 0);
+    }
+    return host_sim_count(h, SIM_FALLOCATE) - before;
+}
+
+static void co_expect_row(struct blk_device *v, unsigned from, unsigned count)
+{
+    auto_free uint8_t *buf = mem_aligned(CHUNK);
+    must(buf);
+    for (unsigned i = from; i < from + count; i++) {
+        must(co_blk_read_buf(v, i * CHUNK, buf, CHUNK) == 0);
+        must(buf[0] == i + 1 && buf[CHUNK - 1] == i + 1);
+    }
+}
+
+/* Blocks written whole in a row: space is taken for as many as there were, and once each. */
+static int co_space_ahead(void *arg)
+{
+    struct host *h = arg;
+    struct pool s = {.meta = co_disk(1 * MiB),
+                     .data = co_open_text(&file_driver, "filename=/data", NULL)};
+    struct blk_error e;
+    must(co_blk_resize(s.data, 200 * CHUNK, false, &e) == 0);
+    must(co_thin_format(s.meta, CHUNK, 200, &e) == 0);
+    co_start_pool(&s, "");
+    must(co_pool_create(s.p, 1, &e) == 0);
+    struct blk_device *v = co_volume(&s, "1,size=10M");
+    must(co_write_in_a_row(h, v, 0, 3) == 0);
+    must(co_write_in_a_row(h, v, 3, 1) == 1);  /* up to block 7 */
+    must(co_write_in_a_row(h, v, 4, 12) == 2); /* to 15, to 31 */
+    must(co_write_in_a_row(h, v, 16, 15) == 0);
+    must(co_write_in_a_row(h, v, 31, 64) == 2); /* to 63, to 127 */
+    co_expect_row(v, 0, 95);
+    co_close_ok(v);
+    co_close_ok(s.dev);
+    co_start_pool(&s, "");
+    v = co_volume(&s, "1,size=10M");
+    host_sim_fault(h,
+                   &(struct sim_fault){.op = SIM_FALLOCATE, .nth = 1, .times = 1, .rc = -ENOSPC});
+    must(co_write_in_a_row(h, v, 95, 64) == 1); /* it cannot be: no matter, and not asked again */
+    must(host_sim_fired(h) == 1);
+    co_expect_row(v, 0, 159);
+    co_close_ok(v);
+    co_check_clean(&s);
+    co_end_pool(&s);
+    return 0;
+}
+
+START_TEST(space_ahead)
+{
+    struct host *h;
+    ck_assert_int_eq(host_sim_open(&(struct sim_options){.seed = 1, .in_order = true}, &h), 0);
+    ck_assert_int_eq(host_sim_import(h, "/data", "", 0), 0);
+    ck_assert_int_eq(on_this_host(h, co_space_ahead, h), 0);
+    host_close(h);
+}
+END_TEST
+
 /* --- trees ------------------------------------------------------------------------------------
  */
 
@@ -603,6 +673,7 @@ int main(void)
     tcase_add_test(t, full_pool);
     tcase_add_test(t, full_metadata);
     tcase_add_test(t, promises);
+    tcase_add_test(t, space_ahead);
     tcase_add_test(t, rewritten);
     tcase_add_test(t, random_life);
     tcase_add_test(t, counted_life);
