@@ -215,9 +215,10 @@ static int co_load_bad(struct raid_array *a, struct blk_error *e)
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
-        if (rc < 0)
+        if (rc < 0) {
             err_prefix(&why, "%s", member_name(m));
-        return err_copy(e, rc, &why);
+            return err_copy(e, rc, &why);
+        }
     }
     return 0;
 }
