@@ -174,6 +174,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     }
     if (!any && !a->dm_offset)
         TRY(co_refuse_foreign(a, e));
+    if (a->dm_offset)
+        TRY(co_members_dm_bits(a, e));
     return any || !damaged.rc ? 0 : err_copy(e, damaged.rc, &damaged);
 }
 
