@@ -378,6 +378,7 @@ static int co_write_ticket(void *arg)
 struct wanted {
     const struct row_strip *s; /* NULL: a mark */
     uint64_t offset;           /* in the members' data */
+    unsigned rows;             /* but those whose parity is where that of others is */
     uint64_t contents, marked; /* bytes */
     struct log_record_disk *header;
     uint64_t header_room;
@@ -386,23 +387,25 @@ struct wanted {
 static void add_ring_of(struct raid_array *a, uint32_t role, struct log_hold *h)
 {
     struct raid_member *m = role == RAID_NO_DISK ? NULL : array_writable(a, role);
-    if (m && m->log)
-        h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
+    if (!m || !m->log)
+        return;
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->ticket[i].ring == m->log)
+            return;
+    assert(h->count < h->room);
+    h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
 }
 
-/* The rings of the members that are to have the record: those with the row's parity; of a mark as
- * many of any members, from the one with P on. */
+/* The rings of the members that are to have the record: those with parity of its rows. */
 static void find_rings(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
-    struct raid_row row = raid_row(&a->shape, w->offset / a->shape.chunk);
-    bool mark = !w->s;
+    uint64_t first = w->offset / a->shape.chunk;
     h->count = 0;
-    for (unsigned i = 0; mark && i < a->shape.disks && h->count < a->shape.level->parities; i++)
-        add_ring_of(a, (row.p + i) % a->shape.disks, h);
-    if (mark)
-        return;
-    add_ring_of(a, row.p, h);
-    add_ring_of(a, row.q, h);
+    for (unsigned n = 0; n < w->rows; n++) {
+        struct raid_row row = raid_row(&a->shape, first + n);
+        add_ring_of(a, row.p, h);
+        add_ring_of(a, row.q, h);
+    }
 }
 
 /* Room in all of them at the same time: nobody waits who has some. */
@@ -452,7 +455,9 @@ static int co_write_tickets(struct log_hold *h)
 static int co_log(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
     uint64_t used = log_header_bytes(le32_get(w->header->count)), bytes = used + w->contents;
-    int rc = co_find_room(a, w, bytes, h);
+    h->room = MIN(2 * w->rows, a->shape.disks);
+    h->ticket = buf_get(h->room * sizeof(*h->ticket));
+    int rc = h->ticket ? co_find_room(a, w, bytes, h) : -ENOMEM;
     if (rc == 0)
         rc = get_headers(h, used);
     else
@@ -484,8 +489,8 @@ static int get_header(struct wanted *w, unsigned entries)
 
 int co_log_strip(const struct row_strip *s, struct log_hold *h)
 {
-    struct wanted w = {.s = s, .offset = s->offset};
-    h->count = 0;
+    struct wanted w = {.s = s, .offset = s->offset, .rows = 1};
+    *h = (struct log_hold){0};
     if (!s->a->log)
         return 0;
     TRY(get_header(&w, s->a->shape.disks));
@@ -497,8 +502,10 @@ int co_log_strip(const struct row_strip *s, struct log_hold *h)
 
 int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h)
 {
-    struct wanted w = {.offset = offset, .marked = bytes};
-    h->count = 0;
+    uint64_t rows = (offset % a->shape.chunk + bytes - 1) / a->shape.chunk + 1;
+    struct wanted w = {
+        .offset = offset, .rows = (unsigned)MIN(rows, a->shape.disks), .marked = bytes};
+    *h = (struct log_hold){0};
     if (!a->log)
         return 0;
     TRY(get_header(&w, 1));
@@ -520,7 +527,8 @@ void log_end(struct raid_array *a, struct log_hold *h)
     }
     if (h->count)
         co_queue_wake_all(&a->log->room);
-    h->count = 0;
+    buf_put(h->ticket, h->room * sizeof(*h->ticket));
+    *h = (struct log_hold){0};
 }
 
 /* --- opening -----------------------------------------------------------------------------------

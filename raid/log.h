@@ -11,9 +11,9 @@
  * The parity's members are enough: if they are lost, only data is left, which needs no parity; if
  * others are, the log is there. Each member's ring is its own, with its own sequence. A record has
  * the contents of all blocks that a strip changes; of whole rows, all of whose data is being
- * written, it only says so (a mark), and parity is made anew. A mark may be about many rows, whose
- * parity is on different members: it is on as many members as the level has parities, any ones,
- * since with all these lost there is no parity that could be wrong.
+ * written, it only says so (a mark), and parity is made anew. A mark is about many rows, and on all
+ * members that hold parity of one of them: so older contents of a row, which are replayed only
+ * where no later mark is, are never found without it.
  *
  * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
  * every array for one that is being written to, and need not touch its superblock before it writes;
@@ -119,8 +119,8 @@ struct log_ticket {
     int rc;
 };
 struct log_hold {
-    struct log_ticket ticket[2];
-    unsigned count;
+    struct log_ticket *ticket;
+    unsigned count, room;
 };
 
 /* Where a member's log has its place; false: it has none. */
