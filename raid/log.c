@@ -65,7 +65,7 @@ uint64_t log_seal_of(uint64_t session)
 
 uint64_t log_seal(const struct raid_array *a)
 {
-    return a->log && a->super->version == MD_DM_RAID ? log_seal_of(a->log->session) : 0;
+    return a->super->version == MD_DM_RAID ? log_seal_of(a->log ? a->log->session : 0) : 0;
 }
 
 uint64_t log_widest(const struct raid_array *a)

@@ -126,7 +126,8 @@ struct log_hold {
 /* Where a member's log has its place; false: it has none. */
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes);
 uint32_t log_super_crc(const struct md_super *s);
-/* What bitmaps are sealed with from the next update on; 0: they are not. */
+/* What bitmaps are sealed with from the next update on, of arrays without a log too; 0: they are
+ * not. */
 uint64_t log_seal(const struct raid_array *a);
 /* Of arrays whose bitmaps are sealed. */
 uint64_t log_seal_of(uint64_t session);

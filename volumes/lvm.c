@@ -403,6 +403,9 @@ struct lvm_set *lvm_set_of(struct blk_device *dev)
 const struct blk_driver lvm_driver = {
     .name = "lvm",
     .title = "volume groups of LVM2",
+    .mend = "name all physical volumes of its group (lvm:PV,PV,...), each keeps the same text; "
+            "where none is whole, vgcfgrestore writes it back from /etc/lvm/backup of the machine "
+            "that used it",
     .only_inner = true,
     .open_options = lvm_options,
     .probe = lvm_probe,

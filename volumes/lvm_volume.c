@@ -126,7 +126,7 @@ static int co_place(const struct lvm_opening *o, const struct lvm_area *a, uint6
         TRY(co_lvm_child_below(o, a->lv, &child));
     }
     if (!range_fits(offset, bytes, child->size))
-        return err_set(o->e, -EINVAL, "%s ends at %" PRIu64 " bytes, before %.127s does",
+        return err_bad(o->e, -EINVAL, "%s ends at %" PRIu64 " bytes, before %.127s does",
                        child->name, child->size, o->lv->name);
     *out = (struct lvm_place){child, offset};
     return 0;
@@ -162,7 +162,7 @@ static int co_add_run(const struct lvm_opening *o, struct lvm_volume *v,
                           .first = *places};
     uint64_t bytes = (r->end - r->begin) / r->stripes;
     if (s->stripe_bytes && unit % s->stripe_bytes)
-        return err_set(o->e, -EINVAL, "stripes of %" PRIu64 " bytes do not fit into the extents",
+        return err_bad(o->e, -EINVAL, "stripes of %" PRIu64 " bytes do not fit into the extents",
                        s->stripe_bytes);
     for (unsigned i = 0; i < r->stripes; i++) {
         struct lvm_place *p = &v->places[(*places)++];

@@ -93,7 +93,7 @@ int co_part_inner_open(struct blk_device *container, const char *name, struct bl
                        "p2, ...",
                        t->scheme, name);
     if (!range_fits(p->offset, p->bytes, t->file->size))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "%s, %" PRIu64 " bytes from %" PRIu64
                        " on, reaches past the end of the disk (%" PRIu64 " bytes)",
                        name, p->bytes, p->offset, t->file->size);
