@@ -583,7 +583,9 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     a->was_dirty = false;
     a->super->resync_offset = UINT64_MAX;
     int rc = co_array_write_supers(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks, after the stripe log was replayed") : 0;
+    return rc < 0 ? err_errno(e, rc,
+                              "the superblocks cannot be written after the stripe log was replayed")
+                  : 0;
 }
 
 void log_close(struct raid_array *a)
