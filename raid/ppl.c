@@ -137,7 +137,7 @@ int co_ppl_open(struct raid_array *a, struct blk_error *e)
     int rc = co_replay(a);
     if (rc == 0)
         rc = co_empty_all(a);
-    return rc < 0 ? err_errno(e, rc, "replaying the partial parity log") : 0;
+    return rc < 0 ? err_errno(e, rc, "the partial parity log cannot be replayed") : 0;
 }
 
 void ppl_close(struct raid_array *a)

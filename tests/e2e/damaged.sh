@@ -13,6 +13,17 @@ truncate -s 8M data.img gpt.img
 "$LAMINA" pv create pv.img >.out
 "$LAMINA" pool create -q meta.img data.img
 "$LAMINA" part create -q gpt.img 2>.err || "$LAMINA" part create gpt.img >.out
+# --- groups that are not whole, and names that are not there
+truncate -s 16M g0.img g1.img
+is "a group of two files" "$LAMINA" vg create vg0 g0.img g1.img
+is "a volume on both" "$LAMINA" lv create -n both -L 20M lvm:g0.img,g1.img//vg0
+fails "one file of two: which are to be named" 1 "next: name all files of the group, lvm:FILE,FILE,...//vg0/both" \
+    "$LAMINA" info g0.img//vg0/both
+fails "a set is called as it was named" 1 "lamina: lvm:g0.img: both lies on the physical volume pv1" "$LAMINA" info lvm:g0.img//vg0/both
+fails "no such volume: there are others" 1 "next: there are vg0/both" "$LAMINA" info lvm:g0.img,g1.img//vg0/none
+fails "no such group: there are others" 1 "next: there are vg0/both" "$LAMINA" info lvm:g0.img,g1.img//vg1/both
+fails "a group is no volume: there are those in it" 1 "next: there are vg0/both" "$LAMINA" convert lvm:g0.img,g1.img//vg0 x.raw
+
 mkdir -p own
 python3 - <<'END'
 import bz2, gzip, lzma, os, shutil, struct
