@@ -19,7 +19,7 @@
 #define MEMBER  (130 * MiB)
 #define ROUNDS  5
 #define PIECE   MiB         /* of one member */
-#define PART    (256 * KiB) /* of that: one request where nothing is computed */
+#define PART    (256 * KiB) /* of that: one request when a member is filled */
 #define SMALL   500         /* writes of 4 KiB */
 
 static void must(int rc, const char *what)
@@ -143,27 +143,30 @@ static void co_reads(struct bench *b, int level, unsigned disks, const char *nam
 
 struct plain_job {
     struct bench *b;
-    struct blk_device *dev;
-    uint64_t at;
+    unsigned member;
+    uint64_t at, bytes;
     bool read;
 };
 
 static int co_plain(void *arg)
 {
     struct plain_job *j = arg;
-    uint8_t *buf = j->b->buf + j->at % PIECE;
-    return j->read ? co_blk_read_buf(j->dev, j->at, buf, PART)
-                   : co_blk_write_buf(j->dev, j->at, buf, PART, 0);
+    struct blk_device *dev = j->b->member[j->member];
+    uint8_t *buf = j->b->buf + j->member * PIECE + j->at % PIECE;
+    return j->read ? co_blk_read_buf(dev, j->at, buf, j->bytes)
+                   : co_blk_write_buf(dev, j->at, buf, j->bytes, 0);
 }
 
-/* The same place of all members at once: all are written, or only the first and the others read. */
-static void co_members(struct bench *b, uint64_t at, bool others_are_read)
+/* A piece at the same place of all members at once, in requests as long as the array's own: all are
+ * written, or only the first and the others read. Each has memory of its own, as what an array
+ * writes has. */
+static void co_members(struct bench *b, uint64_t at, uint64_t part, bool others_are_read)
 {
     struct plain_job jobs[MEMBERS * (PIECE / PART)];
     struct co_group g;
     co_group_init(&g, 0);
-    for (unsigned i = 0; i < b->disks * (PIECE / PART); i++) {
-        jobs[i] = (struct plain_job){b, b->member[i % b->disks], at + i / b->disks * PART,
+    for (unsigned i = 0; i < b->disks * (PIECE / part); i++) {
+        jobs[i] = (struct plain_job){b, i % b->disks, at + i / b->disks * part, part,
                                      others_are_read && i % b->disks > 0};
         co_group_start(&g, co_plain, &jobs[i]);
     }
@@ -184,7 +187,7 @@ static void co_rows(struct bench *b, int level, unsigned disks, const char *name
         ours = best(ours, start);
         start = now();
         for (uint64_t at = 0; at < all / a->shape.data_disks; at += PIECE)
-            co_members(b, 2 * MiB + at, false);
+            co_members(b, 2 * MiB + at, PIECE, false);
         plain = best(plain, start);
     }
     print(name, "MB/s", all / 1e6 / ours.seconds, all / 1e6 / plain.seconds, "0.7");
@@ -245,7 +248,7 @@ static void co_rebuild(struct bench *b, int level, unsigned disks, const char *n
         ours = best(ours, start);
         start = now();
         for (uint64_t at = 0; at < all; at += PIECE)
-            co_members(b, 2 * MiB + at, true);
+            co_members(b, 2 * MiB + at, PART, true);
         plain = best(plain, start);
     }
     m->state = MEMBER_IN_SYNC;

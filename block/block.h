@@ -235,7 +235,13 @@ struct blk_measure {
     uint64_t bitmap_bytes;
 };
 
-enum blk_event { BLK_EV_RESIZED, BLK_EV_LOW_WATER, BLK_EV_MEMBER_FAILED, BLK_EV_MARKED_CORRUPT };
+enum blk_event {
+    BLK_EV_RESIZED,
+    BLK_EV_LOW_WATER,
+    BLK_EV_MEMBER_FAILED,
+    BLK_EV_MARKED_CORRUPT,
+    BLK_EV_CLOSED, /* the last reference is gone, and now the device; nobody passes it on */
+};
 struct blk_listener {
     struct blk_listener *next;
     void (*on_event)(struct blk_listener *l, struct blk_device *dev, enum blk_event ev);
@@ -281,12 +287,14 @@ struct blk_driver {
     const char *title;       /* one line for -o help and the README's table */
     const char *bundle_file; /* an image is a folder that holds a file of this name, which says what
                                 the rest is: the folder's name means that file; NULL: none is */
-    const char *extensions;  /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
-    bool is_format;          /* an image format: probed, created, named with -f/-O */
-    bool is_filter;          /* what it leaves out goes to its children through resolve */
-    bool is_layer;           /* x//NAME opens it over x: its name, then options behind commas */
-    bool is_plain;           /* byte n of the disk is byte n of its file, which is as long */
-    bool compresses;         /* co_write takes BLK_COMPRESSED */
+    const char *mend;       /* what a person can do about one that is too damaged to be opened, with
+                               FILE for its name; NULL: get it from elsewhere */
+    const char *extensions; /* "qcow2 qcow2c": file name endings, blank separated; NULL: none */
+    bool is_format;         /* an image format: probed, created, named with -f/-O */
+    bool is_filter;         /* what it leaves out goes to its children through resolve */
+    bool is_layer;          /* x//NAME opens it over x: its name, then options behind commas */
+    bool is_plain;          /* byte n of the disk is byte n of its file, which is as long */
+    bool compresses;        /* co_write takes BLK_COMPRESSED */
     bool only_inner;     /* holds devices and is none itself: who asks for it is told to name one */
     bool inner_is_image; /* what is inside is an image's file: its format is probed */
     bool measure_is_ours; /* QEMU cannot measure the format: the faces say so */
@@ -675,6 +683,13 @@ void blk_tell(struct blk_device *dev, enum blk_event ev); /* for drivers */
 /* For drivers: nothing may be written any more; the device is read-only from now on and listeners
  * hear of it. */
 void blk_mark_corrupt(struct blk_device *dev);
+
+/* What a person can do next, into @e (NULL, or said already: nothing): @advice with @name, as a
+ * shell takes it, in the place of each FILE; what follows from this, that @driver could not open
+ * the file that is called @name; or an operation on @dev, which is open, failed. */
+void blk_next(struct blk_error *e, const char *advice, const char *name);
+void blk_next_after_open(const struct blk_driver *driver, const char *name, struct blk_error *e);
+void blk_next_after_io(struct blk_device *dev, struct blk_error *e);
 
 /* --- the drivers there are
  * ------------------------------------------------------------------------------------------------------

@@ -5,21 +5,47 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int err_set(struct blk_error *e, int rc, const char *fmt, ...)
+static int set(struct blk_error *e, int rc, bool damaged, const char *fmt, va_list args)
 {
-    va_list args;
-
     assert(rc < 0);
     if (!e)
         return rc;
     /* By way of a copy: an argument may be the old text. */
     char text[sizeof(e->text)];
-    va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     memcpy(e->text, text, sizeof(text));
     e->rc = rc;
+    e->damaged = damaged;
+    e->next[0] = 0;
     return rc;
+}
+
+int err_set(struct blk_error *e, int rc, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    set(e, rc, false, fmt, args);
+    va_end(args);
+    return rc;
+}
+
+int err_bad(struct blk_error *e, int rc, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    set(e, rc, true, fmt, args);
+    va_end(args);
+    return rc;
+}
+
+void err_next(struct blk_error *e, const char *fmt, ...)
+{
+    va_list args;
+    if (!e || e->next[0])
+        return;
+    va_start(args, fmt);
+    vsnprintf(e->next, sizeof(e->next), fmt, args);
+    va_end(args);
 }
 
 int err_errno(struct blk_error *e, int rc, const char *fmt, ...)
@@ -38,6 +64,18 @@ int err_errno(struct blk_error *e, int rc, const char *fmt, ...)
     snprintf(e->text, sizeof(e->text), "%.*s: %s", (int)(sizeof(text) - sizeof(words) - 3), text,
              why);
     e->rc = rc;
+    e->damaged = false;
+    e->next[0] = 0;
+    return rc;
+}
+
+int err_copy(struct blk_error *e, int rc, const struct blk_error *from)
+{
+    assert(rc < 0);
+    if (e) {
+        *e = *from;
+        e->rc = rc;
+    }
     return rc;
 }
 

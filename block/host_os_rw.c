@@ -237,5 +237,7 @@ static int fsync_job(void *arg)
 
 int co_os_fsync(struct host_file *pub)
 {
-    return co_blocking(fsync_job, os_file(pub));
+    struct os_file *f = os_file(pub);
+
+    return pub->stat.inline_io ? fsync_job(f) : co_blocking(fsync_job, f);
 }

@@ -166,6 +166,8 @@ static int co_uring_fsync(struct host_file *pub)
     struct uring_worker *uw = uring_self();
     int rc;
 
+    if (pub->stat.inline_io)
+        return co_os_fsync(pub);
     do {
         struct io_uring_sqe *sqe = uring_sqe(uw);
         io_uring_prep_fsync(sqe, os_file(pub)->fd, IORING_FSYNC_DATASYNC);

@@ -157,8 +157,7 @@ static void run_drop(struct open_run *run)
 static struct blk_error *clean(struct blk_error *e, struct blk_error *own)
 {
     e = e ? e : own;
-    e->rc = 0;
-    e->text[0] = 0;
+    *e = (struct blk_error){0};
     return e;
 }
 

@@ -240,7 +240,7 @@ int co_run_opened(struct open_run *run, struct blk_error *e)
             continue;
         int rc = dev->driver->co_opened(dev, e);
         if (rc < 0)
-            return run->rule->face ? rc : run_name_error(run, dev->name, rc, e);
+            return run->rule->face ? rc : run_failed(run, dev->driver, dev->name, rc, e);
         run->opened[i] = NULL;
         co_blk_close(dev, NULL); /* the run's reference */
     }

@@ -44,6 +44,14 @@ int run_name_error(struct open_run *run, const char *name, int rc, struct blk_er
     return len ? err_prefix(e, "%.200s", name) : rc;
 }
 
+int run_failed(struct open_run *run, const struct blk_driver *d, const char *name, int rc,
+               struct blk_error *e)
+{
+    run_name_error(run, name, rc, e);
+    blk_next_after_open(d, name, e);
+    return rc;
+}
+
 static int tree_bool(const json_t *tree, const char *key, bool *out, struct blk_error *e)
 {
     static const struct opt_desc table[] = {{.name = "value", .type = OPT_BOOL}, {0}};
@@ -181,7 +189,7 @@ int co_driver_open(struct open_run *run, const struct node *n, const struct blk_
     const char *name = tree_name(n->tree);
     int rc = co_call_driver(o, d, name, out, e);
     if (rc < 0 && !run->rule->face && strcmp(d->name, "file") != 0)
-        run_name_error(run, name, rc, e);
+        run_failed(run, d, name, rc, e);
     co_blk_close(o->file, NULL);
     references_drop(o->first);
     json_decref(o->claimed);

@@ -95,6 +95,9 @@ const char *tree_name(const json_t *tree);
 /* Puts the file's name in front of an error that has none yet, and words where there are none.
  * Gives @rc. */
 int run_name_error(struct open_run *run, const char *name, int rc, struct blk_error *e);
+/* The same of what @d could not open, and what a person can do next. */
+int run_failed(struct open_run *run, const struct blk_driver *d, const char *name, int rc,
+               struct blk_error *e);
 
 /* @file: opened before for the probe, or NULL; taken over. */
 must_use int co_driver_open(struct open_run *run, const struct node *n, const struct blk_driver *d,

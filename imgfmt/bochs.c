@@ -24,22 +24,22 @@ struct bochs {
 static int parse_sizes(struct bochs_header *h, struct blk_error *e)
 {
     if (!is_pow2(h->extent_bytes) || h->extent_bytes < SECTOR || h->extent_bytes > EXTENT_MAX)
-        return err_set(e, -EINVAL, "the header says extents of %u bytes, which no Bochs disk has",
+        return err_bad(e, -EINVAL, "the header says extents of %u bytes, which no Bochs disk has",
                        h->extent_bytes);
     if (h->catalog > CATALOG_MAX)
-        return err_set(e, -EFBIG,
+        return err_bad(e, -EFBIG,
                        "the header says a catalog of %u entries; at most %u are possible",
                        h->catalog, CATALOG_MAX);
     if (h->catalog_offset % SECTOR || h->catalog_offset == 0)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts the catalog at byte %" PRIu64
                        ", which is not at a sector of its own",
                        h->catalog_offset);
     if (h->bitmap_bytes > EXTENT_MAX || h->bitmap_bytes < div_up(h->extent_bytes / SECTOR, 8))
-        return err_set(e, -EINVAL, "a bitmap of %u bytes does not fit extents of %u",
+        return err_bad(e, -EINVAL, "a bitmap of %u bytes does not fit extents of %u",
                        h->bitmap_bytes, h->extent_bytes);
     if (h->size > INT64_MAX || div_up(h->size, h->extent_bytes) > h->catalog)
-        return err_set(e, -EINVAL, "%u extents of %u bytes are too few for a disk of %" PRIu64,
+        return err_bad(e, -EINVAL, "%u extents of %u bytes are too few for a disk of %" PRIu64,
                        h->catalog, h->extent_bytes, h->size);
     h->bitmap_stride = align_up(h->bitmap_bytes, SECTOR);
     h->extent_stride = h->bitmap_stride + h->extent_bytes;
@@ -164,14 +164,14 @@ static int co_open_parts(struct bochs *b, struct blk_device *dev, const struct o
     struct bochs_header_disk raw;
     TRY(co_readonly_file(dev, opener, &b->map.file, e));
     if (b->map.file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a Bochs disk",
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a Bochs disk",
                        b->map.file->size);
     int rc = co_blk_read_buf(b->map.file, 0, &raw, sizeof(raw));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");
     TRY(bochs_header_parse(&raw, &b->h, e));
     if (b->h.data_offset > b->map.file->size)
-        return err_set(e, -EINVAL, "a catalog of %" PRIu64 " entries ends past the file",
+        return err_bad(e, -EINVAL, "a catalog of %" PRIu64 " entries ends past the file",
                        (uint64_t)b->h.catalog);
     return make_map(b, dev, opts_number(opts, "cache-size"), e);
 }

@@ -11,6 +11,7 @@
 
 #include "imgfmt/bzip2.h"
 #include "imgfmt/chunks.h"
+#include "imgfmt/unpack.h"
 
 #ifdef HAVE_BZIP2
 #define READ_BYTES    (256 * KiB)
@@ -317,7 +318,7 @@ static int co_open_parts(struct bzip2 *z, struct blk_device *dev, struct blk_ope
     if (rc < 0 || memcmp(head, "BZh", 3) != 0)
         return err_set(e, rc < 0 ? rc : -EINVAL, "not a bzip2 file");
     rc = co_find_blocks(z, dev->open_flags & BLK_OPEN_FACTS, size);
-    return rc < 0 ? err_errno(e, rc, "it cannot be decompressed to find its length") : 0;
+    return rc < 0 ? unpack_failed("bzip2", rc, e) : 0;
 }
 
 static int co_bzip2_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -377,6 +378,8 @@ static const struct opt_desc bzip2_options[] = {
 const struct blk_driver bzip2_driver = {
     .name = "bzip2",
     .title = "anything compressed with bzip2 (read only)",
+    .mend =
+        "`bzip2recover FILE` takes the sound blocks out of it; all of it is only in another copy",
     .extensions = "bz2",
     .is_format = true,
     .inner_is_image = true,

@@ -26,10 +26,10 @@ int cloop_header_parse(const struct cloop_header_disk *raw, uint64_t file_bytes,
     if (memcmp(raw->script, "#!/bin/sh\n#V2.0 Format\n", 23) != 0)
         return err_set(e, -EINVAL, "not a cloop image of version 2.0");
     if (out->block_bytes == 0 || out->block_bytes % 512 || out->block_bytes > CHUNK_MOST)
-        return err_set(e, -EINVAL, "the header says blocks of %u bytes, which no cloop image has",
+        return err_bad(e, -EINVAL, "the header says blocks of %u bytes, which no cloop image has",
                        out->block_bytes);
     if (!range_fits(TABLE_AT, (out->blocks + 1ULL) * 8, file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "a table of %u blocks reaches past the end of the file (%" PRIu64 " bytes)",
                        out->blocks, file_bytes);
     return 0;
@@ -84,7 +84,7 @@ static int co_open_parts(struct cloop *c, struct blk_device *dev, struct blk_ope
     struct blk_device *file;
     TRY(co_readonly_file(dev, opener, &file, e));
     if (file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a cloop image", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a cloop image", file->size);
     int rc = co_blk_read_buf(file, 0, &raw, sizeof(raw));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");

@@ -96,10 +96,10 @@ static int find_words(struct crypt_spec *out, const char *mode, size_t len, cons
         if (strlen(ivs[i]) == iv_len && strncmp(ivs[i], iv, iv_len) == 0)
             v = (int)i;
     if (m < 0)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "the cipher mode '%.40s' is not known: xts, cbc, ecb and ctr are", mode);
     if (v < 0)
-        return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
+        return err_bad(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
     *out = (struct crypt_spec){.mode = (enum crypt_mode)m, .iv = (enum crypt_iv)v};
     return 0;
 }
@@ -145,14 +145,14 @@ int crypt_spec_parse(const char *cipher, const char *mode, uint32_t key_bytes,
     TRY(find_words(out, mode, mode_len, iv, iv_len, e));
     out->cipher = find_cipher(cipher, out->mode, key_bytes);
     if (!out->cipher)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "the cipher '%.40s' in the mode %s with %" PRIu32
                        " bytes of key is not known",
                        cipher, modes[out->mode], key_bytes);
     if (iv[iv_len] == ':')
         out->iv_hash = kdf_hash_find(iv + iv_len + 1);
     if (iv[iv_len] == ':' && (out->iv != CRYPT_IV_ESSIV || !out->iv_hash))
-        return err_set(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
+        return err_bad(e, -ENOTSUP, "the initial vector '%.40s' is not known", iv);
     return check_spec(out, e);
 }
 
@@ -164,11 +164,11 @@ int crypt_spec_words(const char *alg, const char *mode, const char *iv, const ch
         if (strcmp(ciphers[i].alg, alg) == 0)
             out->cipher = &ciphers[i];
     if (!out->cipher)
-        return err_set(e, -ENOTSUP, "the cipher '%.40s' is not known", alg);
+        return err_bad(e, -ENOTSUP, "the cipher '%.40s' is not known", alg);
     if (out->iv == CRYPT_IV_ESSIV)
         out->iv_hash = kdf_hash_find(iv_hash ? iv_hash : "sha256");
     if (out->iv == CRYPT_IV_ESSIV && !out->iv_hash)
-        return err_set(e, -ENOTSUP, "the hash '%.40s' is not known", iv_hash);
+        return err_bad(e, -ENOTSUP, "the hash '%.40s' is not known", iv_hash);
     return check_spec(out, e);
 }
 

@@ -36,11 +36,11 @@ int dmg_koly_parse(const struct dmg_koly_disk *raw, uint64_t file_bytes, struct 
     if (out->data_offset > file_bytes ||
         !range_fits(out->fork_offset, out->fork_bytes, file_bytes) ||
         !range_fits(out->xml_offset, out->xml_bytes, file_bytes))
-        return err_set(e, -EINVAL, "what the trailer names lies past the end of the file");
+        return err_bad(e, -EINVAL, "what the trailer names lies past the end of the file");
     if (out->fork_bytes == 0 && out->xml_bytes == 0)
-        return err_set(e, -EINVAL, "the trailer names no table of chunks");
+        return err_bad(e, -EINVAL, "the trailer names no table of chunks");
     if (out->sectors > INT64_MAX / DMG_SECTOR)
-        return err_set(e, -EFBIG, "%" PRIu64 " sectors are more than any disk has", out->sectors);
+        return err_bad(e, -EFBIG, "%" PRIu64 " sectors are more than any disk has", out->sectors);
     return 0;
 }
 
@@ -73,7 +73,7 @@ static int co_read_koly(struct blk_device *file, struct dmg_koly *out, struct bl
     struct dmg_koly_disk raw = {0};
     size_t n = MIN(file->size, sizeof(tail));
     if (n < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a DMG", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a DMG", file->size);
     int rc = co_blk_read_buf(file, file->size - n, tail, n);
     if (rc < 0)
         return err_errno(e, rc, "the trailer cannot be read");

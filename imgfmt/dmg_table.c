@@ -20,12 +20,12 @@ static int begin_chunks(struct dmg_table *t, struct blk_error *e)
 {
     const struct dmg_mish_disk *m = &t->piece.mish;
     if (be32_get(m->magic) != DMG_MISH)
-        return err_set(e, -EINVAL, "a table of chunks is damaged: it does not begin with \"mish\"");
+        return err_bad(e, -EINVAL, "a table of chunks is damaged: it does not begin with \"mish\"");
     t->in_table = true;
     t->chunks_left = be32_get(m->chunks);
     t->first_sector = be64_get(m->sector);
     if (!add_u64(t->data_offset, be64_get(m->data_offset), &t->offset))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "a table of chunks is damaged: it lies past the end of any file");
     return 0;
 }
@@ -49,7 +49,7 @@ static int check_chunk(const struct dmg_table *t, const struct dmg_chunk *c, str
     switch (c->kind) {
     case DMG_RAW:
         if (c->bytes != c->sectors * DMG_SECTOR)
-            return err_set(e, -EINVAL, "a raw chunk of %" PRIu64 " sectors has %" PRIu64 " bytes",
+            return err_bad(e, -EINVAL, "a raw chunk of %" PRIu64 " sectors has %" PRIu64 " bytes",
                            c->sectors, c->bytes);
         break;
     case DMG_ADC:
@@ -58,16 +58,16 @@ static int check_chunk(const struct dmg_table *t, const struct dmg_chunk *c, str
     case DMG_LZFSE:
     case DMG_XZ:
         if (c->sectors > CHUNK_MOST / DMG_SECTOR || c->bytes > CHUNK_MOST || c->bytes == 0)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "a chunk of %" PRIu64 " sectors in %" PRIu64
                            " bytes; a compressed one has 64 MiB at most",
                            c->sectors, c->bytes);
         break;
     default:
-        return err_set(e, -EINVAL, "a chunk is of the unknown kind 0x%08" PRIx32, c->kind);
+        return err_bad(e, -EINVAL, "a chunk is of the unknown kind 0x%08" PRIx32, c->kind);
     }
     if (!range_fits(c->offset, c->bytes, t->file_bytes))
-        return err_set(e, -EINVAL, "the chunk at sector %" PRIu64 " lies past the end of the file",
+        return err_bad(e, -EINVAL, "the chunk at sector %" PRIu64 " lies past the end of the file",
                        c->sector);
     return 0;
 }
@@ -88,15 +88,15 @@ static int add_chunk(struct dmg_table *t, struct blk_error *e)
         return 0;
     if (!add_u64(t->first_sector, be64_get(raw->sector), &c.sector) ||
         !add_u64(c.sector, c.sectors, &end) || end > INT64_MAX / DMG_SECTOR)
-        return err_set(e, -EFBIG, "a chunk is damaged: it lies past the end of any disk");
+        return err_bad(e, -EFBIG, "a chunk is damaged: it lies past the end of any disk");
     t->sectors = MAX(t->sectors, end);
     if (!holds_something(c.kind))
         return 0;
     if (!add_u64(t->offset, be64_get(raw->offset), &c.offset))
-        return err_set(e, -EINVAL, "a chunk is damaged: it lies past the end of any file");
+        return err_bad(e, -EINVAL, "a chunk is damaged: it lies past the end of any file");
     TRY(check_chunk(t, &c, e));
     if (t->count == DMG_CHUNKS_MAX)
-        return err_set(e, -EFBIG, "more than %u chunks", DMG_CHUNKS_MAX);
+        return err_bad(e, -EFBIG, "more than %u chunks", DMG_CHUNKS_MAX);
     struct dmg_chunk *to = next_chunk(t);
     if (!to)
         return err_set(e, -ENOMEM, "out of memory");
@@ -140,7 +140,7 @@ int dmg_table_done(struct dmg_table *t, struct blk_error *e)
     for (size_t i = 1; i < t->count; i++) {
         const struct dmg_chunk *before = &t->chunks[i - 1];
         if (before->sector + before->sectors > t->chunks[i].sector)
-            return err_set(e, -EINVAL, "two chunks hold sector %" PRIu64, t->chunks[i].sector);
+            return err_bad(e, -EINVAL, "two chunks hold sector %" PRIu64, t->chunks[i].sector);
     }
     return 0;
 }
@@ -247,7 +247,7 @@ static int co_read_plist(struct dmg_table *t, struct blk_device *file, const str
     struct plist p = {.table = t, .e = e};
     struct xml_handler h = {.start = plist_start, .end = plist_end, .text = plist_text, .arg = &p};
     TRY(co_xml_parse(file, koly->xml_offset, koly->xml_bytes, &h, e));
-    return p.tables ? 0 : err_set(e, -EINVAL, "its property list holds no table of chunks");
+    return p.tables ? 0 : err_bad(e, -EINVAL, "its property list holds no table of chunks");
 }
 
 /* --- the resource fork ------------------------------------------------------------------------ */
@@ -281,7 +281,7 @@ static int co_read_fork(struct dmg_table *t, struct blk_device *file, const stru
                  : co_blk_read_buf(file, koly->fork_offset, head, sizeof(head));
     uint64_t at = rc < 0 ? 0 : be32_get(head[0]), bytes = rc < 0 ? 0 : be32_get(head[2]);
     if (rc < 0 || !range_fits(at, bytes, koly->fork_bytes))
-        return err_set(e, rc < 0 ? rc : -EINVAL, "the resource fork is broken");
+        return err_bad(e, rc < 0 ? rc : -EINVAL, "the resource fork is broken");
     uint64_t end = at + bytes;
     while (end - at > sizeof(length)) {
         rc = co_blk_read_buf(file, koly->fork_offset + at, &length, sizeof(length));
@@ -289,7 +289,7 @@ static int co_read_fork(struct dmg_table *t, struct blk_device *file, const stru
             return err_errno(e, rc, "the resource fork cannot be read");
         at += sizeof(length);
         if (be32_get(length) > end - at)
-            return err_set(e, -EINVAL, "a record of the resource fork reaches past its end");
+            return err_bad(e, -EINVAL, "a record of the resource fork reaches past its end");
         TRY(co_read_record(t, file, koly->fork_offset + at, be32_get(length), e));
         at += be32_get(length);
     }

@@ -7,6 +7,7 @@
  * by side. */
 #include "block/endian.h"
 #include "imgfmt/stream.h"
+#include "imgfmt/unpack.h"
 
 #ifdef HAVE_LIBISAL
 #include <isa-l/igzip_lib.h>
@@ -211,7 +212,7 @@ static int co_open_parts(struct gzip *g, struct blk_device *dev, const struct op
         g->stream.size = opts_number(opts, "size");
     else
         rc = co_find_size(&g->stream, dev->open_flags & BLK_OPEN_FACTS);
-    return rc < 0 ? err_errno(e, rc, "it cannot be inflated to find its length") : 0;
+    return rc < 0 ? unpack_failed("gzip", rc, e) : 0;
 }
 
 static int co_gzip_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -257,6 +258,8 @@ static const struct opt_desc gzip_options[] = {STREAM_OPTIONS, {0}};
 const struct blk_driver gzip_driver = {
     .name = "gzip",
     .title = "anything compressed with gzip (read only)",
+    .mend = "`gzip -dc FILE >NEW` gives what comes before the damage; all of it is only in another "
+            "copy",
     .extensions = "gz",
     .is_format = true,
     .inner_is_image = true,

@@ -118,10 +118,10 @@ static int join_part(struct hdd *h, struct blk_device *dev, size_t number, size_
     struct blk_device *above = NULL;
     for (const char *guid = h->d.top; guid; guid = hdd_parent_of(&h->d, guid), ++*at) {
         if (*at == dev->child_count)
-            return err_set(e, -EINVAL, "an image of storage %zu is missing", number);
+            return err_bad(e, -EINVAL, "an image of storage %zu is missing", number);
         struct blk_device *child = dev->children[*at].dev;
         if (!above && child->size < part->end - part->begin)
-            return err_set(e, -EINVAL, "%s has %" PRIu64 " bytes, the descriptor says %" PRIu64,
+            return err_bad(e, -EINVAL, "%s has %" PRIu64 " bytes, the descriptor says %" PRIu64,
                            child->name, child->size, part->end - part->begin);
         if (above)
             TRY(stand_on(above, child, e));
@@ -391,6 +391,8 @@ static int co_hdd_complete(struct blk_device *dev, struct blk_error *e)
 const struct blk_driver hdd_driver = {
     .name = "hdd",
     .title = "Parallels disk: a folder of images (DiskDescriptor.xml)",
+    .mend = "FILE is XML, which an editor mends; a copy of it, DiskDescriptor.xml.Backup, may lie "
+            "beside it, and each image in there opens by itself",
     .bundle_file = HDD_DESCRIPTOR,
     .extensions = "hdd",
     .is_format = true,

@@ -31,7 +31,7 @@ static int take_sectors(struct parse *p, uint64_t *bytes)
         if (!mul_u64(n, 10, &n) || !add_u64(n, (uint64_t)(*c - '0'), &n))
             break;
     if (*c || c == p->text || n > INT64_MAX / 512)
-        return err_set(p->e, -EINVAL, "the descriptor's %s is no number of sectors: %.40s",
+        return err_bad(p->e, -EINVAL, "the descriptor's %s is no number of sectors: %.40s",
                        p->names[p->depth - 1], p->text);
     *bytes = n * 512;
     return 0;
@@ -40,7 +40,7 @@ static int take_sectors(struct parse *p, uint64_t *bytes)
 static int take_guid(struct parse *p, char to[HDD_GUID])
 {
     if (strlen(p->text) != HDD_GUID - 1)
-        return err_set(p->e, -EINVAL, "the descriptor's %s is no GUID: %.60s",
+        return err_bad(p->e, -EINVAL, "the descriptor's %s is no GUID: %.60s",
                        p->names[p->depth - 1], p->text);
     for (size_t i = 0; i < HDD_GUID; i++) /* of either case */
         to[i] = p->text[i] >= 'A' && p->text[i] <= 'F' ? p->text[i] + 32 : p->text[i];
@@ -63,13 +63,13 @@ static int take_type(struct parse *p)
     image(p)->plain = strcmp(p->text, "Plain") == 0;
     if (image(p)->plain || strcmp(p->text, "Compressed") == 0)
         return 0;
-    return err_set(p->e, -ENOTSUP, "images of type '%.40s' are unknown", p->text);
+    return err_bad(p->e, -ENOTSUP, "images of type '%.40s' are unknown", p->text);
 }
 
 static int take_file(struct parse *p)
 {
     if (image(p)->file || !*p->text)
-        return err_set(p->e, -EINVAL, "the descriptor has an image with %s file",
+        return err_bad(p->e, -EINVAL, "the descriptor has an image with %s file",
                        *p->text ? "a second" : "no");
     image(p)->file = mem_strdup(p->text);
     return image(p)->file ? 0 : err_set(p->e, -ENOMEM, "out of memory");
@@ -110,7 +110,7 @@ static int take_leaf(struct parse *p, const char *in, const char *name)
 static int add(struct parse *p, void **array, size_t *count, size_t *room, size_t each, size_t most)
 {
     if (*count == most)
-        return err_set(p->e, -EFBIG, "the descriptor names more than %zu %ss", most,
+        return err_bad(p->e, -EFBIG, "the descriptor names more than %zu %ss", most,
                        p->names[p->depth - 1]);
     if (*count == *room) {
         void *grown = mem_resize(*array, (*room + 16) * each);
@@ -186,7 +186,7 @@ int co_hdd_descriptor_read(struct blk_device *file, struct hdd_descriptor *out, 
 {
     *out = (struct hdd_descriptor){.top = TOP_GUID};
     if (file->size > HDD_TEXT_MOST)
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
+        return err_bad(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
     auto_free struct parse *p = mem_zalloc(sizeof(*p));
     if (!p)
         return err_set(e, -ENOMEM, "out of memory");
@@ -223,11 +223,11 @@ static int check_part(const struct hdd_descriptor *d, const struct hdd_part *par
     for (size_t layers = 0; guid; guid = hdd_parent_of(d, guid)) {
         const struct hdd_image *i = hdd_image_of(part, guid);
         if (!i || !i->file)
-            return err_set(e, -EINVAL, "the descriptor names no image file for %s", guid);
+            return err_bad(e, -EINVAL, "the descriptor names no image file for %s", guid);
         if (i->plain && hdd_parent_of(d, guid))
-            return err_set(e, -EINVAL, "%.200s is plain, and yet has a parent", i->file);
+            return err_bad(e, -EINVAL, "%.200s is plain, and yet has a parent", i->file);
         if (++layers > part->count)
-            return err_set(e, -EINVAL, "the snapshots go round in circles");
+            return err_bad(e, -EINVAL, "the snapshots go round in circles");
     }
     return 0;
 }
@@ -240,14 +240,14 @@ int hdd_descriptor_check(const struct hdd_descriptor *d, struct blk_error *e)
                        "the disk is encrypted by Parallels, in a way that is not documented: "
                        "decrypt it there first");
     if (d->padded)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "the descriptor's Padding is not 0, and what that means is not documented");
     if (d->part_count == 0)
-        return err_set(e, -EINVAL, "the descriptor names no storage");
+        return err_bad(e, -EINVAL, "the descriptor names no storage");
     for (size_t i = 0; i < d->part_count; i++) {
         const struct hdd_part *p = &d->parts[i];
         if (p->begin != at || p->end <= at)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "storage %zu begins at %" PRIu64 ", the one before ends at "
                            "%" PRIu64,
                            i, p->begin, at);
@@ -255,7 +255,7 @@ int hdd_descriptor_check(const struct hdd_descriptor *d, struct blk_error *e)
         at = p->end;
     }
     if (at != d->bytes)
-        return err_set(e, -EINVAL, "the storages have %" PRIu64 " bytes, the disk %" PRIu64, at,
+        return err_bad(e, -EINVAL, "the storages have %" PRIu64 " bytes, the disk %" PRIu64, at,
                        d->bytes);
     return 0;
 }
@@ -297,7 +297,7 @@ int co_hdd_descriptor_resize(struct blk_device *file, uint64_t bytes, struct blk
     int rc = text ? co_blk_read_buf(file, 0, text, length) : -ENOMEM;
     if (rc < 0) {
         mem_free(text);
-        return err_errno(e, rc, "the descriptor");
+        return err_errno(e, rc, "the descriptor cannot be read");
     }
     text = with_number(text, "Disk_size", bytes / 512);
     text = with_number(text, "End", bytes / 512);

@@ -229,6 +229,8 @@ static int luks_probe(const struct blk_probe *p, const char **reason)
 const struct blk_driver luks_driver = {
     .name = "luks",
     .title = "encrypted disk (LUKS 1 and 2; 1 is made)",
+    .mend = "nothing decrypts the data without its header: put a backup of that back (`cryptsetup "
+            "luksHeaderRestore FILE --header-backup-file BACKUP`), or take FILE from a backup",
     .extensions = "luks",
     .is_format = true,
     .is_layer = true,

@@ -39,14 +39,14 @@ int luks2_check(uint8_t *raw, uint64_t bytes, struct blk_error *e)
     if (memchr(d->checksum_name, 0, sizeof d->checksum_name))
         h = kdf_hash_find(d->checksum_name);
     if (!h)
-        return err_set(e, -EINVAL, "the checksum '%.32s' of the LUKS2 header is not known",
+        return err_bad(e, -EINVAL, "the checksum '%.32s' of the LUKS2 header is not known",
                        d->checksum_name);
     memcpy(said, d->checksum, sizeof said);
     memset(d->checksum, 0, sizeof d->checksum);
     kdf_hash_of(h, raw, bytes, is);
     memcpy(d->checksum, said, sizeof said);
     if (memcmp(said, is, kdf_hash_bytes(h)) != 0)
-        return err_set(e, -EINVAL, "the LUKS2 header is damaged: its checksum is wrong");
+        return err_bad(e, -EINVAL, "the LUKS2 header is damaged: its checksum is wrong");
     return 0;
 }
 
@@ -55,7 +55,7 @@ int luks2_check(uint8_t *raw, uint64_t bytes, struct blk_error *e)
 
 static int damaged(const char *where, const char *key, struct blk_error *e)
 {
-    return err_set(e, -EINVAL, "the LUKS2 header is damaged: %.60s: %.40s", where, key);
+    return err_bad(e, -EINVAL, "the LUKS2 header is damaged: %.60s: %.40s", where, key);
 }
 
 static const char *text_of(const json_t *o, const char *key)
@@ -121,7 +121,7 @@ static int get_hash(const json_t *o, const char *where, const struct kdf_hash **
 {
     *out = kdf_hash_find(text_of(o, "hash"));
     if (!*out)
-        return err_set(e, -ENOTSUP, "%s: the hash '%.40s' is not known", where, text_of(o, "hash"));
+        return err_bad(e, -ENOTSUP, "%s: the hash '%.40s' is not known", where, text_of(o, "hash"));
     return 0;
 }
 
@@ -133,7 +133,7 @@ static int get_cipher(const json_t *o, const char *where, uint32_t key_bytes,
     const char *s = text_of(o, "encryption");
     size_t n = strcspn(s, "-");
     if (n == 0 || n >= sizeof name || !s[n])
-        return err_set(e, -ENOTSUP, "%s: the cipher '%.60s' is not known", where, s);
+        return err_bad(e, -ENOTSUP, "%s: the cipher '%.60s' is not known", where, s);
     snprintf(name, sizeof name, "%.*s", (int)n, s);
     int rc = crypt_spec_parse(name, s + n + 1, key_bytes, out, e);
     return rc < 0 && e ? err_prefix(e, "%s: %.60s", where, s) : rc;
@@ -162,7 +162,7 @@ static int parse_kdf(const json_t *kdf, const char *where, struct luks_slot *s, 
         return get_u32(kdf, where, "iterations", 1, LUKS_ROUNDS_MAX, &s->iterations, e);
     }
     if (strcmp(type, "argon2i") != 0 && strcmp(type, "argon2id") != 0)
-        return err_set(e, -ENOTSUP, "%s: the key derivation '%.40s' is not known", where, type);
+        return err_bad(e, -ENOTSUP, "%s: the key derivation '%.40s' is not known", where, type);
     struct kdf_argon2_cost *c = &s->argon2;
     s->kdf = LUKS_ARGON2;
     c->kind = strcmp(type, "argon2i") == 0 ? KDF_ARGON2I : KDF_ARGON2ID;
@@ -183,7 +183,7 @@ static int parse_area(const json_t *area, const char *where, uint64_t file_bytes
 {
     uint32_t key_bytes = 0;
     if (strcmp(text_of(area, "type"), "raw") != 0)
-        return err_set(e, -ENOTSUP, "%s: the area '%.40s' is not known", where,
+        return err_bad(e, -ENOTSUP, "%s: the area '%.40s' is not known", where,
                        text_of(area, "type"));
     TRY(get_u64(area, where, "offset", &s->material_offset, e));
     TRY(get_u64(area, where, "size", &s->material_bytes, e));
@@ -246,7 +246,7 @@ static int parse_segment(const json_t *root, uint64_t file_bytes, struct luks *o
         return err_set(e, -ENOTSUP, "the image has %zu LUKS2 segments; one is read",
                        json_object_size(all));
     if (strcmp(text_of(*segment, "type"), "crypt") != 0)
-        return err_set(e, -ENOTSUP, "the LUKS2 segment '%.40s' is not known",
+        return err_bad(e, -ENOTSUP, "the LUKS2 segment '%.40s' is not known",
                        text_of(*segment, "type"));
     if (json_object_get(*segment, "integrity"))
         return err_set(e, -ENOTSUP,
@@ -288,7 +288,7 @@ static int parse_digest(const json_t *root, struct luks *out, struct blk_error *
     if (!found)
         return damaged("digests", "none is of the data", e);
     if (strcmp(text_of(found, "type"), "pbkdf2") != 0)
-        return err_set(e, -ENOTSUP, "the LUKS2 digest '%.40s' is not known",
+        return err_bad(e, -ENOTSUP, "the LUKS2 digest '%.40s' is not known",
                        text_of(found, "type"));
     TRY(get_hash(found, "digest", &out->digest_hash, e));
     TRY(get_u32(found, "digest", "iterations", 1, LUKS_ROUNDS_MAX, &out->digest_iterations, e));
@@ -320,7 +320,7 @@ static int parse_payload_cipher(const json_t *segment, uint32_t sector_bytes, st
         key_bytes = s->key_bytes;
     }
     if (!key_bytes)
-        return err_set(e, -EINVAL, "no key slot of the LUKS2 header is in use: the data is lost");
+        return err_bad(e, -EINVAL, "no key slot of the LUKS2 header is in use: the data is lost");
     TRY(get_cipher(segment, "segment", key_bytes, &out->payload, e));
     out->payload.sector_bytes = sector_bytes;
     return 0;
@@ -332,7 +332,7 @@ static int parse_config(const json_t *root, struct blk_error *e)
     const json_t *needs = json_object_get(
         json_object_get(json_object_get(root, "config"), "requirements"), "mandatory");
     if (json_array_size(needs) > 0)
-        return err_set(e, -ENOTSUP, "the LUKS2 header requires '%.60s', which is not known",
+        return err_bad(e, -ENOTSUP, "the LUKS2 header requires '%.60s', which is not known",
                        json_is_string(json_array_get(needs, 0))
                            ? json_string_value(json_array_get(needs, 0))
                            : "?");
@@ -371,6 +371,6 @@ int luks2_parse(const uint8_t *raw, uint64_t bytes, uint64_t file_bytes, struct 
     json_error_t where;
     json_auto_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(root))
-        return err_set(e, -EINVAL, "the LUKS2 header is damaged: its text is no JSON object");
+        return err_bad(e, -EINVAL, "the LUKS2 header is damaged: its text is no JSON object");
     return parse_tree(root, file_bytes, out, e);
 }

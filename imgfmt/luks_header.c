@@ -33,11 +33,11 @@ static int parse_words(const struct luks1_disk *d, struct luks *out, struct blk_
 {
     if (!terminated(d->cipher, sizeof d->cipher) || !terminated(d->mode, sizeof d->mode) ||
         !terminated(d->hash, sizeof d->hash))
-        return err_set(e, -EINVAL, "the LUKS header is damaged: a name has no end");
+        return err_bad(e, -EINVAL, "the LUKS header is damaged: a name has no end");
     TRY(crypt_spec_parse(d->cipher, d->mode, be32_get(d->key_bytes), &out->payload, e));
     out->hash = kdf_hash_find(d->hash);
     if (!out->hash)
-        return err_set(e, -ENOTSUP, "the hash '%.32s' is not known", d->hash);
+        return err_bad(e, -ENOTSUP, "the hash '%.32s' is not known", d->hash);
     snprintf(out->uuid, sizeof out->uuid, "%.40s", d->uuid);
     return 0;
 }
@@ -49,7 +49,7 @@ static int parse_slot(const struct luks1_disk *d, const struct luks_parse *in, u
     struct luks_slot *s = &out->slots[i];
     uint32_t state = be32_get(raw->state);
     if (state != LUKS_SLOT_ACTIVE && state != LUKS_SLOT_EMPTY)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the LUKS header is damaged: key slot %u is in no known state (%#" PRIx32
                        ")",
                        i, state);
@@ -67,19 +67,19 @@ static int parse_slot(const struct luks1_disk *d, const struct luks_parse *in, u
     };
     memcpy(s->salt, raw->salt, LUKS1_SALT);
     if (s->stripes == 0 || s->stripes > LUKS_STRIPES_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the LUKS header is damaged: key slot %u has %" PRIu32 " stripes", i,
                        s->stripes);
     s->material_bytes = luks_material_bytes(s);
     if (s->material_offset < sizeof *d ||
         !range_fits(s->material_offset, s->material_bytes,
                     in->own_payload ? out->payload_offset : in->file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the LUKS header is damaged: the key material of slot %u (at %" PRIu64
                        ") lies over the header, the data or the end",
                        i, s->material_offset);
     if (s->active && (s->iterations == 0 || s->iterations > LUKS_ROUNDS_MAX))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "key slot %u asks for %" PRIu32 " rounds of PBKDF2; 1 to %d are "
                        "taken",
                        i, s->iterations, LUKS_ROUNDS_MAX);
@@ -94,7 +94,7 @@ static int check_apart(const struct luks *l, struct blk_error *e)
             const struct luks_slot *a = &l->slots[i], *b = &l->slots[k];
             if (a->material_offset < b->material_offset + b->material_bytes &&
                 b->material_offset < a->material_offset + a->material_bytes)
-                return err_set(e, -EINVAL,
+                return err_bad(e, -EINVAL,
                                "the LUKS header is damaged: key slots %u and %u overlap", i, k);
         }
     return 0;
@@ -110,13 +110,13 @@ int luks1_parse(const struct luks_parse *in, struct luks *out, struct blk_error 
     if (memcmp(d.magic, LUKS_MAGIC, 6) != 0 && !in->fresh)
         return err_set(e, -EINVAL, "not a luks image");
     if (be16_get(d.version) != 1)
-        return err_set(e, -ENOTSUP, "LUKS version %u is not known", be16_get(d.version));
+        return err_bad(e, -ENOTSUP, "LUKS version %u is not known", be16_get(d.version));
     out->payload_offset = (uint64_t)be32_get(d.payload_sector) * LUKS_SECTOR;
     TRY(parse_words(&d, out, e));
     if (in->own_payload && out->payload_offset == 0)
         return err_set(e, -ENOTSUP, "the LUKS header is a detached one: it has no data behind it");
     if (in->own_payload && out->payload_offset > in->file_bytes)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the LUKS header says the data begins at %" PRIu64
                        ", but the file ends at %" PRIu64,
                        out->payload_offset, in->file_bytes);
@@ -127,7 +127,7 @@ int luks1_parse(const struct luks_parse *in, struct luks *out, struct blk_error 
     out->digest_salt_bytes = LUKS1_SALT;
     out->digest_iterations = be32_get(d.digest_iterations);
     if (out->digest_iterations == 0 || out->digest_iterations > LUKS_ROUNDS_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the LUKS header asks for %" PRIu32 " rounds of PBKDF2; 1 to %d "
                        "are taken",
                        out->digest_iterations, LUKS_ROUNDS_MAX);

@@ -34,7 +34,7 @@ static int co_header2(const struct luks_where *w, uint64_t at, uint64_t file_byt
         return err_errno(e, rc, "cannot read the LUKS header");
     uint64_t all = luks2_header_bytes(raw, LUKS2_BINARY, at);
     if (!all || !range_fits(at, all, file_bytes))
-        return err_set(e, -ENOENT, "the LUKS2 header at %" PRIu64 " is damaged", at);
+        return err_bad(e, -ENOENT, "the LUKS2 header at %" PRIu64 " is damaged", at);
     mem_free(take(raw));
     raw = mem_alloc(all);
     if (!raw)

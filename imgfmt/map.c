@@ -670,7 +670,7 @@ int map_attach(struct map *m, struct blk_error *e)
                               s->table_bytes == s->table_entries * s->entry_bytes));
     /* A root is looked into entry by entry, a flat table page by page. */
     if (s->root_offset % (s->levels == 1 ? page_bytes : s->root_entry_bytes))
-        return err_set(e, -EINVAL, "the table at %" PRIu64 " is not aligned to %u bytes",
+        return err_bad(e, -EINVAL, "the table at %" PRIu64 " is not aligned to %u bytes",
                        s->root_offset, s->levels == 1 ? page_bytes : s->root_entry_bytes);
     m->priv = mem_zalloc(sizeof(*m->priv));
     if (!m->priv)

@@ -88,7 +88,7 @@ static int co_add_split(struct parts *p, const struct ova *o, const struct ovf_f
         if (!part)
             return err_set(p->e, -ENOENT, "the tar holds no '%.200s'", name);
         if (i > 0 && p->list[i - 1].dev->size != f->chunk_bytes)
-            return err_set(p->e, -EINVAL, "the part before '%.200s' is not %" PRIu64 " bytes long",
+            return err_bad(p->e, -EINVAL, "the part before '%.200s' is not %" PRIu64 " bytes long",
                            name, f->chunk_bytes);
         TRY(co_add_slice(p, o, part));
     }
@@ -295,7 +295,7 @@ static void first_fault(void *arg, const char *sentence)
 {
     struct blk_error *e = arg;
     if (e->text[0] == 0)
-        err_set(e, -EBADMSG, "the manifest does not fit: %.400s", sentence);
+        err_bad(e, -EBADMSG, "the manifest does not fit: %.400s", sentence);
 }
 
 static int co_verify(const struct ova *o, struct blk_error *e)
@@ -305,7 +305,7 @@ static int co_verify(const struct ova *o, struct blk_error *e)
     if (!o->manifest)
         return err_set(e, -ENOENT, "it holds no manifest to verify it against");
     TRY(co_ova_verify(o->file, &o->tar, o->manifest, first_fault, &first, &faults, e));
-    return faults ? err_set(e, -EBADMSG, "%s", first.text) : 0;
+    return faults ? err_bad(e, -EBADMSG, "%s", first.text) : 0;
 }
 
 static int co_open_parts(struct ova *o, struct blk_device *dev, const struct opts *opts,
@@ -381,6 +381,8 @@ static const struct opt_desc ova_options[] = {
 const struct blk_driver ova_driver = {
     .name = "ova",
     .title = "an appliance: disks in a tar (read only)",
+    .mend = "`tar xf FILE` takes out the disks that are whole, and each opens by itself; else get "
+            "it again",
     .extensions = "ova",
     .is_format = true,
     .only_inner = true,

@@ -189,7 +189,7 @@ int co_ova_verify(struct blk_device *dev, const struct tar *tar, const struct ta
                   struct blk_error *e)
 {
     if (manifest->bytes > MANIFEST_MAX)
-        return err_set(e, -EFBIG, "a manifest of %" PRIu64 " bytes is too large", manifest->bytes);
+        return err_bad(e, -EFBIG, "a manifest of %" PRIu64 " bytes is too large", manifest->bytes);
     auto_free struct verify *v = mem_zalloc(sizeof(*v));
     auto_free bool *listed = mem_array(tar->count, sizeof(bool));
     auto_free char *text = mem_alloc(manifest->bytes + 1);

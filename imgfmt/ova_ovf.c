@@ -76,7 +76,7 @@ static int on_file(struct parse *p, const char **a)
     const char *size = xml_attribute(a, "size"), *chunk = xml_attribute(a, "chunkSize");
     const char *packed = xml_attribute(a, "compression");
     if (o->file_count == TAR_FILES_MAX)
-        return err_set(p->e, -EFBIG, "the description names too many files");
+        return err_bad(p->e, -EFBIG, "the description names too many files");
     if (!grow((void **)&o->files, o->file_count, &o->file_room, sizeof(*o->files)))
         return err_set(p->e, -ENOMEM, "out of memory");
     struct ovf_file *f = &o->files[o->file_count++];
@@ -100,7 +100,7 @@ static int on_disk(struct parse *p, const char **a)
     const char *unit = xml_attribute(a, "capacityAllocationUnits");
     uint64_t each = 1;
     if (o->disk_count == OVA_DISKS_MAX)
-        return err_set(p->e, -EFBIG, "the description names too many disks");
+        return err_bad(p->e, -EFBIG, "the description names too many disks");
     if (!grow((void **)&o->disks, o->disk_count, &o->disk_room, sizeof(*o->disks)))
         return err_set(p->e, -ENOMEM, "out of memory");
     struct ovf_disk *d = &o->disks[o->disk_count++];
@@ -136,7 +136,7 @@ int co_ovf_read(struct blk_device *dev, const struct tar_file *at, struct ovf *o
     struct parse p = {out, e};
     struct xml_handler h = {.start = on_start, .arg = &p};
     if (at->bytes > OVF_MAX)
-        return err_set(e, -EFBIG, "a description of %" PRIu64 " bytes is too large", at->bytes);
+        return err_bad(e, -EFBIG, "a description of %" PRIu64 " bytes is too large", at->bytes);
     return co_xml_parse(dev, at->offset, at->bytes, &h, e);
 }
 

@@ -29,18 +29,18 @@ static int parse_geometry(const struct parallels_header_disk *raw, struct parall
 {
     uint64_t table_end = HEADER_BYTES + out->entries * 4ULL;
     if (out->entries > MOST_ENTRIES || table_end > file_bytes)
-        return err_set(e, -EINVAL, "the table of %u entries ends past the file (%" PRIu64 " bytes)",
+        return err_bad(e, -EINVAL, "the table of %u entries ends past the file (%" PRIu64 " bytes)",
                        out->entries, file_bytes);
     out->data_offset = le32_get(raw->data_sector) * 512ULL;
     if (out->data_offset == 0)
         out->data_offset = align_up(table_end, 512);
     if (out->data_offset < table_end)
-        return err_set(e, -EINVAL, "the table of %u entries reaches into the data at %" PRIu64,
+        return err_bad(e, -EINVAL, "the table of %u entries reaches into the data at %" PRIu64,
                        out->entries, out->data_offset);
     if (!out->old) /* places are whole clusters of the file */
         out->data_offset = div_up(out->data_offset, out->cluster_bytes) * out->cluster_bytes;
     if (out->size > out->entries * (uint64_t)out->cluster_bytes)
-        return err_set(e, -EINVAL, "%u clusters of %u bytes are too few for a disk of %" PRIu64,
+        return err_bad(e, -EINVAL, "%u clusters of %u bytes are too few for a disk of %" PRIu64,
                        out->entries, out->cluster_bytes, out->size);
     return 0;
 }
@@ -54,15 +54,15 @@ int parallels_header_parse(const struct parallels_header_disk *raw, uint64_t fil
     if (!old && !fresh && memcmp(raw->magic, PARALLELS_MAGIC, 16) != 0)
         return err_set(e, -EINVAL, "not a Parallels image");
     if (version != PARALLELS_VERSION)
-        return err_set(e, -ENOTSUP, "Parallels version %u is unknown; 2 is", version);
+        return err_bad(e, -ENOTSUP, "Parallels version %u is unknown; 2 is", version);
     if (cluster < 512 || cluster > 256 * MiB)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says clusters of %" PRIu64 " bytes; 512 to 256 MiB are possible",
                        cluster);
     if (old)
         sectors &= UINT32_MAX;
     if (sectors > (1ULL << 62) / 512)
-        return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large", sectors);
+        return err_bad(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large", sectors);
     *out = (struct parallels_header){
         .size = sectors * 512,
         .cluster_bytes = cluster,
@@ -289,7 +289,7 @@ static int co_parallels_open(struct blk_device *dev, const struct opts *opts,
     bool fresh = dev->open_flags & BLK_OPEN_FRESH;
     TRY(co_blk_want_child(dev, opener, "file", dev->open_flags, &file, e));
     if (file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a Parallels image",
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a Parallels image",
                        file->size);
     int rc = co_blk_read_buf(file, 0, &raw, sizeof(raw));
     if (rc < 0)

@@ -31,25 +31,25 @@ static struct qcow1 *qcow1_of(const struct map *m)
 static int parse_sizes(struct qcow1_header *h, struct blk_error *e)
 {
     if (h->cluster_bits < 9 || h->cluster_bits > 16)
-        return err_set(e, -EINVAL, "the header says clusters of 2^%u bytes; qcow has 2^9 to 2^16",
+        return err_bad(e, -EINVAL, "the header says clusters of 2^%u bytes; qcow has 2^9 to 2^16",
                        h->cluster_bits);
     if (h->l2_bits < 6 || h->l2_bits > 13)
-        return err_set(e, -EINVAL, "the header says tables of 2^%u entries; qcow has 2^6 to 2^13",
+        return err_bad(e, -EINVAL, "the header says tables of 2^%u entries; qcow has 2^6 to 2^13",
                        h->l2_bits);
     if (h->size < 2 || h->size > INT64_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says a disk of %" PRIu64 " bytes, which cannot be one", h->size);
     h->l1_entries = div_up(h->size, 1ULL << (h->cluster_bits + h->l2_bits));
     if (h->l1_entries > INT32_MAX / 8)
-        return err_set(e, -EFBIG, "%" PRIu64 " tables are more than the format allows",
+        return err_bad(e, -EFBIG, "%" PRIu64 " tables are more than the format allows",
                        h->l1_entries);
     if (h->l1_offset % 8 || h->l1_offset < sizeof(struct qcow1_header_disk) ||
         h->l1_offset > INT64_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts the L1 table at byte %" PRIu64 ", where it cannot be",
                        h->l1_offset);
     if (h->backing_offset && h->backing_bytes > QCOW1_BACKING_MOST)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says that the backing file's name has %" PRIu32
                        " bytes; at most %d are possible",
                        h->backing_bytes, QCOW1_BACKING_MOST);
@@ -67,7 +67,7 @@ int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header 
             "the header says version %u; qcow is version 1, and what came later is qcow2",
             be32_get(raw->version));
     if (be32_get(raw->crypt) > 1)
-        return err_set(e, -EINVAL, "encryption method %u is unknown", be32_get(raw->crypt));
+        return err_bad(e, -EINVAL, "encryption method %u is unknown", be32_get(raw->crypt));
     *out = (struct qcow1_header){
         .size = be64_get(raw->size),
         .l1_offset = be64_get(raw->l1_offset),
@@ -164,7 +164,7 @@ static int co_read_name(struct qcow1 *q, struct blk_error *e)
     if (h->backing_offset == 0 || h->backing_bytes == 0)
         return 0;
     if (!range_fits(h->backing_offset, h->backing_bytes, q->map.file->size))
-        return err_set(e, -EINVAL, "the name of the backing file lies past the end of the file");
+        return err_bad(e, -EINVAL, "the name of the backing file lies past the end of the file");
     q->backing.name = mem_zalloc(h->backing_bytes + 1);
     if (!q->backing.name)
         return err_set(e, -ENOMEM, "out of memory");
@@ -187,7 +187,7 @@ static int co_open_parts(struct qcow1 *q, struct blk_device *dev, const struct o
     struct qcow1_header_disk raw = {0};
     TRY(co_readonly_file(dev, opener, &q->map.file, e));
     if (q->map.file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a qcow image",
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a qcow image",
                        q->map.file->size);
     int rc = co_blk_read_buf(q->map.file, 0, &raw, sizeof(raw));
     if (rc < 0)

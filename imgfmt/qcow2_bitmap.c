@@ -104,7 +104,7 @@ static int co_learn(struct qcow2 *q, struct blk_error *e)
     if (rc < 0)
         return rc == -ENOMEM ? err_errno(e, rc, "cannot read the list of bitmaps") : rc;
     if (list.bytes && qcow2_hits_tables(q, list.offset, list.bytes))
-        return err_set(e, -EINVAL, "the list of bitmaps at %" PRIu64 " lies in another table",
+        return err_bad(e, -EINVAL, "the list of bitmaps at %" PRIu64 " lies in another table",
                        list.offset);
     q->bitmaps.at = list.offset;
     q->bitmaps.bytes = list.bytes;

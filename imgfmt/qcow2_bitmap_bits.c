@@ -74,7 +74,7 @@ uint64_t qcow2_granules_run(const struct qcow2_granules *b, uint64_t from, bool 
 
 static int damaged(const struct qcow2_dirty *d, struct blk_error *e)
 {
-    return err_set(e, -EINVAL, "the table of bitmap '%s' is damaged", d->name);
+    return err_bad(e, -EINVAL, "the table of bitmap '%s' is damaged", d->name);
 }
 
 /* A reader of one bitmap. */

@@ -97,7 +97,7 @@ static int co_find(struct qcow2 *q, struct qcow2_bitmap_list *list, struct blk_e
     if (list->count > QCOW2_MAX_BITMAPS || list->bytes > QCOW2_MAX_BITMAP_DIR ||
         list->offset & (q->map.cluster_bytes - 1) ||
         !range_fits(list->offset, list->bytes, q->map.file->size))
-        return err_set(e, -EINVAL, "the list of bitmaps at %" PRIu64 " is damaged", list->offset);
+        return err_bad(e, -EINVAL, "the list of bitmaps at %" PRIu64 " is damaged", list->offset);
     return 0;
 }
 
@@ -121,7 +121,7 @@ int co_qcow2_bitmaps(struct qcow2 *q, struct qcow2_bitmap_list *list,
             return err_errno(e, rc, "cannot read the list of bitmaps");
         int64_t used = qcow2_bitmap_parse(buf, n, &b);
         if (used < 0)
-            return err_set(e, -EINVAL, "bitmap %" PRIu32 " is damaged", i);
+            return err_bad(e, -EINVAL, "bitmap %" PRIu32 " is damaged", i);
         rc = fn(arg, &b);
         if (rc != 0)
             return rc;

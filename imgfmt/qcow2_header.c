@@ -80,32 +80,32 @@ static int check_basics(const struct qcow2_header *h, struct blk_error *e)
     uint64_t cluster = qcow2_cluster_bytes(h);
 
     if (h->version >= 3 && h->header_bytes < QCOW2_V3_BYTES)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the qcow2 header says it is %" PRIu32 " bytes long; version 3 "
                        "has at least 104",
                        h->header_bytes);
     if (h->header_bytes > cluster || h->header_bytes % 8)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the qcow2 header says it is %" PRIu32 " bytes long; that does "
                        "not fit a cluster of %" PRIu64,
                        h->header_bytes, cluster);
     if (h->refcount_order > 6)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the qcow2 header says reference counts of 2^%" PRIu32
                        " bits; at most 64 bits are possible",
                        h->refcount_order);
     if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_MIN)
-        return err_set(
+        return err_bad(
             e, -EINVAL,
             "extended L2 entries need clusters of 16 KiB or more; the image has clusters "
             "of %" PRIu64 " bytes",
             cluster);
     bool typed = h->incompatible & QCOW2_COMPRESSION;
     if (typed != (h->compression_type != QCOW2_ZLIB))
-        return err_set(e, -EINVAL, "compression type %u and its feature bit disagree",
+        return err_bad(e, -EINVAL, "compression type %u and its feature bit disagree",
                        h->compression_type);
     if (h->size > INT64_MAX)
-        return err_set(e, -EFBIG, "a virtual size of %" PRIu64 " bytes is too large", h->size);
+        return err_bad(e, -EFBIG, "a virtual size of %" PRIu64 " bytes is too large", h->size);
     return 0;
 }
 
@@ -116,12 +116,12 @@ static int check_table(const struct qcow2_raw_header *in, uint32_t cluster_bits,
     uint64_t end;
 
     if (offset & ((1ULL << cluster_bits) - 1) || offset == 0)
-        return err_set(e, -EINVAL, "%s at %" PRIu64 " does not begin at a cluster", what, offset);
+        return err_bad(e, -EINVAL, "%s at %" PRIu64 " does not begin at a cluster", what, offset);
     if (!add_u64(offset, bytes, &end) || end > QCOW2_MAX_OFFSET)
-        return err_set(e, -EINVAL, "%s at %" PRIu64 " lies beyond what a file can hold", what,
+        return err_bad(e, -EINVAL, "%s at %" PRIu64 " lies beyond what a file can hold", what,
                        offset);
     if (!in->damaged && end > in->file_bytes)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "%s at %" PRIu64 " ends past the file (%" PRIu64 " bytes): the "
                        "image is cut short",
                        what, offset, in->file_bytes);
@@ -135,18 +135,18 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
     uint64_t table_bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
 
     if (l1_bytes > QCOW2_MAX_L1_BYTES)
-        return err_set(e, -EFBIG, "the L1 table has %" PRIu32 " entries; at most %llu are allowed",
+        return err_bad(e, -EFBIG, "the L1 table has %" PRIu32 " entries; at most %llu are allowed",
                        h->l1_entries, QCOW2_MAX_L1_BYTES / 8);
     if (qcow2_l1_needs(h->size, h) > h->l1_entries)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the L1 table (%" PRIu32 " entries) is too small for %" PRIu64 " bytes",
                        h->l1_entries, h->size);
     if (h->l1_entries)
         TRY(check_table(in, h->cluster_bits, "the L1 table", h->l1_offset, l1_bytes, e));
     if (h->refcount_table_clusters == 0 && !in->damaged)
-        return err_set(e, -EINVAL, "the image has no reference count table");
+        return err_bad(e, -EINVAL, "the image has no reference count table");
     if (table_bytes > QCOW2_MAX_REFTABLE)
-        return err_set(e, -EFBIG,
+        return err_bad(e, -EFBIG,
                        "the reference count table takes %" PRIu64 " bytes; at most %llu "
                        "are allowed",
                        table_bytes, QCOW2_MAX_REFTABLE);
@@ -154,7 +154,7 @@ static int check_tables(const struct qcow2_raw_header *in, const struct qcow2_he
         TRY(check_table(in, h->cluster_bits, "the reference count table", h->refcount_table_offset,
                         table_bytes, e));
     if (h->snapshot_count > QCOW2_MAX_SNAPSHOTS)
-        return err_set(e, -EFBIG,
+        return err_bad(e, -EFBIG,
                        "the qcow2 header says %" PRIu32 " snapshots; at most %u are allowed",
                        h->snapshot_count, QCOW2_MAX_SNAPSHOTS);
     if (h->snapshot_count)
@@ -200,7 +200,7 @@ static int take_extensions(const struct qcow2_raw_header *in, struct qcow2_heade
             return 0;
         at += 8;
         if (!range_fits(at, bytes, end))
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "header extension 0x%08" PRIx32 " at %zu is %" PRIu64
                            " bytes long and ends past the header",
                            be32_get(type), at - 8, bytes);
@@ -221,28 +221,28 @@ static int take_names(const struct qcow2_raw_header *in, struct qcow2_header *h,
         name->bytes = 0;
     } else {
         if (name->bytes > QCOW2_MAX_BACKING_NAME)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the backing file's name is %" PRIu32 " bytes long; at most "
                            "%u are allowed",
                            name->bytes, QCOW2_MAX_BACKING_NAME);
         if (name->offset < h->header_bytes || !range_fits(name->offset, name->bytes, cluster))
-            return err_set(e, -EINVAL, "the backing file's name lies outside the header cluster");
+            return err_bad(e, -EINVAL, "the backing file's name lies outside the header cluster");
         if (memchr(in->raw + name->offset, 0, name->bytes))
-            return err_set(e, -EINVAL, "the backing file's name holds a zero byte");
+            return err_bad(e, -EINVAL, "the backing file's name holds a zero byte");
         extensions_end = name->offset;
     }
     TRY(take_extensions(in, h, extensions_end, e));
     if (h->backing_format.bytes > 63 ||
         memchr(in->raw + h->backing_format.offset, 0, h->backing_format.bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the name of the backing file's format is damaged: it is too long, or holds "
                        "a zero byte");
     if (h->data_file_name.bytes > QCOW2_MAX_BACKING_NAME ||
         memchr(in->raw + h->data_file_name.offset, 0, h->data_file_name.bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the data file's name is damaged: it is too long, or holds a zero byte");
     if (h->bitmaps.bytes && h->bitmaps.bytes != 24)
-        return err_set(e, -EINVAL, "the bitmaps extension is %" PRIu32 " bytes long instead of 24",
+        return err_bad(e, -EINVAL, "the bitmaps extension is %" PRIu32 " bytes long instead of 24",
                        h->bitmaps.bytes);
     return 0;
 }
@@ -256,14 +256,14 @@ static int take_crypto(const struct qcow2_raw_header *in, struct qcow2_header *h
     if (h->crypt_method != QCOW2_CRYPT_LUKS)
         return 0;
     if (h->crypto.bytes != sizeof(at))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the image is encrypted, but does not say where its LUKS header "
                        "is");
     memcpy(at, in->raw + h->crypto.offset, sizeof(at));
     h->crypto_offset = be64_get(at[0]);
     h->crypto_bytes = be64_get(at[1]);
     if (h->crypto_bytes == 0 || h->crypto_bytes > QCOW2_MAX_CRYPTO)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the qcow2 header says a LUKS header of %" PRIu64
                        " bytes; 1 to %llu are allowed",
                        h->crypto_bytes, QCOW2_MAX_CRYPTO);
@@ -284,19 +284,19 @@ int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *o
         return err_set(e, -EINVAL, "not a qcow2 image: it does not begin with QFI\\xfb");
     uint32_t version = be32_get(d.version);
     if (version != 2 && version != 3)
-        return err_set(e, -ENOTSUP, "qcow2 version %" PRIu32 " is not known; versions 2 and 3 are",
+        return err_bad(e, -ENOTSUP, "qcow2 version %" PRIu32 " is not known; versions 2 and 3 are",
                        version);
     if (!header_cluster_bits(in->raw, in->bytes, in->fresh))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the qcow2 header says clusters of 2^%" PRIu32
                        " bytes; 2^9 to 2^21 are possible",
                        be32_get(d.cluster_bits));
     if (version == 3 && in->bytes < QCOW2_V3_BYTES)
-        return err_set(e, -EINVAL, "the qcow2 header is cut short");
+        return err_bad(e, -EINVAL, "the qcow2 header is cut short");
     take_fields(&d, out);
     TRY(check_basics(out, e));
     if (out->header_bytes > in->bytes)
-        return err_set(e, -EINVAL, "the qcow2 header is cut short");
+        return err_bad(e, -EINVAL, "the qcow2 header is cut short");
     TRY(check_tables(in, out, e));
     TRY(take_names(in, out, e));
     return take_crypto(in, out, e);
@@ -318,7 +318,7 @@ static int refuse_unknown(const struct qcow2_header *h, const uint8_t *raw, uint
                            "bit %u), which is not known here: the program that wrote it reads it",
                            f.name, bit);
     }
-    return err_set(e, -ENOTSUP,
+    return err_bad(e, -ENOTSUP,
                    "the image needs a qcow2 feature that is not known here (incompatible bit %u): "
                    "the program that wrote it reads it",
                    bit);
@@ -331,11 +331,11 @@ static int refuse_reading(const struct qcow2_header *h, const uint8_t *raw, stru
     if (unknown)
         return refuse_unknown(h, raw, unknown, e);
     if (h->crypt_method > QCOW2_CRYPT_LUKS)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "the image is encrypted by a method (%" PRIu32 ") that is not known",
                        h->crypt_method);
     if (h->compression_type > QCOW2_ZSTD)
-        return err_set(e, -ENOTSUP, "compression type %u is not known; zlib (0) and zstd (1) are",
+        return err_bad(e, -ENOTSUP, "compression type %u is not known; zlib (0) and zstd (1) are",
                        h->compression_type);
     return 0;
 }

@@ -165,7 +165,7 @@ static int fill(struct qcow2_view *v, const struct qcow2_snapshot *s, struct blk
     q->header.size = size;
     if (size > INT64_MAX || s->l1_entries * 8ULL > QCOW2_MAX_L1_BYTES || needs > s->l1_entries ||
         s->l1_offset & (from->map.cluster_bytes - 1) || s->l1_offset >= QCOW2_MAX_OFFSET)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the snapshot's entry is damaged: an L1 table of %" PRIu32
                        " entries at %" PRIu64 " for %" PRIu64 " bytes",
                        s->l1_entries, s->l1_offset, size);

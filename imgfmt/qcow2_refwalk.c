@@ -85,7 +85,7 @@ int co_qcow2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t count, struct qc
     *out = (struct qcow2_l1){.count = count};
     if (bytes > QCOW2_MAX_L1_BYTES || offset & (cluster - 1) || offset >= QCOW2_MAX_OFFSET ||
         (count && !range_fits(offset, bytes, align_up(q->map.file->size, cluster))))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "an L1 table of %" PRIu32 " entries cannot lie at %" PRIu64
                        "; check the image",
                        count, offset);

@@ -201,13 +201,13 @@ static int co_walk_snapshots(struct qcow2 *q, int (*fn)(void *arg, const struct 
             used = qcow2_snapshot_parse(buf, n, &s);
         }
         if (used < 0)
-            return err_set(e, -EINVAL, "snapshot %" PRIu32 " at %" PRIu64 " is damaged", i, at);
+            return err_bad(e, -EINVAL, "snapshot %" PRIu32 " at %" PRIu64 " is damaged", i, at);
         rc = fn(arg, &s);
         if (rc != 0)
             return rc;
         at += (uint64_t)used;
         if (at - start > TABLE_MAX)
-            return err_set(e, -EFBIG, "the snapshot table is longer than 64 MiB");
+            return err_bad(e, -EFBIG, "the snapshot table is longer than 64 MiB");
     }
     *bytes = at - start;
     return 0;

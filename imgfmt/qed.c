@@ -33,24 +33,24 @@ static int parse_places(const struct qed_header *h, uint64_t file_bytes, struct 
     uint64_t table = (uint64_t)h->table_clusters * h->cluster_bytes;
     uint64_t n = table_entries(h);
     if (h->header_clusters == 0 || header > file_bytes)
-        return err_set(e, -EINVAL, "the header's %u clusters end past the file (%" PRIu64 " bytes)",
+        return err_bad(e, -EINVAL, "the header's %u clusters end past the file (%" PRIu64 " bytes)",
                        h->header_clusters, file_bytes);
     if (h->l1_offset % h->cluster_bytes || h->l1_offset < header ||
         !range_fits(h->l1_offset, table, file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts the L1 table at byte %" PRIu64 ", where it cannot be",
                        h->l1_offset);
     if (div_up(h->size, h->cluster_bytes) > n * n || h->size > LARGEST_DISK)
-        return err_set(e, -EINVAL, "the tables are too small for a disk of %" PRIu64 " bytes",
+        return err_bad(e, -EINVAL, "the tables are too small for a disk of %" PRIu64 " bytes",
                        h->size);
     if (h->size % 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says a disk of %" PRIu64 " bytes, which is no multiple of 512",
                        h->size);
     if (h->features & QED_BACKING_FILE &&
         (h->backing_bytes == 0 || h->backing_bytes > NAME_MOST ||
          !range_fits(h->backing_offset, h->backing_bytes, header)))
-        return err_set(e, -EINVAL, "the backing file's name lies outside of the header");
+        return err_bad(e, -EINVAL, "the backing file's name lies outside of the header");
     return 0;
 }
 
@@ -70,15 +70,15 @@ int qed_header_parse(const struct qed_header_disk *raw, uint64_t file_bytes, boo
     if (magic != QED_MAGIC && !(fresh && magic == 0))
         return err_set(e, -EINVAL, "not a QED image");
     if (out->features & ~(uint64_t)QED_FEATURES_KNOWN)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "the image needs features (0x%" PRIx64 ") that are not known here",
                        out->features & ~(uint64_t)QED_FEATURES_KNOWN);
     if (!is_pow2(out->cluster_bytes) || out->cluster_bytes < 4 * KiB ||
         out->cluster_bytes > 64 * MiB)
-        return err_set(e, -EINVAL, "the header says clusters of %u bytes; QED has 4 KiB to 64 MiB",
+        return err_bad(e, -EINVAL, "the header says clusters of %u bytes; QED has 4 KiB to 64 MiB",
                        out->cluster_bytes);
     if (!is_pow2(out->table_clusters) || out->table_clusters > 16)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says tables of %u clusters; QED has 1, 2, 4, 8 or 16",
                        out->table_clusters);
     if (out->features & QED_BACKING_FILE) {
@@ -394,7 +394,7 @@ static int co_open_parts(struct qed *q, struct blk_device *dev, const struct opt
     unsigned pass = BLK_OPEN_WRITE | BLK_OPEN_FORCE_SHARE;
     TRY(co_blk_want_child(dev, opener, "file", dev->open_flags & pass, &file, e));
     if (file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a QED image", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a QED image", file->size);
     int rc = co_blk_read_buf(file, 0, &raw, sizeof(raw));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");

@@ -49,10 +49,10 @@ int tar_header_parse(const struct tar_header_disk *raw, struct tar_header *out, 
     if (mem_is_zero(raw, TAR_BLOCK))
         return 0;
     if (!sum_is_right(raw))
-        return err_set(e, -EINVAL, "a header of the tar has a wrong checksum");
+        return err_bad(e, -EINVAL, "a header of the tar has a wrong checksum");
     out->type = raw->type ? raw->type : '0';
     if (parse_number(raw->size, sizeof(raw->size), &out->bytes) < 0)
-        return err_set(e, -EINVAL, "a header of the tar has no size");
+        return err_bad(e, -EINVAL, "a header of the tar has no size");
     size_t prefix = memcmp(raw->magic, "ustar", 6) == 0 ? strnlen(raw->prefix, 155) : 0;
     size_t name = strnlen(raw->name, sizeof(raw->name)), at = 0;
     if (prefix) {
@@ -75,7 +75,7 @@ int tar_pax_parse(const char *text, size_t bytes, struct tar_header *out, bool *
             length = length * 10 + (size_t)(text[at] - '0');
         if (at == 0 || at >= bytes || text[at] != ' ' || length <= at + 2 || length > bytes ||
             text[length - 1] != '\n')
-            return err_set(e, -EINVAL, "a pax header of the tar is broken");
+            return err_bad(e, -EINVAL, "a pax header of the tar is broken");
         const char *key = text + at + 1, *end = text + length - 1;
         if (end - key > 5 && memcmp(key, "path=", 5) == 0) {
             size_t n = MIN((size_t)(end - key - 5), TAR_NAME_MAX);
@@ -87,7 +87,7 @@ int tar_pax_parse(const char *text, size_t bytes, struct tar_header *out, bool *
             for (key += 5; key < end; key++)
                 if (*key < '0' || *key > '9' || !mul_u64(out->bytes, 10, &out->bytes) ||
                     !add_u64(out->bytes, (uint64_t)(*key - '0'), &out->bytes))
-                    return err_set(e, -EINVAL, "a pax header of the tar holds no size");
+                    return err_bad(e, -EINVAL, "a pax header of the tar holds no size");
             *has_size = true;
         }
         text += length;
@@ -111,7 +111,7 @@ static int add_file(struct scan *s, uint64_t offset)
 {
     struct tar *t = s->tar;
     if (t->count == TAR_FILES_MAX)
-        return err_set(s->e, -EFBIG, "the tar holds more than %u files", TAR_FILES_MAX);
+        return err_bad(s->e, -EFBIG, "the tar holds more than %u files", TAR_FILES_MAX);
     if (t->count == s->room) {
         size_t room = MAX(2 * s->room, 16);
         struct tar_file *grown = mem_resize(t->files, room * sizeof(*grown));
@@ -132,7 +132,7 @@ static int co_extension(struct scan *s, uint64_t offset)
 {
     char *text = buf_get(EXTENSION_MAX);
     int rc = !text                        ? err_set(s->e, -ENOMEM, "out of memory")
-             : s->h.bytes > EXTENSION_MAX ? err_set(s->e, -EFBIG, "a name in the tar is too long")
+             : s->h.bytes > EXTENSION_MAX ? err_bad(s->e, -EFBIG, "a name in the tar is too long")
                                           : co_blk_read_buf(s->dev, offset, text, s->h.bytes);
     if (rc == 0 && s->h.type == 'x') {
         rc = tar_pax_parse(text, s->h.bytes, &s->next, &s->has_name, &s->has_size, s->e);
@@ -161,7 +161,7 @@ static int co_one(struct scan *s, uint64_t *at)
     if (s->has_size && !extension)
         s->h.bytes = s->next.bytes;
     if (!range_fits(offset, s->h.bytes, s->dev->size))
-        return err_set(s->e, -EINVAL, "the file '%.100s' reaches past the end of the tar",
+        return err_bad(s->e, -EINVAL, "the file '%.100s' reaches past the end of the tar",
                        s->has_name ? s->next.name : s->h.name);
     *at = offset + align_up(s->h.bytes, TAR_BLOCK);
     if (extension) {
@@ -184,7 +184,7 @@ int co_tar_read(struct blk_device *dev, struct tar *out, struct blk_error *e)
     uint64_t at = 0;
     int rc = 1;
     for (unsigned n = 0; rc == 1; n++)
-        rc = n < HEADERS_MAX ? co_one(s, &at) : err_set(e, -EFBIG, "the tar has too many headers");
+        rc = n < HEADERS_MAX ? co_one(s, &at) : err_bad(e, -EFBIG, "the tar has too many headers");
     mem_free(s);
     if (rc < 0 && e->rc == 0)
         err_errno(e, rc, "the tar cannot be read");

@@ -116,3 +116,10 @@ const char *unpack_missing(enum unpack_kind kind)
     (void)kind;
     return NULL;
 }
+
+int unpack_failed(const char *program, int rc, struct blk_error *e)
+{
+    if (rc != -EIO)
+        return err_errno(e, rc, "it cannot be decompressed");
+    return err_bad(e, rc, "what %s compressed is damaged, or was cut short", program);
+}

@@ -5,7 +5,7 @@
 #ifndef IMGFMT_UNPACK_H
 #define IMGFMT_UNPACK_H
 
-#include "block/base.h"
+#include "block/err.h"
 
 enum unpack_kind {
     UNPACK_ZLIB, /* deflate with zlib's header and checksum */
@@ -19,5 +19,8 @@ must_use int unpack(enum unpack_kind kind, const void *packed, size_t packed_byt
                     size_t bytes);
 /* What is missing in this build for @kind; NULL: nothing. */
 const char *unpack_missing(enum unpack_kind kind);
+
+/* A file compressed with @program could not be decompressed: -EIO is damage. Gives @rc. */
+int unpack_failed(const char *program, int rc, struct blk_error *e);
 
 #endif

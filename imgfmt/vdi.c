@@ -29,30 +29,30 @@ static int parse_geometry(const struct vdi_header_disk *raw, struct vdi_header *
 {
     uint64_t map_bytes = out->blocks * 4ULL;
     if (le32_get(raw->sector_bytes) != 512)
-        return err_set(e, -EINVAL, "the header says sectors of %u bytes; VDI has 512",
+        return err_bad(e, -EINVAL, "the header says sectors of %u bytes; VDI has 512",
                        le32_get(raw->sector_bytes));
     if (!is_pow2(out->block_bytes) || out->block_bytes < 4096 || out->block_bytes > 256 * MiB)
-        return err_set(
+        return err_bad(
             e, -EINVAL,
             "the header says blocks of %u bytes: not a power of two from 4 KiB to 256 MiB",
             out->block_bytes);
     if (le32_get(raw->block_extra) != 0)
-        return err_set(e, -ENOTSUP, "blocks with %u extra bytes are unknown",
+        return err_bad(e, -ENOTSUP, "blocks with %u extra bytes are unknown",
                        le32_get(raw->block_extra));
     if (out->map_offset % 512 || out->data_offset % 512 || out->map_offset < 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts the map at byte %u and the data at %u, not each at a "
                        "sector of its own",
                        out->map_offset, out->data_offset);
     if (!range_fits(out->map_offset, map_bytes, file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the block map of %u entries at %u ends past the file (%" PRIu64 " bytes)",
                        out->blocks, out->map_offset, file_bytes);
     if (out->map_offset + map_bytes > out->data_offset)
-        return err_set(e, -EINVAL, "the block map of %u entries at %u reaches into the data at %u",
+        return err_bad(e, -EINVAL, "the block map of %u entries at %u reaches into the data at %u",
                        out->blocks, out->map_offset, out->data_offset);
     if (out->size > out->blocks * (uint64_t)out->block_bytes)
-        return err_set(e, -EINVAL, "%u blocks of %u bytes are too few for a disk of %" PRIu64,
+        return err_bad(e, -EINVAL, "%u blocks of %u bytes are too few for a disk of %" PRIu64,
                        out->blocks, out->block_bytes, out->size);
     return 0;
 }
@@ -65,7 +65,7 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
     if (signature != VDI_SIGNATURE && !(fresh && signature == 0))
         return err_set(e, -EINVAL, "not a VDI image (signature %08x)", signature);
     if (version != VDI_VERSION)
-        return err_set(e, -ENOTSUP, "VDI version %u.%u is unknown; 1.1 is", version >> 16,
+        return err_bad(e, -ENOTSUP, "VDI version %u.%u is unknown; 1.1 is", version >> 16,
                        version & 0xffff);
     *out = (struct vdi_header){
         .size = align_up(MIN(le64_get(raw->size), 1ULL << 62), 512),
@@ -78,7 +78,7 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
         .ids = raw->ids,
     };
     if (out->type != VDI_DYNAMIC && out->type != VDI_STATIC && out->type != VDI_DIFFERENCING)
-        return err_set(e, -ENOTSUP, "VDI type %u is unknown; 1, 2 and 4 are", out->type);
+        return err_bad(e, -ENOTSUP, "VDI type %u is unknown; 1, 2 and 4 are", out->type);
     if (parent != (out->type == VDI_DIFFERENCING))
         return err_set(e, parent ? -ENOTSUP : -EINVAL, "of VDI type %u, and %s parent", out->type,
                        parent ? "yet it has a" : "it has no");
@@ -328,7 +328,7 @@ static int co_vdi_open(struct blk_device *dev, const struct opts *opts, struct b
     struct blk_device *file;
     TRY(co_blk_want_child(dev, opener, "file", dev->open_flags, &file, e));
     if (file->size < sizeof(raw))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a VDI image", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a VDI image", file->size);
     int rc = co_blk_read_buf(file, 0, &raw, sizeof(raw));
     if (rc < 0)
         return err_errno(e, rc, "the header cannot be read");

@@ -415,7 +415,7 @@ static int co_read_footer(struct vhd *v, bool fresh, struct blk_error *e)
     struct blk_device *file = v->map.file;
     struct vhd_footer_disk last;
     if (file->size < sizeof(last))
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a VHD image", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a VHD image", file->size);
     int rc = co_blk_read_buf(file, file->size - sizeof(last), &last, sizeof(last));
     if (rc == 0)
         rc = co_blk_read_buf(file, 0, &v->footer, sizeof(v->footer));
@@ -428,7 +428,9 @@ static int co_read_footer(struct vhd *v, bool fresh, struct blk_error *e)
     bool end = vhd_footer_parse(&last, true, fresh, &ignored, &no) == 0;
     v->footer_lost = !end;
     if (!copy && !end && !fresh && co_find_footer(v) < 0)
-        return err_set(e, -EINVAL, "not a VHD image");
+        return vhd_is_footer(&v->footer) || vhd_is_footer(&last)
+                   ? err_bad(e, -EINVAL, "the footer and its copy are damaged")
+                   : err_set(e, -EINVAL, "not a VHD image");
     if (!copy && end)
         v->footer = last;
     return vhd_footer_parse(&v->footer, v->by_size, fresh, &v->h, e);
@@ -438,7 +440,7 @@ static int co_open_fixed(struct vhd *v, struct blk_device *dev, struct blk_error
 {
     uint64_t room = v->map.file->size - sizeof(v->footer);
     if (v->h.size > room)
-        return err_set(e, -EINVAL, "a disk of %" PRIu64 " bytes does not fit into its file",
+        return err_bad(e, -EINVAL, "a disk of %" PRIu64 " bytes does not fit into its file",
                        v->h.size);
     v->map.dev = dev;
     dev->size = v->h.size;
@@ -458,7 +460,9 @@ static int co_open_dynamic(struct vhd *v, struct blk_device *dev, const struct o
     if (range_fits(v->h.header_offset, sizeof(v->header), v->map.file->size))
         rc = co_blk_read_buf(v->map.file, v->h.header_offset, &v->header, sizeof(v->header));
     if (rc < 0)
-        return err_errno(e, rc, "the dynamic disk header cannot be read");
+        return rc == -EINVAL
+                   ? err_bad(e, rc, "the dynamic disk header lies past the end of the file")
+                   : err_errno(e, rc, "the dynamic disk header cannot be read");
     rc = vhd_header_parse(&v->header, v->map.file->size, &v->h, e);
     if (rc < 0 && co_vhd_take_spare(v) < 0)
         return rc;

@@ -49,18 +49,18 @@ int vhd_footer_parse(const struct vhd_footer_disk *raw, bool by_size, bool fresh
     if (!vhd_is_footer(raw) && !(fresh && raw->cookie[0] == 0))
         return err_set(e, -EINVAL, "not a VHD image");
     if (be32_get(raw->checksum) != FOOTER_SUM(raw))
-        return err_set(e, -EINVAL, "the footer's checksum is wrong");
+        return err_bad(e, -EINVAL, "the footer's checksum is wrong");
     if (type != VHD_FIXED && type != VHD_DYNAMIC && type != VHD_DIFFERENCING)
-        return err_set(e, -ENOTSUP,
+        return err_bad(e, -ENOTSUP,
                        "VHD type %u is unknown; 2 (fixed), 3 (dynamic), 4 (differencing) are",
                        type);
     uint64_t sectors = be64_get(raw->size) / 512;
     if (!by_size && !creator_means_size(raw->creator) && by_geometry && by_geometry != VHD_CHS_MOST)
         sectors = by_geometry;
     if (sectors > UINT32_MAX && type != VHD_FIXED)
-        return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large for VHD", sectors);
+        return err_bad(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large for VHD", sectors);
     if (sectors > INT64_MAX / 512)
-        return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large", sectors);
+        return err_bad(e, -EFBIG, "a disk of %" PRIu64 " sectors is too large", sectors);
     *out = (struct vhd_header){
         .type = type, .size = sectors * 512, .header_offset = be64_get(raw->header_offset)};
     return 0;
@@ -87,23 +87,23 @@ int vhd_header_parse(const struct vhd_header_disk *raw, uint64_t file_bytes, str
     out->block_bytes = be32_get(raw->block_bytes);
     uint64_t table_bytes = out->entries * 4ULL, header_end = out->header_offset + sizeof(*raw);
     if (memcmp(raw->cookie, "cxsparse", 8) != 0)
-        return err_set(e, -EINVAL, "there is no dynamic disk header at %" PRIu64,
+        return err_bad(e, -EINVAL, "there is no dynamic disk header at %" PRIu64,
                        out->header_offset);
     if (be32_get(raw->checksum) != HEADER_SUM(raw))
-        return err_set(e, -EINVAL, "the dynamic disk header's checksum is wrong");
+        return err_bad(e, -EINVAL, "the dynamic disk header's checksum is wrong");
     if (!is_pow2(out->block_bytes) || out->block_bytes < 4096 || out->block_bytes > 256 * MiB)
-        return err_set(
+        return err_bad(
             e, -EINVAL,
             "the header says blocks of %u bytes: not a power of two from 4 KiB to 256 MiB",
             out->block_bytes);
     if (out->table_offset % 512 || out->table_offset < 512 ||
         !range_fits(out->table_offset, table_bytes, file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts the table of %u entries at byte %" PRIu64
                        ", where it cannot be",
                        out->entries, out->table_offset);
     if (out->size > out->entries * (uint64_t)out->block_bytes)
-        return err_set(e, -EINVAL, "%u blocks of %u bytes are too few for a disk of %" PRIu64,
+        return err_bad(e, -EINVAL, "%u blocks of %u bytes are too few for a disk of %" PRIu64,
                        out->entries, out->block_bytes, out->size);
     out->data_from = align_up(locators_end(raw, MAX(header_end, 512), file_bytes), 512);
     return 0;

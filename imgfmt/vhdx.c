@@ -197,7 +197,7 @@ static int co_read_headers(struct vhdx *v, struct blk_error *e)
     if (!raw)
         return err_set(e, -ENOMEM, "out of memory");
     if (file->size < MiB)
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for a VHDX image", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for a VHDX image", file->size);
     int rc = co_blk_read_buf(file, 0, signature, sizeof(signature));
     for (unsigned i = 0; i < 2 && rc == 0; i++)
         rc = co_blk_read_buf(file, VHDX_HEADER_AT(i), &raw[i], sizeof(raw[i]));
@@ -215,7 +215,7 @@ static int co_read_log(struct vhdx *v, struct blk_error *e)
     if (uuid_is_nil(v->h.log_guid))
         return 0;
     if (v->h.log_bytes > VHDX_LOG_MOST)
-        return err_set(e, -EFBIG, "a log of %u bytes is not replayed; at most %llu are",
+        return err_bad(e, -EFBIG, "a log of %u bytes is not replayed; at most %llu are",
                        v->h.log_bytes, VHDX_LOG_MOST);
     r->log_bytes = v->h.log_bytes;
     r->log = mem_aligned(r->log_bytes);
@@ -261,11 +261,11 @@ static int co_read_metadata(struct vhdx *v, struct blk_error *e)
     TRY(vhdx_items_parse(items, &v->d, e));
     uint64_t entries = vhdx_entries(&v->d, v->d.size);
     if (entries > v->regions.table.bytes / 8)
-        return err_set(e, -EINVAL, "a table of %u bytes is too short for %" PRIu64 " entries",
+        return err_bad(e, -EINVAL, "a table of %u bytes is too short for %" PRIu64 " entries",
                        v->regions.table.bytes, entries);
     uint64_t there = MAX(v->map.file->size, v->replay.length);
     if (!range_fits(v->regions.table.offset, entries * 8, there))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the table of %" PRIu64 " entries at %" PRIu64 " ends past the file",
                        entries, v->regions.table.offset);
     return v->d.has_parent ? co_vhdx_parent_name(v, e) : 0;

@@ -261,7 +261,7 @@ int vhdx_replay_find(struct vhdx_replay *r, const struct vhdx_header *h, uint64_
     if (rc == -EFBIG)
         return err_set(e, rc, "the log is too intricate to be replayed");
     if (rc == 0 && r->length > 2 * VHDX_SIZE_MOST)
-        return err_set(e, -EINVAL, "the log asks for a file of %" PRIu64 " bytes", r->length);
+        return err_bad(e, -EINVAL, "the log asks for a file of %" PRIu64 " bytes", r->length);
     return rc < 0 ? err_set(e, rc, "out of memory") : 0;
 }
 

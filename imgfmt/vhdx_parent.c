@@ -68,7 +68,7 @@ int vhdx_locator_parse(const uint8_t *raw, size_t bytes, char **name, uint8_t li
     size_t value_bytes;
     *name = NULL;
     if (bytes < sizeof(l.head))
-        return err_set(e, -EINVAL, "the parent locator is too short");
+        return err_bad(e, -EINVAL, "the parent locator is too short");
     memcpy(&l.head, raw, sizeof(l.head));
     if (memcmp(l.head.type, vhdx_guid_locator, 16) != 0)
         return err_set(e, -ENOTSUP, "the parent is named in a way that is unknown");

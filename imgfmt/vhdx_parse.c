@@ -72,17 +72,17 @@ static int take_header(const struct vhdx_header_disk *raw, uint64_t file_bytes,
     memcpy(out->data_write, raw->data_write, 16);
     memcpy(out->log_guid, raw->log_guid, 16);
     if (le16_get(raw->version) != 1)
-        return err_set(e, -ENOTSUP, "VHDX version %u is unknown; 1 is", le16_get(raw->version));
+        return err_bad(e, -ENOTSUP, "VHDX version %u is unknown; 1 is", le16_get(raw->version));
     if (!uuid_is_nil(raw->log_guid) && le16_get(raw->log_version) != 0)
-        return err_set(e, -ENOTSUP, "a log of version %u is unknown; 0 is",
+        return err_bad(e, -ENOTSUP, "a log of version %u is unknown; 0 is",
                        le16_get(raw->log_version));
     if (out->log_offset % MiB || out->log_bytes % MiB || out->log_offset < MiB ||
         out->log_bytes == 0 || !range_fits(out->log_offset, out->log_bytes, file_bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header puts a log of %u bytes at byte %" PRIu64 ", where it cannot be",
                        out->log_bytes, out->log_offset);
     if (out->sequence > UINT64_MAX / 2)
-        return err_set(e, -EINVAL, "header number %" PRIu64 " is too high", out->sequence);
+        return err_bad(e, -EINVAL, "header number %" PRIu64 " is too high", out->sequence);
     return 0;
 }
 
@@ -92,10 +92,10 @@ int vhdx_header_choose(const struct vhdx_header_disk raw[2], uint64_t file_bytes
     bool good[2] = {is_header(&raw[0]), is_header(&raw[1])};
     uint64_t number[2] = {le64_get(raw[0].sequence), le64_get(raw[1].sequence)};
     if (!good[0] && !good[1])
-        return err_set(e, -EINVAL, "both headers are damaged");
+        return err_bad(e, -EINVAL, "both headers are damaged");
     /* Some write both alike; then one is as good as the other. */
     if (good[0] && good[1] && number[0] == number[1] && memcmp(&raw[0], &raw[1], sizeof(raw[0])))
-        return err_set(e, -EINVAL, "both headers have number %" PRIu64 " and differ", number[0]);
+        return err_bad(e, -EINVAL, "both headers have number %" PRIu64 " and differ", number[0]);
     out->slot = !good[0] || (good[1] && number[1] > number[0]);
     return take_header(&raw[out->slot], file_bytes, out, e);
 }
@@ -114,7 +114,7 @@ static int take_region(const struct vhdx_region_disk *raw, struct vhdx_regions *
     char text[UUID_TEXT];
     uint8_t guid[16];
     if (r.offset % MiB || r.bytes % MiB || r.offset < MiB || r.bytes == 0 || r.offset > INT64_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the region table puts a region of %u bytes at byte %" PRIu64
                        ", where it cannot be",
                        r.bytes, r.offset);
@@ -125,14 +125,14 @@ static int take_region(const struct vhdx_region_disk *raw, struct vhdx_regions *
     } else if (le32_get(raw->required) & 1) {
         uuid_swap(raw->guid, guid);
         uuid_text(guid, text);
-        return err_set(e, -ENOTSUP, "the image needs region %s, which is unknown", text);
+        return err_bad(e, -ENOTSUP, "the image needs region %s, which is unknown", text);
     } else if (out->other_count == VHDX_OTHERS) {
-        return err_set(e, -EFBIG, "more than %d optional regions", VHDX_OTHERS);
+        return err_bad(e, -EFBIG, "more than %d optional regions", VHDX_OTHERS);
     } else {
         to = &out->others[out->other_count++];
     }
     if (to->bytes)
-        return err_set(e, -EINVAL, "a region is named twice");
+        return err_bad(e, -EINVAL, "a region is named twice");
     *to = r;
     return 0;
 }
@@ -151,7 +151,7 @@ static int check_regions(const struct vhdx_regions *r, const struct vhdx_header 
     for (unsigned i = 0; i < n; i++)
         for (unsigned k = 0; k < i; k++)
             if (overlap(all[i], all[k]))
-                return err_set(e, -EINVAL, "the regions at %" PRIu64 " and %" PRIu64 " overlap",
+                return err_bad(e, -EINVAL, "the regions at %" PRIu64 " and %" PRIu64 " overlap",
                                all[i]->offset, all[k]->offset);
     return 0;
 }
@@ -162,13 +162,13 @@ int vhdx_regions_parse(const struct vhdx_regions_disk *raw, const struct vhdx_he
     uint32_t count = le32_get(raw->count);
     *out = (struct vhdx_regions){0};
     if (memcmp(raw->signature, "regi", 4) != 0 || !is_sealed(raw, sizeof(*raw)))
-        return err_set(e, -EINVAL, "the region table is damaged");
+        return err_bad(e, -EINVAL, "the region table is damaged");
     if (count > MOST_REGIONS)
-        return err_set(e, -EINVAL, "a region table of %u entries; %u at most", count, MOST_REGIONS);
+        return err_bad(e, -EINVAL, "a region table of %u entries; %u at most", count, MOST_REGIONS);
     for (uint32_t i = 0; i < count; i++)
         TRY(take_region(&raw->regions[i], out, e));
     if (!out->table.bytes || !out->metadata.bytes)
-        return err_set(e, -EINVAL, "the image has no %s region",
+        return err_bad(e, -EINVAL, "the image has no %s region",
                        out->table.bytes ? "metadata" : "block table");
     return check_regions(out, h, e);
 }
@@ -181,7 +181,7 @@ static int refuse_item(const struct vhdx_item_disk *raw, struct blk_error *e)
     uint8_t guid[16];
     uuid_swap(raw->guid, guid);
     uuid_text(guid, text);
-    return err_set(e, -ENOTSUP, "the image needs metadata item %s, which is unknown", text);
+    return err_bad(e, -ENOTSUP, "the image needs metadata item %s, which is unknown", text);
 }
 
 static int take_item(const struct vhdx_item_disk *raw, uint32_t region_bytes,
@@ -195,11 +195,11 @@ static int take_item(const struct vhdx_item_disk *raw, uint32_t region_bytes,
     if (i == VHDX_ITEMS || flags & 1)
         return flags & 4 ? refuse_item(raw, e) : 0;
     if (out->at[i].bytes)
-        return err_set(e, -EINVAL, "%s is given twice", vhdx_items[i].name);
+        return err_bad(e, -EINVAL, "%s is given twice", vhdx_items[i].name);
     if (at.offset < VHDX_TABLE_BYTES || at.bytes == 0 || at.bytes > MiB ||
         !range_fits(at.offset, at.bytes, region_bytes) ||
         (vhdx_items[i].bytes && at.bytes != vhdx_items[i].bytes))
-        return err_set(e, -EINVAL, "%s cannot take %u bytes at %" PRIu64, vhdx_items[i].name,
+        return err_bad(e, -EINVAL, "%s cannot take %u bytes at %" PRIu64, vhdx_items[i].name,
                        at.bytes, at.offset);
     out->at[i] = at;
     return 0;
@@ -211,14 +211,14 @@ int vhdx_metadata_parse(const struct vhdx_metadata_disk *raw, uint32_t region_by
     uint16_t count = le16_get(raw->count);
     *out = (struct vhdx_metadata){0};
     if (memcmp(raw->signature, "metadata", 8) != 0)
-        return err_set(e, -EINVAL, "the table of metadata is damaged");
+        return err_bad(e, -EINVAL, "the table of metadata is damaged");
     if (count > MOST_ITEMS)
-        return err_set(e, -EINVAL, "%u items of metadata; %u at most", count, MOST_ITEMS);
+        return err_bad(e, -EINVAL, "%u items of metadata; %u at most", count, MOST_ITEMS);
     for (uint16_t i = 0; i < count; i++)
         TRY(take_item(&raw->items[i], region_bytes, out, e));
     for (unsigned i = 0; i < VHDX_ITEM_PARENT; i++)
         if (!out->at[i].bytes)
-            return err_set(e, -EINVAL, "the metadata does not say the %s", vhdx_items[i].name);
+            return err_bad(e, -EINVAL, "the metadata does not say the %s", vhdx_items[i].name);
     return 0;
 }
 
@@ -247,15 +247,15 @@ int vhdx_items_parse(const uint8_t raw[VHDX_ITEMS][16], struct vhdx_metadata *ou
     out->fixed = flags & 1;
     out->has_parent = flags & 2;
     if (!is_pow2(out->block_bytes) || out->block_bytes < MiB || out->block_bytes > 256 * MiB)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata says blocks of %u bytes; VHDX has 1 MiB to 256 MiB",
                        out->block_bytes);
     if (!is_sector(out->logical) || !is_sector(out->physical))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata says sectors of %u and %u bytes; VHDX has 512 and 4096",
                        out->logical, out->physical);
     if (out->size % out->logical || out->size > VHDX_SIZE_MOST)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata says a disk of %" PRIu64 " bytes, which is not possible",
                        out->size);
     if (out->has_parent && !out->at[VHDX_ITEM_PARENT].bytes)

@@ -179,7 +179,7 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     if (!fresh && !is_text(&raw, MIN(file->size, sizeof(raw))))
         return err_set(e, -EINVAL, "not a VMDK image");
     if (file->size > VMDK_TEXT_MOST)
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
+        return err_bad(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
     TRY(co_read_text(v, 0, file->size, e));
     return co_vmdk_open_extents(v, dev, opener, e);
 }
@@ -226,6 +226,9 @@ static int co_vmdk_close(struct blk_device *dev, struct blk_error *e)
 const struct blk_driver vmdk_driver = {
     .name = "vmdk",
     .title = "VMware disk (VMDK)",
+    .mend = "if FILE is a text, an editor mends it (the extents lie beside it); else get it again "
+            "if it is a copy or a download (one that was cut short looks like this), or take it "
+            "from a backup",
     .extensions = "vmdk",
     MAP_UNITS_DRIVER,
     .knows_backing = true,

@@ -30,7 +30,7 @@ int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, s
     if (le32_get(raw->magic) != VMDK_COWD_MAGIC || le32_get(raw->version) != 1)
         return err_set(e, -EINVAL, "not a vmfsSparse extent of version 1");
     if (!is_pow2(grain) || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says grains of %" PRIu64 " sectors, which are impossible",
                        grain);
     *out = (struct vmdk_header){
@@ -45,9 +45,9 @@ int vmdk_cowd_parse(const struct vmdk_cowd_disk *raw, struct vmdk_header *out, s
         .unclean = le32_get(raw->unclean),
     };
     if (le32_get(raw->tables) < out->tables)
-        return err_set(e, -EINVAL, "the directory is too short for the disk");
+        return err_bad(e, -EINVAL, "the directory is too short for the disk");
     if (out->gd_at < HEADER)
-        return err_set(e, -EINVAL, "the directory lies in the header");
+        return err_bad(e, -EINVAL, "the directory lies in the header");
     return 0;
 }
 
@@ -224,7 +224,7 @@ int co_vmdk_open_cowd(struct vmdk *v, struct blk_device *dev, const struct opts 
         return err_errno(e, rc, "the header cannot be read");
     TRY(vmdk_cowd_parse(v->cowd, &v->h, e));
     if (!range_fits(v->h.gd_at, v->h.tables * 4, file))
-        return err_set(e, -EINVAL, "the grain directory ends past the file");
+        return err_bad(e, -EINVAL, "the grain directory ends past the file");
     fill_map(v, dev);
     return co_map_units_open(&v->map, opts_number(opts, "cache-size"), e);
 }

@@ -61,23 +61,23 @@ static int parse_extent(struct vmdk_descriptor *d, char *line, struct blk_error 
     const char *access = next_word(&line), *sectors = next_word(&line), *kind = next_word(&line);
     uint64_t n = 0, offset = 0;
     if (!number_of(sectors, &n))
-        return err_set(e, -EINVAL, "an extent's size is no number of sectors");
+        return err_bad(e, -EINVAL, "an extent's size is no number of sectors");
     if (parse_kind(kind, &x.kind) < 0)
-        return err_set(e, -ENOTSUP, "extents of the kind %.40s are unknown", kind ? kind : "''");
+        return err_bad(e, -ENOTSUP, "extents of the kind %.40s are unknown", kind ? kind : "''");
     x.name = x.kind == VMDK_ZERO ? NULL : next_word(&line);
     if (x.kind != VMDK_ZERO && (!x.name || !*x.name))
-        return err_set(e, -EINVAL, "an extent names no file");
+        return err_bad(e, -EINVAL, "an extent names no file");
     const char *where = x.name ? next_word(&line) : NULL;
     if (where && !number_of(where, &offset))
-        return err_set(e, -EINVAL, "the offset of an extent is no number");
+        return err_bad(e, -EINVAL, "the offset of an extent is no number");
     x.writable = strcmp(access, "RW") == 0;
     x.accessible = strcmp(access, "NOACCESS") != 0;
     x.bytes = n * 512;
     x.offset = offset * 512;
     if (n == 0 || !add_u64(d->bytes, x.bytes, &d->bytes) || d->bytes > INT64_MAX)
-        return err_set(e, -EINVAL, "the extents' sizes make no disk");
+        return err_bad(e, -EINVAL, "the extents' sizes make no disk");
     if (d->count == VMDK_EXTENTS_MOST)
-        return err_set(e, -EFBIG, "more than %d extents", VMDK_EXTENTS_MOST);
+        return err_bad(e, -EFBIG, "more than %d extents", VMDK_EXTENTS_MOST);
     if (is_pow2(d->count + 1) || d->count == 0) { /* room for twice as many */
         more = mem_resize(d->extents, 2 * (d->count + 1) * sizeof(*more));
         if (!more)

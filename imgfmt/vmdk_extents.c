@@ -307,7 +307,7 @@ static int co_find_part(struct vmdk *v, size_t i, struct blk_device *child, uint
     if (!child)
         return co_open_zeroes(v->map.dev, x->bytes, &p->dev, e);
     if (!range_fits(p->at, x->bytes, child->size))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the extent %.200s has %" PRIu64 " bytes, fewer than the descriptor says",
                        x->name, child->size);
     struct blk_device *parent = blk_child(v->map.dev, "backing");
@@ -355,7 +355,7 @@ static int co_extents_opened(struct blk_device *dev, struct blk_error *e)
             while (next < count && !strstr(dev->children[next].role, "extent"))
                 next++;
             if (next == count)
-                return err_set(e, -EINVAL, "an extent is missing");
+                return err_bad(e, -EINVAL, "an extent is missing");
             child = dev->children[next++].dev;
         }
         TRY(co_find_part(v, i, child, begin, e));
@@ -429,7 +429,7 @@ int co_vmdk_open_extents(struct vmdk *v, struct blk_device *dev, struct blk_open
                          struct blk_error *e)
 {
     if (v->d.count == 0)
-        return err_set(e, -EINVAL, "the descriptor names no extent");
+        return err_bad(e, -EINVAL, "the descriptor names no extent");
     v->map.fresh = dev->open_flags & BLK_OPEN_FRESH;
     v->shown = json_array();
     v->co_tell = co_tell;

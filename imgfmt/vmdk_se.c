@@ -26,10 +26,10 @@ static int parse_places(const struct vmdk_se_disk *raw, struct vmdk_header *h, s
     uint64_t tables = le64_get(raw->tables_at), grains = le64_get(raw->grains_at);
     if (gd > SE_MOST / 512 || gd_room > SE_MOST / 512 || tables > SE_MOST / 512 ||
         grains > SE_MOST / 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header is damaged: it puts tables past the end of any file");
     if (gd_room < div_up(h->tables * 8, 512))
-        return err_set(e, -EINVAL, "the directory is too short for the disk");
+        return err_bad(e, -EINVAL, "the directory is too short for the disk");
     h->gd_at = gd * 512;
     h->tables_at = tables * 512;
     h->grains_at = grains * 512;
@@ -43,17 +43,17 @@ int vmdk_se_parse(const struct vmdk_se_disk *raw, struct vmdk_header *out, struc
     if (le64_get(raw->magic) != SE_MAGIC)
         return err_set(e, -EINVAL, "not a seSparse extent");
     if (version >> 32 != SE_MAJOR)
-        return err_set(e, -ENOTSUP, "seSparse version %" PRIu64 ".%" PRIu64 "; 2 is known",
+        return err_bad(e, -ENOTSUP, "seSparse version %" PRIu64 ".%" PRIu64 "; 2 is known",
                        version >> 32, version & UINT32_MAX);
     if (le64_get(raw->flags))
-        return err_set(e, -ENOTSUP, "seSparse flags that are not known");
+        return err_bad(e, -ENOTSUP, "seSparse flags that are not known");
     if (!is_pow2(grain) || grain > 256 * MiB / 512 || !is_pow2(table) || table > 32 * MiB / 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says grains of %" PRIu64 " sectors and tables of %" PRIu64
                        ", which are impossible",
                        grain, table);
     if (capacity > SE_MOST / 512)
-        return err_set(e, -EFBIG,
+        return err_bad(e, -EFBIG,
                        "the header says a disk of %" PRIu64 " sectors, which is too large",
                        capacity);
     *out = (struct vmdk_header){
@@ -65,7 +65,7 @@ int vmdk_se_parse(const struct vmdk_se_disk *raw, struct vmdk_header *out, struc
     };
     out->tables = div_up(capacity, grain * out->table_entries);
     if (out->tables > 32 * MiB / 8)
-        return err_set(e, -EFBIG, "the disk needs %" PRIu64 " grain tables, more than are read",
+        return err_bad(e, -EFBIG, "the disk needs %" PRIu64 " grain tables, more than are read",
                        out->tables);
     return parse_places(raw, out, e);
 }
@@ -76,12 +76,12 @@ int co_vmdk_se_replayed(struct blk_device *file, const struct vmdk_se_disk *raw,
     struct se_volatile_disk v;
     uint64_t at = le64_get(raw->volatile_at);
     if (at > SE_MOST / 512 || !range_fits(at * 512, 512, file->size))
-        return err_set(e, -EINVAL, "the volatile header ends past the file");
+        return err_bad(e, -EINVAL, "the volatile header ends past the file");
     int rc = co_blk_read_buf(file, at * 512, &v, sizeof(v));
     if (rc < 0)
         return err_errno(e, rc, "the volatile header cannot be read");
     if (le64_get(v.magic) != SE_VOLATILE_MAGIC)
-        return err_set(e, -EINVAL, "the volatile header is damaged: it does not begin as one");
+        return err_bad(e, -EINVAL, "the volatile header is damaged: it does not begin as one");
     return le64_get(v.replay)
                ? err_set(e, -ENOTSUP, "its journal is to be replayed, which ESXi has to do")
                : 0;

@@ -32,14 +32,14 @@ static int parse_places(const struct vmdk_header_disk *raw, struct vmdk_header *
     uint64_t gd = le64_get(raw->gd_at), rgd = le64_get(raw->rgd_at), over = le64_get(raw->overhead);
     uint64_t text = le64_get(raw->descriptor_at), room = le64_get(raw->descriptor_size);
     if ((gd > most && gd != VMDK_AT_END) || rgd > most || over > most || text > most)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header is damaged: it puts tables past the end of any file");
     h->gd_at = gd == VMDK_AT_END ? VMDK_AT_END : gd * 512;
     h->rgd_at = h->flags & VMDK_REDUNDANT ? rgd * 512 : 0;
     h->overhead = over * 512;
     h->text_at = text * 512;
     if (text && room > VMDK_TEXT_MOST / 512)
-        return err_set(e, -EFBIG,
+        return err_bad(e, -EFBIG,
                        "the header says a descriptor of %" PRIu64 " sectors, which is too large",
                        room);
     h->text_room = text ? room * 512 : 0;
@@ -59,16 +59,16 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
         .unclean = raw->unclean,
     };
     if (out->version < 1 || out->version > 3)
-        return err_set(e, -ENOTSUP, "VMDK version %u; 1 to 3 are known", out->version);
+        return err_bad(e, -ENOTSUP, "VMDK version %u; 1 to 3 are known", out->version);
     if (entries != VMDK_TABLE)
-        return err_set(e, -EINVAL, "the header says grain tables of %u entries; VMDK has 512",
+        return err_bad(e, -EINVAL, "the header says grain tables of %u entries; VMDK has 512",
                        entries);
     if (!is_pow2(grain) || grain < 8 || grain > 256 * MiB / 512)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header says grains of %" PRIu64 " sectors, which are impossible",
                        grain);
     if (capacity > UINT32_MAX * grain)
-        return err_set(e, -EFBIG, "a disk of %" PRIu64 " sectors is more than entries can say",
+        return err_bad(e, -EFBIG, "a disk of %" PRIu64 " sectors is more than entries can say",
                        capacity);
     out->table_entries = VMDK_TABLE;
     out->entry_bytes = 4;
@@ -76,7 +76,7 @@ int vmdk_header_parse(const struct vmdk_header_disk *raw, bool fresh, struct vmd
     out->grain_bytes = grain * 512;
     out->tables = div_up(capacity, grain * VMDK_TABLE);
     if (out->tables > 32 * MiB / 4)
-        return err_set(e, -EFBIG, "the disk needs %" PRIu64 " grain tables, more than are read",
+        return err_bad(e, -EFBIG, "the disk needs %" PRIu64 " grain tables, more than are read",
                        out->tables);
     return parse_places(raw, out, e);
 }
@@ -435,7 +435,7 @@ static int co_find_tables(struct vmdk *v, uint64_t at, uint64_t *first, struct b
     if (!raw)
         return err_set(e, -ENOMEM, "out of memory");
     if (at == 0 || !range_fits(at, count * 4, v->map.file->size))
-        return err_set(e, -EINVAL, "the grain directory at %" PRIu64 " ends past the file", at);
+        return err_bad(e, -EINVAL, "the grain directory at %" PRIu64 " ends past the file", at);
     for (uint64_t i = 0; i < count; i++) {
         if (i % (PIECE / 4) == 0) {
             int rc = co_blk_read_buf(v->map.file, at + i * 4, raw, MIN(PIECE, (count - i) * 4));

@@ -16,7 +16,7 @@ static int co_read_footer(struct vmdk *v, struct blk_error *e)
     struct vmdk_header_disk raw;
     uint64_t size = v->map.file->size, text_at = v->h.text_at, room = v->h.text_room;
     if (size < 3 * 512 || size % 512)
-        return err_set(e, -EINVAL, "the stream ends before its footer");
+        return err_bad(e, -EINVAL, "the stream ends before its footer");
     int rc = co_blk_read_buf(v->map.file, size - 1024, &raw, sizeof(raw));
     if (rc < 0)
         return err_errno(e, rc, "the footer cannot be read");
@@ -24,7 +24,7 @@ static int co_read_footer(struct vmdk *v, struct blk_error *e)
     if (rc < 0)
         return err_prefix(e, "the stream's footer");
     if (v->h.gd_at == VMDK_AT_END)
-        return err_set(e, -EINVAL, "the stream's footer names no grain directory");
+        return err_bad(e, -EINVAL, "the stream's footer names no grain directory");
     v->h.text_at = text_at;
     v->h.text_room = room;
     return 0;
@@ -203,7 +203,7 @@ int co_vmdk_open_readonly(struct vmdk *v, struct blk_device *dev, const struct o
         TRY(co_read_footer(v, e));
     if (v->h.gd_at == 0 ||
         !range_fits(v->h.gd_at, v->h.tables * v->h.entry_bytes, v->map.file->size))
-        return err_set(e, -EINVAL, "the grain directory ends past the file");
+        return err_bad(e, -EINVAL, "the grain directory ends past the file");
     codec_init(&v->codec, CODEC_DEFLATE, 0);
     v->codec_made = true;
     fill_map(v, dev);

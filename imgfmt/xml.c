@@ -55,7 +55,7 @@ static void XMLCALL on_start(void *arg, const XML_Char *name, const XML_Char **a
         x->names += strlen(*a);
     bool many = !x->h->endless && (++x->elements > ELEMENTS || x->names > NAME_MOST);
     if (++x->depth > DEPTH || many) {
-        stop(x, err_set(x->e, -EFBIG, "the XML is too deep or has too many elements"));
+        stop(x, err_bad(x->e, -EFBIG, "the XML is too deep or has too many elements"));
         return;
     }
     int rc = x->h->start ? x->h->start(x->h->arg, local(name), attributes) : 0;
@@ -86,7 +86,7 @@ static void XMLCALL on_entity(void *arg, const XML_Char *name, int is_parameter,
                               const XML_Char *notation)
 {
     struct xml_parse *x = arg;
-    stop(x, err_set(x->e, -EINVAL, "the XML declares entities, which are not taken from a file"));
+    stop(x, err_bad(x->e, -EINVAL, "the XML declares entities, which are not taken from a file"));
 }
 
 static int run_step(void *arg)
@@ -97,12 +97,12 @@ static int run_step(void *arg)
     if (x->rc < 0)
         return x->rc;
     if (status != XML_STATUS_OK)
-        return err_set(x->e, -EINVAL, "the XML is broken at line %lu: %s",
+        return err_bad(x->e, -EINVAL, "the XML is broken at line %lu: %s",
                        (unsigned long)XML_GetCurrentLineNumber(x->parser),
                        XML_ErrorString(XML_GetErrorCode(x->parser)));
     int64_t at = XML_GetCurrentByteIndex(x->parser);
     if (!x->last && at >= 0 && x->fed - MIN((uint64_t)at, x->fed) > TAG_MOST)
-        return err_set(x->e, -EFBIG, "the XML has a tag that is too long");
+        return err_bad(x->e, -EFBIG, "the XML has a tag that is too long");
     return 0;
 }
 
@@ -135,7 +135,7 @@ int co_xml_parse(struct blk_device *dev, uint64_t offset, uint64_t bytes,
     XML_SetEntityDeclHandler(x.parser, on_entity);
     int rc = range_fits(offset, bytes, dev->size) && bytes
                  ? co_feed(&x, dev, offset, bytes)
-                 : err_set(e, -EINVAL, "the XML lies past the end of the file");
+                 : err_bad(e, -EINVAL, "the XML lies past the end of the file");
     XML_ParserFree(x.parser);
     return rc;
 }

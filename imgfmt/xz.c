@@ -8,6 +8,7 @@
 #endif
 
 #include "imgfmt/stream.h"
+#include "imgfmt/unpack.h"
 
 #ifdef HAVE_LIBLZMA
 /* Joining the indexes of n streams takes liblzma n * n steps: this allows some 5,000 of them, or
@@ -137,11 +138,12 @@ static int co_feed_index(lzma_stream *z, struct blk_device *file, uint8_t *buf, 
             at = MIN(z->seek_pos, file->size);
             z->avail_in = 0;
         } else if (rc != LZMA_OK) {
-            return err_set(e, rc == LZMA_MEM_ERROR ? -ENOMEM : -EINVAL, "%s",
-                           rc == LZMA_MEMLIMIT_ERROR
-                               ? "its index is too large; index-size allows more"
-                           : rc == LZMA_FORMAT_ERROR ? "not an xz file"
-                                                     : "its index is broken");
+            return rc == LZMA_MEM_ERROR ? err_set(e, -ENOMEM, "out of memory")
+                   : rc == LZMA_MEMLIMIT_ERROR
+                       ? err_set(e, -EINVAL, "its index is too large; index-size allows more")
+                   : rc == LZMA_FORMAT_ERROR
+                       ? err_set(e, -EINVAL, "not an xz file")
+                       : err_bad(e, -EINVAL, "its index is damaged, or was cut short");
         }
     }
 }
@@ -182,7 +184,7 @@ static int co_check_memory(struct xz *x, struct blk_error *e)
                        "it needs more memory than %" PRIu64
                        " bytes to decompress; memory-limit allows more",
                        x->memory);
-    return rc < 0 ? err_errno(e, rc, "the first block cannot be read") : 0;
+    return rc < 0 ? unpack_failed("xz", rc, e) : 0;
 }
 
 /* --- the driver ------------------------------------------------------------------------------- */
@@ -205,7 +207,7 @@ static int co_open_parts(struct xz *x, struct blk_device *dev, const struct opts
     struct blk_device *file;
     TRY(co_readonly_file(dev, opener, &file, e));
     if (file->size < 32)
-        return err_set(e, -EINVAL, "%" PRIu64 " bytes are too few for an xz file", file->size);
+        return err_bad(e, -EINVAL, "%" PRIu64 " bytes are too few for an xz file", file->size);
     if (stream_init(&x->stream, &xz_kind, file, opts) < 0)
         return err_set(e, -ENOMEM, "out of memory");
     x->memory = opts_number(opts, "memory-limit");
@@ -214,7 +216,7 @@ static int co_open_parts(struct xz *x, struct blk_device *dev, const struct opts
     TRY(co_read_index(x, file, memory, e));
     x->stream.size = lzma_index_uncompressed_size(x->index);
     if (opts_given(opts, "size") && opts_number(opts, "size") != x->stream.size)
-        return err_set(e, -EINVAL, "it says it holds %" PRIu64 " bytes, more than any disk",
+        return err_bad(e, -EINVAL, "it says it holds %" PRIu64 " bytes, more than any disk",
                        x->stream.size);
     x->stream.cursor_count = x->memory > 64 * MiB ? 2 : STREAM_CURSORS;
     return co_check_memory(x, e);
@@ -273,6 +275,8 @@ static const struct opt_desc xz_options[] = {
 const struct blk_driver xz_driver = {
     .name = "xz",
     .title = "anything compressed with xz (read only)",
+    .mend =
+        "`xz -dc FILE >NEW` gives what comes before the damage; all of it is only in another copy",
     .extensions = "xz",
     .is_format = true,
     .inner_is_image = true,

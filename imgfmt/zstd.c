@@ -10,6 +10,7 @@
 
 #include "block/endian.h"
 #include "imgfmt/stream.h"
+#include "imgfmt/unpack.h"
 
 #ifdef HAVE_LIBZSTD
 #define MAGIC         0xfd2fb528u
@@ -277,7 +278,7 @@ static int co_open_parts(struct zstd *z, struct blk_device *dev, const struct op
         return 0;
     }
     int rc = co_find_size(&z->stream, dev->open_flags & BLK_OPEN_FACTS);
-    return rc < 0 ? err_errno(e, rc, "not a zstd file, or a broken one") : 0;
+    return rc < 0 ? unpack_failed("zstd", rc, e) : 0;
 }
 
 static int co_zstd_open(struct blk_device *dev, const struct opts *opts, struct blk_opener *opener,
@@ -323,6 +324,8 @@ static const struct opt_desc zstd_options[] = {STREAM_OPTIONS, {0}};
 const struct blk_driver zstd_driver = {
     .name = "zstd",
     .title = "anything compressed with zstd (read only)",
+    .mend = "`zstd -dc FILE >NEW` gives what comes before the damage; all of it is only in another "
+            "copy",
     .extensions = "zst zstd",
     .is_format = true,
     .inner_is_image = true,

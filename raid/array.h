@@ -238,11 +238,12 @@ const char *member_name(const struct raid_member *m);
  * (mem_free); NULL: there is none. @e says what is wrong with one that is there but cannot be. */
 must_use int co_member_find_super(struct blk_device *dev, struct md_super **out,
                                   struct blk_error *e);
-/* The same of an image of LVM2, whose data begins at @data_offset. One that Linux left with bits
- * set in its bitmap though nothing had failed says that it is dirty, which dm-raid itself does not.
- */
+/* The same of an image of LVM2, whose data begins at @data_offset. */
 must_use int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_super **out,
                                 struct blk_error *e);
+/* Images of LVM2 that Linux left with bits set in their bitmaps, though none had failed or was
+ * being filled, say that they are dirty, which dm-raid itself does not. */
+must_use int co_members_dm_bits(struct raid_array *a, struct blk_error *e);
 /* As a driver's co_member_of(). */
 int co_md_member_of(struct blk_device *dev, struct blk_member *out, struct blk_error *e);
 

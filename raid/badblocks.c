@@ -172,7 +172,7 @@ int co_bad_load(struct blk_device *dev, const struct md_super *s, struct bad_lis
         return 0;
     if (s->bad_bytes > BAD_PAGE)
         return s->features & MD_BAD_BLOCKS
-                   ? err_set(
+                   ? err_bad(
                          e, -EINVAL,
                          "the superblock is damaged: its list of bad blocks is longer than a page")
                    : 0;

@@ -12,12 +12,12 @@ int md_bitmap_parse(const uint8_t *raw, struct md_bitmap *out, struct blk_error 
     unsigned version = le32_get(d->version);
     uint64_t chunk = le32_get(d->chunk), sectors = le64_get(d->sync_size);
     if (le32_get(d->magic) != MD_BITMAP_MAGIC)
-        return err_set(e, -EINVAL, "the bitmap is damaged: it does not begin as one");
+        return err_bad(e, -EINVAL, "the bitmap is damaged: it does not begin as one");
     if (version != 4)
         return err_set(e, -ENOTSUP, "the bitmap is of version %u, which is not known here",
                        version);
     if (!is_pow2(chunk) || chunk < SECTOR)
-        return err_set(e, -EINVAL, "the bitmap is damaged: it says chunks of %" PRIu64 " bytes",
+        return err_bad(e, -EINVAL, "the bitmap is damaged: it says chunks of %" PRIu64 " bytes",
                        chunk);
     *out = (struct md_bitmap){.events = le64_get(d->events),
                               .events_cleared = le64_get(d->events_cleared),
@@ -31,7 +31,7 @@ int md_bitmap_parse(const uint8_t *raw, struct md_bitmap *out, struct blk_error 
         out->events &= MD_BITMAP_EVENTS;
     }
     if (!mul_u64(sectors, SECTOR, &out->sync_bytes) || out->sync_bytes > INT64_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the bitmap is damaged: it says that it covers %" PRIu64 " sectors",
                        sectors);
     out->bits = div_up(out->sync_bytes, chunk);

@@ -26,7 +26,7 @@ static int co_ddf_at(struct blk_device *dev, uint64_t place, struct foreign *out
     TRY(co_read(dev, place, head, sizeof(head), e));
     TRY(foreign_ddf_header(head, &bytes, e));
     if (!range_fits(place, bytes, dev->size))
-        return err_set(e, -EINVAL, "DDF: the metadata are cut off: the disk was longer once");
+        return err_bad(e, -EINVAL, "DDF: the metadata are cut off: the disk was longer once");
     auto_free uint8_t *raw = mem_aligned(bytes);
     if (!raw)
         return err_set(e, -ENOMEM, "out of memory");
@@ -40,7 +40,7 @@ static int co_find_ddf(struct blk_device *dev, const uint8_t *anchor, struct for
 {
     uint64_t place[2];
     TRY(foreign_ddf_anchor(anchor, dev->size, place, e));
-    int rc = err_set(e, -EINVAL, "DDF: the anchor is damaged: it says of no header where it is");
+    int rc = err_bad(e, -EINVAL, "DDF: the anchor is damaged: it says of no header where it is");
     for (unsigned i = 0; i < 2 && rc < 0 && rc != -ENOMEM; i++)
         if (place[i] != UINT64_MAX)
             rc = co_ddf_at(dev, place[i], out, e);

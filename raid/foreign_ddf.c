@@ -112,7 +112,7 @@ int foreign_ddf_anchor(const uint8_t *sector, uint64_t member_bytes, uint64_t pl
     if (be32_get(h->seal.magic) != MAGIC_HEADER)
         return -ENODATA;
     if (!is_whole(h, MAGIC_HEADER, sizeof(*h)))
-        return err_set(e, -EINVAL, "DDF: the checksum of the anchor is wrong");
+        return err_bad(e, -EINVAL, "DDF: the checksum of the anchor is wrong");
     if (!place_of(h->primary, member_bytes, &place[0]))
         place[0] = UINT64_MAX;
     if (!place_of(h->secondary, member_bytes, &place[1]))
@@ -134,11 +134,11 @@ int foreign_ddf_header(const uint8_t *sector, uint64_t *bytes, struct blk_error 
     const struct ddf_section *sections[] = {&h->disks, &h->volumes, &h->configs, &h->disk};
     uint64_t at, size;
     if (!is_whole(h, MAGIC_HEADER, sizeof(*h)))
-        return err_set(e, -EINVAL, "DDF: the checksum of a header is wrong");
+        return err_bad(e, -EINVAL, "DDF: the checksum of a header is wrong");
     *bytes = DDF_SECTOR;
     for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
         if (!section_fits(sections[i], DDF_MOST, &at, &size))
-            return err_set(e, -EINVAL, "DDF: a section lies outside of the metadata");
+            return err_bad(e, -EINVAL, "DDF: a section lies outside of the metadata");
         *bytes = MAX(*bytes, at + size);
     }
     return 0;
@@ -227,11 +227,11 @@ static int take_config(const struct view *w, const struct ddf_config *c, struct 
     if (disks == 0 || disks > room || v->disks > FOREIGN_DISKS || first + disks > v->disks)
         return err_set(e, -ENOTSUP, "DDF: a volume has %u members; at most 64 are read", v->disks);
     if (!mul_u64(be64_get(c->sectors), DDF_SECTOR, &v->used) || v->used > INT64_MAX || !v->used)
-        return err_set(e, -EINVAL, "DDF: a volume's size is damaged");
+        return err_bad(e, -EINVAL, "DDF: a volume's size is damaged");
     take_level(c, v);
     take_name(w, v);
     if (!v->cannot && raid_level_by_number(v->level)->has_chunk && c->chunk_shift > 30)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "DDF: a volume says chunks of 2^%u sectors, which are impossible",
                        c->chunk_shift);
     v->chunk = (uint64_t)DDF_SECTOR << MIN(c->chunk_shift, 30);
@@ -241,7 +241,7 @@ static int take_config(const struct view *w, const struct ddf_config *c, struct 
             continue;
         v->slot = first + i;
         if (!mul_u64(be64_get(places[i]), DDF_SECTOR, &v->offset) || v->offset > INT64_MAX)
-            return err_set(e, -EINVAL, "DDF: a volume's place is damaged");
+            return err_bad(e, -EINVAL, "DDF: a volume's place is damaged");
     }
     return 0;
 }
@@ -253,7 +253,7 @@ static int take_configs(const struct view *w, struct foreign *out, struct blk_er
     uint64_t least =
         sizeof(struct ddf_config) + be16_get(w->header->slots_most) * (sizeof(be32) + sizeof(be64));
     if (!section_fits(&w->header->configs, w->bytes, &at, &size) || step < least)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "DDF: the header is damaged: it says records of %" PRIu64 " bytes", step);
     for (uint64_t end = at + size; end - at >= step; at += step) {
         if (!is_whole(w->raw + at, MAGIC_CONFIG, step))
@@ -273,7 +273,7 @@ int foreign_ddf_parse(const uint8_t *raw, uint64_t bytes, struct foreign *out, s
     uint64_t at, size;
     if (bytes < DDF_SECTOR || !section_fits(&w.header->disk, bytes, &at, &size) ||
         !is_whole(raw + at, MAGIC_DISK, DDF_SECTOR))
-        return err_set(e, -EINVAL, "DDF: what the disk says of itself is damaged");
+        return err_bad(e, -EINVAL, "DDF: what the disk says of itself is damaged");
     *out = (struct foreign){.family = "DDF", .generation = be32_get(w.header->sequence)};
     w.reference = be32_get(((const struct ddf_this_disk *)(raw + at))->reference);
     w.disks = table_of(&w, &w.header->disks, MAGIC_DISKS, &w.disk_count);

@@ -68,7 +68,7 @@ static const void *next(struct reader *r, size_t bytes)
 
 static int cut(struct blk_error *e)
 {
-    return err_set(e, -EINVAL, "Intel's metadata end in the middle of a table");
+    return err_bad(e, -EINVAL, "Intel's metadata end in the middle of a table");
 }
 
 static uint64_t sectors_of(le32 low, le32 high)
@@ -110,7 +110,7 @@ static int take_map(const struct imsm_map *m, const struct imsm_map *other,
         used = UINT64_MAX;
     if (used == 0 || used > room || !mul_u64(used, SECTOR, &v->used) ||
         !mul_u64(offset, SECTOR, &v->offset) || v->offset > INT64_MAX || v->used > INT64_MAX)
-        return err_set(e, -EINVAL, "Intel's metadata: a volume's size is damaged");
+        return err_bad(e, -EINVAL, "Intel's metadata: a volume's size is damaged");
     return 0;
 }
 
@@ -132,7 +132,7 @@ static int take_slots(const struct imsm_head *h, const struct imsm_disk *disks,
     for (unsigned i = 0; i < MIN(m->members, v->disks); i++) {
         uint32_t word = le32_get(m->disk[i]), number = word & DISK_NUMBER;
         if (number >= h->disks)
-            return err_set(e, -EINVAL, "Intel's metadata are damaged: a volume names disk %u of %u",
+            return err_bad(e, -EINVAL, "Intel's metadata are damaged: a volume names disk %u of %u",
                            number, h->disks);
         v->out[i] |= (word & DISK_REBUILT) != 0;
         foreign_text(v->serial[i], disks[number].serial);
@@ -203,7 +203,7 @@ int foreign_imsm_parse(const uint8_t *tail, uint64_t bytes, struct foreign *out,
     size_t size = le32_get(h->bytes);
     size_t more = size > SECTOR ? align_up(size - SECTOR, SECTOR) : 0;
     if (size < sizeof(*h) || size > BYTES_MOST || more > bytes - 2 * SECTOR)
-        return err_set(e, -EINVAL, "Intel's metadata are damaged: they say they are %zu bytes long",
+        return err_bad(e, -EINVAL, "Intel's metadata are damaged: they say they are %zu bytes long",
                        size);
     auto_free uint8_t *raw = mem_alloc(SECTOR + more);
     if (!raw)
@@ -211,6 +211,6 @@ int foreign_imsm_parse(const uint8_t *tail, uint64_t bytes, struct foreign *out,
     memcpy(raw, first, SECTOR);
     memcpy(raw + SECTOR, first - more, more);
     if (checksum(raw, size) != le32_get(h->checksum))
-        return err_set(e, -EINVAL, "Intel's metadata: the checksum is wrong");
+        return err_bad(e, -EINVAL, "Intel's metadata: the checksum is wrong");
     return parse(raw, size, out, e);
 }

@@ -76,9 +76,9 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
         return err_errno(e, rc, "%s: the bitmap cannot be read", member_name(m));
     TRY(md_bitmap_parse(raw, out, e));
     if (memcmp(out->uuid, s->uuid, sizeof(out->uuid)) != 0)
-        return err_set(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
+        return err_bad(e, -EINVAL, "%s: the bitmap is of another array", member_name(m));
     if (out->bits > MD_BITMAP_BITS_MOST || !has_room(s, md_bitmap_bytes(out), m->dev->size))
-        return err_set(e, -EINVAL, "%s: the superblock leaves the bitmap too little room",
+        return err_bad(e, -EINVAL, "%s: the superblock leaves the bitmap too little room",
                        member_name(m));
     return 0;
 }
@@ -87,7 +87,7 @@ static int co_read_head(const struct raid_member *m, struct md_bitmap *out, stru
 static int co_find(struct raid_array *a, struct md_bitmap *head, struct raid_member **from,
                    struct blk_error *e)
 {
-    int rc = err_set(e, -EINVAL, "no member has the bitmap");
+    int rc = err_bad(e, -EINVAL, "no member has the bitmap");
     *from = NULL;
     for (unsigned role = 0; role < a->shape.disks; role++) {
         struct raid_member *m = a->by_role[role];
@@ -145,7 +145,7 @@ int co_intent_open(struct raid_array *a, struct raid_intent **out, struct blk_er
     n->a = a;
     int rc = co_find(a, &n->head, &from, e);
     if (rc == 0 && n->head.sync_bytes < array_sync_bytes(a))
-        rc = err_set(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes of the array",
+        rc = err_bad(e, -EINVAL, "the bitmap covers only %" PRIu64 " bytes of the array",
                      n->head.sync_bytes);
     if (rc == 0)
         rc = co_load(n, from, e);

@@ -161,7 +161,7 @@ int co_journal_open(struct raid_array *a, struct blk_error *e)
     int rc = co_journal_scan(a, a->journal);
     if (rc == 0 && a->dev->open_flags & BLK_OPEN_WRITE)
         rc = co_replay(a);
-    return rc < 0 ? err_errno(e, rc, "%s: replaying the journal", member_name(m)) : 0;
+    return rc < 0 ? err_errno(e, rc, "%s: the journal cannot be replayed", member_name(m)) : 0;
 }
 
 void journal_close(struct raid_array *a)

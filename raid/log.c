@@ -65,7 +65,7 @@ uint64_t log_seal_of(uint64_t session)
 
 uint64_t log_seal(const struct raid_array *a)
 {
-    return a->log && a->super->version == MD_DM_RAID ? log_seal_of(a->log->session) : 0;
+    return a->super->version == MD_DM_RAID ? log_seal_of(a->log ? a->log->session : 0) : 0;
 }
 
 uint64_t log_widest(const struct raid_array *a)
@@ -169,9 +169,18 @@ static uint64_t place_of(const struct log_ring *r, uint64_t bytes)
     return left < bytes ? r->next + left : r->next;
 }
 
-static bool has_room(const struct log_ring *r, uint64_t bytes)
+static bool has_room(const struct raid_log *log, const struct log_ring *r, uint64_t bytes)
 {
-    return place_of(r, bytes) + bytes - r->tail <= r->bytes;
+    return r->marked < log->marked_most && place_of(r, bytes) + bytes - r->tail <= r->bytes;
+}
+
+/* Of records that have to stay where they are. */
+static uint64_t marked_in_flight(const struct log_ring *r)
+{
+    uint64_t bytes = 0;
+    for (const struct log_ticket *t = r->first; t; t = t->next)
+        bytes += t->marked;
+    return bytes;
 }
 
 /* A member that does not take its head is put out: then it needs no room. */
@@ -199,10 +208,13 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
         co_queue_wait(&a->log->room);
         return 0;
     }
+    uint64_t marked = r->marked - marked_in_flight(r);
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
     if (rc == 0)
         rc = co_move_tail(a, r, tail, sequence);
+    if (rc == 0)
+        r->marked -= marked;
     r->trimming = false;
     a->log->trims++;
     co_queue_wake_all(&a->log->room);
@@ -217,36 +229,32 @@ static bool is_logged(const struct row_block *b)
     return b->written && b->fresh;
 }
 
-static void put_entry(struct log_record_disk *r, unsigned i, const struct row_strip *s,
-                      unsigned role, enum log_kind kind)
+static void put_entry(struct log_record_disk *r, uint64_t offset, uint64_t bytes, unsigned role,
+                      enum log_kind kind)
 {
-    r->entry[i] = (struct log_entry_disk){.offset = le64_of(s->offset),
-                                          .bytes = le32_of((uint32_t)s->bytes),
-                                          .role = le16_of((uint16_t)role),
-                                          .kind = le16_of(kind)};
+    unsigned count = le32_get(r->count);
+    r->entry[count] = (struct log_entry_disk){.offset = le64_of(offset),
+                                              .bytes = le32_of((uint32_t)bytes),
+                                              .role = le16_of((uint16_t)role),
+                                              .kind = le16_of(kind)};
+    r->count = le32_of(count + 1);
 }
 
-/* The header of a record; the session and the sequence are put in by ticket. Gives the bytes of the
- * contents. */
-static uint64_t fill_header(const struct row_strip *s, bool mark, struct log_record_disk *r)
+/* The entries of a strip. Gives the bytes of their contents. */
+static uint64_t put_strip(const struct row_strip *s, struct log_record_disk *r)
 {
-    unsigned count = 0;
     uint64_t contents = 0;
     uint32_t crc = 0;
-    if (mark)
-        put_entry(r, count++, s, 0, LOG_MARK);
-    for (unsigned d = 0; d < s->a->shape.disks && !mark; d++) {
+    for (unsigned d = 0; d < s->a->shape.disks; d++) {
         const struct row_block *b = &s->block[d];
         if (!b->written)
             continue;
-        put_entry(r, count++, s, d, b->fresh ? LOG_CONTENTS : LOG_ZEROES);
+        put_entry(r, s->offset, s->bytes, d, b->fresh ? LOG_CONTENTS : LOG_ZEROES);
         if (!b->fresh)
             continue;
         crc = crc32c(crc, b->fresh, s->bytes);
         contents += s->bytes;
     }
-    memcpy(r->tag, LOG_TAG, sizeof(r->tag));
-    r->count = le32_of(count);
     r->contents_crc = le32_of(crc);
     return contents;
 }
@@ -260,6 +268,7 @@ static void take_place(struct raid_array *a, struct log_ticket *t, const uint8_t
     t->at = place_of(r, t->bytes);
     t->sequence = r->next_sequence++;
     r->next = t->at + t->bytes;
+    r->marked += t->marked;
     h->session = le64_of(a->log->session);
     h->sequence = le64_of(t->sequence);
     h->order = le64_of(a->log->order);
@@ -287,7 +296,7 @@ static bool add_pieces(const struct log_ticket *t, struct iovec *iov, unsigned *
     if (*count && *count + 1 + le32_get(h->count) > PIECES_MOST)
         return false;
     iov[n++] = (struct iovec){t->header, header_bytes};
-    for (unsigned d = 0; d < t->s->a->shape.disks && t->bytes > header_bytes; d++)
+    for (unsigned d = 0; t->s && d < t->a->shape.disks; d++)
         if (is_logged(&t->s->block[d]))
             iov[n++] = (struct iovec){t->s->block[d].fresh, t->s->bytes};
     *count = n;
@@ -340,7 +349,7 @@ static int co_write_ticket(void *arg)
 {
     struct log_ticket *t = arg;
     struct log_ring *r = t->ring;
-    struct raid_array *a = t->s->a;
+    struct raid_array *a = t->a;
     if (r->writing) {
         t->co = co_self();
         while (!t->done && !t->leads)
@@ -362,30 +371,53 @@ static int co_write_ticket(void *arg)
     return t->rc;
 }
 
-/* --- strips ------------------------------------------------------------------------------------
+/* --- strips and marks --------------------------------------------------------------------------
  */
 
-/* The rings of the members that are to have the record. */
-static void find_rings(const struct row_strip *s, struct log_hold *h)
+/* A record that is to be made. */
+struct wanted {
+    const struct row_strip *s; /* NULL: a mark */
+    uint64_t offset;           /* in the members' data */
+    unsigned rows;             /* but those whose parity is where that of others is */
+    uint64_t contents, marked; /* bytes */
+    struct log_record_disk *header;
+    uint64_t header_room;
+};
+
+static void add_ring_of(struct raid_array *a, uint32_t role, struct log_hold *h)
 {
-    uint32_t role[2] = {s->row.p, s->row.q};
+    struct raid_member *m = role == RAID_NO_DISK ? NULL : array_writable(a, role);
+    if (!m || !m->log)
+        return;
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->ticket[i].ring == m->log)
+            return;
+    assert(h->count < h->room);
+    h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
+}
+
+/* The rings of the members that are to have the record: those with parity of its rows. */
+static void find_rings(struct raid_array *a, const struct wanted *w, struct log_hold *h)
+{
+    uint64_t first = w->offset / a->shape.chunk;
     h->count = 0;
-    for (unsigned i = 0; i < 2; i++) {
-        struct raid_member *m = role[i] == RAID_NO_DISK ? NULL : array_writable(s->a, role[i]);
-        if (m && m->log)
-            h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .s = s};
+    for (unsigned n = 0; n < w->rows; n++) {
+        struct raid_row row = raid_row(&a->shape, first + n);
+        add_ring_of(a, row.p, h);
+        add_ring_of(a, row.q, h);
     }
 }
 
 /* Room in all of them at the same time: nobody waits who has some. */
-static int co_find_room(const struct row_strip *s, struct log_hold *h, uint64_t bytes)
+static int co_find_room(struct raid_array *a, const struct wanted *w, uint64_t bytes,
+                        struct log_hold *h)
 {
     for (;;) {
         unsigned with_room = 0;
-        find_rings(s, h);
+        find_rings(a, w, h);
         for (unsigned i = 0; i < h->count; i++) {
-            if (h->ticket[i].ring->rc || !has_room(h->ticket[i].ring, bytes)) {
-                TRY(co_trim(s->a, h->ticket[i].ring));
+            if (h->ticket[i].ring->rc || !has_room(a->log, h->ticket[i].ring, bytes)) {
+                TRY(co_trim(a, h->ticket[i].ring));
                 break;
             }
             with_room++;
@@ -420,33 +452,66 @@ static int co_write_tickets(struct log_hold *h)
     return co_group_wait(&g);
 }
 
-int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h)
+static int co_log(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
-    h->count = 0;
-    if (!s->a->log)
-        return 0;
-    uint64_t header_bytes = log_header_bytes(s->a->shape.disks);
-    struct log_record_disk *header = buf_get(header_bytes);
-    if (!header)
-        return -ENOMEM;
-    memset(header, 0, header_bytes);
-    uint64_t contents = fill_header(s, mark, header);
-    uint64_t used = log_header_bytes(le32_get(header->count));
-    int rc = co_find_room(s, h, used + contents);
+    uint64_t used = log_header_bytes(le32_get(w->header->count)), bytes = used + w->contents;
+    h->room = MIN(2 * w->rows, a->shape.disks);
+    h->ticket = buf_get(h->room * sizeof(*h->ticket));
+    int rc = h->ticket ? co_find_room(a, w, bytes, h) : -ENOMEM;
     if (rc == 0)
         rc = get_headers(h, used);
     else
         h->count = 0;
     for (unsigned i = 0; i < h->count; i++) {
-        h->ticket[i].bytes = used + contents;
-        take_place(s->a, &h->ticket[i], (const uint8_t *)header, used);
+        h->ticket[i].s = w->s;
+        h->ticket[i].bytes = bytes;
+        h->ticket[i].marked = w->marked;
+        take_place(a, &h->ticket[i], (const uint8_t *)w->header, used);
     }
-    s->a->log->order++;
-    buf_put(header, header_bytes);
+    a->log->order++;
     if (rc == 0)
         rc = co_write_tickets(h);
     if (rc < 0)
-        log_end(s->a, h);
+        log_end(a, h);
+    return rc;
+}
+
+static int get_header(struct wanted *w, unsigned entries)
+{
+    w->header_room = log_header_bytes(entries);
+    w->header = buf_get(w->header_room);
+    if (!w->header)
+        return -ENOMEM;
+    memset(w->header, 0, w->header_room);
+    memcpy(w->header->tag, LOG_TAG, sizeof(w->header->tag));
+    return 0;
+}
+
+int co_log_strip(const struct row_strip *s, struct log_hold *h)
+{
+    struct wanted w = {.s = s, .offset = s->offset, .rows = 1};
+    *h = (struct log_hold){0};
+    if (!s->a->log)
+        return 0;
+    TRY(get_header(&w, s->a->shape.disks));
+    w.contents = put_strip(s, w.header);
+    int rc = co_log(s->a, &w, h);
+    buf_put(w.header, w.header_room);
+    return rc;
+}
+
+int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h)
+{
+    uint64_t rows = (offset % a->shape.chunk + bytes - 1) / a->shape.chunk + 1;
+    struct wanted w = {
+        .offset = offset, .rows = (unsigned)MIN(rows, a->shape.disks), .marked = bytes};
+    *h = (struct log_hold){0};
+    if (!a->log)
+        return 0;
+    TRY(get_header(&w, 1));
+    put_entry(w.header, offset, bytes, 0, LOG_MARK);
+    int rc = co_log(a, &w, h);
+    buf_put(w.header, w.header_room);
     return rc;
 }
 
@@ -462,7 +527,8 @@ void log_end(struct raid_array *a, struct log_hold *h)
     }
     if (h->count)
         co_queue_wake_all(&a->log->room);
-    h->count = 0;
+    buf_put(h->ticket, h->room * sizeof(*h->ticket));
+    *h = (struct log_hold){0};
 }
 
 /* --- opening -----------------------------------------------------------------------------------
@@ -502,6 +568,7 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     a->log = mem_zalloc(sizeof(*a->log));
     if (!a->log || add_rings(a, &all) < 0)
         return err_set(e, -ENOMEM, "out of memory");
+    a->log->marked_most = LOG_MARKED;
     host_random(a->dev->host, &a->log->session, sizeof(a->log->session));
     a->log->session |= 1; /* 0 is none */
     if (!all || log_widest(a) == 0) {
@@ -516,7 +583,9 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     a->was_dirty = false;
     a->super->resync_offset = UINT64_MAX;
     int rc = co_array_write_supers(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks, after the stripe log was replayed") : 0;
+    return rc < 0 ? err_errno(e, rc,
+                              "the superblocks cannot be written after the stripe log was replayed")
+                  : 0;
 }
 
 void log_close(struct raid_array *a)

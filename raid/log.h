@@ -10,8 +10,10 @@
  *
  * The parity's members are enough: if they are lost, only data is left, which needs no parity; if
  * others are, the log is there. Each member's ring is its own, with its own sequence. A record has
- * the contents of all blocks that a strip changes; of a whole row, all of whose data is being
- * written, it only says so (a mark), and parity is made anew.
+ * the contents of all blocks that a strip changes; of whole rows, all of whose data is being
+ * written, it only says so (a mark), and parity is made anew. A mark is about many rows, and on all
+ * members that hold parity of one of them: so older contents of a row, which are replayed only
+ * where no later mark is, are never found without it.
  *
  * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
  * every array for one that is being written to, and need not touch its superblock before it writes;
@@ -28,6 +30,7 @@
 #define LOG_BLOCK    4096u
 #define LOG_LEAST    (64 * KiB)
 #define LOG_MOST     (16 * MiB)
+#define LOG_MARKED   (256 * MiB)
 #define LOG_SYNCED   1u /* parity was right everywhere but for what is in the log */
 #define LOG_HEAD_TAG "lamina-L"
 #define LOG_TAG      "lamina-r"
@@ -50,8 +53,8 @@ static_assert(sizeof(struct log_head_disk) == 512, "log head");
 enum log_kind { LOG_CONTENTS, LOG_ZEROES, LOG_MARK };
 struct log_entry_disk {
     le64 offset; /* in the member's data */
-    le32 bytes;
-    le16 role; /* of a mark: none */
+    le32 bytes;  /* of one chunk; of a mark: of as many rows as it is */
+    le16 role;   /* of a mark: none */
     le16 kind;
 };
 struct log_record_disk {
@@ -83,6 +86,7 @@ struct log_ring {
     uint64_t start, bytes; /* of the ring, on the device; the head is in the block before */
     uint64_t next, next_sequence;
     uint64_t tail, tail_sequence;
+    uint64_t marked; /* bytes that marks behind the tail are about: what is read after a crash */
     uint32_t super_now, super_tried, super_next; /* as in the head */
     struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
     struct log_ticket *unwritten, *end; /* records that are still to be written */
@@ -96,30 +100,34 @@ struct raid_log {
     uint64_t session;
     uint64_t order;       /* of the next record */
     bool synced;          /* while it is replayed: nothing else can be wrong in parity */
+    uint64_t marked_most; /* of a ring */
     struct co_queue room; /* who waits for room in a ring */
     uint64_t records, trims;
 };
 
-/* A record on its way: one strip in one ring. */
+/* A record on its way: one strip, or a mark, in one ring. */
 struct log_ticket {
     struct log_ring *ring;
+    struct raid_array *a;
     struct log_ticket *prev, *next, *next_unwritten;
     uint64_t at, sequence, bytes;
+    uint64_t marked; /* bytes; of a strip: 0 */
     uint8_t *header;
-    const struct row_strip *s;
+    const struct row_strip *s; /* NULL: a mark */
     struct co *co;
     bool done, leads;
     int rc;
 };
 struct log_hold {
-    struct log_ticket ticket[2];
-    unsigned count;
+    struct log_ticket *ticket;
+    unsigned count, room;
 };
 
 /* Where a member's log has its place; false: it has none. */
 bool log_area(const struct md_super *s, uint64_t *start, uint64_t *bytes);
 uint32_t log_super_crc(const struct md_super *s);
-/* What bitmaps are sealed with from the next update on; 0: they are not. */
+/* What bitmaps are sealed with from the next update on, of arrays without a log too; 0: they are
+ * not. */
 uint64_t log_seal(const struct raid_array *a);
 /* Of arrays whose bitmaps are sealed. */
 uint64_t log_seal_of(uint64_t session);
@@ -137,9 +145,11 @@ void log_close(struct raid_array *a);
 int co_log_announce(struct raid_array *a, struct raid_member *m);
 void log_announced(struct raid_member *m, bool written);
 
-/* What @s is about to write becomes durable in the log; @mark: only that it is written. Gives *h,
- * to be ended when it has been written in place. */
-int co_log_strip(const struct row_strip *s, bool mark, struct log_hold *h);
+/* What @s is about to write becomes durable in the log. Gives *h, to be ended when it has been
+ * written in place. */
+int co_log_strip(const struct row_strip *s, struct log_hold *h);
+/* The same of whole rows, or the same columns of all chunks of one: only that they are written. */
+int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h);
 void log_end(struct raid_array *a, struct log_hold *h);
 /* Bytes of columns whose record fits into the smallest ring; 0: none does. */
 uint64_t log_widest(const struct raid_array *a);

@@ -11,7 +11,7 @@
  *  2. Contents are written again, oldest first of all rings (what has not reached all of them was
  *     not begun in place, and is written whole all the same), but for what a later mark covers:
  * there newer data was being written in place.
- *  3. Parity is made anew where there are marks, if all data is there.
+ *  3. Parity is made anew where there are marks, if what is left of it says anything.
  *  4. All members are flushed; then superblocks say clean.
  * Interrupted anywhere, it is done again. */
 #include <stdlib.h>
@@ -128,11 +128,12 @@ static int grow(void **items, size_t item_bytes, size_t count, size_t *room)
 /* Whether an entry can be what it says, with @left bytes of contents. */
 static bool is_sane(const struct replay *d, const struct log_entry_disk *e, uint64_t left)
 {
-    uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes);
+    uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes), chunk = d->a->shape.chunk;
+    unsigned kind = le16_get(e->kind);
     return range_fits(offset, bytes, d->a->shape.member) && offset % ROW_PAGE == 0 && bytes > 0 &&
-           bytes <= d->a->shape.chunk - offset % d->a->shape.chunk && bytes % ROW_PAGE == 0 &&
-           le16_get(e->role) < d->a->shape.disks && le16_get(e->kind) <= LOG_MARK &&
-           (le16_get(e->kind) != LOG_CONTENTS || bytes <= left);
+           bytes % ROW_PAGE == 0 && (kind == LOG_MARK || bytes <= chunk - offset % chunk) &&
+           le16_get(e->role) < d->a->shape.disks && kind <= LOG_MARK &&
+           (kind != LOG_CONTENTS || bytes <= left);
 }
 
 /* Calls @co_entry for each entry of the record that was read, with its contents. */
@@ -249,17 +250,34 @@ static int co_put_records(struct replay *d)
     return 0;
 }
 
+/* Whether parity says something of that page: less data is lost than there are parities. */
+static bool has_parity(const struct raid_array *a, uint64_t offset)
+{
+    struct raid_row row = raid_row(&a->shape, offset / a->shape.chunk);
+    unsigned lost = 0;
+    for (unsigned i = 0; i < a->shape.data_disks; i++)
+        lost += !array_readable(a, raid_row_disk(&row, i), offset, ROW_PAGE);
+    return lost < a->shape.level->parities;
+}
+
+static int co_make_parity(struct raid_array *a, const struct mark *m)
+{
+    uint64_t run;
+    for (uint64_t at = 0; at < m->bytes; at += run) {
+        bool has = has_parity(a, m->offset + at);
+        run = ROW_PAGE;
+        while (at + run < m->bytes && has_parity(a, m->offset + at + run) == has)
+            run += ROW_PAGE;
+        if (has)
+            TRY(co_rows_resync(a, m->offset + at, run));
+    }
+    return 0;
+}
+
 static int co_make_marked_parity(struct replay *d)
 {
-    for (size_t i = 0; i < d->mark_count; i++) {
-        const struct mark *m = &d->marks[i];
-        struct raid_row row = raid_row(&d->a->shape, m->offset / d->a->shape.chunk);
-        bool all = true;
-        for (unsigned k = 0; k < d->a->shape.data_disks; k++)
-            all &= array_readable(d->a, raid_row_disk(&row, k), m->offset, m->bytes) != NULL;
-        if (all)
-            TRY(co_rows_resync(d->a, m->offset, m->bytes));
-    }
+    for (size_t i = 0; i < d->mark_count; i++)
+        TRY(co_make_parity(d->a, &d->marks[i]));
     return 0;
 }
 
@@ -351,7 +369,7 @@ int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
         mem_free(d.marks);
     }
     if (rc < 0)
-        return err_errno(e, rc, "replaying the stripe log");
+        return err_errno(e, rc, "the stripe log cannot be replayed");
     *replayed = synced;
     return 0;
 }

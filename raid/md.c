@@ -163,6 +163,8 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
                               : co_member_find_super(m->dev, &m->super, &damaged);
         if (rc == -ENOMEM)
             return err_set(e, rc, "out of memory");
+        if (rc < 0)
+            err_prefix(&damaged, "%s", member_name(m));
         any |= m->super != NULL;
         c[i] = (struct raid_candidate){
             .name = member_name(m), .super = m->super, .unread = rc < 0 && rc != -EINVAL};
@@ -172,7 +174,9 @@ static int co_read_supers(struct raid_array *a, struct raid_candidate *c, struct
     }
     if (!any && !a->dm_offset)
         TRY(co_refuse_foreign(a, e));
-    return any || !damaged.rc ? 0 : err_set(e, damaged.rc, "%s", damaged.text);
+    if (a->dm_offset)
+        TRY(co_members_dm_bits(a, e));
+    return any || !damaged.rc ? 0 : err_copy(e, damaged.rc, &damaged);
 }
 
 /* Who only reads does not replay the log that would make it right. */
@@ -211,8 +215,10 @@ static int co_load_bad(struct raid_array *a, struct blk_error *e)
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         int rc = m->state == MEMBER_OUT ? 0 : co_bad_load(m->dev, m->super, &m->bad, &why);
-        if (rc < 0)
-            return err_set(e, rc, "%s: %s", member_name(m), why.text);
+        if (rc < 0) {
+            err_prefix(&why, "%s", member_name(m));
+            return err_copy(e, rc, &why);
+        }
     }
     return 0;
 }
@@ -615,6 +621,7 @@ static int co_md_info(struct blk_device *dev, struct blk_info *out, struct blk_e
 const struct blk_driver md_driver = {
     .name = "md",
     .title = "an array of Linux' md (RAID)",
+    .mend = "`lamina raid examine MEMBER...` says what each member knows of the array",
     .handles_fua = true,
     .open_options = md_options,
     .co_open = co_md_open,

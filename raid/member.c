@@ -129,7 +129,8 @@ static bool any_bit(const uint8_t *bits, uint64_t count)
 }
 
 /* Whether the bitmap says that somewhere images may differ. Of one that is no bitmap, or has more
- * bits than there is room for: not. */
+ * bits than there is room for: not. One that is sealed is ours, so superblocks say what is dirty,
+ * and bits may be of what an image missed that is not here. */
 static int co_has_bits(struct blk_device *dev, const struct md_super *s, bool *out)
 {
     uint8_t head[MD_BITMAP_HEADER];
@@ -141,7 +142,8 @@ static int co_has_bits(struct blk_device *dev, const struct md_super *s, bool *o
         return 0;
     TRY(co_blk_read_buf(dev, at, head, sizeof(head)));
     if (md_bitmap_parse(head, &b, &ignored) < 0 ||
-        !range_fits(at, md_bitmap_bytes(&b), s->data_offset) || b.bits > MD_BITMAP_BITS_MOST)
+        !range_fits(at, md_bitmap_bytes(&b), s->data_offset) || b.bits > MD_BITMAP_BITS_MOST ||
+        b.seal)
         return 0;
     uint64_t bytes = md_bitmap_bytes(&b) - sizeof(head);
     auto_free uint8_t *bits = mem_alloc(MAX(bytes, 1));
@@ -163,7 +165,6 @@ static bool has_failed(const struct md_super *s)
 int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_super **out,
                        struct blk_error *e)
 {
-    bool dirty = false;
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
     auto_free uint8_t *raw = mem_aligned(MD_SUPER_BYTES);
     *out = NULL;
@@ -177,12 +178,27 @@ int co_member_dm_super(struct blk_device *dev, uint64_t data_offset, struct md_s
     rc = md_super_dm_parse(raw, dev->size, data_offset, s, e);
     if (rc < 0)
         return rc == -ENODATA ? 0 : rc;
-    rc = has_failed(s) ? 0 : co_has_bits(dev, s, &dirty);
-    if (rc < 0)
-        return err_errno(e, rc, "the bitmap of dm-raid cannot be read");
-    if (dirty && s->resync_offset == UINT64_MAX)
-        s->resync_offset = 0;
     *out = take(s);
+    return 0;
+}
+
+int co_members_dm_bits(struct raid_array *a, struct blk_error *e)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        const struct md_super *s = a->members[i].super;
+        if (s && (has_failed(s) || s->features & MD_RECOVERY))
+            return 0;
+    }
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct raid_member *m = &a->members[i];
+        bool dirty = false;
+        int rc = m->super ? co_has_bits(m->dev, m->super, &dirty) : 0;
+        if (rc == -ENOMEM)
+            return err_set(e, rc, "out of memory");
+        dirty |= rc < 0; /* who cannot read them cannot tell */
+        if (dirty && m->super->resync_offset == UINT64_MAX)
+            m->super->resync_offset = 0;
+    }
     return 0;
 }
 

@@ -17,6 +17,13 @@
 #define PARITY_POWERS_MOST 255
 #define PARITY_ALIGN       64
 
+/* Bytes of blocks from which on a thread of their own is worth the way there and back. */
+#ifdef HAVE_LIBISAL
+#define PARITY_OFFLOAD (4 * MiB)
+#else
+#define PARITY_OFFLOAD (256 * KiB)
+#endif
+
 /* A row's blocks. */
 struct parity_row {
     unsigned powers;      /* entries of data */

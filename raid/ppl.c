@@ -61,7 +61,7 @@ static int add_log(struct raid_member *m, struct blk_error *e)
 {
     uint64_t bytes = m->super->ppl_bytes;
     if (bytes < PPL_HEAD + ROW_PAGE)
-        return err_set(e, -EINVAL, "%s: its partial parity log has no room for an entry",
+        return err_bad(e, -EINVAL, "%s: its partial parity log has no room for an entry",
                        member_name(m));
     m->ppl = mem_zalloc(sizeof(*m->ppl));
     if (!m->ppl)
@@ -121,7 +121,7 @@ int co_ppl_open(struct raid_array *a, struct blk_error *e)
     if (!a->super || !ppl_is_in(a->super))
         return 0;
     if (a->shape.level->number != 5)
-        return err_set(e, -EINVAL, "a partial parity log is of raid5, and this is %s",
+        return err_bad(e, -EINVAL, "a partial parity log is of raid5, and this is %s",
                        a->shape.level->name);
     a->ppl = mem_zalloc(sizeof(*a->ppl));
     if (!a->ppl)
@@ -137,7 +137,7 @@ int co_ppl_open(struct raid_array *a, struct blk_error *e)
     int rc = co_replay(a);
     if (rc == 0)
         rc = co_empty_all(a);
-    return rc < 0 ? err_errno(e, rc, "replaying the partial parity log") : 0;
+    return rc < 0 ? err_errno(e, rc, "the partial parity log cannot be replayed") : 0;
 }
 
 void ppl_close(struct raid_array *a)

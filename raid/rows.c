@@ -71,6 +71,7 @@ static bool rows_resolve(struct raid_array *a, uint64_t offset, uint64_t bytes, 
 struct request {
     struct raid_array *a;
     uint64_t offset, bytes, done;
+    uint64_t most;         /* bytes of whole rows that are one part */
     const struct vec *vec; /* NULL: zeroes */
     unsigned flags;
     int (*co_part)(struct raid_array *a, struct row_part *p);
@@ -84,6 +85,8 @@ static bool next_part(struct request *q, struct row_part *p)
     uint64_t whole = row_bytes(q->a), at = q->offset + q->done;
     *p = (struct row_part){.row = at / whole, .at = at % whole, .zero = !q->vec, .flags = q->flags};
     p->bytes = MIN(q->bytes - q->done, whole - p->at);
+    if (p->bytes == whole)
+        p->bytes = MIN((q->bytes - q->done) / whole * whole, q->most);
     if (q->vec)
         p->vec = vec_slice(q->vec, q->done, p->bytes);
     q->done += p->bytes;
@@ -129,17 +132,17 @@ static int co_read_part(struct raid_array *a, struct row_part *p)
 
 static int co_rows_read(struct raid_array *a, uint64_t offset, const struct vec *to)
 {
-    struct request q = {
-        .a = a, .offset = offset, .bytes = to->bytes, .vec = to, .co_part = co_read_part};
+    struct request q = {.a = a,
+                        .offset = offset,
+                        .bytes = to->bytes,
+                        .most = row_bytes(a),
+                        .vec = to,
+                        .co_part = co_read_part};
     return co_request(&q);
 }
 
-/* Whole rows need no neighbours, and zeroes are no bytes that could be put beside others. In a
- * partial parity log an entry has only chunks that lie behind each other, as one request's do. */
-static int co_change_part(struct raid_array *a, struct row_part *p)
+static int co_change_row(struct raid_array *a, struct row_part *p)
 {
-    if (!p->zero && p->bytes < row_bytes(a) && !a->ppl)
-        return co_rows_merge(a, p);
     struct row_batch b = {.a = a,
                           .row = p->row,
                           .parts = p,
@@ -147,6 +150,32 @@ static int co_change_part(struct raid_array *a, struct row_part *p)
                           .whole = p->bytes == row_bytes(a),
                           .co_strip = co_strip_change};
     return co_rows_batch(&b);
+}
+
+static int co_change_rows(struct raid_array *a, struct row_part *p)
+{
+    uint64_t whole = row_bytes(a);
+    int rc = p->zero ? -ENOTSUP : co_rows_run(a, p);
+    if (rc != -ENOTSUP)
+        return rc;
+    for (uint64_t done = 0; done < p->bytes; done += whole) {
+        struct row_part one = *p;
+        one.row += done / whole;
+        one.bytes = whole;
+        if (!p->zero)
+            one.vec = vec_slice(&p->vec, done, whole);
+        TRY(co_change_row(a, &one));
+    }
+    return 0;
+}
+
+/* Whole rows need no neighbours, and zeroes are no bytes that could be put beside others. In a
+ * partial parity log an entry has only chunks that lie behind each other, as one request's do. */
+static int co_change_part(struct raid_array *a, struct row_part *p)
+{
+    if (p->bytes >= row_bytes(a))
+        return co_change_rows(a, p);
+    return p->zero || a->ppl ? co_change_row(a, p) : co_rows_merge(a, p);
 }
 
 /* A torn strip keeps the log's room, so it is mended by whoever writes next. */
@@ -164,6 +193,7 @@ static int co_rows_write(struct raid_array *a, uint64_t offset, const struct vec
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = from->bytes,
+                        .most = MAX(ROW_RUN / a->shape.chunk, 1u) * row_bytes(a),
                         .vec = from,
                         .flags = flags,
                         .co_part = co_change_part};
@@ -178,6 +208,7 @@ static int co_rows_zeroes(struct raid_array *a, uint64_t offset, uint64_t bytes,
     struct request q = {.a = a,
                         .offset = offset,
                         .bytes = bytes,
+                        .most = row_bytes(a),
                         .flags = flags & ~(unsigned)BLK_NO_FALLBACK,
                         .co_part = co_change_part};
     return co_request(&q);

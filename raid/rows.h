@@ -5,6 +5,7 @@
  *     rows_merge.c   small writes to one row that come at the same time become one
  *     rows_strip.c   a strip: reading it, getting back what is lost
  *     rows_write.c   a strip that changes: what to read, parity, what to write
+ *     rows_run.c     whole rows, several at a time
  *     rows_mend.c    strips that could be written only in part
  *     rows_sync.c    resync, recovery, scrub
  *     log.h, ppl.h, journal.h
@@ -29,6 +30,7 @@
 #define ROW_PAGE      4096u
 #define ROW_TORN_MOST 64
 #define ROW_SLICE     (256 * KiB) /* columns of the longest strip */
+#define ROW_RUN       MiB         /* of the longest run */
 
 struct row_part;
 
@@ -60,7 +62,7 @@ struct rows {
 };
 
 struct row_part {
-    uint64_t row, at, bytes; /* at: in the row's data */
+    uint64_t row, at, bytes; /* at: in the row's data; bytes: to its end, or whole rows */
     struct vec vec;          /* to read into or to write */
     bool zero;               /* zeroes are written instead */
     unsigned flags;
@@ -110,12 +112,23 @@ struct row_block {
     struct iovec iov;
 };
 
+/* A lock on part of the members' data, and memory for what is done there. */
+struct row_hold {
+    struct raid_array *a;
+    struct co_range_hold range;
+    uint64_t memory;
+};
+/* Waits for both; what was torn there is mended. -errno: nothing is held. */
+int co_rows_hold(struct row_hold *h, struct raid_array *a, uint64_t offset, uint64_t bytes,
+                 bool shared, uint64_t memory);
+void rows_release(struct row_hold *h);
+
 struct row_strip {
     struct raid_array *a;
     struct raid_row row;
     uint64_t offset, bytes;  /* in the members' data */
     struct row_block *block; /* by role */
-    struct co_range_hold hold;
+    struct row_hold hold;
 };
 
 /* Locks the strip, mended if it was torn, and gets memory for it; to be closed. -errno: it is not
@@ -135,8 +148,12 @@ bool rows_enough_without(const struct raid_array *a, uint32_t role, uint64_t off
 /* Writes the blocks that are to be written, side by side; members that fail are put out, or have it
  * on their lists of bad blocks. */
 int co_strip_store(struct row_strip *s, unsigned flags);
-/* rows_mend.c: keeps the strip's block of @role, which could not be written. */
-void rows_tear(struct row_strip *s, uint32_t role);
+/* After a write that failed: the member is put out, or has it on its list of bad blocks; where it
+ * cannot be spared, or it was not its fault, it is tried again. 0: the write may be answered. */
+int co_rows_write_again(struct raid_array *a, uint32_t role, struct member_io *io);
+/* rows_mend.c: keeps what could not be written. Takes @contents (buf_get() of io->bytes), which a
+ * write of zeroes has not; without them the array is lost. */
+void rows_tear(struct raid_array *a, uint32_t role, const struct member_io *io, uint8_t *contents);
 /* Writes what is still to be written; -errno: there is something left. No strip may be locked by
  * the caller. */
 int co_rows_mend(struct raid_array *a);
@@ -147,6 +164,12 @@ int strip_old(struct row_strip *s, struct row_block *b);
 int strip_fresh(struct row_strip *s, struct row_block *b);
 /* Old (or fresh) contents as parity.h wants them; @data: room for PARITY_POWERS_MOST. */
 struct parity_row strip_parity(const struct row_strip *s, uint8_t **data, bool fresh);
+
+/* rows_run.c. Writes a part that is whole rows, of ROW_RUN or one; -ENOTSUP: it has to go strip by
+ * strip, and nothing has been done. */
+int co_rows_run(struct raid_array *a, const struct row_part *part);
+/* Runs @fn, which computes with @bytes: here, or on a thread where that is worth it. */
+int co_rows_compute(int (*fn)(void *arg), void *arg, uint64_t bytes);
 
 /* row_batch's co_strip */
 int co_strip_change(struct raid_array *a, struct row_batch *b, uint64_t at, uint64_t bytes);

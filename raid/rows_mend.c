@@ -7,32 +7,17 @@
 #include "block/worker.h"
 #include "raid/rows.h"
 
-/* The block's own memory, if it has some: nothing is allocated where memory may be what failed. */
-static uint8_t *take_memory(struct row_block *b, uint64_t bytes)
+void rows_tear(struct raid_array *a, uint32_t role, const struct member_io *io, uint8_t *contents)
 {
-    bool *ours = b->fresh_ours ? &b->fresh_ours : b->ours && b->fresh == b->old ? &b->ours : NULL;
-    if (ours) {
-        *ours = false;
-        return b->fresh;
-    }
-    uint8_t *copy = buf_get(bytes);
-    if (copy)
-        memcpy(copy, b->fresh, bytes);
-    return copy;
-}
-
-void rows_tear(struct row_strip *s, uint32_t role)
-{
-    struct rows *rows = s->a->engine_state;
-    struct row_block *b = &s->block[role];
-    uint8_t *contents = b->fresh ? take_memory(b, s->bytes) : NULL;
-    if ((b->fresh && !contents) || rows->torn_count == ARRAY_LEN(rows->torn)) {
-        buf_put(contents, s->bytes);
-        s->a->lost = true;
+    struct rows *rows = a->engine_state;
+    bool lacks = io->op == MEMBER_WRITE && !contents;
+    if (lacks || rows->torn_count == ARRAY_LEN(rows->torn)) {
+        buf_put(contents, io->bytes);
+        a->lost = true;
         return;
     }
-    s->a->torn = true;
-    rows->torn[rows->torn_count++] = (struct row_torn){role, s->offset, s->bytes, contents};
+    a->torn = true;
+    rows->torn[rows->torn_count++] = (struct row_torn){role, io->offset, io->bytes, contents};
 }
 
 bool rows_torn(const struct raid_array *a, uint64_t offset, uint64_t bytes)

@@ -5,6 +5,7 @@
  * wanted that brings it back (all data, and as many parities as data is lost), until nothing new is
  * wanted.
  */
+#include "block/worker.h"
 #include "raid/journal.h"
 
 #define TRIES 3 /* of a write that must not fail */
@@ -22,34 +23,49 @@ static size_t blocks_memory(const struct raid_array *a)
     return a->shape.disks * sizeof(struct row_block);
 }
 
+int co_rows_hold(struct row_hold *h, struct raid_array *a, uint64_t offset, uint64_t bytes,
+                 bool shared, uint64_t memory)
+{
+    struct rows *rows = a->engine_state;
+    *h = (struct row_hold){.a = a, .memory = memory};
+    co_range_lock(&a->writers, &h->range, offset, bytes, shared);
+    while (unlikely(a->torn) && !a->lost && rows_torn(a, offset, bytes)) {
+        co_range_unlock(&a->writers, &h->range);
+        TRY(co_rows_mend(a));
+        co_range_lock(&a->writers, &h->range, offset, bytes, shared);
+    }
+    while (rows->held && rows->held + memory > rows->most) /* R3 */
+        co_queue_wait(&rows->room);
+    rows->held += memory;
+    return 0;
+}
+
+void rows_release(struct row_hold *h)
+{
+    struct rows *rows = h->a->engine_state;
+    rows->held -= h->memory;
+    co_queue_wake_all(&rows->room);
+    co_range_unlock(&h->a->writers, &h->range);
+}
+
 int co_strip_open(struct row_strip *s, struct raid_array *a, uint64_t offset, uint64_t bytes,
                   bool shared)
 {
-    struct rows *rows = a->engine_state;
     assert(bytes > 0 && bytes % ROW_PAGE == 0 && offset % ROW_PAGE == 0);
     *s = (struct row_strip){.a = a, .offset = offset, .bytes = bytes};
     s->row = raid_row(&a->shape, offset / a->shape.chunk);
-    co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
-    while (unlikely(a->torn) && !a->lost && rows_torn(a, offset, bytes)) {
-        co_range_unlock(&a->writers, &s->hold);
-        TRY(co_rows_mend(a));
-        co_range_lock(&a->writers, &s->hold, offset, bytes, shared);
-    }
-    while (rows->held && rows->held + strip_memory(s) > rows->most) /* R3 */
-        co_queue_wait(&rows->room);
+    TRY(co_rows_hold(&s->hold, a, offset, bytes, shared, strip_memory(s)));
     s->block = buf_get(blocks_memory(a));
     if (!s->block) {
-        co_range_unlock(&a->writers, &s->hold);
+        rows_release(&s->hold);
         return -ENOMEM;
     }
     memset(s->block, 0, blocks_memory(a));
-    rows->held += strip_memory(s);
     return 0;
 }
 
 void strip_close(struct row_strip *s)
 {
-    struct rows *rows = s->a->engine_state;
     for (unsigned d = 0; d < s->a->shape.disks; d++) {
         if (s->block[d].ours)
             buf_put(s->block[d].old, s->bytes);
@@ -57,9 +73,12 @@ void strip_close(struct row_strip *s)
             buf_put(s->block[d].fresh, s->bytes);
     }
     buf_put(s->block, blocks_memory(s->a));
-    rows->held -= strip_memory(s);
-    co_queue_wake_all(&rows->room);
-    co_range_unlock(&s->a->writers, &s->hold);
+    rows_release(&s->hold);
+}
+
+int co_rows_compute(int (*fn)(void *arg), void *arg, uint64_t bytes)
+{
+    return bytes < PARITY_OFFLOAD ? fn(arg) : co_offload(fn, arg);
 }
 
 uint64_t rows_even(const struct raid_array *a, uint64_t offset, uint64_t bytes)
@@ -118,8 +137,8 @@ static int start_read(struct row_strip *s, uint32_t role, struct co_group *g)
         return 0;
     }
     b->iov = (struct iovec){b->old, s->bytes};
-    b->io =
-        (struct member_io){.m = m, .op = MEMBER_READ, .offset = s->offset, .vec = VEC_ONE(&b->iov)};
+    b->io = (struct member_io){
+        .m = m, .op = MEMBER_READ, .offset = s->offset, .bytes = s->bytes, .vec = VEC_ONE(&b->iov)};
     co_group_start(g, co_member_io, &b->io);
     return 0;
 }
@@ -227,10 +246,9 @@ bool rows_enough_without(const struct raid_array *a, uint32_t role, uint64_t off
     return raid_enough(&a->shape, there);
 }
 
-static int co_strip_miss(struct row_strip *s, uint32_t role)
+static int co_miss(struct raid_array *a, uint32_t role, const struct member_io *io)
 {
-    bool others = rows_enough_without(s->a, role, s->offset, s->bytes);
-    return co_array_miss(s->a, &s->block[role].io, others);
+    return co_array_miss(a, io, rows_enough_without(a, role, io->offset, io->bytes));
 }
 
 /* Puts back what could not be read; a member that does not take it is put out. */
@@ -248,7 +266,7 @@ static int co_correct(struct row_strip *s)
         if (b->io.rc == 0)
             b->io.m->read_errors++;
         else
-            TRY(co_strip_miss(s, d));
+            TRY(co_miss(s->a, d, &b->io));
     }
     return 0;
 }
@@ -269,17 +287,29 @@ int co_strip_load(struct row_strip *s)
 /* --- writing -----------------------------------------------------------------------------------
  */
 
-/* What could not be written: the member is put out, or keeps a list of that; where it cannot be
- * spared, or it was not its fault, it is tried again. */
-static int co_write_again(struct row_strip *s, uint32_t role)
+int co_rows_write_again(struct raid_array *a, uint32_t role, struct member_io *io)
 {
-    struct row_block *b = &s->block[role];
-    for (unsigned n = 0; n < TRIES && b->io.rc < 0; n++) {
-        if (b->io.rc != -ENOMEM && co_strip_miss(s, role) == 0)
+    for (unsigned n = 0; n < TRIES && io->rc < 0; n++) {
+        if (io->rc != -ENOMEM && co_miss(a, role, io) == 0)
             return 0;
-        co_member_io(&b->io);
+        co_member_io(io);
     }
-    return b->io.rc == 0 || co_strip_miss(s, role) == 0 ? 0 : b->io.rc;
+    return io->rc == 0 || co_miss(a, role, io) == 0 ? 0 : io->rc;
+}
+
+/* Gives the block's own memory, if it has some: nothing is allocated where memory may be what
+ * failed. NULL: there is none. */
+static uint8_t *take_fresh(struct row_block *b, uint64_t bytes)
+{
+    bool *ours = b->fresh_ours ? &b->fresh_ours : b->ours && b->fresh == b->old ? &b->ours : NULL;
+    if (ours) {
+        *ours = false;
+        return b->fresh;
+    }
+    uint8_t *copy = buf_get(bytes);
+    if (copy)
+        memcpy(copy, b->fresh, bytes);
+    return copy;
 }
 
 int co_strip_store(struct row_strip *s, unsigned flags)
@@ -304,9 +334,10 @@ int co_strip_store(struct row_strip *s, unsigned flags)
     (void)co_group_wait(&g); /* each says for itself */
     int rc = 0;
     for (unsigned d = 0; d < s->a->shape.disks; d++) {
-        int one = s->block[d].written ? co_write_again(s, d) : 0;
+        struct row_block *b = &s->block[d];
+        int one = b->written ? co_rows_write_again(s->a, d, &b->io) : 0;
         if (one < 0 && !array_is_bad(s->a, d, s->offset, s->bytes))
-            rows_tear(s, d);
+            rows_tear(s->a, d, &b->io, b->fresh ? take_fresh(b, s->bytes) : NULL);
         rc = one < 0 ? one : rc;
     }
     return rc;

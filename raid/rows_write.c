@@ -12,12 +12,9 @@
  * Of the two ways to new parity the one that reads less is taken: from the old parity and the old
  * contents of what changes, or from the contents of what does not change. Where parity may be
  * wrong, since the array went down while it was written to, it is the second. */
-#include "block/worker.h"
 #include "raid/journal.h"
 #include "raid/log.h"
 #include "raid/ppl.h"
-
-#define OFFLOAD_BYTES MiB /* of all blocks; below that a thread is not worth it */
 
 struct change {
     struct row_strip s;
@@ -205,9 +202,7 @@ static int co_make_parity(struct change *c)
     }
     if (!any)
         return 0;
-    if (c->s.bytes * c->s.a->shape.disks >= OFFLOAD_BYTES)
-        return co_offload(make_parity, c);
-    return make_parity(c);
+    return co_rows_compute(make_parity, c, c->s.bytes * c->s.a->shape.disks);
 }
 
 /* --- the strip ---------------------------------------------------------------------------------
@@ -229,7 +224,10 @@ static int co_change(struct change *c)
     if (c->s.a->lost) /* what was read may be older than what was written */
         return -EIO;
     TRY(co_journal_strip(&c->s, &journal));
-    TRY(co_log_strip(&c->s, c->b->whole, &hold)); /* an array has one of the three */
+    if (c->b->whole) /* an array has one of the three */
+        TRY(co_log_mark(c->s.a, c->s.offset, c->s.bytes, &hold));
+    else
+        TRY(co_log_strip(&c->s, &hold));
     int rc = co_ppl_strip(&c->s, &ppl);
     if (rc == 0)
         rc = c->s.a->lost ? -EIO : co_strip_store(&c->s, c->b->flags);

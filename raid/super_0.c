@@ -66,7 +66,7 @@ static int parse_reshape(const struct md_super_0 *d, struct md_super *s, struct 
     if (!mul_u64(le64_get(d->reshape_position), 512, &s->reshape_position) ||
         s->delta_disks > MD_DISKS_0 || s->delta_disks < -MD_DISKS_0 ||
         (int)s->disks - s->delta_disks < 1)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock is damaged: what it says of a reshape is impossible");
     return 0;
 }
@@ -105,7 +105,7 @@ int md_super_0_parse(const uint8_t *raw, uint64_t bytes, struct md_super *s, str
         return -ENODATA;
     uint32_t sum = checksum(s->raw), said = le32_get(d->checksum);
     if (sum != said && fold(sum) != fold(said))
-        return err_set(e, -EINVAL, "the superblock is damaged: its checksum is wrong");
+        return err_bad(e, -EINVAL, "the superblock is damaged: its checksum is wrong");
     memcpy(s->uuid, &d->uuid0, 4);
     memcpy(s->uuid + 4, &d->uuid1, 12);
     s->ctime = le32_get(d->ctime);
@@ -117,10 +117,10 @@ int md_super_0_parse(const uint8_t *raw, uint64_t bytes, struct md_super *s, str
     s->size = le32_get(d->size) * KiB;
     s->data_size = s->super_offset;
     if (s->disks > MD_DISKS_0 || le32_get(d->this_disk.number) >= MD_DISKS_0)
-        return err_set(e, -EINVAL, "the superblock is damaged: it says more than %u members",
+        return err_bad(e, -EINVAL, "the superblock is damaged: it says more than %u members",
                        MD_DISKS_0);
     if (s->level > 0 && s->size > s->data_size)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock says that %" PRIu64 " bytes are used of each member, and "
                        "this one has been cut off at %" PRIu64,
                        s->size, bytes);

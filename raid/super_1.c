@@ -36,7 +36,7 @@ static int64_t signed_bytes(uint32_t sectors)
 
 static int bad(struct blk_error *e, const char *what, uint64_t value)
 {
-    return err_set(e, -EINVAL, "the superblock is damaged: %s is %" PRIu64, what, value);
+    return err_bad(e, -EINVAL, "the superblock is damaged: %s is %" PRIu64, what, value);
 }
 
 /* Whether @offset from the superblock on @bytes lie on the device before or behind the data. */
@@ -63,7 +63,7 @@ static int parse_places(const struct md_super_1 *d, uint64_t bytes, struct md_su
         return bad(e, "the data's size (sectors)", le64_get(d->data_size));
     uint64_t end = s->version == MD_1_0 ? s->super_offset : bytes;
     if (!range_fits(s->data_offset, s->data_size, end))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock says that the data ends %" PRIu64
                        " bytes behind the member, which has "
                        "been cut off",
@@ -79,14 +79,14 @@ static int parse_extras(const struct md_super_1 *d, uint64_t bytes, struct md_su
     if (s->features & MD_BITMAP) {
         s->bitmap_offset = signed_bytes(le32_get(d->bitmap_offset));
         if (!extra_fits(s, s->bitmap_offset, MD_BITMAP_HEADER, bytes))
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the superblock is damaged: it puts the bitmap over something else");
     }
     if (s->features & (MD_PPL | MD_MULTIPLE_PPLS)) {
         s->ppl_offset = (int64_t)(int16_t)le16_get(d->ppl.offset) * SECTOR;
         s->ppl_bytes = le16_get(d->ppl.sectors) * (uint64_t)SECTOR;
         if (!extra_fits(s, s->ppl_offset, s->ppl_bytes, bytes))
-            return err_set(
+            return err_bad(
                 e, -EINVAL,
                 "the superblock is damaged: it puts the partial parity log over something else");
     }
@@ -98,7 +98,7 @@ static int parse_extras(const struct md_super_1 *d, uint64_t bytes, struct md_su
     if (s->bad_offset == 0)
         s->bad_bytes = 0;
     if (!extra_fits(s, s->bad_offset, s->bad_bytes, bytes))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock is damaged: it puts the bad block log over something else");
     return 0;
 }
@@ -158,7 +158,7 @@ static int parse_features(const struct md_super_1 *d, struct md_super *s, struct
     unsigned logs = !!(s->features & MD_BITMAP) + !!(s->features & MD_JOURNAL) +
                     !!(s->features & MD_PPL) + !!(s->features & MD_MULTIPLE_PPLS);
     if (logs > 1)
-        return err_set(
+        return err_bad(
             e, -EINVAL,
             "the superblock is damaged: it says more than one of bitmap, journal and PPL");
     static const uint8_t zero[32];
@@ -177,7 +177,7 @@ int md_super_1_parse(enum md_version v, const uint8_t *raw, uint64_t bytes, stru
     if (le32_get(d->max_dev) > MD_ROLES_1)
         return bad(e, "the number of roles", le32_get(d->max_dev));
     if (checksum(raw, le32_get(d->max_dev)) != le32_get(d->checksum))
-        return err_set(e, -EINVAL, "the superblock is damaged: its checksum is wrong");
+        return err_bad(e, -EINVAL, "the superblock is damaged: its checksum is wrong");
     TRY(parse_features(d, s, e));
     memcpy(s->uuid, d->set_uuid, sizeof(s->uuid));
     memcpy(s->name, d->set_name, sizeof(d->set_name));

@@ -52,7 +52,7 @@ static bool has_failed(struct dm_super *d, unsigned image)
 
 static int bad(struct blk_error *e, const char *what, uint64_t value)
 {
-    return err_set(e, -EINVAL, "the superblock of dm-raid is damaged: %s is %" PRIu64, what, value);
+    return err_bad(e, -EINVAL, "the superblock of dm-raid is damaged: %s is %" PRIu64, what, value);
 }
 
 /* Sectors, all ones as they are. */

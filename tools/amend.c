@@ -101,7 +101,7 @@ static int co_body(struct task *t)
     struct blk_device *dev;
     TRY(co_image_open(t->tool, &a->image, &dev, &t->error));
     int rc = co_amend(a, dev);
-    return co_image_close(dev, rc, &t->error);
+    return co_image_end(t->tool, dev, rc, &t->error);
 }
 
 /* --- what is told ----------------------------------------------------------------------------- */

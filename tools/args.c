@@ -352,6 +352,12 @@ void tool_error(const struct tool *t, const char *fmt, ...)
     va_end(ap);
 }
 
+void tool_next(const struct tool *t, const char *sentence)
+{
+    if (sentence[0] && t->face == FACE_LAMINA && t->output == OUTPUT_HUMAN)
+        tool_error(t, "next: %s", sentence);
+}
+
 const char *tool_words(const struct tool *t, const char *ours, const char *theirs)
 {
     return t->face == FACE_LAMINA ? ours : theirs;

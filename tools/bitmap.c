@@ -137,7 +137,7 @@ static int co_run(void *arg)
     struct bitmap *b = arg;
     struct blk_device *dev;
     TRY(co_image_open(b->tool, &b->image, &dev, &b->error));
-    return co_image_close(dev, co_body(b, dev), &b->error);
+    return co_image_end(b->tool, dev, co_body(b, dev), &b->error);
 }
 
 /* --- printing --------------------------------------------------------------------------------- */

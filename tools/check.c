@@ -22,12 +22,15 @@ static const struct arg_desc options[] = {
     ARG_FORCE_SHARE,
     ARG_END};
 
+#define SALVAGE "`lamina convert --salvage FILE NEW` makes a new image of what can still be read"
+
 struct check {
     struct tool *tool;
     struct image image;
     bool fix_leaks, fix_errors, data;
     struct blk_check found;
     bool no_checks;
+    bool mends;         /* what it can be opened for */
     const char *format; /* static: a driver's name */
     struct blk_error error;
 };
@@ -87,10 +90,13 @@ static int co_run(void *arg)
     struct blk_device *dev;
     TRY(co_image_open(c->tool, &c->image, &dev, &c->error));
     c->format = dev->driver->name;
+    c->mends = dev->driver->co_write != NULL;
     int rc = co_check(c, dev);
+    if (rc < 0 && rc != -ENOTSUP)
+        blk_next(&c->error, SALVAGE, c->image.text);
     leave_out(c, dev->driver);
     c->no_checks = rc == -ENOTSUP && !dev->driver->co_check;
-    return co_image_close(dev, rc, &c->error);
+    return co_image_end(c->tool, dev, rc, &c->error);
 }
 
 /* --- printing
@@ -156,20 +162,52 @@ static int print_json(const struct check *c)
     return output_json(o);
 }
 
+/* What a person can do about what was found. */
+static void say_next(const struct check *c)
+{
+    const struct blk_check *f = &c->found;
+    struct blk_error e = {0};
+    char advice[200];
+    if (c->tool->quiet || (!f->corruptions && !f->leaks && !f->check_errors))
+        return;
+    if (!c->mends)
+        blk_next(&e, "only another copy of FILE has what is damaged here: get it again",
+                 c->image.text);
+    else if (f->check_errors || (f->corruptions && c->fix_errors))
+        blk_next(&e, SALVAGE, c->image.text);
+    snprintf(advice, sizeof(advice),
+             f->corruptions
+                 ? "`lamina check -f %s -r all FILE` mends it; copy FILE before, if it is "
+                   "the only one"
+                 : "`lamina check -f %s -r leaks FILE` gives the space back",
+             c->format);
+    blk_next(&e, advice, c->image.text);
+    tool_next(c->tool, e.next);
+}
+
+static int no_checks(const struct check *c)
+{
+    struct blk_error e = {0};
+    tool_error(c->tool,
+               tool_words(c->tool, "%s: images of this format have nothing that could be checked",
+                          "This image format does not support checks"),
+               c->image.text);
+    blk_next(&e, "`lamina hash FILE` reads all of it, and says what cannot be read", c->image.text);
+    tool_next(c->tool, e.next);
+    return EXIT_NO_CHECKS;
+}
+
 static int result(const struct check *c, int rc)
 {
-    if (c->no_checks) {
-        tool_error(c->tool, "%s",
-                   tool_words(c->tool, "images of this format have nothing that could be checked",
-                              "This image format does not support checks"));
-        return EXIT_NO_CHECKS;
-    }
+    if (c->no_checks)
+        return no_checks(c);
     if (rc < 0)
         return tool_failed(c->tool, &c->error);
     if (c->tool->output == OUTPUT_JSON && print_json(c))
         return EXIT_FAILED;
     if (c->tool->output == OUTPUT_HUMAN && !c->tool->quiet)
         print_human(&c->found);
+    say_next(c);
     return c->found.check_errors  ? EXIT_FAILED
            : c->found.corruptions ? EXIT_CORRUPT
            : c->found.leaks       ? EXIT_LEAKS

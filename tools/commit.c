@@ -86,7 +86,7 @@ static int co_body(struct task *t)
     struct blk_device *top;
     TRY(co_image_open(t->tool, &c->image, &top, &t->error));
     int rc = co_commit(c, top);
-    return co_image_close(top, rc, &t->error);
+    return co_image_end(t->tool, top, rc, &t->error);
 }
 
 /* --- what is told ----------------------------------------------------------------------------- */

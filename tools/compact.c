@@ -49,7 +49,7 @@ static int co_body(struct task *t)
     struct blk_device *dev;
     TRY(co_image_open(t->tool, &c->image, &dev, &t->error));
     int rc = co_compact(c, dev);
-    return co_image_close(dev, rc, &t->error);
+    return co_image_end(t->tool, dev, rc, &t->error);
 }
 
 /* --- what is told ----------------------------------------------------------------------------- */

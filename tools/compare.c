@@ -76,6 +76,7 @@ static int co_load(struct compare *c, unsigned side, uint64_t offset, uint8_t *t
         c->exit = EXIT_READ;
         err_errno(&c->error, rc, "Error while reading offset %" PRIu64 " of %s", offset,
                   c->image[side].text);
+        image_failed(c->tool, c->dev[side], rc, &c->error);
     }
     return rc;
 }
@@ -141,6 +142,7 @@ static int co_status(struct compare *c, unsigned side, uint64_t at, uint64_t byt
     if (rc < 0 && c->exit == 0) {
         c->exit = EXIT_STATUS;
         err_errno(&c->error, rc, "Sector allocation test failed at offset %" PRIu64, at);
+        image_failed(c->tool, c->dev[side], rc, &c->error);
     }
     return rc;
 }

@@ -98,8 +98,10 @@ static void co_salvage(struct convert *c, uint64_t offset, uint8_t *to, uint64_t
 
 static int read_failed(struct convert *c, int rc, uint64_t offset)
 {
-    if (c->task.error.rc == 0)
+    if (c->task.error.rc == 0) {
         err_errno(&c->task.error, rc, "error while reading at byte %" PRIu64, offset);
+        image_failed(c->make.tool, source_at(c, offset)->dev, rc, &c->task.error);
+    }
     return rc;
 }
 
@@ -311,6 +313,7 @@ static int co_status(struct convert *c, uint64_t offset, enum kind *kind, uint64
     }
     if (rc < 0) {
         err_errno(&c->task.error, rc, "error while reading block status at byte %" PRIu64, offset);
+        image_failed(c->make.tool, s->dev, rc, &c->task.error);
         return rc;
     }
     *bytes = ext.bytes;

@@ -37,7 +37,7 @@ static int co_body(struct task *t)
     int rc = co_hash_disk(dev, dev->size, h->told.kind, &t->job, h->text, &t->error);
     if (rc == 0)
         rc = hash_compare(&h->told, h->text, h->image.text, &t->error);
-    return co_image_close(dev, rc, &t->error);
+    return co_image_end(t->tool, dev, rc, &t->error);
 }
 
 static int print(const struct hash *h)

@@ -120,6 +120,23 @@ int co_image_close(struct blk_device *dev, int rc, struct blk_error *e)
     return closed;
 }
 
+void image_failed(const struct tool *t, struct blk_device *dev, int rc, struct blk_error *e)
+{
+    if (rc >= 0 || t->face != FACE_LAMINA)
+        return;
+    if (e->rc == 0)
+        err_errno(e, rc, "it cannot be read");
+    if (dev->name && !strstr(e->text, dev->name))
+        err_prefix(e, "%.200s", dev->name);
+    blk_next_after_io(dev, e);
+}
+
+int co_image_end(const struct tool *t, struct blk_device *dev, int rc, struct blk_error *e)
+{
+    image_failed(t, dev, rc, e);
+    return co_image_close(dev, rc, e);
+}
+
 /* The snapshot of @list that @told means; NULL: there is none. */
 static const struct blk_snapshot *find_snapshot(const struct blk_snapshot *list, size_t count,
                                                 const char *told)
@@ -334,5 +351,6 @@ int tool_failed(const struct tool *t, const struct blk_error *e)
         tool_error(t, "%s", e->text);
     else if (e->rc < 0) /* else it was told already */
         tool_error(t, "%s", strerror(-e->rc));
+    tool_next(t, e->next);
     return 1;
 }

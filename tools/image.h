@@ -29,6 +29,8 @@ must_use int co_tool_resolver(struct tool *t, enum trust trust, const char *cach
                               struct resolver *r, struct blk_error *e);
 /* Closes @dev (may be NULL); its error only if *e holds none yet. Gives the first. */
 int co_image_close(struct blk_device *dev, int rc, struct blk_error *e);
+/* The same after image_failed(), which see. */
+int co_image_end(const struct tool *t, struct blk_device *dev, int rc, struct blk_error *e);
 /* *dev becomes its snapshot that @told names as -l does: a name or an id (which goes first),
  * snapshot.id=I, snapshot.name=N or both. */
 must_use int co_image_snapshot(const struct tool *t, const char *told, struct blk_device **dev,
@@ -84,7 +86,10 @@ bool preallocation_told(const struct tool *t, const char *value, enum preallocat
 must_use int co_image_resize(const struct tool *t, struct blk_device *dev,
                              const struct image_size *s, struct blk_error *e);
 
-/* Tells what went wrong: "lamina: TEXT". Gives 1. */
+/* An operation on @dev, which is open, failed: under lamina's own name @e says of what image, and
+ * what is next. Nothing if @rc is no error. */
+void image_failed(const struct tool *t, struct blk_device *dev, int rc, struct blk_error *e);
+/* Tells what went wrong, "lamina: TEXT", and below it what to do next. Gives 1. */
 int tool_failed(const struct tool *t, const struct blk_error *e);
 
 #endif

@@ -70,7 +70,7 @@ static int co_run(void *arg)
         if (!in->chain)
             break;
     }
-    return co_image_close(top, rc, &in->error);
+    return co_image_end(in->tool, top, rc, &in->error);
 }
 
 /* On a terminal: each image of the chain and how much of the disk its file takes. */

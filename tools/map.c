@@ -247,7 +247,7 @@ static int co_run(void *arg)
     int rc;
     TRY(co_image_open(m->tool, &m->image, &dev, &m->error));
     rc = m->tool->output == OUTPUT_JSON ? co_walk_json(m, dev) : co_walk_human(m, dev);
-    return co_image_close(dev, rc, &m->error);
+    return co_image_end(m->tool, dev, rc, &m->error);
 }
 
 /* --- what is told --------------------------------------------------------------------------------

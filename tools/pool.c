@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pool.c - `lamina pool VERB`: thin pools, with the words of thin-provisioning-tools. */
 #include "tools/pool.h"
+#include "tools/occupied.h"
 #include "volumes/thin_extents.h"
 
 #include <stdlib.h>
@@ -23,6 +24,14 @@ int co_pool_image_open(struct tool *t, struct image *image, struct blk_device **
         return 0;
     (void)!co_blk_close(*dev, NULL);
     return err_set(e, -EINVAL, "%s is no thin pool: name one as thin:METADATA,DATA", image->text);
+}
+
+int co_pool_output_open(struct tool *t, struct image *image, bool force, struct blk_device **dev,
+                        struct blk_error *e)
+{
+    TRY(co_image_open(t, image, dev, e));
+    int rc = force ? 0 : co_refuse_occupied(t, *dev, "--force", e);
+    return rc < 0 ? co_image_close(take(*dev), rc, e) : 0;
 }
 
 bool pool_id_told(const struct tool *t, const char *text, uint32_t *id)

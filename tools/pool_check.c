@@ -107,6 +107,7 @@ const struct command pool_check_command = {
  */
 
 struct repair {
+    bool force;
     struct pool_look look;
     struct image out;
     struct thin_build build;
@@ -158,13 +159,16 @@ static int co_repair(struct pool_look *l)
 {
     struct repair *p = container_of(l, struct repair, look);
     struct blk_device *to;
-    TRY(co_image_open(l->task.tool, &p->out, &to, &l->task.error));
+    TRY(co_pool_output_open(l->task.tool, &p->out, p->force, &to, &l->task.error));
     return co_image_close(to, co_rebuild(p, to), &l->task.error);
 }
 
 static const struct arg_desc repair_options[] = {
     {'i', "input", "METADATA", "the damaged metadata; nothing is written there", 0, false},
-    {'o', "output", "METADATA", "where it is written anew; what that holds is lost", 0, false},
+    {'o', "output", "METADATA", "where it is written anew; the pool that it holds is lost", 0,
+     false},
+    {'f', "format", "FORMAT", "the output's format (else it is found out)", 0, false},
+    ARG_POOL_FORCE,
     ARG_QUIET,
     ARG_END};
 
@@ -172,8 +176,11 @@ static int run_repair(struct tool *t, int argc, char **argv)
 {
     struct repair p = {.look = {.task.tool = t, .co_look = co_repair},
                        .out = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE}};
-    const struct arg_place places[] = {
-        {'i', &p.look.image.text, NULL}, {'o', &p.out.text, NULL}, {0, NULL, NULL}};
+    const struct arg_place places[] = {{'i', &p.look.image.text, NULL},
+                                       {'o', &p.out.text, NULL},
+                                       {'f', &p.out.format, NULL},
+                                       {ARG_POOL_FORCE_ID, NULL, &p.force},
+                                       {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &p};
     int id = args_read(t, &line);
     if (id != ARGS_END)

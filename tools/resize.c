@@ -111,7 +111,7 @@ static int co_grow(struct resize *r, struct blk_device *dev)
         return err_set(&r->error, rc, "%s holds no partitions that could grow", r->image.text);
     TRY(rc);
     rc = co_blk_inner_grow(table, r->part, &r->part_bytes, &r->error);
-    return co_image_close(table, rc, &r->error);
+    return co_image_end(r->tool, table, rc, &r->error);
 }
 
 static int co_run(void *arg)
@@ -124,7 +124,7 @@ static int co_run(void *arg)
         rc = co_image_resize(r->tool, dev, &r->to, &r->error);
     if (rc == 0 && r->grow)
         rc = co_grow(r, dev);
-    return co_image_close(dev, rc, &r->error);
+    return co_image_end(r->tool, dev, rc, &r->error);
 }
 
 /* --- what is told -------------------------------------------------------------------------------

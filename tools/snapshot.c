@@ -108,7 +108,7 @@ static int co_run(void *arg)
              : s->action         ? co_change(s, dev)
                                  : 0;
     face_words(s, rc);
-    return co_image_close(dev, rc, &s->error);
+    return co_image_end(s->tool, dev, rc, &s->error);
 }
 
 /* --- printing ----------------------------------------------------------------------------------

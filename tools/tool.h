@@ -193,6 +193,9 @@ int command_group(struct tool *t, const struct command *const *verbs, int argc, 
 
 /* "lamina: SENTENCE" (or the face's name) on stderr. */
 void tool_error(const struct tool *t, const char *fmt, ...) printf_like(2, 3);
+/* "lamina: next: SENTENCE" below an error, for people: not in the faces, nor where a program reads
+ * JSON. "": nothing. */
+void tool_next(const struct tool *t, const char *sentence);
 /* @ours under lamina's own name, else @theirs: two ways to say one thing with the same arguments.
  */
 const char *tool_words(const struct tool *t, const char *ours, const char *theirs)

@@ -41,7 +41,7 @@ static int co_read_copy(const struct gpt *g, uint64_t at, struct gpt_header *h, 
     if (rc < 0)
         rc = err_errno(e, rc, "the entries at sector %" PRIu64 " cannot be read", h->entries_at);
     else if (gpt_crc(list, bytes) != h->entries_crc)
-        rc = err_set(e, -EINVAL, "the checksum of the entries at sector %" PRIu64 " is wrong",
+        rc = err_bad(e, -EINVAL, "the checksum of the entries at sector %" PRIu64 " is wrong",
                      h->entries_at);
     if (rc < 0)
         mem_free(list);
@@ -95,7 +95,7 @@ static int co_find_table(struct gpt *g, struct blk_error *e)
     }
     if (first.rc == 0)
         return err_set(e, -EINVAL, "the disk is too small for a partition table");
-    return err_set(e, -EINVAL,
+    return err_bad(e, -EINVAL,
                    "both copies of the partition table (GPT) are damaged or not there: %s",
                    first.text);
 }
@@ -203,6 +203,9 @@ static int gpt_probe(const struct blk_probe *p, const char **reason)
 const struct blk_driver gpt_driver = {
     .name = "gpt",
     .title = "partitions, as a GUID partition table lists them",
+    .mend = "programs like testdisk find where partitions begin and end; "
+            "driver=slice,offset=BYTES,size=BYTES,file.filename=FILE (with --image-opts) opens one "
+            "by that",
     .only_inner = true,
     .create_options = gpt_create_options,
     .inner_options = gpt_inner_options,

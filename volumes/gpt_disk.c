@@ -30,11 +30,11 @@ int gpt_header_parse(const uint8_t *raw, uint32_t sector_bytes, uint64_t own, ui
     if (memcmp(d.signature, GPT_SIGNATURE, sizeof(d.signature)) != 0)
         return err_set(e, -ENODATA, "there is no header at sector %" PRIu64, own);
     if (le32_get(d.revision) >> 16 != 1)
-        return err_set(e, -EINVAL, "the header at sector %" PRIu64 " is of an unknown revision",
+        return err_bad(e, -EINVAL, "the header at sector %" PRIu64 " is of an unknown revision",
                        own);
     if (header_bytes < sizeof(d) || header_bytes > sector_bytes ||
         header_crc(raw, header_bytes) != le32_get(d.header_crc))
-        return err_set(e, -EINVAL, "the checksum of the header at sector %" PRIu64 " is wrong",
+        return err_bad(e, -EINVAL, "the checksum of the header at sector %" PRIu64 " is wrong",
                        own);
     *out = (struct gpt_header){.own = le64_get(d.own),
                                .other = le64_get(d.other),
@@ -46,17 +46,17 @@ int gpt_header_parse(const uint8_t *raw, uint32_t sector_bytes, uint64_t own, ui
                                .entries_crc = le32_get(d.entries_crc)};
     uuid_swap(d.disk, out->disk);
     if (out->own != own)
-        return err_set(e, -EINVAL, "the header at sector %" PRIu64 " was made for sector %" PRIu64,
+        return err_bad(e, -EINVAL, "the header at sector %" PRIu64 " was made for sector %" PRIu64,
                        own, out->own);
     if (out->entry_bytes < sizeof(struct gpt_entry_disk) || !is_pow2(out->entry_bytes) ||
         out->entries == 0 || gpt_entries_bytes(out) > GPT_ENTRIES_BYTES_MAX)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header at sector %" PRIu64 " counts %" PRIu32 " entries of %" PRIu32
                        " bytes",
                        own, out->entries, out->entry_bytes);
     if (!range_fits(out->entries_at, gpt_entries_sectors(out, sector_bytes), sectors) ||
         out->entries_at < 2 || out->first > out->last)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the header at sector %" PRIu64 " has its entries at %" PRIu64
                        " and partitions from %" PRIu64 " to %" PRIu64,
                        own, out->entries_at, out->first, out->last);

@@ -276,7 +276,7 @@ static int drop_one(struct lvm_vg *vg, struct blk_error *e)
     for (size_t i = 0; i < vg->lv_count; i++)
         if (lvm_lv_lost(&vg->lvs[i]) && lvm_lv_remove(vg, &vg->lvs[i], &why) == 0)
             return 0;
-    return err_set(e, why.rc, "%s", why.text);
+    return err_copy(e, why.rc, &why);
 }
 
 static int drop_volumes(struct lvm_vg **vg, struct blk_error *e)

@@ -18,7 +18,7 @@ static int check_inside(const struct lvm_lv *lv, const struct lvm_segment *s, st
     for (unsigned i = 0; i < s->area_count && s->type->what != LVM_RAID; i++) {
         const struct lvm_area *a = &s->areas[i];
         if (!range_fits(a->extent, extents_per_area(s), a->pv ? a->pv->extents : a->lv->extents))
-            return err_set(e, -EINVAL, "%.127s reaches past the end of %.127s", lv->name,
+            return err_bad(e, -EINVAL, "%.127s reaches past the end of %.127s", lv->name,
                            a->pv ? a->pv->name : a->lv->name);
     }
     return 0;
@@ -78,7 +78,7 @@ static int check_claims(const struct lvm_vg *vg, struct blk_error *e)
     TRY(lvm_claims(vg, &c, &count, e));
     for (size_t i = 1; i < count; i++)
         if (c[i].pv == c[i - 1].pv && c[i].extent < c[i - 1].extent + c[i - 1].extents)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "extent %" PRIu64 " of %.127s belongs to %.127s and to %.127s",
                            c[i].extent, c[i].pv->name, c[i - 1].lv->name, c[i].lv->name);
     return 0;

@@ -104,18 +104,18 @@ static int lists_parse(const struct lvm_label_disk *raw, struct lvm_label *l, st
     size_t at = 0;
     do { /* data areas: the text says where extents are */
         if (!next_span(raw, &at, &span))
-            return err_set(e, -EINVAL, "the label is damaged: its list of data areas does not end");
+            return err_bad(e, -EINVAL, "the label is damaged: its list of data areas does not end");
         if (l->data_at == 0)
             l->data_at = span.offset;
     } while (span.offset);
     for (;;) {
         if (!next_span(raw, &at, &span))
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the label is damaged: its list of metadata areas does not end");
         if (!span.offset)
             break;
         if (l->area_count == LVM_AREAS_MOST)
-            return err_set(e, -EINVAL, "the label names more than %d metadata areas",
+            return err_bad(e, -EINVAL, "the label names more than %d metadata areas",
                            LVM_AREAS_MOST);
         l->areas[l->area_count++] = span;
     }
@@ -140,12 +140,16 @@ int lvm_label_find(const void *sectors, size_t bytes, struct lvm_label *out, str
             continue;
         memcpy(out->uuid, raw.uuid, LVM_UUID);
         if (!is_uuid(out->uuid))
-            return err_set(e, -EINVAL, "the label is damaged: what it has for a UUID is none");
+            return err_bad(e, -EINVAL, "the label is damaged: what it has for a UUID is none");
         out->sector = i;
         out->device_bytes = le64_get(raw.device_bytes);
         return lists_parse(&raw, out, e);
     }
-    return err_set(e, -ENOENT, "it is no physical volume: it has no label of LVM2");
+    int rc = err_set(e, -ENOENT, "it is no physical volume: it has no label of LVM2");
+    err_next(e,
+             "`lamina tree FOLDER` shows which files are physical volumes; a label that was lost "
+             "is made anew by `pvcreate --uuid UUID --restorefile /etc/lvm/backup/VG`");
+    return rc;
 }
 
 static void put_span(uint8_t *at, uint64_t offset, uint64_t bytes)
@@ -196,15 +200,15 @@ int lvm_area_parse(const struct lvm_area_disk *raw, const struct lvm_span *area,
     const struct lvm_locn_disk *locn = &raw->committed;
     *committed = (struct lvm_locn){0};
     if (memcmp(raw->magic, area_magic, sizeof(area_magic)) != 0)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata area at byte %" PRIu64 " is damaged: it does not begin as one",
                        area->offset);
     if (le32_get(raw->crc) != area_crc(raw))
-        return err_set(e, -EBADMSG, "the checksum of the metadata area at %" PRIu64 " is wrong",
+        return err_bad(e, -EBADMSG, "the checksum of the metadata area at %" PRIu64 " is wrong",
                        area->offset);
     if (le32_get(raw->version) != 1 || le64_get(raw->start) != area->offset ||
         le64_get(raw->bytes) != area->bytes || area->bytes <= 2 * LVM_SECTOR)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata area at byte %" PRIu64
                        " is damaged: its header names another place",
                        area->offset);
@@ -214,7 +218,7 @@ int lvm_area_parse(const struct lvm_area_disk *raw, const struct lvm_span *area,
                                    .ignored = le32_get(locn->flags) & 1};
     if (committed->bytes && (committed->offset < LVM_SECTOR || committed->offset >= area->bytes ||
                              committed->bytes > area->bytes - LVM_SECTOR))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata area at byte %" PRIu64
                        " is damaged: it names a text outside of itself",
                        area->offset);

@@ -9,7 +9,7 @@
 
 static int missing_key(struct blk_error *e, const char *what, const char *name, const char *key)
 {
-    return err_set(e, -EINVAL, "%s %.127s has no valid \"%s\"", what, name, key);
+    return err_bad(e, -EINVAL, "%s %.127s has no valid \"%s\"", what, name, key);
 }
 
 static int read_uuid(const struct lvm_node *n, char uuid[LVM_UUID + 1], const char *what,
@@ -185,7 +185,7 @@ static int read_pvs(struct lvm_vg *vg, struct blk_error *e)
     if (!vg->pvs)
         return err_set(e, -ENOMEM, "out of memory");
     if (count > LVM_PVS_MOST)
-        return err_set(e, -EFBIG, "the group has more than %d physical volumes", LVM_PVS_MOST);
+        return err_bad(e, -EFBIG, "the group has more than %d physical volumes", LVM_PVS_MOST);
     for (struct lvm_node *n = in ? in->first : NULL; n; n = n->next)
         if (n->kind == LVM_SECTION)
             TRY(read_pv(vg, n, &vg->pvs[vg->pv_count++], e));
@@ -230,7 +230,7 @@ static int read_lvs(struct lvm_vg *vg, struct blk_error *e)
     qsort(vg->by_name, vg->lv_count, sizeof(*vg->by_name), compare_names);
     for (size_t i = 1; i < vg->lv_count; i++)
         if (strcmp(vg->by_name[i - 1]->name, vg->by_name[i]->name) == 0)
-            return err_set(e, -EINVAL, "two logical volumes are called %.127s",
+            return err_bad(e, -EINVAL, "two logical volumes are called %.127s",
                            vg->by_name[i]->name);
     return 0;
 }
@@ -247,7 +247,7 @@ static int read_all(struct lvm_vg *vg, struct blk_error *e)
         vg->node = n->kind == LVM_SECTION ? n : NULL;
     if (!contents || strcmp(contents, "Text Format Volume Group") != 0 || !vg->node ||
         !lvm_find_number(root, "version", &version) || version != 1)
-        return err_set(e, -EINVAL, "the metadata is not a volume group's text of version 1");
+        return err_bad(e, -EINVAL, "the metadata is not a volume group's text of version 1");
     TRY(read_group(vg, e));
     TRY(read_pvs(vg, e));
     TRY(read_lvs(vg, e));

@@ -62,7 +62,7 @@ static int co_look_for_super(struct raid_open *r, struct blk_device *meta)
         return err_errno(r->o->e, rc, "cannot read the state of %s", r->o->lv->name);
     r->supers |= rc == 0 && le32_get(magic) == DM_RAID_MAGIC;
     if (r->meta_bytes && r->meta_bytes != meta->size)
-        return err_set(r->o->e, -EINVAL, "the metadata of %s differ in size", r->o->lv->name);
+        return err_bad(r->o->e, -EINVAL, "the metadata of %s differ in size", r->o->lv->name);
     r->meta_bytes = meta->size;
     return 0;
 }

@@ -83,12 +83,16 @@ static int co_check_rest(struct lvm_set *s, const struct lvm_vg *vg, const char 
                          struct blk_error *e)
 {
     struct lvm_vg *rest;
+    struct blk_error why = {0};
     TRY(lvm_vg_copy(vg, &rest, e));
-    int rc = lvm_images_drop(&rest, lv, e);
+    int rc = lvm_images_drop(&rest, lv, &why);
     if (rc == 0)
-        rc = co_with_array(s, rest, lv, co_nothing, e);
+        rc = co_with_array(s, rest, lv, co_nothing, &why);
     lvm_vg_drop(rest);
-    return rc;
+    return rc < 0 ? err_set(e, rc,
+                            "without images on physical volumes that are missing, or marked so: %s",
+                            why.text)
+                  : 0;
 }
 
 int co_lvm_images_replace(struct lvm_set *s, struct lvm_vg **vg, const struct lvm_repair *r,

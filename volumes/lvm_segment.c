@@ -94,7 +94,7 @@ struct reading {
 
 static int wrong(const struct reading *r, const char *what)
 {
-    return err_set(r->e, -EINVAL, "segment at extent %" PRIu64 " of %.127s: %s", r->seg->start,
+    return err_bad(r->e, -EINVAL, "segment at extent %" PRIu64 " of %.127s: %s", r->seg->start,
                    r->lv->name, what);
 }
 
@@ -322,13 +322,13 @@ static int tile(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e)
     qsort(lv->segments, lv->segment_count, sizeof(*lv->segments), by_start);
     for (unsigned i = 0; i < lv->segment_count; i++) {
         if (lv->segments[i].start != lv->extents)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the segments of %.127s leave a gap or overlap at extent "
                            "%" PRIu64,
                            lv->name, lv->extents);
         if (!add_u64(lv->extents, lv->segments[i].extents, &lv->extents) ||
             !mul_u64(lv->extents, vg->extent_bytes, &bytes) || bytes > INT64_MAX)
-            return err_set(e, -EFBIG, "%.127s is too big", lv->name);
+            return err_bad(e, -EFBIG, "%.127s is too big", lv->name);
     }
     return 0;
 }
@@ -340,7 +340,7 @@ int lvm_segments_read(struct lvm_vg *vg, struct lvm_lv *lv, struct blk_error *e)
     for (const struct lvm_node *n = lv->node->first; n; n = n->next)
         count += is_segment(n);
     if (!lvm_find_number(lv->node, "segment_count", &told) || told != count || count == 0)
-        return err_set(e, -EINVAL, "%.127s does not have as many segments as it says", lv->name);
+        return err_bad(e, -EINVAL, "%.127s does not have as many segments as it says", lv->name);
     lv->segments = mem_array(count, sizeof(*lv->segments));
     if (!lv->segments)
         return err_set(e, -ENOMEM, "out of memory");

@@ -16,7 +16,7 @@ static int co_read_areas(struct lvm_member *m, struct blk_error *e)
         const struct lvm_span *area = &m->label.areas[i];
         struct lvm_area_disk raw;
         if (!range_fits(area->offset, area->bytes, m->dev->size) || area->bytes < sizeof(raw)) {
-            rc = err_set(e, -EINVAL, "the metadata area at %" PRIu64 " ends past the device",
+            rc = err_bad(e, -EINVAL, "the metadata area at %" PRIu64 " ends past the device",
                          area->offset);
             continue;
         }
@@ -51,7 +51,7 @@ static int co_read_text(const struct lvm_member *m, unsigned i, char **out, stru
     const struct lvm_span *area = &m->label.areas[i];
     const struct lvm_locn *t = &m->texts[i];
     if (t->bytes > LVM_TEXT_MOST)
-        return err_set(e, -EFBIG, "%" PRIu64 " bytes of metadata are more than any group has",
+        return err_bad(e, -EFBIG, "%" PRIu64 " bytes of metadata are more than any group has",
                        t->bytes);
     auto_free char *text = mem_alloc(t->bytes);
     if (!text)
@@ -63,7 +63,7 @@ static int co_read_text(const struct lvm_member *m, unsigned i, char **out, stru
     if (rc < 0)
         return err_errno(e, rc, "cannot read the metadata");
     if (lvm_crc(LVM_CRC_INITIAL, text, t->bytes) != t->crc)
-        return err_set(e, -EBADMSG, "the checksum of the metadata at %" PRIu64 " is wrong",
+        return err_bad(e, -EBADMSG, "the checksum of the metadata at %" PRIu64 " is wrong",
                        area->offset + t->offset);
     *out = take(text);
     return 0;
@@ -167,10 +167,12 @@ int co_lvm_set_read(struct lvm_set *s, struct blk_error *e)
         int unread = m->labelled ? co_read_groups(s, m, &why) : 0;
         if (unread < 0)
             failed = unread;
+        if (failed < 0)
+            err_prefix(&why, "%s", m->dev->name);
         if (!m->labelled || failed == -ENOMEM)
-            return err_set(e, failed, "%s: %s", m->dev->name, why.text);
+            return err_copy(e, failed, &why);
         if (failed < 0 && rc == 0)
-            rc = err_set(e, failed, "%s: %s", m->dev->name, why.text);
+            rc = err_copy(e, failed, &why);
     }
     TRY(check_duplicates(s, e));
     link_groups(s);

@@ -44,7 +44,7 @@ static int co_read_header(struct lvm_snapshot *s, bool *fresh, struct blk_error 
 {
     struct store_header_disk raw;
     if (s->store->size < sizeof(raw))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the snapshot is damaged: its store is too small to hold a header");
     int rc = co_blk_read_buf(s->store, 0, &raw, sizeof(raw));
     if (rc < 0)
@@ -55,7 +55,7 @@ static int co_read_header(struct lvm_snapshot *s, bool *fresh, struct blk_error 
     uint64_t sectors = le32_get(raw.chunk_sectors);
     if (le32_get(raw.magic) != MAGIC || le32_get(raw.version) != 1 || !is_pow2(sectors) ||
         sectors > MiB)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the snapshot is damaged: its store does not begin with a header");
     if (le32_get(raw.valid) == 0)
         return err_set(e, -EIO, "the snapshot is invalid: its store was full once");
@@ -66,10 +66,10 @@ static int co_read_header(struct lvm_snapshot *s, bool *fresh, struct blk_error 
 static int keep(struct lvm_snapshot *s, struct exception x, struct blk_error *e)
 {
     if (x.new_chunk >= s->store->size / s->chunk_bytes || x.old_chunk > INT64_MAX / s->chunk_bytes)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the snapshot is damaged: its store names a chunk outside of itself");
     if (s->count == EXCEPTIONS_MOST)
-        return err_set(e, -EFBIG, "the snapshot's store has more than %u chunks", EXCEPTIONS_MOST);
+        return err_bad(e, -EFBIG, "the snapshot's store has more than %u chunks", EXCEPTIONS_MOST);
     if (s->count == s->room) {
         size_t room = MAX(s->room * 2, (size_t)256);
         struct exception *grown = mem_resize(s->list, room * sizeof(*grown));

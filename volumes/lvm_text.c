@@ -84,7 +84,7 @@ struct parser {
 
 static int wrong(struct parser *p, const char *what)
 {
-    return err_set(p->e, -EINVAL, "line %u of the metadata: %s", p->line, what);
+    return err_bad(p->e, -EINVAL, "line %u of the metadata: %s", p->line, what);
 }
 
 static void skip_space(struct parser *p)
@@ -103,7 +103,7 @@ static int new_node(struct parser *p, struct lvm_node *in, enum lvm_kind kind, c
                     struct lvm_node **out)
 {
     if (p->tree->node_count >= LVM_NODES_MOST)
-        return err_set(p->e, -EFBIG, "the metadata has more than %d values", LVM_NODES_MOST);
+        return err_bad(p->e, -EFBIG, "the metadata has more than %d values", LVM_NODES_MOST);
     *out = add_node(p->tree, in, kind, name);
     return *out ? 0 : err_set(p->e, -ENOMEM, "out of memory");
 }
@@ -223,7 +223,7 @@ int lvm_text_parse(const char *text, size_t bytes, struct lvm_text *out, struct 
 {
     *out = (struct lvm_text){.root.kind = LVM_SECTION};
     if (bytes > LVM_TEXT_MOST)
-        return err_set(e, -EFBIG, "%zu bytes of metadata are more than any group has", bytes);
+        return err_bad(e, -EFBIG, "%zu bytes of metadata are more than any group has", bytes);
     struct parser p = {.tree = out, .line = 1, .e = e};
     p.at = copy(out, text, strnlen(text, bytes));
     int rc = p.at ? take_items(&p, &out->root) : err_set(e, -ENOMEM, "out of memory");

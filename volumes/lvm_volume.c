@@ -104,10 +104,15 @@ static const struct blk_driver volume_driver = {
 /* A physical volume is a child once. */
 static int co_pv_child(const struct lvm_opening *o, const struct lvm_pv *pv)
 {
-    if (!pv->dev)
-        return err_set(o->e, -ENODEV,
-                       "%.127s lies on the physical volume %s (%.60s), which is not here",
-                       o->lv->name, pv->name, pv->uuid);
+    if (!pv->dev) {
+        err_set(o->e, -ENODEV, "%.127s lies on the physical volume %s (%.60s), which is not here",
+                o->lv->name, pv->name, pv->uuid);
+        err_next(o->e,
+                 "name all files of the group, lvm:FILE,FILE,...//%.60s/%.60s, or the folder they "
+                 "lie in, dir:FOLDER//%.60s/%.60s",
+                 o->vg->name, o->lv->name, o->vg->name, o->lv->name);
+        return -ENODEV;
+    }
     for (size_t i = 0; i < o->dev->child_count; i++)
         if (o->dev->children[i].dev == pv->dev)
             return 0;
@@ -126,7 +131,7 @@ static int co_place(const struct lvm_opening *o, const struct lvm_area *a, uint6
         TRY(co_lvm_child_below(o, a->lv, &child));
     }
     if (!range_fits(offset, bytes, child->size))
-        return err_set(o->e, -EINVAL, "%s ends at %" PRIu64 " bytes, before %.127s does",
+        return err_bad(o->e, -EINVAL, "%s ends at %" PRIu64 " bytes, before %.127s does",
                        child->name, child->size, o->lv->name);
     *out = (struct lvm_place){child, offset};
     return 0;
@@ -162,7 +167,7 @@ static int co_add_run(const struct lvm_opening *o, struct lvm_volume *v,
                           .first = *places};
     uint64_t bytes = (r->end - r->begin) / r->stripes;
     if (s->stripe_bytes && unit % s->stripe_bytes)
-        return err_set(o->e, -EINVAL, "stripes of %" PRIu64 " bytes do not fit into the extents",
+        return err_bad(o->e, -EINVAL, "stripes of %" PRIu64 " bytes do not fit into the extents",
                        s->stripe_bytes);
     for (unsigned i = 0; i < r->stripes; i++) {
         struct lvm_place *p = &v->places[(*places)++];

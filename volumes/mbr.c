@@ -212,6 +212,9 @@ static const struct opt_desc mbr_options[] = {
 const struct blk_driver mbr_driver = {
     .name = "mbr",
     .title = "partitions, as the first sector lists them",
+    .mend = "programs like testdisk find where partitions begin and end; "
+            "driver=slice,offset=BYTES,size=BYTES,file.filename=FILE (with --image-opts) opens one "
+            "by that",
     .only_inner = true,
     .open_options = mbr_options,
     .probe = mbr_probe,

@@ -77,7 +77,7 @@ static int check_super(const struct thin_super *s, uint64_t number, uint64_t fil
                              s->metadata.overflow_root};
     for (size_t i = 0; i < ARRAY_LEN(roots); i++)
         if (roots[i] == 0 || roots[i] >= file_blocks)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the superblock is damaged: it names block %" PRIu64
                            " as a root, which cannot be one",
                            roots[i]);
@@ -85,19 +85,19 @@ static int check_super(const struct thin_super *s, uint64_t number, uint64_t fil
         return 0; /* a metadata snapshot has no space maps */
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         if (maps[i] == 0 || maps[i] >= file_blocks)
-            return err_set(e, -EINVAL,
+            return err_bad(e, -EINVAL,
                            "the superblock is damaged: it names block %" PRIu64
                            " as a root, which cannot be one",
                            maps[i]);
     if (s->held_root >= file_blocks)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock is damaged: its metadata snapshot lies past the end");
     if (s->metadata.blocks < 8 || s->metadata.blocks > MIN(file_blocks, THIN_META_MOST))
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the metadata counts %" PRIu64 " blocks and its device holds %" PRIu64,
                        s->metadata.blocks, file_blocks);
     if (div_up(s->data.blocks, THIN_PER_BITMAP) > s->metadata.blocks)
-        return err_set(e, -EINVAL, "%" PRIu64 " data blocks cannot be counted in this metadata",
+        return err_bad(e, -EINVAL, "%" PRIu64 " data blocks cannot be counted in this metadata",
                        s->data.blocks);
     return 0;
 }
@@ -107,10 +107,10 @@ int thin_super_parse(const uint8_t *block, uint64_t number, uint64_t file_blocks
 {
     const struct thin_super_disk *raw = (const struct thin_super_disk *)block;
     if (le64_get(raw->magic) != THIN_MAGIC)
-        return err_set(e, -EINVAL, "it holds no thin pool's metadata");
+        return err_bad(e, -EINVAL, "it holds no thin pool's metadata");
     const char *wrong = thin_verify(THIN_SUPER, number, block);
     if (wrong)
-        return err_set(e, -EBADMSG, "the pool's superblock: %s", wrong);
+        return err_bad(e, -EBADMSG, "the pool's superblock: %s", wrong);
     uint64_t chunk = le32_get(raw->chunk_sectors) * 512ULL;
     *out = (struct thin_super){
         .flags = le32_get(raw->flags),
@@ -133,7 +133,7 @@ int thin_super_parse(const uint8_t *block, uint64_t number, uint64_t file_blocks
         return err_set(e, -ENOTSUP, "the pool has features (0x%x) that are not known",
                        le32_get(raw->incompat));
     if (chunk < THIN_CHUNK_LEAST || chunk > THIN_CHUNK_MOST || chunk % THIN_CHUNK_LEAST)
-        return err_set(e, -EINVAL,
+        return err_bad(e, -EINVAL,
                        "the superblock is damaged: it says data blocks of %" PRIu64 " bytes",
                        chunk);
     return check_super(out, number, file_blocks, e);

@@ -38,7 +38,7 @@ static int co_load(struct thin_meta *m, struct blk_error *e)
 {
     uint64_t blocks = m->dev->size / THIN_BLOCK;
     if (blocks < 8)
-        return err_set(e, -EINVAL, "%s is too small for a thin pool's metadata", m->dev->name);
+        return err_bad(e, -EINVAL, "%s is too small for a thin pool's metadata", m->dev->name);
     int rc = co_blk_read_buf(m->dev, 0, m->super_block, THIN_BLOCK);
     if (rc < 0)
         return err_errno(e, rc, "%s", m->dev->name);

@@ -113,6 +113,8 @@ if command -v strace >/dev/null && LAMINA_HOST=threads strace -qq -e inject=pwri
     cp theirs/* .
     rm new.img && truncate -s 24M new.img
     "$LAMINA" vg extend -q $rest//vgr new.img
+    head -c "$(stat -c %s r5.raw)" /dev/urandom >r5.raw # so that bitmaps keep what the lost image misses
+    "$LAMINA" convert -q -n -f raw -O raw r5.raw $rest//vgr/r5
     for one in $(files_of $rest); do cp $one theirs/; done
     mv new.img empty.img
     rest=$rest,new.img

@@ -161,7 +161,7 @@ equal "... after which mdadm finds none" "$(mdadm --examine-badblocks bad1.img)"
 equal "... and nothing has changed" "$(content_of md:bad0.img,bad1.img,bad2.img) $(content_of md:bad1.img,bad2.img)" "$want $want"
 ln -s "$LAMINA" qemu-io
 is "a write to a member fails" ./qemu-io -f raw -c 'write -P 7 0 1M' -c 'write -P 8 2M 64K' -c 'read -P 7 0 1M' \
-    "json:{\"driver\":\"md\",\"members\":[{\"driver\":\"file\",\"filename\":\"bad0.img\"},{\"driver\":\"file\",\"filename\":\"bad1.img\"},{\"driver\":\"fault\",\"op\":\"write\",\"nth\":9,\"times\":1,\"file\":{\"driver\":\"file\",\"filename\":\"bad2.img\"}}]}"
+    "json:{\"driver\":\"md\",\"members\":[{\"driver\":\"file\",\"filename\":\"bad0.img\"},{\"driver\":\"file\",\"filename\":\"bad1.img\"},{\"driver\":\"fault\",\"op\":\"write\",\"nth\":4,\"times\":2,\"file\":{\"driver\":\"file\",\"filename\":\"bad2.img\"}}]}"
 equal "... which mdadm finds on its list" "$(mdadm --examine-badblocks bad2.img | grep -c ' for ')" 1
 equal "... and it stays a member" "$(theirs bad0.img 'Array State' | cut -c1-3)" AAA
 exit $failed

@@ -294,9 +294,14 @@ unsigned model_legal_read(const struct model *m, uint64_t sector, uint64_t began
         if (covers(op) && op->end < began)
             cover = MAX(cover, op->start);
     }
-    for (uint32_t i = 0; i < s->count; i++)
-        if (m->ops[s->ops[i]].end >= cover)
-            add_op(&a, m, sector, s->ops[i]);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct model_op *op = &m->ops[s->ops[i]];
+        if (op->end < cover)
+            continue;
+        add_op(&a, m, sector, s->ops[i]);
+        if (m->unflushed_any && !op->ok && op->end != MODEL_NEVER)
+            add(&a, MODEL_ANY);
+    }
     if (cover == 0)
         add(&a, initial(m, sector));
     return a.count;
@@ -315,8 +320,11 @@ unsigned model_legal_crash(const struct model *m, uint64_t sector, uint64_t cut,
     }
     for (uint32_t i = 0; i < s->count; i++) {
         const struct model_op *op = &m->ops[s->ops[i]];
-        if (op->end >= cover && op->start_cut <= cut)
-            add_op(&a, m, sector, s->ops[i]);
+        if (op->end < cover || op->start_cut > cut)
+            continue;
+        add_op(&a, m, sector, s->ops[i]);
+        if (m->unflushed_any && op->flushed_cut > cut)
+            add(&a, MODEL_ANY);
     }
     if (cover == 0)
         add(&a, initial(m, sector));
@@ -328,7 +336,7 @@ bool model_may_read(const struct model *m, uint64_t sector, uint64_t began, uint
     uint32_t set[MODEL_SET];
     unsigned n = model_legal_read(m, sector, began, set, MODEL_SET);
     for (unsigned i = 0; i < n; i++)
-        if (set[i] == value)
+        if (set[i] == value || set[i] == MODEL_ANY)
             return true;
     return false;
 }
@@ -341,6 +349,8 @@ static const char *value_text(uint32_t v, char *buf, size_t room)
         return "the backing file's data";
     if (v == MODEL_GARBAGE)
         return "garbage";
+    if (v == MODEL_ANY)
+        return "anything";
     snprintf(buf, room, "op %u", v);
     return buf;
 }

@@ -26,6 +26,7 @@ enum model_kind { MODEL_WRITE, MODEL_ZERO, MODEL_DISCARD, MODEL_DISCARD_ANY };
 #define MODEL_ZEROES  0U
 #define MODEL_BASE    0xfffffffeU /* the backing file's data */
 #define MODEL_GARBAGE 0xffffffffU /* nothing that was ever written there */
+#define MODEL_ANY     0xfffffffdU /* in a set: whatever it is, it is legal */
 
 struct model_op {
     enum model_kind kind;
@@ -45,6 +46,8 @@ struct model_sector {
 struct model {
     uint64_t max_size;  /* sectors beyond do not exist */
     uint64_t base_size; /* of the backing file; 0: none */
+    bool unflushed_any; /* anything may be where writes failed, and after a crash where they were
+                           not flushed */
     bool keep;          /* everything that ever happened, for crashes long ago */
     uint64_t now;
     struct model_op *ops; /* [0] is nothing; numbers are 1 .. op_count - 1 */

@@ -69,7 +69,7 @@ int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out, 
     return co_open_member(run, i, 0, out, e);
 }
 
-static void member_super(const struct raid_disks *a, unsigned i, struct md_super *s)
+void disks_super(const struct raid_disks *a, unsigned i, struct md_super *s)
 {
     rig_super(&a->shape, i, s);
     s->data_offset = a->data_offset;
@@ -103,7 +103,7 @@ static int co_make_member(struct sweep_run *run, unsigned i, struct md_super *s,
 {
     const struct raid_disks *a = run->subject->arg;
     struct blk_device *dev;
-    member_super(a, i, s);
+    disks_super(a, i, s);
     TRY(co_open_member(run, i, HOST_CREATE, &dev, e));
     int rc = co_blk_resize(dev, s->data_offset + s->data_size, false, e);
     if (rc == 0)

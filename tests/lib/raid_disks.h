@@ -31,6 +31,8 @@ struct raid_disks {
     bool syncing;    /* a step of what is owed is under way */
 };
 
+/* The superblock of member @i at the beginning. */
+void disks_super(const struct raid_disks *a, unsigned i, struct md_super *s);
 /* Opens member @i by itself. */
 must_use int co_disks_member(struct sweep_run *run, unsigned i, struct blk_device **out,
                              struct blk_error *e);

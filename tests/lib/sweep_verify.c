@@ -69,7 +69,7 @@ void sweep_legal_drop(struct sweep_legal *l)
 static bool in_set(const struct sweep_legal *l, uint64_t sector, uint32_t value)
 {
     for (uint32_t i = l->at[sector]; i < l->at[sector + 1]; i++)
-        if (l->values[i] == value)
+        if (l->values[i] == value || l->values[i] == MODEL_ANY)
             return true;
     return false;
 }

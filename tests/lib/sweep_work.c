@@ -173,6 +173,7 @@ void sweep_work_init(struct sweep_work *w, const struct sweep_subject *s, struct
     sweep_run_init(&w->run, s, host, seed);
     uint64_t base = s->backing ? MIN(s->backing->size, s->size) : 0;
     model_init(&w->model, s->size, sweep_max_size(s), base);
+    w->model.unflushed_any = (s->flags & SWEEP_UNFLUSHED_ANY) != 0;
     w->found = calloc(sweep_max_size(s) / MODEL_SECTOR, sizeof(*w->found));
     for (unsigned i = 0; i < SWEEP_SLOTS; i++) {
         w->slots[i].work = w;

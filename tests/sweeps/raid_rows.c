@@ -37,8 +37,23 @@ static struct raid_disks spares6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disk
                                     .data_offset = HEAD,
                                     .lost = 2,
                                     .spares = 2};
+/* Of short chunks a write covers whole rows, several of them, and parts of others. Where nobody is
+ * lost each sector is old or new; else the log promises that only of what was flushed, and of what
+ * nobody was writing to. */
+static struct raid_disks short5 = {{.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4},
+                                   .chunk = 4 * KiB,
+                                   .data_offset = HEAD,
+                                   .lost = 1};
+static struct raid_disks kept5 = {
+    {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4}, .chunk = 4 * KiB, .data_offset = HEAD};
+static struct raid_disks short6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks = 4},
+                                   .chunk = 4 * KiB,
+                                   .data_offset = TIGHT,
+                                   .lost = 2};
 
 #define NOTED(a, bytes, how) DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS | SWEEP_NO_FAULTS
+#define RUNS_ROW(a, bytes, how) \
+    DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS | SWEEP_UNFLUSHED_ANY
 
 static const struct sweep_subject rows[] = {
     {.name = "raid4", DISKS_ROW(level4, 2 * DATA, disks_mixed), .long_factor = 6},
@@ -53,6 +68,10 @@ static const struct sweep_subject rows[] = {
     {.name = "raid6-turned-small-log", DISKS_ROW(turned6, 3 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid6-spares", DISKS_ROW(spares6, 2 * DATA, disks_mending), .long_factor = 3},
     {.name = "raid6-overlap", DISKS_ROW(level6, 2 * DATA, disks_overlapping), .long_factor = 3},
+    {.name = "raid5-runs", RUNS_ROW(short5, 3 * DATA, disks_mixed), .long_factor = 3},
+    {.name = "raid5-runs-kept", DISKS_ROW(kept5, 3 * DATA, disks_overlapping)},
+    {.name = "raid6-runs", RUNS_ROW(short6, 2 * DATA, disks_mixed), .long_factor = 3},
+    {.name = "raid6-runs-overlap", RUNS_ROW(short6, 2 * DATA, disks_overlapping)},
     {0},
 };
 
