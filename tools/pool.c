@@ -2,6 +2,7 @@
 /* pool.c - `lamina pool VERB`: thin pools, with the words of thin-provisioning-tools. */
 #include "tools/pool.h"
 #include "tools/occupied.h"
+#include "volumes/thin.h"
 #include "volumes/thin_extents.h"
 
 #include <stdlib.h>
@@ -62,11 +63,15 @@ static int co_look_body(struct task *t)
     struct blk_device *dev;
     TRY(co_image_open(t->tool, &l->image, &dev, &t->error));
     int rc = co_thin_meta_open(&l->meta, dev, NULL, false, LOOK_CACHE, &t->error);
-    if (rc == 0) {
+    if (rc < 0) {
+        blk_next_after_open(&thin_driver, dev->name, &t->error);
+    } else {
         rc = l->held ? co_thin_use_snapshot(&l->meta) : 0;
         rc = rc < 0 ? err_errno(&t->error, rc, "the metadata snapshot cannot be read")
                     : l->co_look(l);
         thin_meta_close(&l->meta);
+        if (rc == -EBADMSG || rc == -EIO)
+            blk_next(&t->error, POOL_MEND, dev->name);
     }
     return co_image_close(dev, rc, &t->error);
 }

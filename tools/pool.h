@@ -28,6 +28,10 @@ must_use int co_pool_output_open(struct tool *t, struct image *image, bool force
 /* A volume's number; a message and false if it is none. */
 bool pool_id_told(const struct tool *t, const char *text, uint32_t *id);
 
+/* What a person can do about damage below the superblock (blk_next). */
+#define POOL_MEND \
+    "`lamina pool repair -i FILE -o NEW` writes what can be read of it to another device"
+
 enum { ARG_POOL_FORCE_ID = 820 };
 #define ARG_POOL_FORCE                                                                        \
     {                                                                                         \

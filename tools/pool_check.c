@@ -2,6 +2,7 @@
 /* pool_check.c - `lamina pool check` and `repair`: is a pool's metadata sound; and what can be read
  * of damaged metadata, written anew. Exit status: 0 sound, 1 not, or it could not be found out. */
 #include "tools/pool.h"
+#include "volumes/thin.h"
 #include "volumes/thin_build.h"
 #include "volumes/thin_check.h"
 
@@ -51,6 +52,8 @@ static int co_check_body(struct task *t)
     int rc = c->super_only ? co_check_super(c, dev) : co_thin_check(dev, &c->found, &t->error);
     if (rc == 0 && c->clear && !c->found.errors)
         rc = co_clear_flag(c, dev);
+    if (rc < 0)
+        blk_next_after_open(&thin_driver, dev->name, &t->error);
     return co_image_close(dev, rc, &t->error);
 }
 
@@ -85,9 +88,12 @@ static int run_check(struct tool *t, int argc, char **argv)
     if (task_run(&c.task, 1))
         return 1;
     const struct thin_check *f = &c.found;
-    if (f->errors || f->leaks)
+    struct blk_error e = {0};
+    if (f->errors || f->leaks) {
         printf("%" PRIu64 " errors, %" PRIu64 " blocks that are lost\n", f->errors, f->leaks);
-    else if (!t->quiet && !c.super_only)
+        blk_next(&e, POOL_MEND, c.image.text);
+        tool_next(t, e.next);
+    } else if (!t->quiet && !c.super_only)
         printf("sound: %" PRIu64 " devices, %" PRIu64 " mappings\n", f->devices, f->mappings);
     return f->errors || f->leaks ? 1 : 0;
 }

@@ -94,17 +94,21 @@ def kind(path):
 
 paths = [p for p in sorted(glob.glob("small/*") + glob.glob("hostile/*") + glob.glob("own/*")) if os.stat(p).st_size <= 1 << 20]
 first = {}
-for path in paths:
-    if told(path, "info", path):
+tried = collections.Counter()
+for path in paths:  # all in the long form; in the short one there is time for some of each kind
+    tried[kind(path)] += 1
+    if (tried[kind(path)] <= 12 or os.environ.get("LAMINA_LONG")) and told(path, "info", path):
         first.setdefault(kind(path), path)
 for path in [first[k] for k in sorted(first)] + ["small/vdi-blocks-all", "small/parallels-new-out-of-range"]:
     told(path, "check", path)
     told(path, "convert", "-O", "raw", "--target-is-zero", "-n", path, "data.img")
+told("own/thin.img", "pool", "check", "own/thin.img")
+told("own/thin.img", "pool", "dump", "own/thin.img")
 for layer, path in [("md", "own/md.img"), ("lvm", "own/lvm.img"), ("thin", "own/thin.img")]:
     say(told(path, "info", "--image-opts", f"driver={layer}," + (
         f"members.0.filename={path}" if layer != "thin" else f"members.0.filename={path},members.1.filename=data.img")),
         f"{layer}: a damaged member is no array, group or pool")
-say(met["bad"] == 0 and met["fine"] > 120, "each failure names the image and says what is next", dict(met))
+say(met["bad"] == 0 and met["fine"] > 90, "each failure names the image and says what is next", dict(met))
 wanted = "bochs cut.bochs cut.cloop cut.dmg cut.qcow cut.raw.bz2 cut.raw.gz cut.raw.xz cut.raw.zst hdd luks ova parallels qcow2 qed vdi vhd vhdx vmdk"
 missing = [w for w in wanted.split() if w not in first and w != "bochs"]
 say(not missing, "damage of every format was met", missing)
