@@ -138,7 +138,7 @@ static int make_journal(struct raid_array *a, struct raid_member *m, struct blk_
         return err_set(e, -ENOMEM, "out of memory");
     a->journal = j;
     j->m = m;
-    j->seed = journal_seed(a->super);
+    j->seed = md_uuid_crc(a->super);
     j->start = m->data_offset;
     j->blocks = MIN(m->super->data_size / JOURNAL_BLOCK, UINT32_MAX);
     j->tail = m->super->recovery_offset / JOURNAL_BLOCK;
