@@ -15,9 +15,10 @@
  * the export once, in no order, and ends early when there are no more.
  *
  * Modes: randread, randwrite, firstwrite, seqread: prints one JSON line (iops, p50 and p99 in
- * microseconds, and the CPU microseconds per request of process --pid). write: tagged blocks in
- * rounds, each with a flush, until the time is up or the server is gone; --state is read if it is
- * there and says afterwards what must be found. check: reads back what --state says. */
+ * microseconds, and the CPU microseconds per request of process --pid and of the client). write:
+ * tagged blocks in rounds, each with a flush, until the time is up or the server is gone; --state
+ * is read if it is there and says afterwards what must be found. check: reads back what --state
+ * says. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -381,6 +382,7 @@ static void run_load(struct load *l)
 {
     uint64_t begin = now_ns(), warm = begin + (uint64_t)(l->seconds * 0.1 * 1e9), t = begin;
     uint64_t end = warm + (uint64_t)(l->seconds * 1e9), ran = cpu_ns(l->pid);
+    uint64_t own = cpu_ns(getpid());
     bool warming = true;
 
     for (unsigned i = 0; i < l->depth; i++)
@@ -405,15 +407,18 @@ static void run_load(struct load *l)
             l->done = 0;
             memset(l->histogram, 0, sizeof(l->histogram));
             ran = cpu_ns(l->pid);
+            own = cpu_ns(getpid());
             begin = t;
         }
     }
     double seconds = (double)(t - begin) / 1e9;
     double cpu = (double)(cpu_ns(l->pid) - ran) / 1e9;
+    double mine = (double)(cpu_ns(getpid()) - own) / 1e9;
     printf("{\"mode\": \"%s\", \"block\": %u, \"depth\": %u, \"iops\": %.0f, \"p50_us\": %.1f, "
-           "\"p99_us\": %.1f, \"cpu_us\": %.3f}\n",
+           "\"p99_us\": %.1f, \"cpu_us\": %.3f, \"client_us\": %.3f}\n",
            l->mode, l->block, l->depth, (double)l->done / seconds, percentile(l, 0.5),
-           percentile(l, 0.99), l->pid && l->done ? cpu * 1e6 / (double)l->done : 0);
+           percentile(l, 0.99), l->pid && l->done ? cpu * 1e6 / (double)l->done : 0,
+           l->done ? mine * 1e6 / (double)l->done : 0);
 }
 
 /* --- verification --- */

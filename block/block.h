@@ -235,7 +235,13 @@ struct blk_measure {
     uint64_t bitmap_bytes;
 };
 
-enum blk_event { BLK_EV_RESIZED, BLK_EV_LOW_WATER, BLK_EV_MEMBER_FAILED, BLK_EV_MARKED_CORRUPT };
+enum blk_event {
+    BLK_EV_RESIZED,
+    BLK_EV_LOW_WATER,
+    BLK_EV_MEMBER_FAILED,
+    BLK_EV_MARKED_CORRUPT,
+    BLK_EV_CLOSED, /* the last reference is gone, and now the device; nobody passes it on */
+};
 struct blk_listener {
     struct blk_listener *next;
     void (*on_event)(struct blk_listener *l, struct blk_device *dev, enum blk_event ev);

@@ -493,6 +493,7 @@ static int close_at_home(void *arg)
             first = rc;
         last = release_children(dev, last);
         struct blk_device *next = dev->next_closing;
+        blk_tell(dev, BLK_EV_CLOSED);
         device_free(dev);
         dev = next;
     }

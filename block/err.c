@@ -38,6 +38,16 @@ int err_bad(struct blk_error *e, int rc, const char *fmt, ...)
     return rc;
 }
 
+int err_wrong_format(struct blk_error *e, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    int rc = set(e, -EINVAL, false, fmt, args);
+    va_end(args);
+    err_next(e, "where no format is told (-f, driver=) it is found out; `lamina info` says which");
+    return rc;
+}
+
 void err_next(struct blk_error *e, const char *fmt, ...)
 {
     va_list args;

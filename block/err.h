@@ -24,6 +24,9 @@ int err_set(struct blk_error *e, int rc, const char *fmt, ...) printf_like(3, 4)
 /* As err_set(), of bytes that no writer of their format leaves behind: damage, or a file that was
  * cut; with -ENOTSUP perhaps a newer version. */
 int err_bad(struct blk_error *e, int rc, const char *fmt, ...) printf_like(3, 4);
+/* As err_set(), of a file that is none of the format it was told to be; what is next is said too.
+ */
+int err_wrong_format(struct blk_error *e, const char *fmt, ...) printf_like(2, 3);
 /* As err_set(), the text followed by ": " and the errno's words. */
 int err_errno(struct blk_error *e, int rc, const char *fmt, ...) printf_like(3, 4);
 /* What a person can do about it, unless it is said already. Every setter of the text forgets it. */

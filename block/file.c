@@ -75,6 +75,17 @@ static const char *tree_text(const struct opts *opts, const char *key)
     return json_string_value(json_object_get(opts->tree, key));
 }
 
+static int no_disk(const struct blk_device *dev, enum host_file_type type, int rc,
+                   struct blk_error *e)
+{
+    err_set(e, rc, "Could not open '%s': it is neither a regular file nor a block device",
+            dev->name);
+    if (type == HOST_FILE_DIRECTORY)
+        blk_next(e, "FILE is a folder: `lamina tree FILE` shows what the images in it hold",
+                 dev->name);
+    return rc;
+}
+
 /* Opening said no: finds the words that help. */
 static int open_error(struct blk_device *dev, const struct file *f, unsigned flags, int rc,
                       struct blk_error *e)
@@ -83,9 +94,7 @@ static int open_error(struct blk_device *dev, const struct file *f, unsigned fla
     const char *path = f->beneath ? dev->name : f->path; /* the name starts where we do */
     if (rc == -EINVAL && co_host_stat(dev->host, path, &st) == 0) {
         if (st.type != HOST_FILE_REGULAR && st.type != HOST_FILE_BLOCK)
-            return err_set(e, rc,
-                           "Could not open '%s': it is neither a regular file nor a block device",
-                           dev->name);
+            return no_disk(dev, st.type, rc, e);
         if (flags & HOST_DIRECT)
             return err_set(e, rc,
                            "Could not open '%s': its file system has no direct I/O; use "

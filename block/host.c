@@ -96,6 +96,11 @@ bool host_resident(struct host_file *f, uint64_t offset, uint64_t bytes)
            f->host->ops->resident(f, offset, bytes);
 }
 
+bool co_host_ease(struct host *h)
+{
+    return h->ops->co_ease && h->ops->co_ease(h);
+}
+
 int co_host_fsync(struct host_file *f)
 {
     int rc = f->host->ops->co_fsync(f);

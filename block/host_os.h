@@ -177,6 +177,7 @@ int co_os_fsync(struct host_file *f);
 
 /* Writes on this worker's helper thread, with all others of this turn of the loop. */
 int co_os_batch_write(struct os_file *f, uint64_t offset, const struct vec *from);
+bool co_os_ease(struct host *h);
 void os_batch_end(struct os_worker *ow);
 
 /* --- host_os_names.c -------------------------------------------------------------------------- */
@@ -218,9 +219,9 @@ void os_signal_cancel(struct host *h);
 #define OS_OPS                                                                                     \
     .close = os_close, .wake = os_wake, .now = os_now, .wall_clock = os_wall_clock,                \
     .random = os_random, .co_open = co_os_open, .co_close = co_os_close, .read_now = os_read_now,  \
-    .write_now = os_write_now, .resident = os_resident, .co_truncate = co_os_truncate,             \
-    .co_fallocate = co_os_fallocate, .co_extent = co_os_extent, .co_copy = co_os_copy,             \
-    .co_fstat = co_os_fstat, .co_advise = co_os_advise, .lock = os_lock,                           \
+    .write_now = os_write_now, .co_ease = co_os_ease, .resident = os_resident,                     \
+    .co_truncate = co_os_truncate, .co_fallocate = co_os_fallocate, .co_extent = co_os_extent,     \
+    .co_copy = co_os_copy, .co_fstat = co_os_fstat, .co_advise = co_os_advise, .lock = os_lock,    \
     .lock_test = os_lock_test, .fd = os_fd, .co_stat = co_os_stat, .co_rename = co_os_rename,      \
     .co_unlink = co_os_unlink, .co_sync_dir = co_os_sync_dir, .co_realpath = co_os_realpath,       \
     .co_list = co_os_list, .co_listen = co_os_listen, .co_accept = co_os_accept,                   \

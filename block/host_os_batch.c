@@ -7,7 +7,8 @@
  * of it. That costs two thread switches for each batch, not for each write. */
 #include "block/host_os.h"
 
-#define ANSWER_BYTES (512 * KiB)
+#define ANSWER_BYTES (256 * KiB) /* those who wait for these need not wait for the rest */
+#define ENOUGH_BYTES (512 * KiB) /* received before the helper is waited for */
 
 struct batch_write {
     struct batch_write *next;
@@ -26,7 +27,10 @@ struct batch_list {
 struct os_batch {
     struct worker *worker;
     struct turn_hook hook;
-    struct batch_list turn; /* collected in this turn of the loop; the loop's own */
+    /* The loop's own. */
+    struct batch_list turn; /* collected in this turn */
+    uint64_t waiting;       /* bytes not yet answered */
+    struct co_queue eased;  /* until some are */
 
     pthread_t helper;
     pthread_mutex_t lock;
@@ -54,8 +58,7 @@ static struct batch_list list_take(struct batch_list *list)
     return taken;
 }
 
-/* The front of @list, up to where there are ANSWER_BYTES: who waits for these need not wait for the
- * rest. */
+/* The front of @list, up to where there are ANSWER_BYTES. */
 static struct batch_list take_some(struct batch_list *list)
 {
     struct batch_list taken = {list->first, list->first};
@@ -83,10 +86,12 @@ static void batch_answered(struct worker_msg *msg)
     pthread_mutex_unlock(&b->lock);
     while (w) {
         struct batch_write *next = w->next;
+        b->waiting -= w->from->bytes;
         w->done = true;
         co_wake(w->co);
         w = next;
     }
+    co_queue_wake_all(&b->eased);
 }
 
 static void batch_answer(struct os_batch *b, struct batch_list *list)
@@ -183,7 +188,19 @@ int co_os_batch_write(struct os_file *f, uint64_t offset, const struct vec *from
         return os_write_block(f, offset, from);
     assert(w.co);
     list_add(&b->turn, &(struct batch_list){&w, &w});
+    b->waiting += from->bytes;
     worker_at_turn_end(&b->hook, batch_send);
     co_await_help(&w.done);
     return w.rc;
+}
+
+/* Once: others may fill the queue meanwhile. */
+bool co_os_ease(struct host *h)
+{
+    struct os_batch *b = os_worker(worker_self())->batch;
+
+    if (!b || b->waiting < ENOUGH_BYTES)
+        return false;
+    co_queue_wait(&b->eased);
+    return true;
 }

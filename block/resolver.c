@@ -57,8 +57,10 @@ static int check_format(struct resolver *r, const char *format, struct blk_error
     if (trust_rule(r)->face)
         return err_set(e, -EINVAL, "Unknown driver '%.60s'", format);
     const char *near = nearest_driver(r, format, true);
-    return err_set(e, -EINVAL, "Unknown file format '%.60s'%s%s%s", format,
-                   near ? ": the nearest is '" : "", near ? near : "", near ? "'" : "");
+    err_set(e, -EINVAL, "Unknown file format '%.60s'%s%s%s", format,
+            near ? ": the nearest is '" : "", near ? near : "", near ? "'" : "");
+    err_next(e, "`lamina help formats` lists those there are");
+    return -EINVAL;
 }
 
 int put_format(struct resolver *r, const char *format, json_t **tree, struct blk_error *e)

@@ -19,12 +19,14 @@ enum trust {
 };
 
 /* What several specs name before // is opened once, as in one spec: who opens them one after the
- * other, at any worker, has one of these for all, and drops it when the last is open. A spec that
- * fails with -EXDEV and @elsewhere set has to be opened there: what it shares lives there. */
+ * other, at any worker, has one of these for all, and drops it when no more are to come. A spec
+ * that fails with -EXDEV and @elsewhere set has to be opened there: what it shares lives there. */
 struct resolver_shared {
     struct within *open;
     struct worker *elsewhere;
 };
+/* Closes what nothing stands on any more, and what is only read. */
+void co_resolver_shared_prune(struct resolver_shared *s);
 void co_resolver_shared_drop(struct resolver_shared *s);
 
 struct resolver {

@@ -46,13 +46,20 @@ void links_drop(struct open_run *run)
     }
 }
 
+static int circle(const char *name, const char *again, struct blk_error *e)
+{
+    err_set(e, -ELOOP, "the chain of images is a circle: '%.200s' is '%.200s' again", name, again);
+    blk_next(e, "`lamina rebase -u -b BASE -F FORMAT FILE` gives FILE the backing file BASE",
+             again);
+    return -ELOOP;
+}
+
 int link_check_cycle(const struct link *l, const struct host_stat *id, const char *name,
                      struct blk_error *e)
 {
     for (const struct link *at = l->parent; at; at = at->parent)
         if (at->has_id && at->device == id->device && at->inode == id->inode)
-            return err_set(e, -ELOOP, "the chain of images is a circle: '%.200s' is '%.200s' again",
-                           name, at->file_name);
+            return circle(name, at->file_name, e);
     return 0;
 }
 
@@ -205,6 +212,13 @@ static void say_where(struct open_run *run, const struct reference *ref, struct 
                 err_prefix(e, "Could not open %s", backing ? "backing file" : ref->role);
         return;
     }
+    if (e->rc == -ENOENT && ref->from->file_name)
+        blk_next(e,
+                 strcmp(ref->role, "backing") == 0
+                     ? "put it where it is looked for, or tell the image where it is now: `lamina "
+                       "rebase -u -b BACKING -F FORMAT FILE`"
+                     : "put it back where it is looked for; FILE is of no use without it",
+                 ref->from->file_name);
     while (top->parent)
         top = top->parent;
     err_prefix(e, "%s", role_words(ref->role));

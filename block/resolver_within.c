@@ -5,7 +5,7 @@
  * What one run names more than once before // is opened once: members of a set may be partitions of
  * one disk, or two sets of one folder, and a file's lock lets nobody open it twice for writing. So
  * it is with runs that share (exports of one server). Each name behind // of such a container is
- * given out once, so no device has two writers. */
+ * given out once, until it is closed, so no device has two writers. */
 #include "block/option_text.h"
 #include "block/resolver_private.h"
 #include "block/worker.h"
@@ -18,18 +18,56 @@ struct within {
     uint64_t device, inode;
     unsigned flags;
     struct blk_device *container;
-    json_t *names; /* that were given out */
+    struct given *given; /* touched at the container's home */
 };
+
+/* A device inside that was given out. */
+struct given {
+    struct given *next;
+    char *name;
+    struct blk_listener listener; /* of it, once it is open */
+    struct blk_device *dev;
+    bool closed;
+};
+
+static void on_event(struct blk_listener *l, struct blk_device *dev, enum blk_event ev)
+{
+    if (ev == BLK_EV_CLOSED)
+        container_of(l, struct given, listener)->closed = true;
+}
+
+/* @all: also those that are open. */
+static void drop_given(struct within *w, bool all)
+{
+    for (struct given **at = &w->given, *g; (g = *at);) {
+        if (!all && !g->closed) {
+            at = &g->next;
+            continue;
+        }
+        if (g->dev && !g->closed)
+            blk_unlisten(g->dev, &g->listener);
+        *at = g->next;
+        mem_free(g->name);
+        mem_free(g);
+    }
+}
+
+static int co_drop_at_home(void *arg)
+{
+    struct within *w = arg;
+    drop_given(w, true);
+    co_blk_close(w->container, NULL);
+    json_decref(w->of);
+    mem_free(w->file_name);
+    mem_free(w);
+    return 0;
+}
 
 static void drop_list(struct within *w)
 {
     for (struct within *next; w; w = next) {
         next = w->next;
-        json_decref(w->of);
-        json_decref(w->names);
-        co_blk_close(w->container, NULL);
-        mem_free(w->file_name);
-        mem_free(w);
+        (void)co_on(w->container->home, co_drop_at_home, w);
     }
 }
 
@@ -41,6 +79,27 @@ void within_drop(struct open_run *run)
 void co_resolver_shared_drop(struct resolver_shared *s)
 {
     drop_list(take(s->open));
+}
+
+/* Gives 1 if nothing that was given out is open. */
+static int is_unused_at_home(void *arg)
+{
+    struct within *w = arg;
+    drop_given(w, false);
+    return !w->given || !(w->flags & BLK_OPEN_WRITE);
+}
+
+void co_resolver_shared_prune(struct resolver_shared *s)
+{
+    for (struct within **at = &s->open, *w; (w = *at);) {
+        if (!co_on(w->container->home, is_unused_at_home, w)) {
+            at = &w->next;
+            continue;
+        }
+        *at = take(w->next);
+        drop_list(w);
+        at = &s->open; /* what that stood on may be free now */
+    }
 }
 
 void within_share(struct open_run *run)
@@ -81,13 +140,11 @@ static int add_within(struct open_run *run, const struct node *of, struct blk_de
                       struct within **out, struct blk_error *e)
 {
     struct within *w = mem_zalloc(sizeof(*w));
-    json_t *names = json_object();
     const char *file = of->link->file_name;
     char *file_name = file ? mem_strdup(file) : NULL;
-    if (!w || !names || (file && !file_name)) {
+    if (!w || (file && !file_name)) {
         mem_free(w);
         mem_free(file_name);
-        json_decref(names);
         return err_set(e, -ENOMEM, "no memory to open a device");
     }
     *w = (struct within){.next = run->within,
@@ -97,8 +154,7 @@ static int add_within(struct open_run *run, const struct node *of, struct blk_de
                          .device = of->link->device,
                          .inode = of->link->inode,
                          .flags = of->flags,
-                         .container = blk_ref(container),
-                         .names = names};
+                         .container = blk_ref(container)};
     run->within = w;
     *out = w;
     return 0;
@@ -116,14 +172,31 @@ static int take_link(const struct within *w, struct link *l, struct blk_error *e
     return l->file_name ? 0 : err_set(e, -ENOMEM, "no memory to open a device");
 }
 
-/* Readers may have it as often as they like. */
-static int give_name(struct within *w, const char *name, struct blk_error *e)
+/* Readers may have it as often as they like. Gives *out, whose device is not open yet. */
+static int give_name(struct within *w, const char *name, struct given **out, struct blk_error *e)
 {
-    if (w->flags & BLK_OPEN_WRITE && json_object_get(w->names, name))
-        return err_set(e, -EBUSY, "\"%.200s\" is named twice", name);
-    return json_object_set_new_nocheck(w->names, name, json_true()) == 0
-               ? 0
-               : err_set(e, -ENOMEM, "no memory to open a device");
+    for (const struct given *g = w->given; g; g = g->next)
+        if (w->flags & BLK_OPEN_WRITE && !g->closed && strcmp(g->name, name) == 0)
+            return err_set(e, -EBUSY, "\"%.200s\" is named twice", name);
+    struct given *g = mem_zalloc(sizeof(*g));
+    char *copy = mem_strdup(name);
+    if (!g || !copy) {
+        mem_free(g);
+        mem_free(copy);
+        return err_set(e, -ENOMEM, "no memory to open a device");
+    }
+    *g = (struct given){.next = w->given, .name = copy, .listener.on_event = on_event};
+    w->given = *out = g;
+    return 0;
+}
+
+/* @dev: what has been opened under the name; NULL: nothing. */
+static void name_given(struct given *g, struct blk_device *dev)
+{
+    g->dev = dev;
+    g->closed = !dev;
+    if (dev)
+        blk_listen(dev, &g->listener);
 }
 
 /* *dev becomes what sees a container in its contents. -ENOTSUP: nothing does, and it stays. */
@@ -252,20 +325,25 @@ static int co_open_within(struct open_run *run, const struct node *n, const stru
                           struct blk_error *e)
 {
     struct within *w;
+    struct given *given;
     TRY(find_within(run, of, &w, e));
     if (w) {
         *container = blk_ref(w->container);
-        TRY(give_name(w, name, e));
         TRY(take_link(w, of->link, e));
-        return co_named(*container, name, out, e);
+        TRY(give_name(w, name, &given, e));
+        int rc = co_named(*container, name, out, e);
+        name_given(given, rc < 0 ? NULL : *out);
+        return rc;
     }
     TRY(co_node_open(run, of, container, e));
     TRY(co_open_named(run, n, name, container, out, e));
     int rc = add_within(run, of, *container, &w, e);
     if (rc == 0)
-        rc = give_name(w, name, e);
+        rc = give_name(w, name, &given, e);
     if (rc < 0)
         co_blk_close(take(*out), NULL);
+    else
+        name_given(given, *out);
     return rc;
 }
 

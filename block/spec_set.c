@@ -119,6 +119,22 @@ static int tell_format(json_t *members, const char *format, struct blk_error *e)
     return 0;
 }
 
+/* What a person knows it by: as it was told, without what is inside. */
+static int name_set(const char *driver, const struct set_words *s, json_t *tree,
+                    struct blk_error *e)
+{
+    char name[200] = "";
+    size_t at = (size_t)snprintf(name, sizeof(name), "%s:", driver);
+    for (size_t i = 0; i < s->count && at < sizeof(name); i++)
+        at += (size_t)snprintf(name + at, sizeof(name) - at, "%s%s", i ? "," : "", s->words[i]);
+    if (at >= sizeof(name))
+        memcpy(name + sizeof(name) - 4, "...", 4);
+    json_t *value = json_string_nocheck(name);
+    return value && json_object_set_new(tree, "x-lamina-name", value) == 0
+               ? 0
+               : err_set(e, -ENOMEM, "no memory for a spec");
+}
+
 static int co_build(const struct spec_env *env, const char *driver, struct set_words *s,
                     json_t **tree, struct blk_error *e)
 {
@@ -152,7 +168,9 @@ static int co_parse_set(const struct spec_env *env, const char *driver, const ch
     int rc = s && tree ? split_words(text, s, e) : err_set(e, -ENOMEM, "no memory for a spec");
     if (rc == 0) {
         cut_inner(env, s);
-        rc = co_build(env, driver, s, &tree, e);
+        rc = name_set(driver, s, tree, e);
+        if (rc == 0)
+            rc = co_build(env, driver, s, &tree, e);
     }
     for (size_t i = 0; s && i < s->count; i++)
         mem_free(s->words[i]);

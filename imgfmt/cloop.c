@@ -24,7 +24,7 @@ int cloop_header_parse(const struct cloop_header_disk *raw, uint64_t file_bytes,
     out->block_bytes = be32_get(raw->block_bytes);
     out->blocks = be32_get(raw->blocks);
     if (memcmp(raw->script, "#!/bin/sh\n#V2.0 Format\n", 23) != 0)
-        return err_set(e, -EINVAL, "not a cloop image of version 2.0");
+        return err_wrong_format(e, "not a cloop image of version 2.0");
     if (out->block_bytes == 0 || out->block_bytes % 512 || out->block_bytes > CHUNK_MOST)
         return err_bad(e, -EINVAL, "the header says blocks of %u bytes, which no cloop image has",
                        out->block_bytes);

@@ -297,7 +297,7 @@ int co_hdd_descriptor_resize(struct blk_device *file, uint64_t bytes, struct blk
     int rc = text ? co_blk_read_buf(file, 0, text, length) : -ENOMEM;
     if (rc < 0) {
         mem_free(text);
-        return err_errno(e, rc, "the descriptor");
+        return err_errno(e, rc, "the descriptor cannot be read");
     }
     text = with_number(text, "Disk_size", bytes / 512);
     text = with_number(text, "End", bytes / 512);

@@ -105,10 +105,10 @@ int luks1_parse(const struct luks_parse *in, struct luks *out, struct blk_error 
     struct luks1_disk d;
     *out = (struct luks){.version = 1, .slot_count = LUKS1_SLOTS};
     if (in->bytes < sizeof d)
-        return err_set(e, -EINVAL, "not a LUKS image: it is too short");
+        return err_wrong_format(e, "not a LUKS image: it is too short");
     memcpy(&d, in->raw, sizeof d);
     if (memcmp(d.magic, LUKS_MAGIC, 6) != 0 && !in->fresh)
-        return err_set(e, -EINVAL, "not a luks image");
+        return err_wrong_format(e, "not a luks image");
     if (be16_get(d.version) != 1)
         return err_bad(e, -ENOTSUP, "LUKS version %u is not known", be16_get(d.version));
     out->payload_offset = (uint64_t)be32_get(d.payload_sector) * LUKS_SECTOR;

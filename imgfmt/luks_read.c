@@ -92,7 +92,7 @@ int co_luks_read(const struct luks_where *w, struct luks *out, struct blk_error 
     if (w->own_payload && !w->fresh && luks_version_of(head, bytes) != 1) {
         rc = co_read2(w, end, out, e);
         if (rc < 0 && luks_version_of(head, bytes) != 2 && rc != -ENOMEM && rc != -EIO)
-            return err_set(e, -EINVAL, "not a luks image");
+            return err_wrong_format(e, "not a luks image");
         return rc;
     }
     struct luks_parse in = {head, bytes, end, w->own_payload, w->fresh};

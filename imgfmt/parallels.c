@@ -52,7 +52,7 @@ int parallels_header_parse(const struct parallels_header_disk *raw, uint64_t fil
     uint64_t cluster = le32_get(raw->cluster_sectors) * 512ULL, sectors = le64_get(raw->sectors);
     bool old = memcmp(raw->magic, PARALLELS_OLD_MAGIC, 16) == 0;
     if (!old && !fresh && memcmp(raw->magic, PARALLELS_MAGIC, 16) != 0)
-        return err_set(e, -EINVAL, "not a Parallels image");
+        return err_wrong_format(e, "not a Parallels image");
     if (version != PARALLELS_VERSION)
         return err_bad(e, -ENOTSUP, "Parallels version %u is unknown; 2 is", version);
     if (cluster < 512 || cluster > 256 * MiB)

@@ -60,7 +60,7 @@ int qcow1_header_parse(const struct qcow1_header_disk *raw, struct qcow1_header 
                        struct blk_error *e)
 {
     if (be32_get(raw->magic) != QCOW1_MAGIC)
-        return err_set(e, -EINVAL, "not a qcow image");
+        return err_wrong_format(e, "not a qcow image");
     if (be32_get(raw->version) != 1)
         return err_set(
             e, -ENOTSUP,

@@ -278,10 +278,10 @@ int qcow2_header_parse(const struct qcow2_raw_header *in, struct qcow2_header *o
 
     *out = (struct qcow2_header){0};
     if (in->bytes < QCOW2_V2_BYTES)
-        return err_set(e, -EINVAL, "not a qcow2 image: the file has only %zu bytes", in->bytes);
+        return err_wrong_format(e, "not a qcow2 image: the file has only %zu bytes", in->bytes);
     memcpy(&d, in->raw, MIN(in->bytes, sizeof(d)));
     if (be32_get(d.magic) != (in->fresh ? 0 : QCOW2_MAGIC))
-        return err_set(e, -EINVAL, "not a qcow2 image: it does not begin with QFI\\xfb");
+        return err_wrong_format(e, "not a qcow2 image: it does not begin with QFI\\xfb");
     uint32_t version = be32_get(d.version);
     if (version != 2 && version != 3)
         return err_bad(e, -ENOTSUP, "qcow2 version %" PRIu32 " is not known; versions 2 and 3 are",

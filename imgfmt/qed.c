@@ -68,7 +68,7 @@ int qed_header_parse(const struct qed_header_disk *raw, uint64_t file_bytes, boo
         .size = le64_get(raw->size),
     };
     if (magic != QED_MAGIC && !(fresh && magic == 0))
-        return err_set(e, -EINVAL, "not a QED image");
+        return err_wrong_format(e, "not a QED image");
     if (out->features & ~(uint64_t)QED_FEATURES_KNOWN)
         return err_bad(e, -ENOTSUP,
                        "the image needs features (0x%" PRIx64 ") that are not known here",

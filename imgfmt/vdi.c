@@ -63,7 +63,7 @@ int vdi_header_parse(const struct vdi_header_disk *raw, uint64_t file_bytes, boo
     uint32_t signature = le32_get(raw->signature), version = le32_get(raw->version);
     bool parent = !uuid_is_nil(raw->ids.parent);
     if (signature != VDI_SIGNATURE && !(fresh && signature == 0))
-        return err_set(e, -EINVAL, "not a VDI image (signature %08x)", signature);
+        return err_wrong_format(e, "not a VDI image (signature %08x)", signature);
     if (version != VDI_VERSION)
         return err_bad(e, -ENOTSUP, "VDI version %u.%u is unknown; 1.1 is", version >> 16,
                        version & 0xffff);

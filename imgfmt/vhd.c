@@ -430,7 +430,7 @@ static int co_read_footer(struct vhd *v, bool fresh, struct blk_error *e)
     if (!copy && !end && !fresh && co_find_footer(v) < 0)
         return vhd_is_footer(&v->footer) || vhd_is_footer(&last)
                    ? err_bad(e, -EINVAL, "the footer and its copy are damaged")
-                   : err_set(e, -EINVAL, "not a VHD image");
+                   : err_wrong_format(e, "not a VHD image");
     if (!copy && end)
         v->footer = last;
     return vhd_footer_parse(&v->footer, v->by_size, fresh, &v->h, e);

@@ -47,7 +47,7 @@ int vhd_footer_parse(const struct vhd_footer_disk *raw, bool by_size, bool fresh
     struct vhd_geometry g = {be16_get(raw->cylinders), raw->heads, raw->sectors};
     uint64_t by_geometry = vhd_geometry_sectors(&g);
     if (!vhd_is_footer(raw) && !(fresh && raw->cookie[0] == 0))
-        return err_set(e, -EINVAL, "not a VHD image");
+        return err_wrong_format(e, "not a VHD image");
     if (be32_get(raw->checksum) != FOOTER_SUM(raw))
         return err_bad(e, -EINVAL, "the footer's checksum is wrong");
     if (type != VHD_FIXED && type != VHD_DYNAMIC && type != VHD_DIFFERENCING)

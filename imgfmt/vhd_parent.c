@@ -43,7 +43,7 @@ int co_vhd_parent_name(struct vhd *v, struct blk_error *e)
     if (!name)
         name = utf16_windows_path(v->header.parent_name, sizeof(v->header.parent_name), true);
     if (!name)
-        return err_set(e, -EINVAL, "the image has a parent, and does not name it");
+        return err_bad(e, -EINVAL, "the image has a parent, and does not name it");
     v->backing.name = name;
     return 0;
 }

@@ -205,7 +205,7 @@ static int co_read_headers(struct vhdx *v, struct blk_error *e)
         return err_errno(e, rc, "the header cannot be read");
     v->units.unfinished = memcmp(signature, "vhdxfile", 8) != 0;
     if (v->units.unfinished && !(v->map.fresh && mem_is_zero(signature, sizeof(signature))))
-        return err_set(e, -EINVAL, "not a VHDX image");
+        return err_wrong_format(e, "not a VHDX image");
     return vhdx_header_choose(raw, file->size, &v->h, e);
 }
 

@@ -76,7 +76,7 @@ int vhdx_locator_parse(const uint8_t *raw, size_t bytes, char **name, uint8_t li
         if ((value = value_of(&l, keys[i], &value_bytes)))
             *name = utf16_windows_path(value, value_bytes, false);
     if (!*name)
-        return err_set(e, -EINVAL, "the image has a parent, and does not name it");
+        return err_bad(e, -EINVAL, "the image has a parent, and does not name it");
     take_linkage(&l, linkage);
     return 0;
 }

@@ -259,7 +259,7 @@ int vhdx_items_parse(const uint8_t raw[VHDX_ITEMS][16], struct vhdx_metadata *ou
                        "the metadata says a disk of %" PRIu64 " bytes, which is not possible",
                        out->size);
     if (out->has_parent && !out->at[VHDX_ITEM_PARENT].bytes)
-        return err_set(e, -EINVAL, "the image has a parent, and does not name it");
+        return err_bad(e, -EINVAL, "the image has a parent, and does not name it");
     return 0;
 }
 

@@ -55,7 +55,7 @@ int co_vmdk_want_parent(struct vmdk *v, struct blk_opener *opener, struct blk_er
         if (!v->backing.name || !v->backing.format)
             return err_set(e, -ENOMEM, "out of memory");
     } else if (v->d.parent_cid != VMDK_NO_PARENT && !v->parent_told) {
-        return err_set(e, -EINVAL, "the image has a parent, and does not name it");
+        return err_bad(e, -EINVAL, "the image has a parent, and does not name it");
     }
     return co_map_backing_want(&v->map, &v->backing, opener, e);
 }
@@ -177,7 +177,7 @@ static int co_open_parts(struct vmdk *v, struct blk_device *dev, const struct op
     if (!text)
         return co_open_inside(v, dev, &raw, opts, opener, e);
     if (!fresh && !is_text(&raw, MIN(file->size, sizeof(raw))))
-        return err_set(e, -EINVAL, "not a VMDK image");
+        return err_wrong_format(e, "not a VMDK image");
     if (file->size > VMDK_TEXT_MOST)
         return err_bad(e, -EFBIG, "%" PRIu64 " bytes are too many for a descriptor", file->size);
     TRY(co_read_text(v, 0, file->size, e));

@@ -394,9 +394,12 @@ static int co_parse(struct nbd_conn *c)
     }
 }
 
-/* Of long payloads, which come one by one: others get their turn. */
+/* Of long payloads, which come one by one: not faster than they are written; and others get their
+ * turn. */
 static void co_pause(struct nbd_conn *c, uint64_t *burst, size_t more)
 {
+    if (c->large && co_host_ease(c->export->dev->host))
+        nbd_send(c); /* the answers to these: the client's turn */
     *burst += more;
     if (*burst < BURST_BYTES)
         return;

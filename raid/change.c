@@ -286,7 +286,7 @@ static int co_take_back(struct raid_array *a, struct raid_member *m, struct blk_
     a->by_role[m->role] = m;
     (void)md_super_set_role(a->super, m->role, m->role);
     rc = co_array_write_supers_locked(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks") : 0;
+    return rc < 0 ? err_errno(e, rc, "the superblocks cannot be written") : 0;
 }
 
 static int co_images_again(struct raid_array *a, struct blk_error *e)

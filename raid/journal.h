@@ -82,8 +82,7 @@ struct journal_items {
 /* --- journal_disk.c ----------------------------------------------------------------------------
  */
 
-/* All checksums begin with that of the array's UUID. */
-uint32_t journal_seed(const struct md_super *s);
+/* All checksums begin with @seed: md_uuid_crc(). */
 uint32_t journal_crc(uint32_t seed, const void *bytes, size_t count);
 void journal_seal(struct journal_meta_disk *m, uint32_t seed);
 /* Whether it is one, and lies where it says. Its checksum is zero afterwards. */

@@ -14,11 +14,6 @@
 #define SECTOR        512
 #define BLOCK_SECTORS (JOURNAL_BLOCK / SECTOR)
 
-uint32_t journal_seed(const struct md_super *s)
-{
-    return crc32c(0, s->uuid, sizeof(s->uuid));
-}
-
 /* The register as it is, where others have it turned over. */
 uint32_t journal_crc(uint32_t seed, const void *bytes, size_t count)
 {

@@ -138,7 +138,7 @@ static int make_journal(struct raid_array *a, struct raid_member *m, struct blk_
         return err_set(e, -ENOMEM, "out of memory");
     a->journal = j;
     j->m = m;
-    j->seed = journal_seed(a->super);
+    j->seed = md_uuid_crc(a->super);
     j->start = m->data_offset;
     j->blocks = MIN(m->super->data_size / JOURNAL_BLOCK, UINT32_MAX);
     j->tail = m->super->recovery_offset / JOURNAL_BLOCK;
@@ -161,7 +161,7 @@ int co_journal_open(struct raid_array *a, struct blk_error *e)
     int rc = co_journal_scan(a, a->journal);
     if (rc == 0 && a->dev->open_flags & BLK_OPEN_WRITE)
         rc = co_replay(a);
-    return rc < 0 ? err_errno(e, rc, "%s: replaying the journal", member_name(m)) : 0;
+    return rc < 0 ? err_errno(e, rc, "%s: the journal cannot be replayed", member_name(m)) : 0;
 }
 
 void journal_close(struct raid_array *a)

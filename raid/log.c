@@ -169,9 +169,18 @@ static uint64_t place_of(const struct log_ring *r, uint64_t bytes)
     return left < bytes ? r->next + left : r->next;
 }
 
-static bool has_room(const struct log_ring *r, uint64_t bytes)
+static bool has_room(const struct raid_log *log, const struct log_ring *r, uint64_t bytes)
 {
-    return place_of(r, bytes) + bytes - r->tail <= r->bytes;
+    return r->marked < log->marked_most && place_of(r, bytes) + bytes - r->tail <= r->bytes;
+}
+
+/* Of records that have to stay where they are. */
+static uint64_t marked_in_flight(const struct log_ring *r)
+{
+    uint64_t bytes = 0;
+    for (const struct log_ticket *t = r->first; t; t = t->next)
+        bytes += t->marked;
+    return bytes;
 }
 
 /* A member that does not take its head is put out: then it needs no room. */
@@ -199,10 +208,13 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
         co_queue_wait(&a->log->room);
         return 0;
     }
+    uint64_t marked = r->marked - marked_in_flight(r);
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
     if (rc == 0)
         rc = co_move_tail(a, r, tail, sequence);
+    if (rc == 0)
+        r->marked -= marked;
     r->trimming = false;
     a->log->trims++;
     co_queue_wake_all(&a->log->room);
@@ -256,6 +268,7 @@ static void take_place(struct raid_array *a, struct log_ticket *t, const uint8_t
     t->at = place_of(r, t->bytes);
     t->sequence = r->next_sequence++;
     r->next = t->at + t->bytes;
+    r->marked += t->marked;
     h->session = le64_of(a->log->session);
     h->sequence = le64_of(t->sequence);
     h->order = le64_of(a->log->order);
@@ -361,36 +374,49 @@ static int co_write_ticket(void *arg)
 /* --- strips and marks --------------------------------------------------------------------------
  */
 
+/* A record that is to be made. */
+struct wanted {
+    const struct row_strip *s; /* NULL: a mark */
+    uint64_t offset;           /* in the members' data */
+    unsigned rows;             /* but those whose parity is where that of others is */
+    uint64_t contents, marked; /* bytes */
+    struct log_record_disk *header;
+    uint64_t header_room;
+};
+
 static void add_ring_of(struct raid_array *a, uint32_t role, struct log_hold *h)
 {
     struct raid_member *m = role == RAID_NO_DISK ? NULL : array_writable(a, role);
-    if (m && m->log)
-        h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
+    if (!m || !m->log)
+        return;
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->ticket[i].ring == m->log)
+            return;
+    assert(h->count < h->room);
+    h->ticket[h->count++] = (struct log_ticket){.ring = m->log, .a = a};
 }
 
-/* The rings of the members that are to have the record: those with the row's parity; of a mark as
- * many of any members, from the one with P on. */
-static void find_rings(struct raid_array *a, uint64_t offset, bool mark, struct log_hold *h)
+/* The rings of the members that are to have the record: those with parity of its rows. */
+static void find_rings(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
-    struct raid_row row = raid_row(&a->shape, offset / a->shape.chunk);
+    uint64_t first = w->offset / a->shape.chunk;
     h->count = 0;
-    for (unsigned i = 0; mark && i < a->shape.disks && h->count < a->shape.level->parities; i++)
-        add_ring_of(a, (row.p + i) % a->shape.disks, h);
-    if (mark)
-        return;
-    add_ring_of(a, row.p, h);
-    add_ring_of(a, row.q, h);
+    for (unsigned n = 0; n < w->rows; n++) {
+        struct raid_row row = raid_row(&a->shape, first + n);
+        add_ring_of(a, row.p, h);
+        add_ring_of(a, row.q, h);
+    }
 }
 
 /* Room in all of them at the same time: nobody waits who has some. */
-static int co_find_room(struct raid_array *a, uint64_t offset, bool mark, struct log_hold *h,
-                        uint64_t bytes)
+static int co_find_room(struct raid_array *a, const struct wanted *w, uint64_t bytes,
+                        struct log_hold *h)
 {
     for (;;) {
         unsigned with_room = 0;
-        find_rings(a, offset, mark, h);
+        find_rings(a, w, h);
         for (unsigned i = 0; i < h->count; i++) {
-            if (h->ticket[i].ring->rc || !has_room(h->ticket[i].ring, bytes)) {
+            if (h->ticket[i].ring->rc || !has_room(a->log, h->ticket[i].ring, bytes)) {
                 TRY(co_trim(a, h->ticket[i].ring));
                 break;
             }
@@ -426,21 +452,21 @@ static int co_write_tickets(struct log_hold *h)
     return co_group_wait(&g);
 }
 
-/* The record with @header and @contents bytes of @s (NULL: a mark), which is about what is at
- * @offset. */
-static int co_log(struct raid_array *a, const struct log_record_disk *header, uint64_t offset,
-                  const struct row_strip *s, uint64_t contents, struct log_hold *h)
+static int co_log(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
-    uint64_t used = log_header_bytes(le32_get(header->count));
-    int rc = co_find_room(a, offset, !s, h, used + contents);
+    uint64_t used = log_header_bytes(le32_get(w->header->count)), bytes = used + w->contents;
+    h->room = MIN(2 * w->rows, a->shape.disks);
+    h->ticket = buf_get(h->room * sizeof(*h->ticket));
+    int rc = h->ticket ? co_find_room(a, w, bytes, h) : -ENOMEM;
     if (rc == 0)
         rc = get_headers(h, used);
     else
         h->count = 0;
     for (unsigned i = 0; i < h->count; i++) {
-        h->ticket[i].s = s;
-        h->ticket[i].bytes = used + contents;
-        take_place(a, &h->ticket[i], (const uint8_t *)header, used);
+        h->ticket[i].s = w->s;
+        h->ticket[i].bytes = bytes;
+        h->ticket[i].marked = w->marked;
+        take_place(a, &h->ticket[i], (const uint8_t *)w->header, used);
     }
     a->log->order++;
     if (rc == 0)
@@ -450,42 +476,42 @@ static int co_log(struct raid_array *a, const struct log_record_disk *header, ui
     return rc;
 }
 
-static struct log_record_disk *get_header(uint64_t bytes)
+static int get_header(struct wanted *w, unsigned entries)
 {
-    struct log_record_disk *header = buf_get(bytes);
-    if (header) {
-        memset(header, 0, bytes);
-        memcpy(header->tag, LOG_TAG, sizeof(header->tag));
-    }
-    return header;
+    w->header_room = log_header_bytes(entries);
+    w->header = buf_get(w->header_room);
+    if (!w->header)
+        return -ENOMEM;
+    memset(w->header, 0, w->header_room);
+    memcpy(w->header->tag, LOG_TAG, sizeof(w->header->tag));
+    return 0;
 }
 
 int co_log_strip(const struct row_strip *s, struct log_hold *h)
 {
-    h->count = 0;
+    struct wanted w = {.s = s, .offset = s->offset, .rows = 1};
+    *h = (struct log_hold){0};
     if (!s->a->log)
         return 0;
-    uint64_t bytes = log_header_bytes(s->a->shape.disks);
-    struct log_record_disk *header = get_header(bytes);
-    if (!header)
-        return -ENOMEM;
-    uint64_t contents = put_strip(s, header);
-    int rc = co_log(s->a, header, s->offset, s, contents, h);
-    buf_put(header, bytes);
+    TRY(get_header(&w, s->a->shape.disks));
+    w.contents = put_strip(s, w.header);
+    int rc = co_log(s->a, &w, h);
+    buf_put(w.header, w.header_room);
     return rc;
 }
 
 int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct log_hold *h)
 {
-    h->count = 0;
+    uint64_t rows = (offset % a->shape.chunk + bytes - 1) / a->shape.chunk + 1;
+    struct wanted w = {
+        .offset = offset, .rows = (unsigned)MIN(rows, a->shape.disks), .marked = bytes};
+    *h = (struct log_hold){0};
     if (!a->log)
         return 0;
-    struct log_record_disk *header = get_header(LOG_BLOCK);
-    if (!header)
-        return -ENOMEM;
-    put_entry(header, offset, bytes, 0, LOG_MARK);
-    int rc = co_log(a, header, offset, NULL, 0, h);
-    buf_put(header, LOG_BLOCK);
+    TRY(get_header(&w, 1));
+    put_entry(w.header, offset, bytes, 0, LOG_MARK);
+    int rc = co_log(a, &w, h);
+    buf_put(w.header, w.header_room);
     return rc;
 }
 
@@ -501,7 +527,8 @@ void log_end(struct raid_array *a, struct log_hold *h)
     }
     if (h->count)
         co_queue_wake_all(&a->log->room);
-    h->count = 0;
+    buf_put(h->ticket, h->room * sizeof(*h->ticket));
+    *h = (struct log_hold){0};
 }
 
 /* --- opening -----------------------------------------------------------------------------------
@@ -541,6 +568,7 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     a->log = mem_zalloc(sizeof(*a->log));
     if (!a->log || add_rings(a, &all) < 0)
         return err_set(e, -ENOMEM, "out of memory");
+    a->log->marked_most = LOG_MARKED;
     host_random(a->dev->host, &a->log->session, sizeof(a->log->session));
     a->log->session |= 1; /* 0 is none */
     if (!all || log_widest(a) == 0) {
@@ -555,7 +583,9 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     a->was_dirty = false;
     a->super->resync_offset = UINT64_MAX;
     int rc = co_array_write_supers(a);
-    return rc < 0 ? err_errno(e, rc, "superblocks, after the stripe log was replayed") : 0;
+    return rc < 0 ? err_errno(e, rc,
+                              "the superblocks cannot be written after the stripe log was replayed")
+                  : 0;
 }
 
 void log_close(struct raid_array *a)

@@ -11,9 +11,9 @@
  * The parity's members are enough: if they are lost, only data is left, which needs no parity; if
  * others are, the log is there. Each member's ring is its own, with its own sequence. A record has
  * the contents of all blocks that a strip changes; of whole rows, all of whose data is being
- * written, it only says so (a mark), and parity is made anew. A mark may be about many rows, whose
- * parity is on different members: it is on as many members as the level has parities, any ones,
- * since with all these lost there is no parity that could be wrong.
+ * written, it only says so (a mark), and parity is made anew. A mark is about many rows, and on all
+ * members that hold parity of one of them: so older contents of a row, which are replayed only
+ * where no later mark is, are never found without it.
  *
  * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
  * every array for one that is being written to, and need not touch its superblock before it writes;
@@ -30,6 +30,7 @@
 #define LOG_BLOCK    4096u
 #define LOG_LEAST    (64 * KiB)
 #define LOG_MOST     (16 * MiB)
+#define LOG_MARKED   (256 * MiB)
 #define LOG_SYNCED   1u /* parity was right everywhere but for what is in the log */
 #define LOG_HEAD_TAG "lamina-L"
 #define LOG_TAG      "lamina-r"
@@ -85,6 +86,7 @@ struct log_ring {
     uint64_t start, bytes; /* of the ring, on the device; the head is in the block before */
     uint64_t next, next_sequence;
     uint64_t tail, tail_sequence;
+    uint64_t marked; /* bytes that marks behind the tail are about: what is read after a crash */
     uint32_t super_now, super_tried, super_next; /* as in the head */
     struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
     struct log_ticket *unwritten, *end; /* records that are still to be written */
@@ -98,6 +100,7 @@ struct raid_log {
     uint64_t session;
     uint64_t order;       /* of the next record */
     bool synced;          /* while it is replayed: nothing else can be wrong in parity */
+    uint64_t marked_most; /* of a ring */
     struct co_queue room; /* who waits for room in a ring */
     uint64_t records, trims;
 };
@@ -108,6 +111,7 @@ struct log_ticket {
     struct raid_array *a;
     struct log_ticket *prev, *next, *next_unwritten;
     uint64_t at, sequence, bytes;
+    uint64_t marked; /* bytes; of a strip: 0 */
     uint8_t *header;
     const struct row_strip *s; /* NULL: a mark */
     struct co *co;
@@ -115,8 +119,8 @@ struct log_ticket {
     int rc;
 };
 struct log_hold {
-    struct log_ticket ticket[2];
-    unsigned count;
+    struct log_ticket *ticket;
+    unsigned count, room;
 };
 
 /* Where a member's log has its place; false: it has none. */

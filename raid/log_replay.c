@@ -369,7 +369,7 @@ int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
         mem_free(d.marks);
     }
     if (rc < 0)
-        return err_errno(e, rc, "replaying the stripe log");
+        return err_errno(e, rc, "the stripe log cannot be replayed");
     *replayed = synced;
     return 0;
 }

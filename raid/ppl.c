@@ -23,11 +23,6 @@
 /* --- areas -------------------------------------------------------------------------------------
  */
 
-uint32_t ppl_signature(const struct md_super *s)
-{
-    return crc32c(0, s->uuid, sizeof(s->uuid));
-}
-
 void ppl_seal(struct ppl_head_disk *h)
 {
     memset(h->reserved, 0xff, sizeof(h->reserved));
@@ -46,7 +41,7 @@ int co_ppl_clear(struct blk_device *dev, const struct md_super *s)
     if (!h)
         return -ENOMEM;
     memset(h, 0, sizeof(*h));
-    h->signature = le32_of(ppl_signature(s));
+    h->signature = le32_of(md_uuid_crc(s));
     ppl_seal(h);
     int rc = co_blk_write_zeroes(dev, area_of(s), s->ppl_bytes, 0);
     if (rc == 0)
@@ -126,7 +121,7 @@ int co_ppl_open(struct raid_array *a, struct blk_error *e)
     a->ppl = mem_zalloc(sizeof(*a->ppl));
     if (!a->ppl)
         return err_set(e, -ENOMEM, "out of memory");
-    a->ppl->signature = ppl_signature(a->super);
+    a->ppl->signature = md_uuid_crc(a->super);
     for (unsigned i = 0; i < a->member_count; i++) {
         struct raid_member *m = &a->members[i];
         if (m->state == MEMBER_OUT)
@@ -137,7 +132,7 @@ int co_ppl_open(struct raid_array *a, struct blk_error *e)
     int rc = co_replay(a);
     if (rc == 0)
         rc = co_empty_all(a);
-    return rc < 0 ? err_errno(e, rc, "replaying the partial parity log") : 0;
+    return rc < 0 ? err_errno(e, rc, "the partial parity log cannot be replayed") : 0;
 }
 
 void ppl_close(struct raid_array *a)

@@ -67,7 +67,6 @@ static inline bool ppl_is_in(const struct md_super *s)
 {
     return s->features & (MD_PPL | MD_MULTIPLE_PPLS);
 }
-uint32_t ppl_signature(const struct md_super *s);
 /* Entries beside what is there; sums up @h. */
 void ppl_seal(struct ppl_head_disk *h);
 

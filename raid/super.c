@@ -2,6 +2,7 @@
 /* super.c - what all versions of md's superblocks share: where they lie, roles, names. */
 #include <stdio.h>
 
+#include "block/crc32c.h"
 #include "raid/super.h"
 
 #define SECTOR 512
@@ -93,6 +94,11 @@ void md_uuid_text(const struct md_super *s, char text[MD_UUID_TEXT])
     for (unsigned i = 0; i < 16; i++)
         at += snprintf(at, (size_t)(text + MD_UUID_TEXT - at), "%s%02x", i && i % 4 == 0 ? ":" : "",
                        s->uuid[i]);
+}
+
+uint32_t md_uuid_crc(const struct md_super *s)
+{
+    return crc32c(0, s->uuid, sizeof(s->uuid));
 }
 
 unsigned md_super_roles(const struct md_super *s)

@@ -80,6 +80,8 @@ bool md_super_same_array(const struct md_super *a, const struct md_super *b);
 /* An UUID as mdadm prints it: four groups of eight digits. */
 #define MD_UUID_TEXT 36
 void md_uuid_text(const struct md_super *s, char text[MD_UUID_TEXT]);
+/* CRC-32C of it, which tells whose a PPL or a journal is. */
+uint32_t md_uuid_crc(const struct md_super *s);
 
 /* super_0.c, super_1.c, super_dm.c */
 must_use int md_super_0_parse(const uint8_t *raw, uint64_t bytes, struct md_super *out,

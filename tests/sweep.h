@@ -53,9 +53,9 @@ enum sweep_flags {
                                 in memory again and again: fsyncs fail once */
     SWEEP_FAULTS_ONCE =
         512, /* calls fail once: who can write nothing any more has to be given up */
-    SWEEP_UNFLUSHED_ANY =
-        1024,                /* a crash may leave anything where what was written was not flushed */
-    SWEEP_BLOCK_DEVICE = 64, /* the image lies on a block device with garbage in it */
+    SWEEP_UNFLUSHED_ANY = 1024, /* anything may be where a write failed, or its flush, and after a
+                                   crash where it was not flushed */
+    SWEEP_BLOCK_DEVICE = 64,    /* the image lies on a block device with garbage in it */
 };
 
 /* One row. Only name, format and size must be there. */

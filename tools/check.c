@@ -177,7 +177,7 @@ static void say_next(const struct check *c)
         blk_next(&e, SALVAGE, c->image.text);
     snprintf(advice, sizeof(advice),
              f->corruptions
-                 ? "`lamina check -f %s -r all FILE` mends it; copy FILE before, if it is "
+                 ? "`lamina check -f %s -r all FILE` mends what can be; copy FILE before, if it is "
                    "the only one"
                  : "`lamina check -f %s -r leaks FILE` gives the space back",
              c->format);
@@ -262,6 +262,7 @@ const struct command check_command = {
     .notes =
         "Exit status: 0 it is sound (now), 1 the check failed, 2 it is corrupt, 3 it has leaks\n"
         "(space that nothing uses, no harm to data), 63 its format has nothing to check.\n"
+        "What -r cannot mend, `lamina convert --salvage` leaves out of a new image.\n"
         "\n"
         "  lamina check disk.qcow2\n"
         "  lamina check -r all disk.qcow2\n"

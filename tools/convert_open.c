@@ -150,7 +150,9 @@ static int co_sync_name(struct convert *c)
     if (!copy)
         return err_set(&c->task.error, -ENOMEM, "out of memory");
     int rc = co_host_sync_dir(c->make.tool->host, dirname(copy));
-    return rc < 0 ? err_errno(&c->task.error, rc, "the directory of %s", c->make.name) : 0;
+    return rc < 0 ? err_errno(&c->task.error, rc, "the directory of %s cannot be made durable",
+                              c->make.name)
+                  : 0;
 }
 
 int co_convert_close(struct convert *c, int rc)

@@ -153,7 +153,7 @@ int co_convert_resume_end(struct convert *c, int rc)
     if (rc == 0)
         rc = co_host_unlink(h, r->journal);
     if (rc < 0 && c->task.error.rc == 0)
-        err_errno(&c->task.error, rc, "the journal %s", r->journal);
+        err_errno(&c->task.error, rc, "the journal %s cannot be removed", r->journal);
     mem_free(take(r->journal));
     json_decref(take(r->plan));
     return rc;

@@ -47,3 +47,26 @@ int co_refuse_occupied(struct tool *t, struct blk_device *dev, const char *anywa
     return err_set(e, -EEXIST, "%s appears to contain %s%s%.60s%s: %s writes over it", dev->name,
                    fs.type, fs.label[0] ? " \"" : "", fs.label, fs.label[0] ? "\"" : "", anyway);
 }
+
+/* @member names the array that it is of. */
+static bool co_is_of(struct blk_device *array, const struct blk_member *member)
+{
+    struct blk_error none = {0};
+    struct blk_info info;
+    if (co_blk_info(array, &info, &none) < 0)
+        return false;
+    const char *uuid = json_string_value(json_object_get(info.specific, "uuid"));
+    bool same = uuid && strcmp(uuid, member->set) == 0;
+    blk_info_drop(&info);
+    return same;
+}
+
+int co_refuse_stranger(struct tool *t, struct blk_device *array, struct blk_device *dev,
+                       const char *anyway, struct blk_error *e)
+{
+    struct blk_member member;
+    struct blk_error none = {0};
+    if (co_md_member_of(dev, &member, &none) == 0 && co_is_of(array, &member))
+        return 0;
+    return co_refuse_occupied(t, dev, anyway, e);
+}

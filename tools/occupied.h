@@ -12,4 +12,8 @@
 must_use int co_refuse_occupied(struct tool *t, struct blk_device *dev, const char *anyway,
                                 struct blk_error *e);
 
+/* The same of what is to be a member of @array: its own former ones may come back. */
+must_use int co_refuse_stranger(struct tool *t, struct blk_device *array, struct blk_device *dev,
+                                const char *anyway, struct blk_error *e);
+
 #endif

@@ -144,7 +144,7 @@ static int co_spool_resize(struct blk_device *dev, uint64_t size, bool shrink, s
     int rc = forget(s, size, UINT64_MAX);
     if (rc == 0)
         rc = co_host_truncate(s->file, size);
-    return rc < 0 ? err_errno(e, rc, "the temporary file") : 0;
+    return rc < 0 ? err_errno(e, rc, "the temporary file cannot be resized") : 0;
 }
 
 static int co_spool_flush(struct blk_device *dev)

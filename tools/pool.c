@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pool.c - `lamina pool VERB`: thin pools, with the words of thin-provisioning-tools. */
 #include "tools/pool.h"
+#include "tools/occupied.h"
+#include "volumes/thin.h"
 #include "volumes/thin_extents.h"
 
 #include <stdlib.h>
@@ -23,6 +25,14 @@ int co_pool_image_open(struct tool *t, struct image *image, struct blk_device **
         return 0;
     (void)!co_blk_close(*dev, NULL);
     return err_set(e, -EINVAL, "%s is no thin pool: name one as thin:METADATA,DATA", image->text);
+}
+
+int co_pool_output_open(struct tool *t, struct image *image, bool force, struct blk_device **dev,
+                        struct blk_error *e)
+{
+    TRY(co_image_open(t, image, dev, e));
+    int rc = force ? 0 : co_refuse_occupied(t, *dev, "--force", e);
+    return rc < 0 ? co_image_close(take(*dev), rc, e) : 0;
 }
 
 bool pool_id_told(const struct tool *t, const char *text, uint32_t *id)
@@ -53,11 +63,15 @@ static int co_look_body(struct task *t)
     struct blk_device *dev;
     TRY(co_image_open(t->tool, &l->image, &dev, &t->error));
     int rc = co_thin_meta_open(&l->meta, dev, NULL, false, LOOK_CACHE, &t->error);
-    if (rc == 0) {
+    if (rc < 0) {
+        blk_next_after_open(&thin_driver, dev->name, &t->error);
+    } else {
         rc = l->held ? co_thin_use_snapshot(&l->meta) : 0;
         rc = rc < 0 ? err_errno(&t->error, rc, "the metadata snapshot cannot be read")
                     : l->co_look(l);
         thin_meta_close(&l->meta);
+        if (rc == -EBADMSG || rc == -EIO)
+            blk_next(&t->error, POOL_MEND, dev->name);
     }
     return co_image_close(dev, rc, &t->error);
 }

@@ -21,8 +21,23 @@ extern const struct command pool_create_command, pool_new_command, pool_snap_com
 /* The pool that @image names (`thin:meta.img,data.img`), open to be changed. */
 must_use int co_pool_image_open(struct tool *t, struct image *image, struct blk_device **dev,
                                 struct thin_pool **pool, struct blk_error *e);
+/* The device that @image names, for metadata that are made anew: refused where something else would
+ * be lost (not a pool's own metadata), unless @force. */
+must_use int co_pool_output_open(struct tool *t, struct image *image, bool force,
+                                 struct blk_device **dev, struct blk_error *e);
 /* A volume's number; a message and false if it is none. */
 bool pool_id_told(const struct tool *t, const char *text, uint32_t *id);
+
+/* What a person can do about damage below the superblock (blk_next). */
+#define POOL_MEND \
+    "`lamina pool repair -i FILE -o NEW` writes what can be read of it to another device"
+
+enum { ARG_POOL_FORCE_ID = 820 };
+#define ARG_POOL_FORCE                                                                        \
+    {                                                                                         \
+        ARG_POOL_FORCE_ID, "force", NULL,                                                     \
+            "write over what is there: file systems, partitions, a physical volume", 0, false \
+    }
 
 /* --- verbs that look at metadata alone --- */
 

@@ -2,6 +2,7 @@
 /* pool_check.c - `lamina pool check` and `repair`: is a pool's metadata sound; and what can be read
  * of damaged metadata, written anew. Exit status: 0 sound, 1 not, or it could not be found out. */
 #include "tools/pool.h"
+#include "volumes/thin.h"
 #include "volumes/thin_build.h"
 #include "volumes/thin_check.h"
 
@@ -51,6 +52,8 @@ static int co_check_body(struct task *t)
     int rc = c->super_only ? co_check_super(c, dev) : co_thin_check(dev, &c->found, &t->error);
     if (rc == 0 && c->clear && !c->found.errors)
         rc = co_clear_flag(c, dev);
+    if (rc < 0)
+        blk_next_after_open(&thin_driver, dev->name, &t->error);
     return co_image_close(dev, rc, &t->error);
 }
 
@@ -85,9 +88,12 @@ static int run_check(struct tool *t, int argc, char **argv)
     if (task_run(&c.task, 1))
         return 1;
     const struct thin_check *f = &c.found;
-    if (f->errors || f->leaks)
+    struct blk_error e = {0};
+    if (f->errors || f->leaks) {
         printf("%" PRIu64 " errors, %" PRIu64 " blocks that are lost\n", f->errors, f->leaks);
-    else if (!t->quiet && !c.super_only)
+        blk_next(&e, POOL_MEND, c.image.text);
+        tool_next(t, e.next);
+    } else if (!t->quiet && !c.super_only)
         printf("sound: %" PRIu64 " devices, %" PRIu64 " mappings\n", f->devices, f->mappings);
     return f->errors || f->leaks ? 1 : 0;
 }
@@ -107,6 +113,7 @@ const struct command pool_check_command = {
  */
 
 struct repair {
+    bool force;
     struct pool_look look;
     struct image out;
     struct thin_build build;
@@ -158,13 +165,16 @@ static int co_repair(struct pool_look *l)
 {
     struct repair *p = container_of(l, struct repair, look);
     struct blk_device *to;
-    TRY(co_image_open(l->task.tool, &p->out, &to, &l->task.error));
+    TRY(co_pool_output_open(l->task.tool, &p->out, p->force, &to, &l->task.error));
     return co_image_close(to, co_rebuild(p, to), &l->task.error);
 }
 
 static const struct arg_desc repair_options[] = {
     {'i', "input", "METADATA", "the damaged metadata; nothing is written there", 0, false},
-    {'o', "output", "METADATA", "where it is written anew; what that holds is lost", 0, false},
+    {'o', "output", "METADATA", "where it is written anew; the pool that it holds is lost", 0,
+     false},
+    {'f', "format", "FORMAT", "the output's format (else it is found out)", 0, false},
+    ARG_POOL_FORCE,
     ARG_QUIET,
     ARG_END};
 
@@ -172,8 +182,11 @@ static int run_repair(struct tool *t, int argc, char **argv)
 {
     struct repair p = {.look = {.task.tool = t, .co_look = co_repair},
                        .out = {.trust = TRUST_WRITE, .flags = BLK_OPEN_WRITE}};
-    const struct arg_place places[] = {
-        {'i', &p.look.image.text, NULL}, {'o', &p.out.text, NULL}, {0, NULL, NULL}};
+    const struct arg_place places[] = {{'i', &p.look.image.text, NULL},
+                                       {'o', &p.out.text, NULL},
+                                       {'f', &p.out.format, NULL},
+                                       {ARG_POOL_FORCE_ID, NULL, &p.force},
+                                       {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &p};
     int id = args_read(t, &line);
     if (id != ARGS_END)

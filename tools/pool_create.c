@@ -13,13 +13,14 @@ static const struct arg_desc options[] = {
     {ARG_DATA_SIZE, "data-size", "SIZE", "make DATA, of this size", 0, false},
     {ARG_FORCE, "force", NULL, "write over what is there: file systems, partitions, another pool",
      0, false},
+    {'f', "format", "FORMAT", "what METADATA and DATA are in (else it is found out)", 0, false},
     ARG_QUIET,
     ARG_END};
 
 struct create {
     struct task task;
     const char *names[2]; /* metadata, data */
-    const char *block_text, *size_texts[2];
+    const char *format, *block_text, *size_texts[2];
     uint64_t block_bytes, sizes[2]; /* 0: the file is there */
     bool force;
     uint64_t blocks; /* of data, in the end */
@@ -29,7 +30,8 @@ static int co_open_one(struct create *c, unsigned i, struct blk_device **dev)
 {
     struct tool *t = c->task.tool;
     struct blk_error *e = &c->task.error;
-    struct image image = {.text = c->names[i], .flags = BLK_OPEN_WRITE, .trust = TRUST_WRITE};
+    struct image image = {
+        .text = c->names[i], .format = c->format, .flags = BLK_OPEN_WRITE, .trust = TRUST_WRITE};
     struct resolver r;
     if (!c->sizes[i])
         return co_image_open(t, &image, dev, e);
@@ -103,7 +105,8 @@ static bool sizes_told(struct create *c)
 static int run(struct tool *t, int argc, char **argv)
 {
     struct create c = {.task = {.tool = t, .kind = "pool create", .co_body = co_body}};
-    const struct arg_place places[] = {{ARG_BLOCK_SIZE, &c.block_text, NULL},
+    const struct arg_place places[] = {{'f', &c.format, NULL},
+                                       {ARG_BLOCK_SIZE, &c.block_text, NULL},
                                        {ARG_METADATA_SIZE, &c.size_texts[0], NULL},
                                        {ARG_DATA_SIZE, &c.size_texts[1], NULL},
                                        {ARG_FORCE, NULL, &c.force},

@@ -33,6 +33,7 @@ struct def {
 struct restore {
     struct task task;
     struct image in, out;
+    bool force;
     struct blk_device *to;
     struct thin_build build;
     struct thin_super super;
@@ -227,7 +228,7 @@ static int co_body(struct task *t)
     struct restore *r = container_of(t, struct restore, task);
     struct blk_device *in;
     TRY(co_image_open(t->tool, &r->in, &in, &t->error));
-    int rc = co_image_open(t->tool, &r->out, &r->to, &t->error);
+    int rc = co_pool_output_open(t->tool, &r->out, r->force, &r->to, &t->error);
     if (rc == 0)
         rc = co_image_close(r->to, co_restore(r, in), &t->error);
     return co_image_close(in, rc, &t->error);
@@ -246,7 +247,8 @@ static void drop(struct restore *r)
 
 static const struct arg_desc options[] = {
     {'i', "input", "FILE", "the XML, as pool dump prints it", 0, false},
-    {'o', "output", "METADATA", "the metadata device; what it holds is lost", 0, false},
+    {'o', "output", "METADATA", "the metadata device; the pool that it holds is lost", 0, false},
+    ARG_POOL_FORCE,
     {'f', "format", "FORMAT", "METADATA's format (else it is found out)", 0, false},
     ARG_QUIET,
     ARG_END};
@@ -259,6 +261,7 @@ static int run(struct tool *t, int argc, char **argv)
     const struct arg_place places[] = {{'i', &r.in.text, NULL},
                                        {'o', &r.out.text, NULL},
                                        {'f', &r.out.format, NULL},
+                                       {ARG_POOL_FORCE_ID, NULL, &r.force},
                                        {0, NULL, NULL}};
     struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &r};
     int id = args_read(t, &line);

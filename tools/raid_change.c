@@ -73,15 +73,13 @@ static int co_open_member(struct verb *v, const char *name, struct blk_device **
     return co_image_open(v->task.tool, &image, out, &v->task.error);
 }
 
-/* One that is to hold what the array says. A former member may come back. */
-static int co_open_new(struct verb *v, const char *name, struct blk_device **out)
+/* One that is to hold what the array says. */
+static int co_open_new(struct verb *v, struct blk_device *array, const char *name,
+                       struct blk_device **out)
 {
-    struct blk_member member;
-    struct blk_error none = {0};
     TRY(co_open_member(v, name, out));
-    if (v->force || co_md_member_of(*out, &member, &none) == 0)
-        return 0;
-    int rc = co_refuse_occupied(v->task.tool, *out, "--force", &v->task.error);
+    int rc =
+        v->force ? 0 : co_refuse_stranger(v->task.tool, array, *out, "--force", &v->task.error);
     return rc < 0 ? co_image_close(*out, rc, &v->task.error) : 0;
 }
 
@@ -89,7 +87,7 @@ static int co_add_as(struct verb *v, struct blk_device *array, enum blk_member_a
 {
     for (int i = 0; i < v->count; i++) {
         struct blk_member_change c = {.action = action};
-        TRY(action == BLK_MEMBER_ADD ? co_open_new(v, v->members[i], &c.device)
+        TRY(action == BLK_MEMBER_ADD ? co_open_new(v, array, v->members[i], &c.device)
                                      : co_open_member(v, v->members[i], &c.device));
         TRY(co_blk_member(array, &c, &v->task.error));
     }
@@ -125,7 +123,7 @@ static int co_replace(struct verb *v, struct blk_device *array)
     if (v->with && is_spare(v->facts, v->with))
         c.with = v->with;
     else if (v->with)
-        TRY(co_open_new(v, v->with, &c.device));
+        TRY(co_open_new(v, array, v->with, &c.device));
     TRY(co_blk_member(array, &c, &v->task.error));
     return co_sync(v, array);
 }

@@ -202,6 +202,7 @@ static int read_adding(const json_t *request, struct adding *a, struct blk_error
     a->options.max_writers = (unsigned)writers;
     a->options.zone = &a->zone;
     a->image.cache = a->s->cache;
+    a->image.shared = &a->s->shared;
     a->image.flags = read_only ? 0 : BLK_OPEN_WRITE;
     a->image.trust = read_only ? TRUST_READ : TRUST_WRITE;
     return allow ? nbd_zone_add(&a->zone, allow, e) : 0;
@@ -215,6 +216,19 @@ static int co_keep(struct serve_ctl *s, const char *name, struct blk_error *e)
     return co_serve_raid_keep(s, x, e);
 }
 
+/* At @home, or where what it stands on is open already. */
+static int co_open_shared(struct adding *a, struct worker *home)
+{
+    struct serve_ctl *s = a->s;
+
+    with_lock(&s->opening);
+    co_resolver_shared_prune(&s->shared);
+    int rc = co_on(home, co_open_at_home, a);
+    if (rc == -EXDEV && s->shared.elsewhere)
+        rc = co_on(take(s->shared.elsewhere), co_open_at_home, a);
+    return rc;
+}
+
 static int co_add(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
 {
     struct adding a = {.s = ctl_arg(c), .e = e};
@@ -222,7 +236,7 @@ static int co_add(struct ctl *c, const json_t *request, json_t **result, struct 
     int rc = read_adding(request, &a, e);
 
     if (rc == 0)
-        rc = co_on(runtime_worker(rt, a.s->dealt++ % runtime_workers(rt)), co_open_at_home, &a);
+        rc = co_open_shared(&a, runtime_worker(rt, a.s->dealt++ % runtime_workers(rt)));
     if (rc == 0)
         rc = co_nbd_export_add(nbd_server_exports(a.s->server), a.dev, &a.options, NULL, e);
     if (rc == 0)
@@ -251,7 +265,10 @@ static int co_remove(struct ctl *c, const json_t *request, json_t **result, stru
     if (x->source)
         return err_set(e, -EINVAL, "'%s' is opened when it is asked for, and goes by itself",
                        x->name);
-    return co_nbd_server_remove(s->server, x, e);
+    rc = co_nbd_server_remove(s->server, x, e);
+    with_lock(&s->opening);
+    co_resolver_shared_prune(&s->shared); /* the last one on it lets go of its files */
+    return rc;
 }
 
 static int co_resize(struct ctl *c, const json_t *request, json_t **result, struct blk_error *e)
@@ -322,11 +339,13 @@ static const struct ctl_verb verbs[] = {
     {"point", "exports one instant: exports [{name, as}] [bitmap] [scratch] [limit]",
      co_serve_point},
     {"raid", "the array that an export stands on: name", co_serve_raid},
-    {"member-add", "a further member, which takes the place of a missing one: name, spec [format]",
+    {"member-add",
+     "a further member, which takes the place of a missing one: name, spec [format] [force]",
      co_serve_member_add},
     {"member-re-add", "a former member, of which only what changed is copied: name, spec [format]",
      co_serve_member_re_add},
-    {"member-replace", "a member that serves until its place is taken: name, member [with or spec]",
+    {"member-replace",
+     "a member that serves until its place is taken: name, member [with or spec] [force]",
      co_serve_member_replace},
     {"member-fail", "a member is not to be trusted any more: name, member", co_serve_member_fail},
     {"member-remove", "one that failed, or a spare, leaves: name, member", co_serve_member_remove},

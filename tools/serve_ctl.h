@@ -24,7 +24,9 @@ struct serve_ctl {
     struct tool *tool;
     struct nbd_server *server;
     struct serve_watch *watch;
-    const char *cache; /* of what is opened; NULL: the default */
+    const char *cache;             /* of what is opened; NULL: the default */
+    struct resolver_shared shared; /* what exports stand on together */
+    struct co_mutex opening;       /* one export comes or goes at a time */
     struct ctl *socket;
     struct job_list jobs;
     struct serve_claim *claims;

@@ -166,11 +166,11 @@ int co_serve_open(struct serving *s)
             return rc;
         }
     }
-    struct resolver_shared shared = {0};
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < p->count; i++)
-        rc = co_open_offer(s, i, &shared);
-    co_resolver_shared_drop(&shared); /* the exports keep what they stand on */
+        rc = co_open_offer(s, i, &s->ctl.shared);
+    if (!p->control) /* none is to come; the exports keep what they stand on */
+        co_resolver_shared_drop(&s->ctl.shared);
     return rc;
 }

@@ -7,6 +7,7 @@
  * nobody else has the array any more, it ends. */
 #include <limits.h>
 
+#include "tools/occupied.h"
 #include "tools/serve_ctl.h"
 
 #define LOOK_NS 1000000000ull
@@ -138,26 +139,40 @@ int co_serve_raid(struct ctl *c, const json_t *request, json_t **result, struct 
 struct asked {
     struct serve_ctl *s;
     const char *export, *spec, *format;
+    bool force; /* whatever the new member holds */
     struct blk_member_change change;
     struct blk_members_grow grow;
     int (*co_do)(struct asked *q, struct blk_device *array);
     struct blk_error *e;
 };
 
+struct opening {
+    struct asked *q;
+    struct blk_device *array;
+};
+
+/* At the array's home. */
 static int co_open_member(void *arg)
 {
-    struct asked *q = arg;
+    const struct opening *o = arg;
+    struct asked *q = o->q;
+    struct blk_device **dev = &q->change.device;
     const struct image i = {.text = q->spec,
                             .format = q->format,
                             .cache = q->s->cache,
                             .flags = BLK_OPEN_WRITE,
                             .trust = TRUST_WRITE};
-    return co_image_open(q->s->tool, &i, &q->change.device, q->e);
+    TRY(co_image_open(q->s->tool, &i, dev, q->e));
+    int rc = q->force || q->change.action == BLK_MEMBER_RE_ADD
+                 ? 0
+                 : co_refuse_stranger(q->s->tool, o->array, *dev, "force=on", q->e);
+    return rc < 0 ? co_image_close(take(*dev), rc, q->e) : 0;
 }
 
 static int co_change(struct asked *q, struct blk_device *array)
 {
-    int rc = q->spec ? co_on(array->home, co_open_member, q) : 0;
+    struct opening o = {q, array};
+    int rc = q->spec ? co_on(array->home, co_open_member, &o) : 0;
     return rc < 0 ? rc : co_blk_member(array, &q->change, q->e);
 }
 
@@ -188,11 +203,13 @@ static struct asked asked_of(struct ctl *c, enum blk_member_action action, struc
 static int co_by_spec(struct ctl *c, const json_t *request, enum blk_member_action action,
                       struct blk_error *e)
 {
+    static const char *const keys[] = {"name", "spec", "format", "force", NULL};
     struct asked q = asked_of(c, action, e);
-    TRY(ask_known(request, (const char *const[]){"name", "spec", "format", NULL}, e));
+    TRY(ask_known(request, keys, e));
     TRY(ask_text(request, "name", true, &q.export, e));
     TRY(ask_text(request, "spec", true, &q.spec, e));
     TRY(ask_text(request, "format", false, &q.format, e));
+    TRY(ask_bool(request, "force", &q.force, e));
     return co_ask(&q);
 }
 
@@ -231,7 +248,7 @@ int co_serve_member_remove(struct ctl *c, const json_t *request, json_t **result
 int co_serve_member_replace(struct ctl *c, const json_t *request, json_t **result,
                             struct blk_error *e)
 {
-    static const char *const keys[] = {"name", "member", "with", "spec", "format", NULL};
+    static const char *const keys[] = {"name", "member", "with", "spec", "format", "force", NULL};
     struct asked q = asked_of(c, BLK_MEMBER_REPLACE, e);
     TRY(ask_known(request, keys, e));
     TRY(ask_text(request, "name", true, &q.export, e));
@@ -239,6 +256,7 @@ int co_serve_member_replace(struct ctl *c, const json_t *request, json_t **resul
     TRY(ask_text(request, "with", false, &q.change.with, e));
     TRY(ask_text(request, "spec", false, &q.spec, e));
     TRY(ask_text(request, "format", false, &q.format, e));
+    TRY(ask_bool(request, "force", &q.force, e));
     if (q.spec && q.change.with)
         return err_set(e, -EINVAL, "'with' is a spare, 'spec' a new device: one of them");
     return co_ask(&q);

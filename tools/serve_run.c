@@ -172,6 +172,7 @@ static int co_end(struct serving *s)
     co_serve_ctl_close(&s->ctl);
     co_serve_watch_end(s->watch);
     rc = co_nbd_server_close(s->server, &e);
+    co_resolver_shared_drop(&s->ctl.shared);
     co_serve_watch_free(s->watch);
     if (rc < 0)
         tool_error(p->tool, "%s", e.text);

@@ -23,6 +23,25 @@ static struct lvm_lv *snapshot_called(const struct lvm_vg *vg, const char *name,
     return s->origin == origin ? lv : NULL;
 }
 
+/* What there is instead, into the error; @vg NULL: of all groups. */
+static int there_is(const struct lvm_set *s, const struct lvm_vg *vg, int rc, struct blk_error *e)
+{
+    char list[200] = "";
+    size_t at = 0;
+    for (size_t i = 0; i < s->vg_count; i++) {
+        const struct lvm_vg *g = s->vgs[i];
+        for (size_t k = 0; k < g->lv_count && (!vg || g == vg); k++)
+            if (g->by_name[k]->visible && at < sizeof(list) - 1)
+                at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%.60s/%.60s",
+                                       at ? ", " : "", g->name, g->by_name[k]->name);
+    }
+    if (at >= sizeof(list))
+        snprintf(list + sizeof(list) - 4, 4, "...");
+    err_next(e, "%s%s", at ? "there are " : "it holds no volumes yet: `lamina lv create` makes one",
+             list);
+    return rc;
+}
+
 static int find_snapshot(const struct lvm_vg *vg, const char *lv_name, const char *snap,
                          struct lvm_lv **out, struct blk_error *e)
 {
@@ -47,17 +66,24 @@ static int find_volume(const struct lvm_set *s, const char *name, struct lvm_ope
         return err_set(o->e, -ENOMEM, "out of memory");
     char *lv = strchr(copy, '/'), *at = lv ? strchr(lv, '@') : NULL;
     if (!lv)
-        return err_set(o->e, -EINVAL, "\"%.200s\" names no volume: VG/LV is expected", name);
+        return there_is(
+            s, NULL, err_set(o->e, -EINVAL, "\"%.200s\" names no volume: VG/LV is expected", name),
+            o->e);
     *lv++ = 0;
     o->vg = lvm_set_find(s, copy);
     if (!o->vg)
-        return err_set(o->e, -ENOENT, "there is no volume group \"%.127s\"", copy);
+        return there_is(s, NULL,
+                        err_set(o->e, -ENOENT, "there is no volume group \"%.127s\"", copy), o->e);
     if (at) {
         *at++ = 0;
         return find_snapshot(o->vg, lv, at, &o->lv, o->e);
     }
     o->lv = lvm_find_lv(o->vg, lv);
-    return o->lv ? 0 : err_set(o->e, -ENOENT, "the group %s has no volume \"%.127s\"", copy, lv);
+    return o->lv
+               ? 0
+               : there_is(s, o->vg,
+                          err_set(o->e, -ENOENT, "the group %s has no volume \"%.127s\"", copy, lv),
+                          o->e);
 }
 
 /* --- opening a volume --------------------------------------------------------------------------

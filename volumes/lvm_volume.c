@@ -104,10 +104,15 @@ static const struct blk_driver volume_driver = {
 /* A physical volume is a child once. */
 static int co_pv_child(const struct lvm_opening *o, const struct lvm_pv *pv)
 {
-    if (!pv->dev)
-        return err_set(o->e, -ENODEV,
-                       "%.127s lies on the physical volume %s (%.60s), which is not here",
-                       o->lv->name, pv->name, pv->uuid);
+    if (!pv->dev) {
+        err_set(o->e, -ENODEV, "%.127s lies on the physical volume %s (%.60s), which is not here",
+                o->lv->name, pv->name, pv->uuid);
+        err_next(o->e,
+                 "name all files of the group, lvm:FILE,FILE,...//%.60s/%.60s, or the folder they "
+                 "lie in, dir:FOLDER//%.60s/%.60s",
+                 o->vg->name, o->lv->name, o->vg->name, o->lv->name);
+        return -ENODEV;
+    }
     for (size_t i = 0; i < o->dev->child_count; i++)
         if (o->dev->children[i].dev == pv->dev)
             return 0;

@@ -26,13 +26,12 @@ void part_forget_all(struct part_table *t)
 
 const struct part *part_find(const struct part_table *t, const char *name)
 {
-    unsigned number;
-    char rest;
-    if (sscanf(name, "p%9u%c", &number, &rest) != 1)
-        return NULL;
-    for (size_t i = 0; i < t->count; i++)
-        if (t->list[i].number == number)
+    char own[16];
+    for (size_t i = 0; i < t->count; i++) { /* each has one name: p01 would be a second */
+        snprintf(own, sizeof(own), "p%u", t->list[i].number);
+        if (strcmp(own, name) == 0)
             return &t->list[i];
+    }
     return NULL;
 }
 

@@ -201,8 +201,8 @@ static int co_thin_info(struct blk_device *dev, struct blk_info *out, struct blk
 const struct blk_driver thin_driver = {
     .name = "thin",
     .title = "a thin pool of dm-thin",
-    .mend = "`lamina pool check FILE` says what is damaged, and `lamina pool repair -i FILE -o "
-            "NEW` writes what can be read of it to another device",
+    .mend = "nothing finds the mappings without their superblock: write a dump of the pool back "
+            "(`lamina pool restore -i DUMP -o METADATA`), or take its metadata from a backup",
     .only_inner = true,
     .open_options = thin_options,
     .co_open = co_thin_open,

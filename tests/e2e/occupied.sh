@@ -52,6 +52,24 @@ truncate -s 32M a.img b.img
 "$LAMINA" raid create -q -l 1 -n 2 a.img b.img
 fails "raid add" 1 "x.img appears to contain ext4" "$LAMINA" raid add -q -f raw md:a.img,b.img x.img
 fails "raid replace --with" 1 "x.img appears to contain ext4" "$LAMINA" raid replace -q -f raw md:a.img,b.img b.img --with=x.img
+fails "raid re-add" 1 "add it as a new member" "$LAMINA" raid re-add -q -f raw md:a.img,b.img x.img
+cp --sparse=always member.img y.img
+fails "raid add: a member of another array" 1 "y.img appears to be part of a raid array" "$LAMINA" raid add -q -f raw md:a.img,b.img y.img
+"$LAMINA" pool create -q meta.img blank.img && "$LAMINA" pool dump meta.img >pool.xml
+fails "pool restore" 1 "x.img appears to contain ext4" "$LAMINA" pool restore -i pool.xml -o x.img -f raw
+fails "pool repair" 1 "x.img appears to contain ext4" "$LAMINA" pool repair -i meta.img -o x.img -f raw
+"$LAMINA" serve -q -f raw --control ctl --socket sock --pid-file pid md:a.img,b.img &
+for n in $(seq 500); do [ -e pid ] && break; sleep 0.01; done
+fails "member-add of one that is served" 1 "x.img appears to contain ext4 \"holiday\": force=on writes over it" \
+    "$LAMINA" ctl ctl member-add "" x.img format=raw
+fails "member-replace of one that is served" 1 "force=on writes over it" "$LAMINA" ctl ctl member-replace "" b.img spec=x.img format=raw
 is "nothing of it was touched" cmp x.img ext4.img
+kill $! && wait $!
+is "a pool is restored over a pool" "$LAMINA" pool restore -i pool.xml -o meta.img
+cp x.img z.img
+is "pool restore --force" "$LAMINA" pool restore --force -i pool.xml -o z.img -f raw
+cp luks.img z.img
+fails "pool create over an image's header" 1 "tell the format with -f" "$LAMINA" pool create -q --force z.img blank.img
+is "... with -f raw" "$LAMINA" pool create -q --force -f raw z.img blank.img
 is "raid add --force" "$LAMINA" raid add -q --force -f raw md:a.img,b.img x.img
 exit $failed

@@ -72,4 +72,40 @@ fails "another process stays out of the disk" 1 "lock" "$LAMINA" serve -q --sock
 stop
 hold fs.raw disk.img//p1 disk.img//p2
 is "sgdisk -v" sgdisk -v disk.img
+fails "a partition has one name" 1 "they are called p1" "$LAMINA" serve --socket s.sock --export a --export b disk.img//p1 disk.img//p01
+fails "... whatever stands around it" 1 "lock" "$LAMINA" serve --socket s.sock --export a --export b disk.img//p1 ./disk.img//p1
+
+# --- exports that come and go while it serves stand on the same files as the others
+ctl() { "$LAMINA" ctl "$PWD/ctl.sock" "$@"; }
+locked() { # FILE: whether somebody holds a lock on it
+    local inode
+    inode=$(stat -c %i "$1")
+    grep -q ":$inode " /proc/locks
+}
+for workers in 1 2; do
+    rm -f s.sock
+    "$LAMINA" serve -q --workers $workers --socket s.sock --control "$PWD/ctl.sock" --export one --export p1 $set//vg0/one disk.img//p1 >serve.log 2>&1 &
+    server=$!
+    for _ in $(seq 600); do [ -S ctl.sock ] && break; sleep 0.05; done
+    is "a second volume of the group is added, workers: $workers" ctl add $set//vg0/two name=two
+    is "... a thin one" ctl add $set//vg0/t1 name=t1
+    is "... the other partition" ctl add disk.img//p2 name=p2
+    fails "... none twice" 1 "named twice" ctl add $set//vg0/two name=again
+    fails "... nor one that is not there, which is said again" 1 'has no volume "x"' ctl add $set//vg0/x name=x
+    fails "... and again" 1 'has no volume "x"' ctl add $set//vg0/x name=x
+    is "all are written at once" all_at_once noise.raw one two t1 p1 p2
+    for one in one two t1 p1; do is "$one is removed" ctl remove $one; done
+    if locked a.img || locked b.img; then bad "nobody holds the group's files"; else ok "nobody holds the group's files"; fi
+    if locked disk.img; then ok "the disk is held by its other partition"; else bad "the disk is held by its other partition"; fi
+    is "another process takes the group" "$LAMINA" lv change -q --addtag round$workers $set//vg0/one
+    is "what was removed is added again" ctl add $set//vg0/two name=two
+    is "... and written" all_at_once fs.raw two p2
+    is "the last partition is removed" ctl remove p2
+    if locked disk.img; then bad "nobody holds the disk"; else ok "nobody holds the disk"; fi
+    stop
+    hold noise.raw $set//vg0/one $set//vg0/t1 disk.img//p1
+    hold fs.raw $set//vg0/two disk.img//p2
+    if locked a.img; then bad "nobody holds anything"; else ok "nobody holds anything"; fi
+    rm -f ctl.sock
+done
 exit $failed

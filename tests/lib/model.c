@@ -294,9 +294,14 @@ unsigned model_legal_read(const struct model *m, uint64_t sector, uint64_t began
         if (covers(op) && op->end < began)
             cover = MAX(cover, op->start);
     }
-    for (uint32_t i = 0; i < s->count; i++)
-        if (m->ops[s->ops[i]].end >= cover)
-            add_op(&a, m, sector, s->ops[i]);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct model_op *op = &m->ops[s->ops[i]];
+        if (op->end < cover)
+            continue;
+        add_op(&a, m, sector, s->ops[i]);
+        if (m->unflushed_any && !op->ok && op->end != MODEL_NEVER)
+            add(&a, MODEL_ANY);
+    }
     if (cover == 0)
         add(&a, initial(m, sector));
     return a.count;
@@ -331,7 +336,7 @@ bool model_may_read(const struct model *m, uint64_t sector, uint64_t began, uint
     uint32_t set[MODEL_SET];
     unsigned n = model_legal_read(m, sector, began, set, MODEL_SET);
     for (unsigned i = 0; i < n; i++)
-        if (set[i] == value)
+        if (set[i] == value || set[i] == MODEL_ANY)
             return true;
     return false;
 }

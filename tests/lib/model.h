@@ -46,8 +46,8 @@ struct model_sector {
 struct model {
     uint64_t max_size;  /* sectors beyond do not exist */
     uint64_t base_size; /* of the backing file; 0: none */
-    bool unflushed_any; /* a crash may leave anything in a sector with writes that were not flushed
-                         */
+    bool unflushed_any; /* anything may be where writes failed, and after a crash where they were
+                           not flushed */
     bool keep;          /* everything that ever happened, for crashes long ago */
     uint64_t now;
     struct model_op *ops; /* [0] is nothing; numbers are 1 .. op_count - 1 */

@@ -39,7 +39,7 @@ static uint32_t seed_of(const struct rig *r)
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
     must(s);
     rig_super(r, 0, s);
-    return journal_seed(s);
+    return md_uuid_crc(s);
 }
 
 /* One payload of blocks that are full of @byte. */

@@ -80,6 +80,102 @@ CO_TEST(what_a_crash_tore_is_whole_with_members_gone)
     return 0;
 }
 
+/* Rows 1 to 5 were being written: of rows 2 to 4 a chunk and all parity are neither old nor new. */
+static void co_torn_run(struct rig *r, struct shot *s, const struct rig *kind)
+{
+    uint64_t seed = 1, row_bytes;
+    *r = *kind;
+    co_rig_make(r);
+    co_rig_reopen(r, 0, 0, NULL);
+    co_rig_work(r, 2);
+    row_bytes = rig_array(r)->shape.data_disks * RIG_CHUNK;
+    uint64_t before = rig_array(r)->log->records;
+    must(co_rig_put(r, row_bytes, 5 * row_bytes, 1) == 0);
+    must(rig_array(r)->log->records == before + (r->level == 4 ? 1 : r->disks));
+    co_take(r, s);
+    for (unsigned n = 2; n < 5; n++) {
+        struct raid_row row = raid_row(&rig_array(r)->shape, n);
+        fill_random(&seed, s->disk[raid_row_disk(&row, 1)] + MiB + n * RIG_CHUNK, RIG_CHUNK);
+        fill_random(&seed, s->disk[row.p] + MiB + n * RIG_CHUNK, RIG_CHUNK);
+        if (r->level == 6)
+            fill_random(&seed, s->disk[row.q] + MiB + n * RIG_CHUNK, RIG_CHUNK);
+    }
+    co_rig_close(r);
+}
+
+/* What is not of those rows is as it was; the model has what they hold from now on. */
+static void co_take_torn(struct rig *r)
+{
+    uint64_t row_bytes = rig_array(r)->shape.data_disks * RIG_CHUNK;
+    must(co_blk_read_buf(r->array, 2 * row_bytes, r->model + 2 * row_bytes, 3 * row_bytes) == 0);
+    co_rig_compare(r);
+}
+
+static uint64_t co_mismatches(const struct rig *r)
+{
+    struct raid_scrub found = {0};
+    must(co_rows_scrub(rig_array(r), 0, RIG_DATA, false, &found) == 0);
+    return found.mismatches;
+}
+
+/* What is read of rows that were torn does not depend on who else goes later. */
+CO_TEST(a_torn_run_stays_what_it_is_read_as)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r;
+        struct shot s;
+        co_torn_run(&r, &s, &kinds[k]);
+        co_put_back(&r, &s);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_take_torn(&r);
+        must(co_mismatches(&r) == 0);
+        co_rig_close(&r);
+        for (unsigned first = 0; first < r.disks; first++)
+            for (unsigned next = 0; next < r.disks; next++) {
+                co_put_back(&r, &s);
+                co_rig_reopen(&r, 1u << first, 0, NULL);
+                co_take_torn(&r);
+                co_rig_close(&r);
+                co_rig_reopen(&r, 1u << first | (r.level == 6 ? 1u << next : 0), 0, NULL);
+                co_rig_compare(&r);
+                co_rig_close(&r);
+            }
+        shot_drop(&r, &s);
+        co_rig_drop(&r);
+    }
+    return 0;
+}
+
+/* Small writes, of which the log has the contents, then whole rows over them: whoever is lost,
+ * those that are older do not come back. */
+CO_TEST(contents_older_than_a_run_do_not_come_back)
+{
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct rig r = kinds[k];
+        struct shot s;
+        co_rig_make(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        uint64_t row_bytes = rig_array(&r)->shape.data_disks * RIG_CHUNK;
+        for (uint64_t at = 0; at < 8 * row_bytes; at += RIG_CHUNK)
+            must(co_rig_put(&r, at + 4096, 8192, 2) == 0);
+        must(co_rig_put(&r, 0, 8 * row_bytes, 3) == 0);
+        must(co_blk_flush(r.array) == 0);
+        co_take(&r, &s);
+        co_rig_close(&r);
+        for (unsigned without = 0; without < 1u << r.disks; without++) {
+            if (__builtin_popcount(without) > (r.level == 6 ? 2 : 1))
+                continue;
+            co_put_back(&r, &s);
+            co_rig_reopen(&r, without, 0, NULL);
+            co_rig_compare(&r);
+            co_rig_close(&r);
+        }
+        shot_drop(&r, &s);
+        co_rig_drop(&r);
+    }
+    return 0;
+}
+
 /* What dm-raid does when it loads a bitmap, whatever it does to the superblock. */
 static void co_foreign_bitmap(struct blk_device *dev)
 {
@@ -178,15 +274,37 @@ CO_TEST(rings_go_around)
     return 0;
 }
 
+/* Nor do marks pile up: what they are about is read after a crash. */
+CO_TEST(few_bytes_are_marked)
+{
+    struct rig r = kinds[1];
+    co_rig_make(&r);
+    co_rig_reopen(&r, 0, 0, NULL);
+    struct raid_log *log = rig_array(&r)->log;
+    log->marked_most = 8 * MiB;
+    for (unsigned n = 0; n < 32; n++) {
+        must(co_rig_put(&r, 0, r.array->size, 1 + n % 6) == 0);
+        for (unsigned i = 0; i < r.disks; i++)
+            must(rig_array(&r)->members[i].log->marked <= log->marked_most + ROW_RUN);
+    }
+    must(log->trims >= 64 / 8 - 1 && log->trims <= 64);
+    co_rig_compare(&r);
+    co_rig_end(&r);
+    return 0;
+}
+
 int main(void)
 {
     Suite *s = suite_create("raid_log");
     TCase *tc = tcase_create("all");
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, what_a_crash_tore_is_whole_with_members_gone);
+    tcase_add_test(tc, a_torn_run_stays_what_it_is_read_as);
+    tcase_add_test(tc, contents_older_than_a_run_do_not_come_back);
     tcase_add_test(tc, the_log_does_not_count_when_somebody_else_was_there);
     tcase_add_test(tc, a_damaged_log_does_no_harm);
     tcase_add_test(tc, rings_go_around);
+    tcase_add_test(tc, few_bytes_are_marked);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

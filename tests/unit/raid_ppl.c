@@ -17,7 +17,7 @@ START_TEST(an_empty_header_is_as_md_has_it)
     auto_free struct md_super *s = mem_zalloc(sizeof(*s));
     for (unsigned i = 0; i < 16; i++)
         s->uuid[i] = (uint8_t)i;
-    h.signature = le32_of(ppl_signature(s));
+    h.signature = le32_of(md_uuid_crc(s));
     ppl_seal(&h);
     ck_assert_uint_eq(le32_get(h.signature), 0xd9c908eb);
     ck_assert_uint_eq(le32_get(h.crc), 0xa68b68c7);
@@ -114,7 +114,7 @@ static void co_plant(struct rig *r, const struct ppl_entry_disk *e)
         s->resync_offset = 0;
         md_super_build(s);
         must(co_blk_write_buf(r->disk[i], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
-        h.signature = le32_of(ppl_signature(s));
+        h.signature = le32_of(md_uuid_crc(s));
         mem_free(s);
     }
     h.count = le32_of(1);
