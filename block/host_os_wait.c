@@ -6,11 +6,11 @@
  * microseconds on a bare machine, tens in a virtual one, of this thread and of whoever wakes it and
  * is woken by it. No thread can see all of that by looking at one wait. So both ways are tried:
  *
- * W1  In turn some waits only sleep and some look first. What a request took meanwhile (a wait,
- * where nobody counts requests) of this thread's CPU time and of the time of day says what each way
- *     costs. Then one is kept for a long while, and measured on: the cheaper one, or looking where
- *     it takes little more CPU time and much less time. A client that waits for each answer is
- *     served sooner by who looks; one that always has more in flight is not.
+ * W1  In turn some waits only sleep and some look first. What a request took meanwhile of this
+ *     thread's CPU time and of the time of day says what each way costs (what a wait took, where
+ *     nobody counts requests). Then one is kept for a long while, and measured on: the cheaper one,
+ *     or looking where it takes little more CPU time and much less time. A client that waits for
+ *     each answer is served sooner by who looks; one that always has more in flight is not.
  *
  * W2  A look lasts LOOK_NS at most. Many in vain end that while at once: the load has changed.
  *
