@@ -3,6 +3,7 @@
 # images; the kernel takes it as it is; and what was written there does not go back to what the log says. Only with LAMINA_LONG.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
+. "$(dirname "$0")/../lib/lvm.sh"
 [ -n "${LAMINA_LONG:-}" ] || { echo "skip - check-long boots a guest"; exit 77; }
 PATH=$PATH:/sbin:/usr/sbin
 guest_ready || exit 77
@@ -10,16 +11,8 @@ command -v lvm >/dev/null || { echo "skip - there is no lvm"; exit 77; }
 pvs="a.img b.img c.img d.img"
 set=lvm:a.img,b.img,c.img,d.img//vgl
 
-cat >setup <<'END'
-mkdir -p /etc/lvm /run/lvm /run/lock/lvm
-modprobe -a dm-mod dm-raid raid456
-cat >/etc/lvm/lvm.conf <<C
-devices { use_devicesfile=0 dir="/dev" scan=["/dev"] }
-activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }
-C
-END
 mkdir make use
-{ cat setup && cat <<'END'; } >make/script
+{ lvm_guest; cat <<'END'; } >make/script
 lvm pvcreate -q /dev/vda /dev/vdb /dev/vdc /dev/vdd
 lvm vgcreate -q -s 1m vgl /dev/vda /dev/vdb /dev/vdc /dev/vdd
 lvm lvcreate -q --yes --type raid5 -i 2 -I 64k -L 8m -R 64k -n r5 vgl
@@ -28,7 +21,7 @@ for i in $(seq 30); do lvm lvs --noheadings -o sync_percent vgl | grep -qv '100.
 lvm vgchange -an vgl
 END
 # The resync that a dirty array begins with is held back, so that superblocks stay as they are when the machine dies.
-{ cat setup && cat <<'END'; } >use/script
+{ lvm_guest; cat <<'END'; } >use/script
 echo 1 >/proc/sys/dev/raid/speed_limit_min
 echo 1 >/proc/sys/dev/raid/speed_limit_max
 dmesg -c >/dev/null
@@ -41,7 +34,7 @@ die
 END
 head -c 4M /dev/urandom >use/noise
 truncate -s 48M $pvs
-guest_build "$(command -v lvm) $(command -v dmsetup)" "dm-mod dm-raid raid456"
+guest_build "$(command -v lvm) $(command -v dmsetup)" "dm-mod dm-raid raid1 raid456 raid10 raid0"
 guest_run 600 make $pvs >made 2>&1 || bad "the guest that makes arrays" "$(tail -n 5 made)"
 
 # --- killed
@@ -49,7 +42,7 @@ serve() { # SPEC: sets server
     rm -f s.sock
     "$LAMINA" serve -q --socket s.sock "$1" >server.log 2>&1 &
     server=$!
-    for _ in $(seq 100); do [ -S s.sock ] && break; sleep 0.1; done
+    soon [ -S s.sock ]
 }
 gone() { kill "-$1" $server && wait $server 2>/dev/null; }
 url="nbd+unix:///?socket=s.sock"

@@ -3,6 +3,7 @@
 # what was missing, resyncs what a killed process left; what it then writes is read. Only with LAMINA_LONG: a kernel is booted.
 . "$(dirname "$0")/../lib/e2e.sh"
 . "$(dirname "$0")/../lib/guest.sh"
+. "$(dirname "$0")/../lib/lvm.sh"
 guest_only lvm dmsetup
 tar -xJf "$(dirname "$0")/../fixtures/lvm.tar.xz" pv3.img pv4.img pv5.img pv6.img pv7.img
 
@@ -19,35 +20,23 @@ for n in r5 r5n; do is "$n is written without an image" write $n $less/$n; done
 # r6 once more, by a process that is killed while it writes
 "$LAMINA" serve --socket s.sock $set/r6 >server.log 2>&1 &
 server=$!
-for _ in $(seq 100); do [ -S s.sock ] && break; sleep 0.1; done
+soon [ -S s.sock ]
 qemu-io -f raw -c "write -P 7 64k 128k" -c "write -P 8 300k 8k" -c flush "nbd+unix:///?socket=s.sock" >/dev/null || bad "writing to r6"
 kill -9 $server
 wait $server 2>/dev/null
 qemu-io -f raw -c "write -P 7 64k 128k" -c "write -P 8 300k 8k" r6.raw >/dev/null
 
 mkdir job
-cat >job/script <<'END'
-mkdir -p /etc/lvm /run/lvm /run/lock/lvm
-modprobe -a dm-mod dm-raid raid1 raid456 raid10 raid0
-cat >/etc/lvm/lvm.conf <<C
-devices { use_devicesfile=0 dir="/dev" scan=["/dev"] }
-activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }
-C
-settle() { # waits until all is in sync
-    for i in $(seq 60); do
-        lvm lvs --noheadings -o sync_percent vgr | grep -v '^ *100.00 *$' | grep -q '[0-9]' || return 0
-        sleep 1
-    done
-}
+{ lvm_guest; cat <<'END'; } >job/script
 dmesg -c >/dev/null
 for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -ay vgr/$n; echo "started $n $?"; done
 for n in r1 r4 r5 r5n r6 r10; do echo "sum $n $(sha256sum </dev/vgr/$n)"; done
 lvm lvs -a -o name,attr,sync_percent,health_status vgr
 lvm lvchange --refresh vgr/r5 vgr/r5n
-settle
+settle vgr
 for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -q --syncaction check vgr/$n; done
 sleep 5
-settle
+settle vgr
 lvm lvs --noheadings -o name,raid_mismatch_count,health_status vgr | sed 's/^/state /'
 for n in r1 r4 r5 r5n r6 r10; do
     head -c 99999 /job/noise | dd of=/dev/vgr/$n bs=777 seek=99 conv=fsync,notrunc 2>/dev/null

@@ -48,27 +48,15 @@ is "the one that was gone is back" "$LAMINA" vg extend -q --restoremissing $set 
 is "r5n is refreshed" "$LAMINA" lv refresh -q $set/r5n
 
 mkdir job
-cat >job/script <<'END'
-mkdir -p /etc/lvm /run/lvm /run/lock/lvm
-modprobe -a dm-mod dm-raid raid1 raid456 raid10 raid0
-cat >/etc/lvm/lvm.conf <<C
-devices { use_devicesfile=0 dir="/dev" scan=["/dev"] }
-activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }
-C
-settle() { # waits until all is in sync
-    for i in $(seq 60); do
-        lvm lvs --noheadings -o sync_percent vgr | grep -v '^ *100.00 *$' | grep -q '[0-9]' || return 0
-        sleep 1
-    done
-}
+{ lvm_guest; cat <<'END'; } >job/script
 dmesg -c >/dev/null
 lvm vgck vgr; echo "vgck $?"
 for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -ay vgr/$n; echo "started $n $?"; done
 for n in r1 r4 r5 r5n r6 r10; do echo "sum $n $(sha256sum </dev/vgr/$n)"; done
-settle
+settle vgr
 for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -q --syncaction check vgr/$n; done
 sleep 5
-settle
+settle vgr
 lvm lvs -a -o name,attr,sync_percent,health_status vgr
 lvm lvs --noheadings -o name,raid_mismatch_count,health_status vgr | sed 's/^/state /'
 for n in r1 r4 r5 r5n r6 r10; do

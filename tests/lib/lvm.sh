@@ -28,3 +28,21 @@ says() { # NAME WORDS COMMAND...
 agrees() { # SPEC: a scrub finds nothing
     "$LAMINA" raid scrub "$1" | grep -q "All copies and parity agree"
 }
+
+# What a script in a guest begins with before it uses LVM2: its settings, and settle VG, which waits until all is in sync.
+lvm_guest() {
+    cat <<'END'
+mkdir -p /etc/lvm /run/lvm /run/lock/lvm
+modprobe -a dm-mod dm-raid raid1 raid456 raid10 raid0
+cat >/etc/lvm/lvm.conf <<C
+devices { use_devicesfile=0 dir="/dev" scan=["/dev"] }
+activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }
+C
+settle() {
+    for i in $(seq 60); do
+        lvm lvs --noheadings -o sync_percent "$1" | grep -v '^ *100.00 *$' | grep -q '[0-9]' || return 0
+        sleep 1
+    done
+}
+END
+}

@@ -14,6 +14,7 @@
  * settled a pool has the devices that the text names, and metadata sound to the last reference. */
 #include <stdio.h>
 
+#include "tests/lib/lvm_group.h"
 #include "tests/sweep.h"
 #include "volumes/lvm_pool.h"
 #include "volumes/thin_check.h"
@@ -163,19 +164,8 @@ static int co_add_inside(struct lvm_set *s, struct lvm_vg **vg, struct blk_error
 static int co_fill_set(struct sweep_run *run, struct lvm_set *s, struct blk_error *e)
 {
     const struct shape *shape = run->subject->arg;
-    char uuid[LVM_UUID + 1];
     struct lvm_vg *vg;
-    lvm_uuid_new(run->host, uuid);
-    TRY(lvm_vg_create("vg", uuid, EXTENT, &vg, e));
-    int rc = 0;
-    for (size_t i = 0; i < s->member_count && rc == 0; i++)
-        rc = lvm_vg_add_member(vg, &s->members[i], e);
-    if (rc == 0)
-        rc = co_lvm_commit(s, &vg, "a test", e);
-    if (rc < 0) {
-        lvm_vg_drop(vg);
-        return rc;
-    }
+    TRY(co_lvm_group_make(s, EXTENT, &vg, e));
     if (shape->inside) { /* room for it, a snapshot, and one that was let go of */
         TRY(co_add_pool(s, &vg, 4 * VOLUME, e));
         return co_change_with(s, true, co_add_inside, e);

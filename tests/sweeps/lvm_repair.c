@@ -9,6 +9,7 @@
  * the array went on without, before or after its image was given another place. */
 #include <stdio.h>
 
+#include "tests/lib/lvm_group.h"
 #include "tests/lib/raid_disks.h"
 #include "volumes/lvm_alloc.h"
 #include "volumes/lvm_repair.h"
@@ -142,17 +143,7 @@ static int co_fill_set(struct sweep_run *run, struct lvm_set *s, struct blk_erro
     const struct raid_disks *a = run->subject->arg;
     char uuid[LVM_UUID + 1];
     struct lvm_vg *vg;
-    lvm_uuid_new(run->host, uuid);
-    TRY(lvm_vg_create("vg", uuid, EXTENT, &vg, e));
-    int rc = 0;
-    for (size_t i = 0; i < s->member_count && rc == 0; i++)
-        rc = lvm_vg_add_member(vg, &s->members[i], e);
-    if (rc == 0)
-        rc = co_lvm_commit(s, &vg, "a test", e);
-    if (rc < 0) {
-        lvm_vg_drop(vg);
-        return rc;
-    }
+    TRY(co_lvm_group_make(s, EXTENT, &vg, e));
     for (unsigned i = 0; i < a->shape.disks; i++)
         TRY(co_add_image(s, &vg, a, i, e));
     lvm_uuid_new(run->host, uuid);
