@@ -9,10 +9,11 @@
 
 #include <string.h>
 
-#define NAME_MOST 120
+#define NAME_MOST   120
+#define QUOTED_MOST (4 * NAME_MOST + 3) /* each a quote, between two more */
 
 /* @name as a shell takes it; what is too long to be read in a line is FILE. */
-static const char *shell_name(const char *name, char to[4 * NAME_MOST])
+static const char *shell_name(const char *name, char to[QUOTED_MOST])
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                 "/._-+,:@%=~";
@@ -36,7 +37,7 @@ static const char *shell_name(const char *name, char to[4 * NAME_MOST])
 
 void blk_next(struct blk_error *e, const char *advice, const char *name)
 {
-    char quoted[4 * NAME_MOST], said[sizeof(e->next)];
+    char quoted[QUOTED_MOST], said[sizeof(e->next)];
     const char *shown = shell_name(name, quoted);
     size_t at = 0;
     for (const char *file; (file = strstr(advice, "FILE")) != NULL; advice = file + 4)

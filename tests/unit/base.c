@@ -4,6 +4,7 @@
 #include <check.h>
 #include <stdlib.h>
 
+#include "block/block.h"
 #include "block/err.h"
 #include "block/host.h"
 #include "block/vec.h"
@@ -82,6 +83,34 @@ START_TEST(errors_are_sentences)
     ck_assert_uint_eq(strlen(e.text), sizeof(e.text) - 1);
     err_errno(&e, -EIO, "%s", lots);
     ck_assert_ptr_nonnull(strstr(e.text, ": Input/output error"));
+}
+END_TEST
+
+START_TEST(what_is_next_is_said_once)
+{
+    struct blk_error e = {0};
+    char name[200];
+
+    err_set(&e, -EIO, "it cannot be read");
+    blk_next(&e, "`check FILE`; `copy FILE NEW`", "a.img");
+    ck_assert_str_eq(e.next, "`check a.img`; `copy a.img NEW`");
+    err_prefix(&e, "a.img");
+    blk_next(&e, "something else", "a.img");
+    ck_assert_str_eq(e.next, "`check a.img`; `copy a.img NEW`");
+    err_set(&e, -EIO, "another sentence");
+    ck_assert_str_eq(e.next, "");
+    blk_next(&e, "`check FILE`", "it's $HOME.img");
+    ck_assert_str_eq(e.next, "`check 'it'\\''s $HOME.img'`");
+    for (size_t bytes = 0; bytes < sizeof(name); bytes++) { /* any length fits, or is FILE */
+        memset(name, '\'', bytes);
+        name[bytes] = 0;
+        err_set(&e, -EIO, "it cannot be read");
+        blk_next(&e, "FILE FILE FILE", name);
+        ck_assert_uint_gt(strlen(e.next), 0);
+        ck_assert(bytes > 0 && bytes <= 120 ? e.next[0] == '\''
+                                            : strcmp(e.next, "FILE FILE FILE") == 0);
+    }
+    blk_next(NULL, "FILE", "a.img");
 }
 END_TEST
 
@@ -235,6 +264,7 @@ int main(void)
     tcase_add_test(tc, arithmetic_says_no);
     tcase_add_test(tc, one_bit_anywhere_is_seen);
     tcase_add_test(tc, errors_are_sentences);
+    tcase_add_test(tc, what_is_next_is_said_once);
     tcase_add_test(tc, the_nth_allocation_fails);
     tcase_add_test(tc, allocations_are_checked);
     tcase_add_test(tc, a_view_is_the_bytes_it_shows);
