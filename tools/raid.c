@@ -107,14 +107,21 @@ static void co_look_at(struct tool *t, struct raid_heap_item *item, const char *
     item->format = rc == 0 && !item->dev->driver->is_filter ? item->dev->driver->name : NULL;
     if (rc == 0)
         rc = co_member_find_super(item->dev, &item->super, &item->error);
+    if (rc < 0 && item->error.damaged)
+        blk_next(&item->error,
+                 "the other members know the same of their array: assemble it without FILE, and "
+                 "`lamina raid add` fills it anew",
+                 item->name);
     if (rc < 0 || item->super)
         return;
     rc = co_foreign_find(item->dev, &item->foreign, &item->error);
     if (rc == 0 && item->foreign)
         tell_foreign(item);
-    else if (rc == 0)
+    else if (rc == 0) {
         err_set(&item->error, -ENODATA,
                 "it is no member of an array: it has no superblock of md, DDF or Intel's");
+        blk_next(&item->error, "`lamina tree FILE` shows what it holds", item->name);
+    }
 }
 
 int co_raid_heap_open(struct tool *t, char *const *told, size_t count, const char *format,

@@ -251,6 +251,7 @@ static void say(const struct tool *t, const struct found *f, int rc)
     if (rc < 0) {
         md_uuid_text(f->candidates[0].super, uuid);
         tool_error(t, "array %s: %s", uuid, f->error.text);
+        tool_next(t, f->error.next);
     } else if (f->forced) {
         tool_error(t, "by force: %s", f->error.text);
     }
@@ -271,7 +272,7 @@ static int tell_one(const struct verb *v, size_t first, json_t *all, struct foun
     if (!t->quiet && !detail)
         say(t, f, rc);
     else if (rc < 0)
-        tool_error(t, "%s", f->error.text);
+        (void)tool_failed(t, &f->error);
     if (t->output == OUTPUT_HUMAN && detail)
         print_detail(o);
     else if (t->output == OUTPUT_HUMAN && spec)
@@ -308,6 +309,7 @@ static int tell(const struct verb *v)
         struct found f;
         if (!item->super && !item->foreign && !v->heap.same_folder) {
             tool_error(t, "%s: %s", item->name, item->error.text);
+            tool_next(t, item->error.next);
             rc = 1;
         }
         if (!item->super || !is_asked(v, item->super) || leader(&v->heap, i) != i)

@@ -253,6 +253,7 @@ static int print(const struct verb *v)
         const struct raid_heap_item *item = &v->heap.items[i];
         if (!item->super && (!v->heap.same_folder || item->foreign)) {
             tool_error(t, "%s: %s", item->name, item->error.text);
+            tool_next(t, item->error.next);
             rc = 1;
         }
         if (!item->super)

@@ -196,7 +196,7 @@ static bool look(struct watch *v)
     for (size_t i = 0; i < v->count; i++) {
         struct watched *w = &v->arrays[i];
         if (!w->now && (!w->known || w->was))
-            tool_error(v->tool, "%s", w->error.text);
+            (void)tool_failed(v->tool, &w->error);
         compare(v, w);
         all &= w->now != NULL;
         w->known = true;
@@ -323,10 +323,8 @@ static int run_stop(struct tool *t, int argc, char **argv)
     s.control = line.argv[0];
     if (line.argc == 2)
         s.export = line.argv[1];
-    if (tool_run(t, 1, co_stop, &s) < 0) {
-        tool_error(t, "%s", s.error.text);
-        return 1;
-    }
+    if (tool_run(t, 1, co_stop, &s) < 0)
+        return tool_failed(t, &s.error);
     if (!t->quiet)
         printf("stopped %s\n", *s.export ? s.export : "(default)");
     return 0;

@@ -398,10 +398,8 @@ static int put_together(struct words *w, int argc, char **argv)
     if (argc == 0 && !w->told && !w->file)
         return tool_misuse(
             p->tool, "which image is to be served? Name one, or a section [export] in a --config");
-    if (add_offers(w, argc, argv, &e) < 0) {
-        tool_error(p->tool, "%s", e.text);
-        return 1;
-    }
+    if (add_offers(w, argc, argv, &e) < 0)
+        return tool_failed(p->tool, &e);
     if (w->workers && (!is_number(w->workers, 64) || strcmp(w->workers, "0") == 0))
         return tool_misuse(p->tool, "--workers wants a number from 1 to 64");
     p->workers = w->workers ? (unsigned)strtoul(w->workers, NULL, 10) : 0;

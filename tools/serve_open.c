@@ -25,7 +25,7 @@ static int open_failed(const struct opening *o)
     int n = snprintf(prefix, sizeof(prefix), "Could not open '%.200s': ", spec);
 
     if (t->face != FACE_NBD || o->opened) {
-        tool_error(t, "%s", text);
+        (void)tool_failed(t, &o->error);
         return o->error.rc;
     }
     if (strncmp(text, prefix, (size_t)n) == 0)
@@ -162,7 +162,7 @@ int co_serve_open(struct serving *s)
         int rc = co_tool_resolver(p->tool, write ? TRUST_WRITE : TRUST_READ, p->cache,
                                   &s->resolver[write], &e);
         if (rc < 0) {
-            tool_error(p->tool, "%s", e.text);
+            (void)tool_failed(p->tool, &e);
             return rc;
         }
     }

@@ -15,7 +15,7 @@ static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD, 0};
 
 static int say(const struct serving *s, const struct blk_error *e)
 {
-    tool_error(s->plan->tool, "%s", e->text);
+    (void)tool_failed(s->plan->tool, e);
     return e->rc;
 }
 
@@ -175,7 +175,7 @@ static int co_end(struct serving *s)
     co_resolver_shared_drop(&s->ctl.shared);
     co_serve_watch_free(s->watch);
     if (rc < 0)
-        tool_error(p->tool, "%s", e.text);
+        (void)tool_failed(p->tool, &e);
     if (s->pid_written && co_host_unlink(p->tool->host, p->pid_file) < 0)
         tool_error(p->tool, "cannot remove the pid file %s", p->pid_file);
     resolver_drop(&s->resolver[false]);
@@ -278,7 +278,7 @@ int serve_run(struct serve_plan *plan)
     if (rc == 0 && plan->tls.folder)
         rc = nbd_tls_open(&plan->tls, &s.tls, &e);
     if (rc < 0)
-        tool_error(plan->tool, "%s", e.text);
+        (void)tool_failed(plan->tool, &e);
     else if (!plan->background || plan->check_only || !serve_around_fork(&around, &status))
         status = run(&s);
     nbd_tls_close(s.tls);

@@ -75,8 +75,8 @@ END
 # --- ours: 0 to 2 with a list, 3 to 5 with a partial parity log, dirty, of which 4 is lost
 is "made" "$LAMINA" raid create -q -l 5 -n 3 -c 64 members/{0,1,2}.img
 ln -s "$LAMINA" qemu-io
-is "written, with a write that fails" "$LAMINA" convert -q -n -f raw -O raw content \
-    "json:{\"driver\":\"md\",\"members\":[{\"driver\":\"file\",\"filename\":\"$(member 0)\"},{\"driver\":\"file\",\"filename\":\"$(member 1)\"},{\"driver\":\"fault\",\"op\":\"write\",\"nth\":40,\"times\":1,\"file\":{\"driver\":\"file\",\"filename\":\"$(member 2)\"}}]}"
+is "written, with a write that fails, and once more" "$LAMINA" convert -q -m 1 -n -f raw -O raw content \
+    "json:{\"driver\":\"md\",\"members\":[{\"driver\":\"file\",\"filename\":\"$(member 0)\"},{\"driver\":\"file\",\"filename\":\"$(member 1)\"},{\"driver\":\"fault\",\"op\":\"write\",\"nth\":8,\"times\":2,\"file\":{\"driver\":\"file\",\"filename\":\"$(member 2)\"}}]}"
 equal "one range is listed" "$(mdadm --examine-badblocks "$(member 2)" | grep -c ' for '), $(python3 spoil.py bad "$(member 2)")" "1, 1"
 is "made with a partial parity log" "$LAMINA" raid create -q -l 5 -n 3 -c 64 --consistency-policy=ppl members/{3,4,5}.img
 equal "... which mdadm sees" "$(mdadm --examine "$(member 3)" | sed -n 's/^ *PPL : //p')" "2048 sectors at offset 8 sectors from superblock"
