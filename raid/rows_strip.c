@@ -290,8 +290,10 @@ int co_strip_load(struct row_strip *s)
 int co_rows_write_again(struct raid_array *a, uint32_t role, struct member_io *io)
 {
     for (unsigned n = 0; n < TRIES && io->rc < 0; n++) {
-        if (io->rc != -ENOMEM && co_miss(a, role, io) == 0)
-            return 0;
+        bool there = array_writable(a, role) == io->m;
+        int rc = there && io->rc == -ENOMEM ? io->rc : co_miss(a, role, io);
+        if (rc == 0 || array_writable(a, role) != io->m) /* out, and perhaps removed already */
+            return rc;
         co_member_io(io);
     }
     return io->rc == 0 || co_miss(a, role, io) == 0 ? 0 : io->rc;

@@ -332,12 +332,13 @@ static int co_miss_locked(struct raid_array *a, const struct member_io *write, b
     uint64_t at = write->m->data_offset + write->offset;
     uint64_t bytes = write->op == MEMBER_ZERO ? write->bytes : write->vec.bytes;
     bool medium = write->rc == -EIO || write->rc == -ENODATA;
+    if (m->state == MEMBER_OUT)
+        return co_fail_locked(all, m);
     if (!others) {
         co_look_for_loss(all, m);
         return -EIO;
     }
-    if (medium && m->bad && m->state != MEMBER_OUT && bad_add(m->bad, at, bytes) &&
-        co_tell_bad(all, m, at, bytes) == 0)
+    if (medium && m->bad && bad_add(m->bad, at, bytes) && co_tell_bad(all, m, at, bytes) == 0)
         return 0;
     return co_fail_locked(all, m);
 }
