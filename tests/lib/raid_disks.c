@@ -138,14 +138,17 @@ struct look {
     bool even; /* no member is behind, being filled, knows of a faulty one, or has bad blocks */
 };
 
-static void look_at_super(struct look *k, const struct md_super *s)
+/* A spare may be one that was being filled: it says only whom it knows to be faulty. */
+static void look_at_super(struct look *k, const struct md_super *s, bool spare)
 {
+    for (unsigned n = 0; n < s->disks; n++)
+        k->even &= md_super_role(s, n) == n;
+    if (spare)
+        return;
     k->dirty |= s->resync_offset != UINT64_MAX;
     k->reshaping |= s->reshaping;
     k->even &= !(s->features & (MD_BAD_BLOCKS | MD_RECOVERY));
     k->even &= k->events == 0 || MAX(k->events, s->events) - MIN(k->events, s->events) <= 1;
-    for (unsigned n = 0; n < s->disks; n++)
-        k->even &= md_super_role(s, n) == n;
     k->events = s->events;
     k->disks = MAX(k->disks, s->disks);
 }
@@ -163,11 +166,12 @@ static int co_look_at(struct sweep_run *run, unsigned i, struct look *k)
                                 : co_member_find_super(dev, &s, NULL);
     if (rc == 0)
         rc = co_blk_read_buf(dev, 0, head, a->data_offset);
-    k->even &= s != NULL; /* none: it was about to be added anew */
-    if (rc == 0 && s) {
+    bool spare = i >= a->shape.disks + a->grows;
+    k->even &= s || spare; /* none: it was about to be added anew */
+    if (rc == 0 && s && !spare)
         k->crc = crc32c(k->crc, head, a->data_offset);
-        look_at_super(k, s);
-    }
+    if (rc == 0 && s)
+        look_at_super(k, s, spare);
     mem_free(s);
     int closed = co_blk_close(dev, NULL);
     return rc < 0 ? rc : closed;
@@ -248,7 +252,7 @@ int co_disks_open(struct sweep_run *run, struct blk_device **out, struct blk_err
     struct look k = {.even = true, .disks = a->shape.disks};
     char text[300];
     unsigned lost;
-    for (unsigned i = 0; i < a->shape.disks + a->grows; i++)
+    for (unsigned i = 0; i < a->shape.disks + MAX(a->grows, a->spares); i++)
         TRY(co_look_at(run, i, &k));
     TRY(lose(run, &k, &lost));
     a->syncing = false;

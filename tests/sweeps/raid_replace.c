@@ -17,7 +17,8 @@ static int co_begin(struct blk_device *dev, struct blk_error *e)
         spare |= a->members[i].state == MEMBER_SPARE;
     for (unsigned role = 0; role < a->shape.disks; role++)
         whole &= a->by_role[role] && a->by_role[role]->state == MEMBER_IN_SYNC;
-    return spare && whole ? co_blk_member(dev, &c, e) : 0;
+    int rc = spare && whole ? co_blk_member(dev, &c, e) : 0;
+    return rc == -EBUSY ? 0 : rc; /* another step came first */
 }
 
 static int co_step(struct sweep_run *run, struct blk_device *dev, struct blk_error *e)
