@@ -690,6 +690,9 @@ void blk_mark_corrupt(struct blk_device *dev);
 void blk_next(struct blk_error *e, const char *advice, const char *name);
 void blk_next_after_open(const struct blk_driver *driver, const char *name, struct blk_error *e);
 void blk_next_after_io(struct blk_device *dev, struct blk_error *e);
+/* Advice of more than one place. */
+#define BLK_NEXT_SALVAGE \
+    "`lamina convert --salvage FILE NEW` makes a new image of what can still be read"
 
 /* --- the drivers there are
  * ------------------------------------------------------------------------------------------------------

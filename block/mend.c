@@ -77,14 +77,9 @@ void blk_next_after_io(struct blk_device *dev, struct blk_error *e)
     const char *name = dev->name ? dev->name : "";
     if (!e || (e->rc != -EIO && !e->damaged))
         return;
-    if (dev->driver->co_check)
-        blk_next(
-            e,
-            "`lamina check FILE` says whether its tables are damaged; `lamina convert --salvage "
-            "FILE NEW` makes a new image of what can still be read",
-            name);
-    else
-        blk_next(e,
-                 "`lamina convert --salvage FILE NEW` makes a new image of what can still be read",
-                 name);
+    blk_next(e,
+             dev->driver->co_check
+                 ? "`lamina check FILE` says whether its tables are damaged; " BLK_NEXT_SALVAGE
+                 : BLK_NEXT_SALVAGE,
+             name);
 }

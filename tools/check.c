@@ -22,8 +22,6 @@ static const struct arg_desc options[] = {
     ARG_FORCE_SHARE,
     ARG_END};
 
-#define SALVAGE "`lamina convert --salvage FILE NEW` makes a new image of what can still be read"
-
 struct check {
     struct tool *tool;
     struct image image;
@@ -93,7 +91,7 @@ static int co_run(void *arg)
     c->mends = dev->driver->co_write != NULL;
     int rc = co_check(c, dev);
     if (rc < 0 && rc != -ENOTSUP)
-        blk_next(&c->error, SALVAGE, c->image.text);
+        blk_next(&c->error, BLK_NEXT_SALVAGE, c->image.text);
     leave_out(c, dev->driver);
     c->no_checks = rc == -ENOTSUP && !dev->driver->co_check;
     return co_image_end(c->tool, dev, rc, &c->error);
@@ -174,7 +172,7 @@ static void say_next(const struct check *c)
         blk_next(&e, "only another copy of FILE has what is damaged here: get it again",
                  c->image.text);
     else if (f->check_errors || (f->corruptions && c->fix_errors))
-        blk_next(&e, SALVAGE, c->image.text);
+        blk_next(&e, BLK_NEXT_SALVAGE, c->image.text);
     snprintf(advice, sizeof(advice),
              f->corruptions
                  ? "`lamina check -f %s -r all FILE` mends what can be; copy FILE before, if it is "

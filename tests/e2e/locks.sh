@@ -14,7 +14,7 @@ hold() {
     holder=$!
     exec 7>hold.in
     echo "length" >&7
-    for _ in $(seq 1500); do [ -s hold.log ] && return 0; sleep 0.02; done
+    soon [ -s hold.log ] && return 0
     fail "could not hold: $*"
 }
 release() {

@@ -54,15 +54,8 @@ lvm vgck vgr; echo "vgck $?"
 for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -ay vgr/$n; echo "started $n $?"; done
 for n in r1 r4 r5 r5n r6 r10; do echo "sum $n $(sha256sum </dev/vgr/$n)"; done
 settle vgr
-for n in r1 r4 r5 r5n r6 r10; do lvm lvchange -q --syncaction check vgr/$n; done
-sleep 5
-settle vgr
+check_and_write vgr r1 r4 r5 r5n r6 r10
 lvm lvs -a -o name,attr,sync_percent,health_status vgr
-lvm lvs --noheadings -o name,raid_mismatch_count,health_status vgr | sed 's/^/state /'
-for n in r1 r4 r5 r5n r6 r10; do
-    head -c 99999 /job/noise | dd of=/dev/vgr/$n bs=777 seek=99 conv=fsync,notrunc 2>/dev/null
-    echo "later $n $(sha256sum </dev/vgr/$n)"
-done
 dmesg | grep -i raid
 lvm vgchange -an vgr
 END

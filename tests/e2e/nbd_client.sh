@@ -19,7 +19,7 @@ other() {
     "$@" >other.log 2>&1 &
     others+=($!)
     last=$!
-    for _ in $(seq 1500); do [ -S "$at" ] && return; sleep 0.02; done
+    soon [ -S "$at" ] && return
     fail "the server did not start: $*"
     cat other.log
     exit 1

@@ -16,7 +16,7 @@ start_back() {
     : >back.log
     "$LAMINA" serve -f qcow2 --socket "$PWD/back" disk.qcow2 >back.log 2>&1 &
     back=$!
-    for _ in $(seq 1500); do grep -q '^nbd' back.log && return; sleep 0.02; done
+    soon grep -q '^nbd' back.log && return
     fail "the server did not start"
     cat back.log
     exit 1

@@ -29,7 +29,8 @@ agrees() { # SPEC: a scrub finds nothing
     "$LAMINA" raid scrub "$1" | grep -q "All copies and parity agree"
 }
 
-# What a script in a guest begins with before it uses LVM2: its settings, and settle VG, which waits until all is in sync.
+# What a script in a guest begins with before it uses LVM2: its settings; settle VG, which waits until all is in sync;
+# check_and_write VG VOLUME..., which has copies and parity compared (lines "state"), then writes job/noise (lines "later").
 lvm_guest() {
     cat <<'END'
 mkdir -p /etc/lvm /run/lvm /run/lock/lvm
@@ -42,6 +43,18 @@ settle() {
     for i in $(seq 60); do
         lvm lvs --noheadings -o sync_percent "$1" | grep -v '^ *100.00 *$' | grep -q '[0-9]' || return 0
         sleep 1
+    done
+}
+check_and_write() {
+    local vg=$1 n
+    shift
+    for n; do lvm lvchange -q --syncaction check "$vg/$n"; done
+    sleep 5
+    settle "$vg"
+    lvm lvs --noheadings -o name,raid_mismatch_count,health_status "$vg" | sed 's/^/state /'
+    for n; do
+        head -c 99999 /job/noise | dd of="/dev/$vg/$n" bs=777 seek=99 conv=fsync,notrunc 2>/dev/null
+        echo "later $n $(sha256sum <"/dev/$vg/$n")"
     done
 }
 END

@@ -19,3 +19,15 @@ int co_lvm_group_make(struct lvm_set *s, uint64_t extent_bytes, struct lvm_vg **
         lvm_vg_drop(*vg);
     return rc;
 }
+
+int co_lvm_volume_open(struct blk_device *set, struct blk_device **out, struct blk_error *e)
+{
+    int rc = co_blk_inner_open(set, "vg/lv", out, e);
+    if (rc == 0 && blk_add_child(*out, "container", set) < 0) {
+        co_blk_close(*out, NULL);
+        rc = err_set(e, -ENOMEM, "out of memory");
+    }
+    if (rc < 0)
+        co_blk_close(set, NULL);
+    return rc;
+}

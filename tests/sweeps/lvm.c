@@ -298,15 +298,11 @@ static int co_open(struct sweep_run *run, struct blk_device **out, struct blk_er
     struct blk_device *set;
     TRY(co_open_set(run, &set, e));
     int rc = shape->inside ? co_keep(lvm_set_of(set), e) : 0;
-    if (rc == 0)
-        rc = co_blk_inner_open(set, "vg/lv", out, e);
-    if (rc == 0 && blk_add_child(*out, "container", set) < 0) {
-        co_blk_close(*out, NULL);
-        rc = err_set(e, -ENOMEM, "out of memory");
-    }
-    if (rc < 0)
+    if (rc < 0) {
         co_blk_close(set, NULL);
-    return rc;
+        return rc;
+    }
+    return co_lvm_volume_open(set, out, e);
 }
 
 static void keep_first(struct thin_check *c, const char *sentence)

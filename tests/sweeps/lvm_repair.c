@@ -279,15 +279,11 @@ static int co_open(struct sweep_run *run, struct blk_device **out, struct blk_er
     TRY(co_look(run, &lost, e));
     TRY(co_open_set(run, lost, true, &set, e));
     int rc = co_mend(lvm_set_of(set), e);
-    if (rc == 0)
-        rc = co_blk_inner_open(set, "vg/lv", out, e);
-    if (rc == 0 && blk_add_child(*out, "container", set) < 0) {
-        co_blk_close(*out, NULL);
-        rc = err_set(e, -ENOMEM, "out of memory");
-    }
-    if (rc < 0)
+    if (rc < 0) {
         co_blk_close(set, NULL);
-    return rc;
+        return rc;
+    }
+    return co_lvm_volume_open(set, out, e);
 }
 
 /* Several, so that arrays are whole now and then, and another image may be lost. */
