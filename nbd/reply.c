@@ -74,18 +74,25 @@ static void take_off(struct nbd_conn *c, size_t bytes)
     }
 }
 
+/* A Unix socket holds 200 KiB at first: what is longer would take a wake of both sides for each. */
+static void widen(struct nbd_conn *c)
+{
+    if (!c->wide && nbd_server_widens(c->server)) {
+        c->wide = true;
+        host_stream_widen(c->stream, WIDE_BYTES);
+    }
+}
+
 /* One sendfile; as send_batch(). */
 static int send_file(struct nbd_conn *c)
 {
     struct nbd_request *r = c->out_first;
     int64_t sent = host_stream_send_file(c->stream, r->file, r->file_at, r->file_left);
 
-    if (sent == -EAGAIN && !c->wide && nbd_server_widens(c->server)) {
-        c->wide = true;
-        host_stream_widen(c->stream, WIDE_BYTES);
-    }
-    if (sent == -EAGAIN)
+    if (sent == -EAGAIN) {
+        widen(c);
         return 0;
+    }
     if (sent <= 0)
         return sent ? (int)sent : -EIO; /* shorter than a moment ago: the reply cannot be ended */
     r->file_at += (uint64_t)sent;
@@ -113,6 +120,8 @@ static int send_batch(struct nbd_conn *c)
             break;
     }
     sent = host_stream_sendv(c->stream, iov, n);
+    if (bytes > FILE_STEP && sent != (int64_t)bytes)
+        widen(c);
     if (sent == -EAGAIN)
         return 0;
     if (sent < 0)
