@@ -165,6 +165,8 @@ must_use int co_array_tell(struct raid_array *a);
 /* After a crash in the middle of an update: superblocks that are behind become what the freshest
  * says, so that the next update cannot leave any of them two behind. */
 must_use int co_array_level(struct raid_array *a);
+/* Before anything is written that who is not there would lack: superblocks say so. */
+must_use int co_array_go_without(struct raid_array *a);
 /* How far resync and recovery are goes into the superblocks, once it is durable. */
 must_use int co_array_checkpoint(struct raid_array *a);
 /* All that was written to members is durable. One that cannot be flushed fails. */

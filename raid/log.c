@@ -70,20 +70,20 @@ uint64_t log_seal(const struct raid_array *a)
 
 uint64_t log_widest(const struct raid_array *a)
 {
-    uint64_t least = LOG_MOST, blocks = a->shape.disks;
+    uint64_t least = LOG_MOST, blocks = a->shape.disks, rings = a->shape.level->parities;
     for (unsigned i = 0; i < a->member_count; i++)
         if (a->members[i].log)
             least = MIN(least, a->members[i].log->bytes);
-    uint64_t room = least / 4 - MIN(least / 4, log_header_bytes(blocks));
+    uint64_t room = least / 4 - MIN(least / 4, log_header_bytes(blocks + rings));
     return MIN(align_down(room / blocks, ROW_PAGE), ROW_SLICE);
 }
 
 /* --- heads -------------------------------------------------------------------------------------
  */
 
-/* With @tail and @sequence where what counts begins, which is so once that is durable: nobody may
- * write to the room before it any sooner. */
-static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail, uint64_t sequence)
+/* What counts begins at @tail, which is so once that is durable: nobody may write to the room
+ * before it any sooner. */
+static int co_write_head(struct raid_array *a, struct log_ring *r, struct log_tail tail)
 {
     assert_held(&r->head_lock);
     uint8_t *block = buf_get(LOG_BLOCK);
@@ -93,8 +93,10 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail
                               .flags = le32_of(a->was_dirty && !a->log->synced ? 0 : LOG_SYNCED),
                               .session = le64_of(a->log->session),
                               .ring_bytes = le64_of(r->bytes),
-                              .tail = le64_of(tail),
-                              .tail_sequence = le64_of(sequence),
+                              .tail = le64_of(tail.at),
+                              .tail_sequence = le64_of(tail.sequence),
+                              .tail_order = le64_of(tail.order),
+                              .ring = le32_of(r->number),
                               .super_now = le32_of(r->super_now),
                               .super_tried = le32_of(r->super_tried),
                               .super_next = le32_of(r->super_next)};
@@ -104,11 +106,22 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, uint64_t tail
     memcpy(block, &h, sizeof(h));
     int rc = co_blk_write_buf(r->m->dev, r->start - LOG_BLOCK, block, LOG_BLOCK, BLK_FUA);
     buf_put(block, LOG_BLOCK);
-    if (rc == 0) {
+    if (rc == 0)
         r->tail = tail;
-        r->tail_sequence = sequence;
-    }
     return rc;
+}
+
+/* Of rings that are there at the same time no two have the same number. */
+static void give_number(struct raid_member *m)
+{
+    host_random(m->dev->home->host, &m->log->number, sizeof(m->log->number));
+    m->log->number |= 1; /* 0 is none */
+}
+
+void log_leave(struct raid_member *m)
+{
+    if (m->log)
+        give_number(m);
 }
 
 static int add_ring(struct raid_member *m)
@@ -122,6 +135,7 @@ static int add_ring(struct raid_member *m)
     *r = (struct log_ring){.m = m, .start = start, .bytes = bytes};
     r->super_now = r->super_tried = r->super_next = log_super_crc(m->super);
     m->log = r;
+    give_number(m);
     return 0;
 }
 
@@ -146,7 +160,7 @@ int co_log_announce(struct raid_array *a, struct raid_member *m)
         return 0;
     with_lock(&r->head_lock);
     r->super_next = log_super_crc(m->super);
-    return co_write_head(a, r, r->tail, r->tail_sequence);
+    return co_write_head(a, r, r->tail);
 }
 
 void log_announced(struct raid_member *m, bool written)
@@ -171,7 +185,7 @@ static uint64_t place_of(const struct log_ring *r, uint64_t bytes)
 
 static bool has_room(const struct raid_log *log, const struct log_ring *r, uint64_t bytes)
 {
-    return r->marked < log->marked_most && place_of(r, bytes) + bytes - r->tail <= r->bytes;
+    return r->marked < log->marked_most && place_of(r, bytes) + bytes - r->tail.at <= r->bytes;
 }
 
 /* Of records that have to stay where they are. */
@@ -184,10 +198,10 @@ static uint64_t marked_in_flight(const struct log_ring *r)
 }
 
 /* A member that does not take its head is put out: then it needs no room. */
-static int co_move_tail(struct raid_array *a, struct log_ring *r, uint64_t tail, uint64_t sequence)
+static int co_move_tail(struct raid_array *a, struct log_ring *r, struct log_tail tail)
 {
     co_mutex_lock(&r->head_lock);
-    int rc = co_write_head(a, r, tail, sequence);
+    int rc = co_write_head(a, r, tail);
     co_mutex_unlock(&r->head_lock);
     if (rc == 0)
         r->rc = 0;
@@ -196,15 +210,21 @@ static int co_move_tail(struct raid_array *a, struct log_ring *r, uint64_t tail,
     return rc;
 }
 
+static struct log_tail tail_of(const struct raid_log *log, const struct log_ring *r)
+{
+    const struct log_ticket *t = r->first;
+    return t ? (struct log_tail){t->at, t->sequence, t->order}
+             : (struct log_tail){r->next, r->next_sequence, log->order};
+}
+
 /* Everything older than the oldest strip in flight is in place; flushed, its room is free. A ring
  * that a record is missing from goes on under other numbers when nothing in it is needed. */
 static int co_trim(struct raid_array *a, struct log_ring *r)
 {
     if (r->rc && !r->first && !r->trimming)
         r->next_sequence += SEQUENCE_JUMP;
-    uint64_t tail = r->first ? r->first->at : r->next;
-    uint64_t sequence = r->first ? r->first->sequence : r->next_sequence;
-    if (r->trimming || (r->rc ? r->first != NULL : tail == r->tail)) {
+    struct log_tail tail = tail_of(a->log, r);
+    if (r->trimming || (r->rc ? r->first != NULL : tail.at == r->tail.at)) {
         co_queue_wait(&a->log->room);
         return 0;
     }
@@ -212,7 +232,7 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
     if (rc == 0)
-        rc = co_move_tail(a, r, tail, sequence);
+        rc = co_move_tail(a, r, tail);
     if (rc == 0)
         r->marked -= marked;
     r->trimming = false;
@@ -267,11 +287,12 @@ static void take_place(struct raid_array *a, struct log_ticket *t, const uint8_t
     memcpy(h, header, header_bytes);
     t->at = place_of(r, t->bytes);
     t->sequence = r->next_sequence++;
+    t->order = a->log->order;
     r->next = t->at + t->bytes;
     r->marked += t->marked;
     h->session = le64_of(a->log->session);
     h->sequence = le64_of(t->sequence);
-    h->order = le64_of(a->log->order);
+    h->order = le64_of(t->order);
     h->bytes = le32_of((uint32_t)t->bytes);
     h->crc = le32_of(0);
     h->crc = le32_of(crc32c(0, h, header_bytes));
@@ -427,6 +448,12 @@ static int co_find_room(struct raid_array *a, const struct wanted *w, uint64_t b
     }
 }
 
+static void put_rings(struct log_record_disk *r, const struct log_hold *h)
+{
+    for (unsigned i = 0; i < h->count; i++)
+        put_entry(r, h->ticket[i].ring->number, 0, 0, LOG_RING);
+}
+
 static int get_headers(struct log_hold *h, uint64_t header_bytes)
 {
     for (unsigned i = 0; i < h->count; i++) {
@@ -452,19 +479,26 @@ static int co_write_tickets(struct log_hold *h)
     return co_group_wait(&g);
 }
 
+/* That rows which follow each other can have their parity on. */
+static unsigned rings_most(const struct raid_array *a, unsigned rows)
+{
+    return MIN(2 * rows, a->shape.disks);
+}
+
 static int co_log(struct raid_array *a, const struct wanted *w, struct log_hold *h)
 {
-    uint64_t used = log_header_bytes(le32_get(w->header->count)), bytes = used + w->contents;
-    h->room = MIN(2 * w->rows, a->shape.disks);
+    h->room = rings_most(a, w->rows);
     h->ticket = buf_get(h->room * sizeof(*h->ticket));
-    int rc = h->ticket ? co_find_room(a, w, bytes, h) : -ENOMEM;
+    int rc = h->ticket ? co_find_room(a, w, w->header_room + w->contents, h) : -ENOMEM;
+    if (rc < 0)
+        h->count = 0;
+    put_rings(w->header, h);
+    uint64_t used = log_header_bytes(le32_get(w->header->count));
     if (rc == 0)
         rc = get_headers(h, used);
-    else
-        h->count = 0;
     for (unsigned i = 0; i < h->count; i++) {
         h->ticket[i].s = w->s;
-        h->ticket[i].bytes = bytes;
+        h->ticket[i].bytes = used + w->contents;
         h->ticket[i].marked = w->marked;
         take_place(a, &h->ticket[i], (const uint8_t *)w->header, used);
     }
@@ -476,9 +510,9 @@ static int co_log(struct raid_array *a, const struct wanted *w, struct log_hold 
     return rc;
 }
 
-static int get_header(struct wanted *w, unsigned entries)
+static int get_header(const struct raid_array *a, struct wanted *w, unsigned entries)
 {
-    w->header_room = log_header_bytes(entries);
+    w->header_room = log_header_bytes(entries + rings_most(a, w->rows));
     w->header = buf_get(w->header_room);
     if (!w->header)
         return -ENOMEM;
@@ -493,7 +527,7 @@ int co_log_strip(const struct row_strip *s, struct log_hold *h)
     *h = (struct log_hold){0};
     if (!s->a->log)
         return 0;
-    TRY(get_header(&w, s->a->shape.disks));
+    TRY(get_header(s->a, &w, s->a->shape.disks));
     w.contents = put_strip(s, w.header);
     int rc = co_log(s->a, &w, h);
     buf_put(w.header, w.header_room);
@@ -508,7 +542,7 @@ int co_log_mark(struct raid_array *a, uint64_t offset, uint64_t bytes, struct lo
     *h = (struct log_hold){0};
     if (!a->log)
         return 0;
-    TRY(get_header(&w, 1));
+    TRY(get_header(a, &w, 1));
     put_entry(w.header, offset, bytes, 0, LOG_MARK);
     int rc = co_log(a, &w, h);
     buf_put(w.header, w.header_room);
@@ -586,6 +620,16 @@ int co_log_open(struct raid_array *a, struct blk_error *e)
     return rc < 0 ? err_errno(e, rc,
                               "the superblocks cannot be written after the stripe log was replayed")
                   : 0;
+}
+
+int co_log_empty(struct raid_array *a)
+{
+    for (unsigned i = 0; i < a->member_count; i++) {
+        struct log_ring *r = a->members[i].log;
+        if (r && a->members[i].state != MEMBER_OUT)
+            TRY(co_move_tail(a, r, tail_of(a->log, r)));
+    }
+    return 0;
 }
 
 void log_close(struct raid_array *a)

@@ -15,6 +15,10 @@
  * members that hold parity of one of them: so older contents of a row, which are replayed only
  * where no later mark is, are never found without it.
  *
+ * A record names the rings that it goes to. One that has not reached all of them was not begun in
+ * place; if it were replayed from one ring alone, and that one were lost before it is in place,
+ * nothing would say what it was. So it is passed over if one of the others can say so.
+ *
  * In arrays of LVM2 the gap is the rest of the volume that has superblock and bitmap. dm-raid takes
  * every array for one that is being written to, and need not touch its superblock before it writes;
  * but it writes the bitmap's header when it loads it. So all bitmaps are sealed with the log's
@@ -46,15 +50,17 @@ struct log_head_disk { /* little endian; the first 512 bytes of the head */
     /* CRC-32C of this member's superblock: as it was, as an update would have it that failed, and
      * as the one has it that comes. */
     le32 super_now, super_tried, super_next;
-    uint8_t pad[436];
+    le32 ring;       /* its number in the session; 0: records do not name it */
+    le64 tail_order; /* older records need not be here: they are in place */
+    uint8_t pad[424];
 };
 static_assert(sizeof(struct log_head_disk) == 512, "log head");
 
-enum log_kind { LOG_CONTENTS, LOG_ZEROES, LOG_MARK };
+enum log_kind { LOG_CONTENTS, LOG_ZEROES, LOG_MARK, LOG_RING };
 struct log_entry_disk {
-    le64 offset; /* in the member's data */
+    le64 offset; /* in the member's data; of a ring: its number */
     le32 bytes;  /* of one chunk; of a mark: of as many rows as it is */
-    le16 role;   /* of a mark: none */
+    le16 role;   /* of a mark and a ring: none */
     le16 kind;
 };
 struct log_record_disk {
@@ -80,12 +86,18 @@ static inline uint64_t log_header_bytes(uint64_t entries)
 
 struct log_ticket;
 
+/* Where what counts begins: its place, and the numbers of the record there or that comes there. */
+struct log_tail {
+    uint64_t at, sequence, order;
+};
+
 /* One member's part. Places count on without end; their remainder is where they lie in the ring. */
 struct log_ring {
     struct raid_member *m;
+    uint32_t number;       /* another one when the member has been away */
     uint64_t start, bytes; /* of the ring, on the device; the head is in the block before */
     uint64_t next, next_sequence;
-    uint64_t tail, tail_sequence;
+    struct log_tail tail;
     uint64_t marked; /* bytes that marks behind the tail are about: what is read after a crash */
     uint32_t super_now, super_tried, super_next; /* as in the head */
     struct log_ticket *first, *last;    /* whose blocks are being written in place, oldest first */
@@ -110,7 +122,7 @@ struct log_ticket {
     struct log_ring *ring;
     struct raid_array *a;
     struct log_ticket *prev, *next, *next_unwritten;
-    uint64_t at, sequence, bytes;
+    uint64_t at, sequence, order, bytes;
     uint64_t marked; /* bytes; of a strip: 0 */
     uint8_t *header;
     const struct row_strip *s; /* NULL: a mark */
@@ -140,6 +152,11 @@ int co_log_open(struct raid_array *a, struct blk_error *e);
 bool log_has_no_room(const struct raid_array *a);
 void log_close(struct raid_array *a);
 
+/* Of all rings: nothing in them counts any more. Without effect on members that it cannot be said
+ * to: they are put out. */
+int co_log_empty(struct raid_array *a);
+/* state.c's: @m is out. What it gets when it comes back is another ring. */
+void log_leave(struct raid_member *m);
 /* state.c's: before @m's superblock, which has been built, is written; and when it has been, or may
  * have been. */
 int co_log_announce(struct raid_array *a, struct raid_member *m);

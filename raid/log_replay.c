@@ -6,13 +6,17 @@
  * long as records of the session follow each other in sequence; what comes behind was not durable,
  * so that its strip was not begun in place.
  *
+ * A record that is not on all the rings that it names, of those that are there and have not let go
+ * of it, was not begun in place: it is passed over. Of those that are not there nobody knows.
+ *
  * Order:
- *  1. All members are flushed: the records that were found are durable.
- *  2. Contents are written again, oldest first of all rings (what has not reached all of them was
- *     not begun in place, and is written whole all the same), but for what a later mark covers:
- * there newer data was being written in place.
+ *  1. All members are flushed: the records that were found are durable. Superblocks say who is not
+ *     there: it does not come back with a ring that lacks a record, or a row that is older.
+ *  2. Contents are written again, oldest first of all rings, but for what a later mark covers:
+ *     there newer data was being written in place.
  *  3. Parity is made anew where there are marks, if what is left of it says anything.
- *  4. All members are flushed; then superblocks say clean.
+ *  4. All members are flushed; then heads say that nothing is in the rings, so that what was passed
+ *     over is never found when more is not there; then superblocks say clean.
  * Interrupted anywhere, it is done again. */
 #include <stdlib.h>
 
@@ -73,6 +77,7 @@ uint64_t co_log_session(const struct raid_member *m)
 struct place {
     uint64_t order, at, bytes; /* at: on the ring's member */
     struct raid_member *m;
+    unsigned rings; /* that are there and would have it, had it been durable */
 };
 struct mark {
     uint64_t order, offset, bytes;
@@ -80,6 +85,7 @@ struct mark {
 
 struct replay {
     struct raid_array *a;
+    bool *is_there;  /* by member: its ring is of the session */
     uint8_t *record; /* the one that was read last */
     uint64_t room;   /* for the longest */
     struct place *places;
@@ -102,7 +108,7 @@ static int co_read_record(struct replay *d, const struct log_ring *r, uint64_t a
     uint64_t header = log_header_bytes(le32_get(h->count)), total = le32_get(h->bytes);
     if (memcmp(h->tag, LOG_TAG, sizeof(h->tag)) != 0 ||
         le64_get(h->session) != d->a->log->session || le64_get(h->sequence) != r->next_sequence ||
-        le32_get(h->count) > d->a->shape.disks || header > total || total > most)
+        le32_get(h->count) > 2 * d->a->shape.disks || header > total || total > most)
         return -ENODATA;
     TRY(co_blk_read_buf(r->m->dev, r->start + place, d->record, total));
     if (le32_get(h->crc) != crc32c_but(h, header, offsetof(struct log_record_disk, crc)) ||
@@ -130,6 +136,8 @@ static bool is_sane(const struct replay *d, const struct log_entry_disk *e, uint
 {
     uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes), chunk = d->a->shape.chunk;
     unsigned kind = le16_get(e->kind);
+    if (kind == LOG_RING)
+        return true;
     return range_fits(offset, bytes, d->a->shape.member) && offset % ROW_PAGE == 0 && bytes > 0 &&
            bytes % ROW_PAGE == 0 && (kind == LOG_MARK || bytes <= chunk - offset % chunk) &&
            le16_get(e->role) < d->a->shape.disks && kind <= LOG_MARK &&
@@ -156,14 +164,27 @@ static int co_entries(struct replay *d,
 /* --- finding them ------------------------------------------------------------------------------
  */
 
-static int co_remember_mark(struct replay *d, const struct log_entry_disk *e, uint8_t *contents)
+/* Whether the ring of that number is there, and has not let go of what is of that order. */
+static bool would_have(const struct replay *d, uint64_t number, uint64_t order)
+{
+    for (unsigned i = 0; i < d->a->member_count; i++) {
+        const struct log_ring *r = d->a->members[i].log;
+        if (d->is_there[i] && r->number == number)
+            return order >= r->tail.order;
+    }
+    return false;
+}
+
+static int co_remember(struct replay *d, const struct log_entry_disk *e, uint8_t *contents)
 {
     (void)contents;
+    uint64_t order = le64_get(header_of(d)->order);
+    if (le16_get(e->kind) == LOG_RING)
+        d->places[d->place_count - 1].rings += would_have(d, le64_get(e->offset), order);
     if (le16_get(e->kind) != LOG_MARK)
         return 0;
     TRY(grow((void **)&d->marks, sizeof(*d->marks), d->mark_count, &d->mark_room));
-    d->marks[d->mark_count++] =
-        (struct mark){le64_get(header_of(d)->order), le64_get(e->offset), le32_get(e->bytes)};
+    d->marks[d->mark_count++] = (struct mark){order, le64_get(e->offset), le32_get(e->bytes)};
     return 0;
 }
 
@@ -181,9 +202,11 @@ static int co_find_records(struct replay *d, struct log_ring *r)
             return rc == -ENODATA ? 0 : rc;
         const struct log_record_disk *h = header_of(d);
         TRY(grow((void **)&d->places, sizeof(*d->places), d->place_count, &d->place_room));
-        d->places[d->place_count++] = (struct place){
-            le64_get(h->order), r->start + r->next % r->bytes, le32_get(h->bytes), r->m};
-        TRY(co_entries(d, co_remember_mark));
+        d->places[d->place_count++] = (struct place){.order = le64_get(h->order),
+                                                     .at = r->start + r->next % r->bytes,
+                                                     .bytes = le32_get(h->bytes),
+                                                     .m = r->m};
+        TRY(co_entries(d, co_remember));
         r->next += le32_get(h->bytes);
         r->next_sequence++;
     }
@@ -193,6 +216,33 @@ static int by_order(const void *a, const void *b)
 {
     uint64_t x = ((const struct place *)a)->order, y = ((const struct place *)b)->order;
     return (x > y) - (x < y);
+}
+
+static void forget_marks(struct replay *d, uint64_t order)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < d->mark_count; i++)
+        if (d->marks[i].order != order)
+            d->marks[left++] = d->marks[i];
+    d->mark_count = left;
+}
+
+/* In order, and without records that have not reached all rings. */
+static void sort_places(struct replay *d)
+{
+    size_t left = 0, end;
+    if (d->place_count)
+        qsort(d->places, d->place_count, sizeof(*d->places), by_order);
+    for (size_t i = 0; i < d->place_count; i = end) {
+        const uint64_t order = d->places[i].order, rings = d->places[i].rings;
+        for (end = i; end < d->place_count && d->places[end].order == order; end++)
+            ;
+        if (end - i < rings)
+            forget_marks(d, order);
+        for (size_t k = i; k < end && end - i >= rings; k++)
+            d->places[left++] = d->places[k];
+    }
+    d->place_count = left;
 }
 
 /* --- replaying ---------------------------------------------------------------------------------
@@ -211,8 +261,9 @@ static bool is_covered(const struct replay *d, uint64_t offset)
 static int co_put(struct replay *d, const struct log_entry_disk *e, uint8_t *contents)
 {
     uint64_t offset = le64_get(e->offset), bytes = le32_get(e->bytes), run;
-    struct raid_member *m = array_writable(d->a, le16_get(e->role));
-    if (!m || le16_get(e->kind) == LOG_MARK)
+    unsigned kind = le16_get(e->kind);
+    struct raid_member *m = kind < LOG_MARK ? array_writable(d->a, le16_get(e->role)) : NULL;
+    if (!m)
         return 0;
     for (uint64_t at = 0; at < bytes; at += run) {
         bool covered = is_covered(d, offset + at);
@@ -223,7 +274,7 @@ static int co_put(struct replay *d, const struct log_entry_disk *e, uint8_t *con
             continue;
         struct iovec iov = {contents + at, run};
         struct member_io io = {.m = m,
-                               .op = le16_get(e->kind) == LOG_ZEROES ? MEMBER_ZERO : MEMBER_WRITE,
+                               .op = kind == LOG_ZEROES ? MEMBER_ZERO : MEMBER_WRITE,
                                .offset = offset + at,
                                .bytes = run,
                                .vec = VEC_ONE(&iov)};
@@ -240,8 +291,6 @@ static int co_put(struct replay *d, const struct log_entry_disk *e, uint8_t *con
 
 static int co_put_records(struct replay *d)
 {
-    if (d->place_count)
-        qsort(d->places, d->place_count, sizeof(*d->places), by_order);
     for (size_t i = 0; i < d->place_count; i++) {
         const struct place *p = &d->places[i];
         TRY(co_blk_read_buf(p->m->dev, p->at, d->record, p->bytes));
@@ -323,8 +372,12 @@ static int co_read_heads(struct raid_array *a, struct log_head_disk *h, uint64_t
 
 static void take_tail(struct log_ring *r, const struct log_head_disk *h)
 {
-    r->tail = r->next = le64_get(h->tail);
-    r->tail_sequence = r->next_sequence = le64_get(h->tail_sequence);
+    r->tail =
+        (struct log_tail){le64_get(h->tail), le64_get(h->tail_sequence), le64_get(h->tail_order)};
+    r->next = r->tail.at;
+    r->next_sequence = r->tail.sequence;
+    if (le32_get(h->ring))
+        r->number = le32_get(h->ring);
 }
 
 static int co_replay_all(struct replay *d, const struct log_head_disk *h)
@@ -332,20 +385,30 @@ static int co_replay_all(struct replay *d, const struct log_head_disk *h)
     struct raid_array *a = d->a;
     /* From here on a head that is written for another reason says the same as it did. One whose
      * superblock says clean was not written to in a session that it does not know (A1). */
-    for (unsigned i = 0; i < a->member_count; i++)
-        if (counts(&a->members[i]) && le64_get(h[i].session) == a->log->session)
+    for (unsigned i = 0; i < a->member_count; i++) {
+        d->is_there[i] = counts(&a->members[i]) && le64_get(h[i].session) == a->log->session;
+        if (d->is_there[i])
             take_tail(a->members[i].log, &h[i]);
+        if (d->is_there[i])
+            a->log->order = MAX(a->log->order, a->members[i].log->tail.order);
+    }
     TRY(co_array_level(a));
     for (unsigned i = 0; i < a->member_count; i++)
-        if (counts(&a->members[i]) && le64_get(h[i].session) == a->log->session)
+        d->is_there[i] &= counts(&a->members[i]);
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (d->is_there[i])
             TRY(co_find_records(d, a->members[i].log));
     for (size_t i = 0; i < d->place_count; i++)
         a->log->order = MAX(a->log->order, d->places[i].order + 1);
     if (d->place_count) /* what was found may have been in memory only, of a process that died */
         TRY(co_array_flush(a));
+    sort_places(d);
+    if (d->place_count)
+        TRY(co_array_go_without(a));
     TRY(co_put_records(d));
     TRY(co_make_marked_parity(d));
-    return co_array_flush(a);
+    TRY(co_array_flush(a));
+    return co_log_empty(a);
 }
 
 int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
@@ -360,10 +423,12 @@ int co_log_replay(struct raid_array *a, bool *replayed, struct blk_error *e)
         return 0;
     if (rc == 0) {
         struct replay d = {.a = a, .room = LOG_MOST / 2};
+        auto_free bool *is_there = mem_array(a->member_count, sizeof(*is_there));
         a->log->session = session;
         a->log->synced = synced;
         d.record = mem_aligned(d.room);
-        rc = d.record ? co_replay_all(&d, h) : -ENOMEM;
+        d.is_there = is_there;
+        rc = d.record && is_there ? co_replay_all(&d, h) : -ENOMEM;
         mem_free(d.record);
         mem_free(d.places);
         mem_free(d.marks);

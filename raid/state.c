@@ -177,6 +177,7 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     if (m->role != RAID_NO_DISK && a->by_role[m->role] == m)
         a->by_role[m->role] = NULL;
     m->state = MEMBER_OUT;
+    log_leave(m);
     array_forget_replacement(a, m);
     a->untold = a->super != NULL;
     if (a->super)
@@ -184,16 +185,21 @@ static void take_out(struct raid_array *a, struct raid_member *m)
     blk_tell(a->dev, BLK_EV_MEMBER_FAILED);
 }
 
+/* Whether who has a role by that slot is not there. */
+static bool is_missing(const struct raid_array *a, unsigned slot)
+{
+    bool there = a->super->roles[slot] >= MD_ROLE_MOST;
+    for (unsigned i = 0; i < a->member_count && !there; i++)
+        there = has_super_to_write(&a->members[i]) && a->members[i].super->number == slot;
+    return !there;
+}
+
 /* Who is not there has no role any more: from this update on it misses what is written. */
 static void forget_missing(struct raid_array *a)
 {
-    for (unsigned slot = 0; slot < a->super->role_count; slot++) {
-        bool there = a->super->roles[slot] >= MD_ROLE_MOST;
-        for (unsigned i = 0; i < a->member_count && !there; i++)
-            there = has_super_to_write(&a->members[i]) && a->members[i].super->number == slot;
-        if (!there)
+    for (unsigned slot = 0; slot < a->super->role_count; slot++)
+        if (is_missing(a, slot))
             (void)md_super_set_role(a->super, slot, MD_ROLE_FAULTY);
-    }
 }
 
 /* @m has failed and cannot be spared. If it cannot even be flushed, it may have lost more than what
@@ -270,6 +276,15 @@ int co_array_tell(struct raid_array *a)
         return 0;
     with_lock(&a->state_lock);
     return a->untold ? co_array_write_supers_locked(a) : 0;
+}
+
+int co_array_go_without(struct raid_array *a)
+{
+    with_lock(&a->state_lock);
+    bool news = a->untold;
+    for (unsigned slot = 0; slot < a->super->role_count && !news; slot++)
+        news = is_missing(a, slot);
+    return news ? co_array_write_supers_locked(a) : 0;
 }
 
 int co_array_write_supers(struct raid_array *a)

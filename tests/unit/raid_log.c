@@ -176,6 +176,67 @@ CO_TEST(contents_older_than_a_run_do_not_come_back)
     return 0;
 }
 
+/* A write went on its way when the power did: of its record, which P's and Q's members are to have,
+ * one has it. Nothing is in place. @after: what the array would hold with it; the model is without.
+ */
+static void co_begun(struct rig *r, struct shot *s, uint8_t **after)
+{
+    struct shot with;
+    *r = kinds[2];
+    co_rig_make(r);
+    co_rig_reopen(r, 0, 0, NULL);
+    co_rig_work(r, 2);
+    auto_free uint8_t *before = mem_alloc(r->array->size);
+    *after = mem_alloc(r->array->size);
+    must(before && *after);
+    memcpy(before, r->model, r->array->size);
+    co_take(r, s);
+    must(co_rig_put(r, 0, 4096, 1) == 0);
+    co_take(r, &with);
+    memcpy(*after, r->model, r->array->size);
+    memcpy(r->model, before, r->array->size);
+    unsigned q = raid_row(&rig_array(r)->shape, 0).q;
+    must(memcmp(s->disk[q], with.disk[q], RIG_DATA_AT) != 0);
+    memcpy(s->disk[q], with.disk[q], RIG_DATA_AT);
+    shot_drop(r, &with);
+    co_rig_close(r);
+    co_put_back(r, s);
+}
+
+/* Where the one that lacks it says so; from then on also where that one is lost. If it never could
+ * say so, the write is there whole. */
+CO_TEST(a_record_that_not_all_rings_have_is_passed_over)
+{
+    struct rig r;
+    struct shot s, later;
+    uint8_t *after;
+    co_begun(&r, &s, &after);
+    co_rig_reopen(&r, 0, 0, NULL);
+    struct raid_row row = raid_row(&rig_array(&r)->shape, 0);
+    uint64_t size = r.array->size;
+    co_rig_compare(&r);
+    must(co_mismatches(&r) == 0);
+    must(co_rig_put(&r, 5 * RIG_CHUNK, 4096, 3) == 0); /* in the same session of the log */
+    co_take(&r, &later);
+    co_rig_close(&r);
+    for (unsigned d = 0; d < r.disks; d++) {
+        co_put_back(&r, &later);
+        co_rig_reopen(&r, 1u << row.p | 1u << d, 0, NULL);
+        co_rig_compare(&r);
+        co_rig_close(&r);
+    }
+    memcpy(r.model, after, size);
+    co_put_back(&r, &s);
+    co_rig_reopen(&r, 1u << row.p, 0, NULL);
+    must(!rig_array(&r)->was_dirty);
+    co_rig_compare(&r);
+    co_rig_end(&r);
+    shot_drop(&r, &s);
+    shot_drop(&r, &later);
+    mem_free(after);
+    return 0;
+}
+
 /* What dm-raid does when it loads a bitmap, whatever it does to the superblock. */
 static void co_foreign_bitmap(struct blk_device *dev)
 {
@@ -301,6 +362,7 @@ int main(void)
     tcase_add_test(tc, what_a_crash_tore_is_whole_with_members_gone);
     tcase_add_test(tc, a_torn_run_stays_what_it_is_read_as);
     tcase_add_test(tc, contents_older_than_a_run_do_not_come_back);
+    tcase_add_test(tc, a_record_that_not_all_rings_have_is_passed_over);
     tcase_add_test(tc, the_log_does_not_count_when_somebody_else_was_there);
     tcase_add_test(tc, a_damaged_log_does_no_harm);
     tcase_add_test(tc, rings_go_around);
