@@ -1,26 +1,30 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* nbd_least.c - an NBD server that does the least that can be done with a write: what no server
- * over this kernel's sockets and files can be faster than. Used by bench/thin.
+/* nbd_least.c - an NBD server that does the least that can be done with a request: what no server
+ * over this kernel's sockets and files can be faster than. Used by bench/thin and bench/nbd.
  *
- *   nbd_least SOCKET FILE BYTES
+ *   nbd_least SOCKET FILE [BYTES]
  *
  * One client, one thread, one buffer. The payload of a write is received into that and written at
- * once to FILE, whose space has all been taken before; each write goes behind the last one,
+ * once to FILE, whose BYTES have all been taken before; each write goes behind the last one,
  * wherever the client wanted it. Answers go out when no request is waiting. A flush is an
- * fdatasync(). Nothing can be read. */
+ * fdatasync(). Without BYTES FILE is read as it is: a small read is a recv() that waits, a pread()
+ * and a send(); a long one a recv(), a send() of the header and a sendfile(). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "nbd/proto.h"
 
 #define ANSWERS 64u
-#define ROOM    (4u << 20) /* of a payload */
+#define ROOM    (4u << 20)  /* of a payload */
+#define LONG    (32u << 10) /* reads that are not copied */
 
 struct least {
     int client, file;
@@ -99,7 +103,8 @@ static bool next_request(struct least *l, struct nbd_request_wire *r)
     struct pollfd p = {.fd = l->client, .events = POLLIN};
     ssize_t n;
 
-    while ((n = recv(l->client, r, sizeof(*r), MSG_DONTWAIT)) < 0 && errno == EAGAIN) {
+    while ((n = recv(l->client, r, sizeof(*r), l->count ? MSG_DONTWAIT : 0)) < 0 &&
+           errno == EAGAIN) {
         send_answers(l);
         check(poll(&p, 1, -1) == 1, "poll");
     }
@@ -117,11 +122,35 @@ static void write_next(struct least *l, uint32_t bytes)
     l->next += bytes;
 }
 
+static void read_there(struct least *l, const struct nbd_request_wire *r)
+{
+    struct nbd_simple_reply head = {.magic = be32_of(NBD_SIMPLE_MAGIC), .cookie = r->cookie};
+    uint32_t bytes = be32_get(r->length);
+    off_t at = (off_t)be64_get(r->offset);
+    ssize_t n;
+
+    if (bytes < LONG) {
+        memcpy(l->buf, &head, sizeof(head));
+        check(pread(l->file, l->buf + sizeof(head), bytes, at) == (ssize_t)bytes, "read");
+        send_whole(l, l->buf, sizeof(head) + bytes);
+        return;
+    }
+    check(send(l->client, &head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head), "send");
+    for (; bytes; bytes -= (uint32_t)n) {
+        n = sendfile(l->client, l->file, &at, bytes);
+        check(n > 0, "sendfile");
+    }
+}
+
 static void serve(struct least *l)
 {
     struct nbd_request_wire r;
 
     while (next_request(l, &r)) {
+        if (be16_get(r.type) == NBD_CMD_READ) {
+            read_there(l, &r);
+            continue;
+        }
         if (be16_get(r.type) == NBD_CMD_WRITE)
             write_next(l, be32_get(r.length));
         else
@@ -133,22 +162,33 @@ static void serve(struct least *l)
     }
 }
 
+static void open_file(struct least *l, const char *name, const char *bytes)
+{
+    struct stat st;
+
+    l->file =
+        open(name, bytes ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600);
+    check(l->file >= 0 && fstat(l->file, &st) == 0, name);
+    l->size = bytes ? strtoull(bytes, NULL, 0) : (uint64_t)st.st_size;
+    check(!bytes || fallocate(l->file, 0, 0, (off_t)l->size) == 0, name);
+}
+
 int main(int argc, char **argv)
 {
     static struct least l;
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), room = 1 << 20;
 
-    if (argc != 4)
+    if (argc < 3 || argc > 4)
         return 2;
-    l.size = strtoull(argv[3], NULL, 0);
     l.buf = aligned_alloc(4096, ROOM);
-    l.file = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    check(l.buf && l.file >= 0 && fallocate(l.file, 0, 0, (off_t)l.size) == 0, argv[2]);
+    check(l.buf, "memory");
+    open_file(&l, argv[2], argv[3]);
     snprintf(a.sun_path, sizeof(a.sun_path), "%s", argv[1]);
     check(s >= 0 && bind(s, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(s, 1) == 0, argv[1]);
     l.client = accept(s, NULL, NULL);
-    check(l.client >= 0, "accept");
+    check(l.client >= 0 && setsockopt(l.client, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)) == 0,
+          "accept");
     shake_hands(&l);
     serve(&l);
     return 0;

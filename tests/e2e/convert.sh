@@ -207,4 +207,15 @@ for how in "-c -O qcow2" "-O vmdk -o subformat=streamOptimized" "-O vpc" "-O qco
     "$LAMINA" convert --force -O raw odd.out odd.raw 2>/dev/null
     is "and its contents" cmp -n 70007 odd.img odd.raw
 done
+
+# --- a disk that breaks in the middle of what the kernel copies: read and written piece by piece
+if command -v strace >/dev/null && strace -qq -e inject=splice:error=EIO:when=999 true 2>/dev/null; then
+    broken() { strace -f -qq -o .trace -e trace=splice -e inject=splice:error=EIO "$LAMINA" convert "$@"; }
+    is "what the kernel cannot copy" broken -O raw disk.img copy.img
+    grep -q 'splice.*INJECTED' .trace && ok "... was left to it first" || bad "... was left to it first" "$(head -c 300 .trace)"
+    whole "... is there all the same" copy.img
+    rm -f copy.img .trace
+else
+    echo "skip - no strace that lets system calls fail"
+fi
 exit $failed

@@ -51,7 +51,7 @@ static inline int co_fuzz_input(void *arg)
 }
 
 /* Runs @co_fn(@in) in the simulated runtime. */
-static inline void fuzz_stack_with(int (*co_fn)(void *arg), struct fuzz_input *in)
+static inline void fuzz_stack_with(int (*co_fn)(void *arg), void *in)
 {
     static struct runtime *rt;
     struct runtime_options o = {.workers = 1, .pool_threads = 1};

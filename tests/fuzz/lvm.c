@@ -3,6 +3,8 @@
  * again as the same. The model is made of it where it can be. */
 #include "volumes/lvm_meta.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
 static void must(bool yes)
 {
     if (!yes)

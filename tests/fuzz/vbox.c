@@ -3,6 +3,8 @@
 #include "imgfmt/vbox.h"
 #include "block/uuid.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     static const uint8_t zero[16];
