@@ -130,7 +130,8 @@ static int co_slices(void *arg)
 {
     struct strip_job *j = arg;
     const struct rows *rows = j->b->a->engine_state;
-    uint64_t slice = j->b->whole ? ROW_SLICE : rows->slice;
+    /* The other logs have one record for a whole row of any length; the journal has all of it. */
+    uint64_t slice = j->b->whole && !j->b->a->journal ? ROW_SLICE : rows->slice;
     uint64_t start = j->b->row * j->b->a->shape.chunk + j->at;
     for (uint64_t done = 0, n; done < j->bytes; done += n) {
         n = rows_even(j->b->a, start + done, MIN(slice, j->bytes - done));

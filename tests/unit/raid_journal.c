@@ -242,8 +242,14 @@ CO_TEST(a_small_journal_goes_round)
     co_make(&r);
     co_resize_journal(&r, 15 * JOURNAL_BLOCK);
     must(co_rig_open(&r, 0, 0, NULL, &e) == -EINVAL);
+    r.reads = true;
+    co_rig_reopen(&r, 1, 0, NULL);
+    co_rig_compare(&r);
+    co_rig_close(&r);
+    r.reads = false;
     co_resize_journal(&r, 16 * JOURNAL_BLOCK); /* far less than members have */
     co_rig_reopen(&r, 0, 0, NULL);
+    must(co_rig_put(&r, 0, 2 * CHUNK, 1) == 0); /* a whole row, longer than the ring */
     co_rig_work(&r, 2);
     must(rig_array(&r)->journal->trims > 100);
     co_rig_compare(&r);
@@ -286,6 +292,53 @@ CO_TEST(of_a_long_journal_only_a_part_is_used)
     j->newest = j->next - 1;
     must(co_rig_put(&r, 0, MiB, 2) == 0);
     must(j->trims == 1 && j->next - j->tail < 1000);
+    co_rig_compare(&r);
+    co_rig_end(&r);
+    return 0;
+}
+
+/* Where the superblock says that the oldest record is that counts, there is one: its number, or 0.
+ */
+static uint64_t co_tail_record(const struct rig *r)
+{
+    struct journal_meta_disk m;
+    auto_free struct md_super *s = mem_alloc(sizeof(*s));
+    uint8_t raw[MD_SUPER_BYTES];
+    must(s);
+    rig_super(r, r->disks, s);
+    must(co_blk_read_buf(r->disk[3], s->super_offset, raw, sizeof(raw)) == 0);
+    uint64_t tail = le64_get(*(const le64 *)(raw + 152)) * 512;
+    must(co_blk_read_buf(r->disk[3], RIG_DATA_AT + tail, &m, sizeof(m)) == 0);
+    return journal_is_meta(&m, seed_of(r), tail) ? le64_get(m.sequence) : 0;
+}
+
+/* When room is to be made, one of the requests to the journal fails, that which moves the tail
+ * among them: as long as the superblock names an older tail, the room there is not used again. */
+CO_TEST(room_is_not_used_before_the_tail_is_durable)
+{
+    struct rig r;
+    uint64_t record = 0, failed = 0;
+    co_make(&r);
+    co_resize_journal(&r, 17 * JOURNAL_BLOCK); /* records of 3 do not begin where others did */
+    co_rig_reopen(&r, 0, 3, "op=read,nth=0");
+    must(co_rig_put(&r, 0, 4096, 1) == 0);
+    struct raid_journal *j = rig_array(&r)->journal;
+    for (unsigned i = 0; i < 400; i++) {
+        bool is_full = j->next + 3 - j->tail >= j->blocks;
+        const struct fault_rule once = {
+            .op = FAULT_ALL, .nth = is_full ? 1 + failed % 3 : 0, .times = 1, .rc = -EIO};
+        fault_set(j->m->dev, &once);
+        failed += co_rig_put(&r, i % 50 * 4096, 4096, 1 + i % 100) < 0;
+        uint64_t now = co_tail_record(&r);
+        must(now >= record && now > 0);
+        record = now;
+    }
+    must(failed > 50 && j->trims > 50);
+    fault_set(j->m->dev, NULL);
+    must(co_rig_put(&r, 0, 50 * 4096, 1) == 0);
+    co_rig_compare(&r);
+    co_rig_close(&r);
+    co_rig_reopen(&r, 0, 0, NULL);
     co_rig_compare(&r);
     co_rig_end(&r);
     return 0;
@@ -366,6 +419,7 @@ int main(void)
     tcase_add_test(tc, a_record_counts_as_a_whole_or_not_at_all);
     tcase_add_test(tc, older_records_behind_a_torn_one_never_count);
     tcase_add_test(tc, a_small_journal_goes_round);
+    tcase_add_test(tc, room_is_not_used_before_the_tail_is_durable);
     tcase_add_test(tc, records_are_read_in_large_pieces);
     tcase_add_test(tc, of_a_long_journal_only_a_part_is_used);
     tcase_add_test(tc, records_in_flight_share_writes);
