@@ -93,9 +93,12 @@ int co_journal_empty(struct raid_array *a)
 /* --- room --------------------------------------------------------------------------------------
  */
 
+/* Of a long ring not all is used at once: who opens the array has to read all of it. What is
+ * replayed has all the room that others left. */
 static bool has_room(const struct raid_journal *j, uint64_t blocks)
 {
-    return j->next + blocks - j->tail < j->blocks;
+    uint64_t most = j->replaying ? j->blocks : MIN(j->blocks, JOURNAL_LIVE_MOST);
+    return j->next + blocks - j->tail < most;
 }
 
 /* Everything older than the oldest strip in flight is in place; flushed, its room is free. There

@@ -25,7 +25,8 @@
 #define JOURNAL_BLOCK      4096u
 #define JOURNAL_MAGIC      0x6433c509
 #define JOURNAL_JUMP       10000      /* of sequence numbers, where a new chain begins */
-#define JOURNAL_ITEMS_MOST (3u << 20) /* blocks that may count: 12 GiB */
+#define JOURNAL_ITEMS_MOST (3u << 20) /* blocks that may count, and that are looked at: 12 GiB */
+#define JOURNAL_LIVE_MOST  (1u << 18) /* blocks of ours that have to be replayed: 1 GiB */
 #define JOURNAL_PIECES     512        /* of memory, in one write of records */
 
 struct journal_meta_disk { /* 4 KiB, little endian */
@@ -102,7 +103,7 @@ struct journal_payload {
 int journal_next(const struct journal_meta_disk *m, const struct raid_shape *shape, unsigned *at,
                  struct journal_payload *out);
 /* Adds what the record says whose meta block lies @block blocks behind the tail. -EINVAL: some of
- * it lies outside of the array. */
+ * it lies outside of the array, and nothing is added. */
 int journal_gather(const struct journal_meta_disk *m, const struct raid_shape *shape,
                    uint32_t block, struct journal_items *to);
 /* Of all items those that count, by page, then role: at most one whole and one alone for each. */

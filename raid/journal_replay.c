@@ -161,6 +161,9 @@ int co_journal_open(struct raid_array *a, struct blk_error *e)
     int rc = co_journal_scan(a, a->journal);
     if (rc == 0 && a->dev->open_flags & BLK_OPEN_WRITE)
         rc = co_replay(a);
+    if (rc == -EFBIG)
+        return err_set(e, rc, "%s: its journal has more records than are ever left: over %u GiB",
+                       member_name(m), JOURNAL_ITEMS_MOST / (unsigned)(GiB / JOURNAL_BLOCK));
     return rc < 0 ? err_errno(e, rc, "%s: the journal cannot be replayed", member_name(m)) : 0;
 }
 

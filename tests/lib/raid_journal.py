@@ -86,4 +86,5 @@ def main():
                 members[role].write(b"\xe7" * 4096)
 
 
-main()
+if __name__ == "__main__":
+    main()

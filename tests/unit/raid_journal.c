@@ -180,6 +180,20 @@ CO_TEST(records_that_cannot_be_are_passed_over)
     return 0;
 }
 
+/* Of two pages one lies outside: the other one counts no more than that. */
+CO_TEST(a_record_counts_as_a_whole_or_not_at_all)
+{
+    struct rig r;
+    struct journal_meta_disk m;
+    co_make(&r);
+    add(&r, new_meta(&m, 0, SEQUENCE), JOURNAL_DATA, 0, NEW);
+    add(&r, &m, JOURNAL_DATA, 4 * MiB, NEW);
+    co_put_record(&r, 0, &m, 2, NEW);
+    co_expect_everywhere(&r, 0, 0);
+    co_rig_drop(&r);
+    return 0;
+}
+
 /* A record of which a block never came, and what was written behind it all the same; whoever goes
  * on there must not make that count. */
 CO_TEST(older_records_behind_a_torn_one_never_count)
@@ -232,6 +246,46 @@ CO_TEST(a_small_journal_goes_round)
     co_rig_reopen(&r, 0, 0, NULL);
     co_rig_work(&r, 2);
     must(rig_array(&r)->journal->trims > 100);
+    co_rig_compare(&r);
+    co_rig_end(&r);
+    return 0;
+}
+
+/* A ring of which a quarter is full of records: it is not read block by block. Blocks behind them
+ * are holes. */
+CO_TEST(records_are_read_in_large_pieces)
+{
+    struct rig r;
+    struct journal_meta_disk m;
+    co_make(&r);
+    for (unsigned i = 0; i < 64; i++) {
+        add(&r, new_meta(&m, 2 * i, SEQUENCE + i), JOURNAL_DATA, 0, NEW + 1);
+        co_put_record(&r, 2 * i, &m, 1, NEW + 1);
+    }
+    r.reads = true;
+    co_rig_reopen(&r, 0, 3, "op=read,nth=0");
+    must(rig_array(&r)->journal->next == 128 && rig_array(&r)->journal->found.count == 1);
+    must(fault_seen(rig_array(&r)->journal->m->dev, FAULT_READ) < 32);
+    co_rig_end(&r);
+    return 0;
+}
+
+/* As if much had been written to a journal of 8 GiB: room is made before it is full, so that
+ * whoever opens it has 1 GiB to read at most. */
+CO_TEST(of_a_long_journal_only_a_part_is_used)
+{
+    struct rig r;
+    co_make(&r);
+    must(co_blk_resize(r.disk[3], 8 * GiB + MiB, false, NULL) == 0);
+    co_resize_journal(&r, 8 * GiB);
+    co_rig_reopen(&r, 0, 0, NULL);
+    must(co_rig_put(&r, 0, 4096, 1) == 0);
+    struct raid_journal *j = rig_array(&r)->journal;
+    must(j->blocks == 8 * GiB / JOURNAL_BLOCK && j->trims == 0);
+    j->next += JOURNAL_LIVE_MOST - 8;
+    j->newest = j->next - 1;
+    must(co_rig_put(&r, 0, MiB, 2) == 0);
+    must(j->trims == 1 && j->next - j->tail < 1000);
     co_rig_compare(&r);
     co_rig_end(&r);
     return 0;
@@ -309,8 +363,11 @@ int main(void)
     tcase_add_test(tc, what_is_in_the_journal_is_what_readers_get_with_any_disk_lost);
     tcase_add_test(tc, what_is_said_to_be_in_place_counts_no_more);
     tcase_add_test(tc, records_that_cannot_be_are_passed_over);
+    tcase_add_test(tc, a_record_counts_as_a_whole_or_not_at_all);
     tcase_add_test(tc, older_records_behind_a_torn_one_never_count);
     tcase_add_test(tc, a_small_journal_goes_round);
+    tcase_add_test(tc, records_are_read_in_large_pieces);
+    tcase_add_test(tc, of_a_long_journal_only_a_part_is_used);
     tcase_add_test(tc, records_in_flight_share_writes);
     tcase_add_test(tc, a_record_that_cannot_be_written_fails_its_request);
     tcase_add_test(tc, without_its_journal_an_array_is_read_or_forced);
