@@ -104,24 +104,30 @@ static int co_write_head(struct raid_array *a, struct log_ring *r, struct log_ta
     h.crc = le32_of(crc32c(0, &h, sizeof(h)));
     memset(block, 0, LOG_BLOCK);
     memcpy(block, &h, sizeof(h));
+    uint32_t number = r->number;
     int rc = co_blk_write_buf(r->m->dev, r->start - LOG_BLOCK, block, LOG_BLOCK, BLK_FUA);
     buf_put(block, LOG_BLOCK);
-    if (rc == 0)
+    if (rc == 0 && r->number == number)
         r->tail = tail;
     return rc;
 }
 
-/* Of rings that are there at the same time no two have the same number. */
-static void give_number(struct raid_member *m)
+/* With a number that no other ring has, and records that are not taken for those that were written
+ * to that member before: while it was away, rows may have changed without a record. */
+static void begin_ring(struct log_ring *r)
 {
-    host_random(m->dev->home->host, &m->log->number, sizeof(m->log->number));
-    m->log->number |= 1; /* 0 is none */
+    const struct raid_log *log = r->m->array->log;
+    host_random(r->m->dev->home->host, &r->number, sizeof(r->number));
+    r->number |= 1; /* 0 is none */
+    r->next_sequence = (uint64_t)r->number << 32;
+    r->tail = (struct log_tail){r->next, r->next_sequence, log->order};
+    r->marked = 0;
 }
 
 void log_leave(struct raid_member *m)
 {
     if (m->log)
-        give_number(m);
+        begin_ring(m->log);
 }
 
 static int add_ring(struct raid_member *m)
@@ -135,7 +141,7 @@ static int add_ring(struct raid_member *m)
     *r = (struct log_ring){.m = m, .start = start, .bytes = bytes};
     r->super_now = r->super_tried = r->super_next = log_super_crc(m->super);
     m->log = r;
-    give_number(m);
+    begin_ring(r);
     return 0;
 }
 
@@ -229,11 +235,12 @@ static int co_trim(struct raid_array *a, struct log_ring *r)
         return 0;
     }
     uint64_t marked = r->marked - marked_in_flight(r);
+    uint32_t number = r->number;
     r->trimming = true;
     int rc = co_array_flush(a); /* which fails while a strip is torn: its record stays */
-    if (rc == 0)
+    if (rc == 0 && r->number == number)
         rc = co_move_tail(a, r, tail);
-    if (rc == 0)
+    if (rc == 0 && r->number == number)
         r->marked -= marked;
     r->trimming = false;
     a->log->trims++;

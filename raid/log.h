@@ -155,7 +155,7 @@ void log_close(struct raid_array *a);
 /* Of all rings: nothing in them counts any more. Without effect on members that it cannot be said
  * to: they are put out. */
 int co_log_empty(struct raid_array *a);
-/* state.c's: @m is out. What it gets when it comes back is another ring. */
+/* state.c's: @m is out. When it comes back nothing in its ring counts. */
 void log_leave(struct raid_member *m);
 /* state.c's: before @m's superblock, which has been built, is written; and when it has been, or may
  * have been. */

@@ -11,6 +11,8 @@
 static struct raid_disks two = {{.level = 1, .disks = 2}, .data_offset = 64 * KiB, .bitmap = true};
 static struct raid_disks near = {
     {.level = 10, .layout = 0x102, .disks = 4}, .data_offset = 64 * KiB, .bitmap = true};
+static struct raid_disks rows4 = {
+    {.level = 4, .disks = 3}, .data_offset = 512 * KiB, .bitmap = true};
 static struct raid_disks rows5 = {
     {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 3}, .data_offset = 512 * KiB, .bitmap = true};
 static struct raid_disks rows6 = {
@@ -83,11 +85,9 @@ static int co_check(struct sweep_run *run, struct blk_device *dev, uint64_t *bad
     .co_step = co_step, .flags = DISKS_FLAGS
 
 static const struct sweep_subject subjects[] = {
-    {.name = "raid1-back", ROW(two, DATA)},
-    {.name = "raid10-back", ROW(near, 2 * DATA)},
-    {.name = "raid5-back", ROW(rows5, 2 * DATA)},
-    {.name = "raid6-back", ROW(rows6, 2 * DATA)},
-    {0},
+    {.name = "raid1-back", ROW(two, DATA)},       {.name = "raid10-back", ROW(near, 2 * DATA)},
+    {.name = "raid4-back", ROW(rows4, 2 * DATA)}, {.name = "raid5-back", ROW(rows5, 2 * DATA)},
+    {.name = "raid6-back", ROW(rows6, 2 * DATA)}, {0},
 };
 
 int main(int argc, char **argv)

@@ -56,8 +56,8 @@ static struct raid_disks short6 = {{.level = 6, .layout = LEFT_SYMMETRIC, .disks
     DISKS_HOOKS(a, bytes, how), .flags = DISKS_FLAGS | SWEEP_UNFLUSHED_ANY
 
 static const struct sweep_subject rows[] = {
-    {.name = "raid4", DISKS_ROW(level4, 2 * DATA, disks_mixed), .long_factor = 6},
-    {.name = "raid4-spare", DISKS_ROW(spare4, 3 * DATA, disks_mending), .long_factor = 6},
+    {.name = "raid4", DISKS_ROW(level4, 2 * DATA, disks_mixed), .long_factor = 7},
+    {.name = "raid4-spare", DISKS_ROW(spare4, 3 * DATA, disks_mending), .long_factor = 7},
     {.name = "raid5", DISKS_ROW(level5, 2 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid5-small-log", DISKS_ROW(tight5, 3 * DATA, disks_mixed), .long_factor = 3},
     {.name = "raid5-spare", DISKS_ROW(spare5, 2 * DATA, disks_mending), .long_factor = 3},

@@ -237,6 +237,62 @@ CO_TEST(a_record_that_not_all_rings_have_is_passed_over)
     return 0;
 }
 
+static void co_change(struct rig *r, enum blk_member_action action, const char *name,
+                      struct blk_device *dev)
+{
+    struct blk_member_change c = {.action = action, .name = name, .device = dev};
+    struct blk_error e = {0};
+    must(co_blk_member(r->array, &c, &e) == 0);
+}
+
+/* Failed, written to without, and added again: by the bitmap. */
+static void co_away(struct rig *r, unsigned d)
+{
+    struct blk_sync s = {.kind = BLK_SYNC_OWED};
+    struct blk_error e = {0};
+    char role[2] = {(char)('0' + d), 0};
+    co_change(r, BLK_MEMBER_FAIL, role, NULL);
+    must(co_rig_put(r, 0, 4096, 2) == 0);
+    for (unsigned i = 0; i < r->disks; i++)
+        if (rig_array(r)->members[i].state == MEMBER_OUT)
+            co_change(r, BLK_MEMBER_REMOVE, member_name(&rig_array(r)->members[i]), NULL);
+    co_change(r, BLK_MEMBER_ADD, NULL, blk_ref(r->disk[d]));
+    must(rig_array(r)->by_role[d] && rig_array(r)->by_role[d]->by_bitmap);
+    do
+        must(co_blk_sync(r->array, &s, &e) == 0);
+    while (s.doing);
+}
+
+/* A row is written to while who has its log is away: what was logged there before is old. */
+CO_TEST(the_ring_of_a_member_that_was_away_does_not_count)
+{
+    static const struct rig with_bitmap[] = {
+        {.level = 5, .layout = LEFT_SYMMETRIC, .disks = 4, .bitmap = true},
+        {.level = 6, .layout = LEFT_SYMMETRIC, .disks = 5, .bitmap = true},
+    };
+    for (size_t k = 0; k < ARRAY_LEN(with_bitmap); k++) {
+        struct rig r = with_bitmap[k];
+        struct shot s;
+        co_rig_make(&r);
+        co_rig_reopen(&r, 0, 0, NULL);
+        struct raid_row row = raid_row(&rig_array(&r)->shape, 0);
+        must(co_rig_put(&r, 0, 4096, 1) == 0);
+        co_away(&r, row.p);
+        if (r.level == 6)
+            co_away(&r, row.q);
+        must(rig_array(&r)->marked_dirty);
+        co_take(&r, &s);
+        co_rig_close(&r);
+        co_put_back(&r, &s);
+        co_rig_reopen(&r, 0, 0, NULL);
+        co_rig_compare(&r);
+        must(co_mismatches(&r) == 0);
+        co_rig_end(&r);
+        shot_drop(&r, &s);
+    }
+    return 0;
+}
+
 /* What dm-raid does when it loads a bitmap, whatever it does to the superblock. */
 static void co_foreign_bitmap(struct blk_device *dev)
 {
@@ -363,6 +419,7 @@ int main(void)
     tcase_add_test(tc, a_torn_run_stays_what_it_is_read_as);
     tcase_add_test(tc, contents_older_than_a_run_do_not_come_back);
     tcase_add_test(tc, a_record_that_not_all_rings_have_is_passed_over);
+    tcase_add_test(tc, the_ring_of_a_member_that_was_away_does_not_count);
     tcase_add_test(tc, the_log_does_not_count_when_somebody_else_was_there);
     tcase_add_test(tc, a_damaged_log_does_no_harm);
     tcase_add_test(tc, rings_go_around);
