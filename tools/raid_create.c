@@ -57,7 +57,7 @@ static const struct arg_desc options[] = {
 /* What was told, as text. */
 struct told {
     const char *level, *devices, *spares, *chunk, *layout, *size, *metadata, *name, *bitmap,
-        *bitmap_chunk, *policy, *data_offset, *journal, *format;
+        *bitmap_chunk, *policy, *data_offset, *format;
     bool clean;
 };
 
@@ -65,6 +65,7 @@ struct verb {
     struct task task;
     const char *format;
     const char **members; /* as told; the journal is the last */
+    const char *journal;  /* NULL: none */
     struct raid_create create;
     struct raid_created created;
     unsigned spares;
@@ -184,7 +185,7 @@ static bool take_all(struct verb *v, const struct told *o, int count)
     if (!take_level(v, o) || !take_numbers(v, o) || !take_words(v, o))
         return false;
     c->count = (size_t)count;
-    c->journal = o->journal != NULL;
+    c->journal = v->journal != NULL;
     if (o->devices && c->count == c->disks + v->spares) {
         c->count += c->journal;
         return true;
@@ -218,6 +219,19 @@ static int print(const struct verb *v)
     return 0;
 }
 
+/* The only option without a place: told twice, the first one would be forgotten. */
+static int take_journal(void *verb, int id, const char *value)
+{
+    struct verb *v = verb;
+    assert(id == ARG_JOURNAL);
+    if (v->journal) {
+        tool_error(v->task.tool, "--write-journal: an array has one journal; two are named");
+        return -EINVAL;
+    }
+    v->journal = value;
+    return 0;
+}
+
 static int run(struct tool *t, int argc, char **argv)
 {
     struct told o = {0};
@@ -236,10 +250,10 @@ static int run(struct tool *t, int argc, char **argv)
                                        {ARG_BITMAP_CHUNK, &o.bitmap_chunk, NULL},
                                        {'f', &v.format, NULL},
                                        {ARG_FORCE, NULL, &v.force},
-                                       {ARG_JOURNAL, &o.journal, NULL},
                                        {ARG_DATA_OFFSET, &o.data_offset, NULL},
                                        {0, NULL, NULL}};
-    struct command_line line = {.argc = argc, .argv = argv, .places = places, .verb = &v};
+    struct command_line line = {
+        .argc = argc, .argv = argv, .places = places, .verb = &v, .option = take_journal};
     int id = args_read(t, &line);
     if (id != ARGS_END)
         return id == ARGS_HELP ? 0 : 1;
@@ -249,8 +263,8 @@ static int run(struct tool *t, int argc, char **argv)
     if (!members)
         return 1;
     memcpy(members, line.argv, (size_t)line.argc * sizeof(*members));
-    if (o.journal)
-        members[line.argc] = o.journal;
+    if (v.journal)
+        members[line.argc] = v.journal;
     v.members = members;
     int rc = task_run(&v.task, 1);
     return rc || t->quiet ? rc : print(&v);
