@@ -143,7 +143,8 @@ struct raid_journal {
     uint64_t tail;          /* durably: nobody may write to what lies behind */
     uint64_t next, sequence;
     uint64_t newest; /* the record that was begun last: a tail that is always there */
-    uint64_t chain;  /* where the chain begins that it is in */
+    uint64_t data_end, data_sequence; /* behind the last record found that is not of parity alone */
+    uint64_t chain;                   /* where the chain begins that it is in */
     struct journal_hold *first, *last, *unwritten, *end;
     struct co_mutex write_lock; /* records, one write at a time */
     struct co_queue room;       /* who waits for room */

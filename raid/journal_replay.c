@@ -5,13 +5,21 @@
  * Order:
  *  1. All members and the journal are flushed: what was found is durable.
  *  2. What is whole is written in place, and flushed.
- *  3. Data that are alone are written to the journal once more, behind what was found, as whole
- *     stripes, in a new chain of records; superblocks say that the tail is there, and that who is
- *     missing is out. Then it begins at 1 again, and nothing is alone any more.
- *  4. A new chain begins; superblocks say that the tail is there, and that who is missing is out.
+ *  3. If data are alone, superblocks say that who is missing is out. Room behind the last record
+ *     that is not of parity alone becomes zeroes, durably, so that no older record follows there.
+ *  4. Of each stripe with such data the new parity is recorded in that room, as the next record of
+ *     the same chain, durably: now it is whole. Then data and parity are written in place. Where
+ *     the room ends all members are flushed, and it is used once more: whoever finds records of two
+ *     rounds there puts in place what is there already.
+ *  5. All is flushed. A new chain begins; superblocks say that the tail is there, and that who is
+ *     missing is out.
  * Interrupted anywhere, it is done again. */
 #include "block/worker.h"
 #include "raid/journal.h"
+
+/* Blocks: of room for records of parity, and of such a record. */
+#define ROUND     256
+#define RECORD(a) (1 + (a)->shape.level->parities)
 
 /* --- in place ----------------------------------------------------------------------------------
  */
@@ -49,12 +57,10 @@ static int co_put_whole(struct raid_array *a)
 /* --- data that are alone -----------------------------------------------------------------------
  */
 
-/* The stripe with its newer data becomes a record. */
-static int co_record_stripe(struct row_strip *s)
+/* Newer data, and the parity that they have then. */
+static int co_patch_stripe(struct row_strip *s, const uint32_t parity[2])
 {
-    struct journal_hold hold;
     uint8_t *data[PARITY_POWERS_MOST];
-    const uint32_t parity[2] = {s->row.p, s->row.q};
     for (unsigned i = 0; i < s->a->shape.data_disks; i++)
         s->block[raid_row_disk(&s->row, i)].wanted = true;
     TRY(co_strip_load(s));
@@ -63,7 +69,6 @@ static int co_record_stripe(struct row_strip *s)
         struct row_block *b = &s->block[role];
         TRY(co_journal_patch(s, role, b->old, ITEM_ALONE));
         b->fresh = b->old;
-        b->written = true;
     }
     for (unsigned k = 0; k < s->a->shape.level->parities; k++) {
         TRY(strip_fresh(s, &s->block[parity[k]]));
@@ -71,27 +76,74 @@ static int co_record_stripe(struct row_strip *s)
     }
     struct parity_row row = strip_parity(s, data, true);
     parity_make(&row, s->bytes);
-    TRY(co_journal_strip(s, &hold));
-    journal_end(&hold);
     return 0;
 }
 
-static int co_record_alone(struct raid_array *a)
+static int co_settle_stripe(struct row_strip *s)
 {
-    const struct journal_items *found = &a->journal->found;
+    const uint32_t parity[2] = {s->row.p, s->row.q};
+    struct journal_hold hold;
+    TRY(co_patch_stripe(s, parity));
+    TRY(co_journal_strip(s, &hold)); /* of parity: the data are there */
+    for (unsigned i = 0; i < s->a->shape.data_disks; i++)
+        s->block[raid_row_disk(&s->row, i)].written = true;
+    int rc = co_strip_store(s, 0);
+    journal_end(&hold);
+    return rc;
+}
+
+static int co_clear_behind(const struct raid_journal *j, uint64_t blocks)
+{
+    for (uint64_t done = 0, n; done < blocks; done += n) {
+        uint64_t place = (j->next + done) % j->blocks;
+        n = MIN(blocks - done, j->blocks - place);
+        TRY(co_blk_write_zeroes(j->m->dev, j->start + place * JOURNAL_BLOCK, n * JOURNAL_BLOCK,
+                                BLK_FUA));
+    }
+    return 0;
+}
+
+static void begin_round(struct raid_journal *j)
+{
+    j->next = j->data_end;
+    j->sequence = j->data_sequence;
+}
+
+/* For a round of records of parity. */
+static uint64_t room_behind(const struct raid_journal *j)
+{
+    return MIN(j->blocks - (j->data_end - j->tail), ROUND);
+}
+
+static bool has_room_behind(const struct raid_array *a)
+{
+    return room_behind(a->journal) > RECORD(a); /* a block of zeroes stays at its end */
+}
+
+static int co_settle_alone(struct raid_array *a)
+{
+    struct raid_journal *j = a->journal;
+    const struct journal_items *found = &j->found;
+    const uint64_t end = j->data_end, room = room_behind(j);
     uint64_t done = UINT64_MAX;
-    TRY(co_journal_begin(a));
+    TRY(co_array_write_supers(a));
+    begin_round(j);
+    TRY(co_clear_behind(j, room));
     for (size_t i = 0; i < found->count; i++) {
         struct row_strip s;
         if (found->item[i].kind != ITEM_ALONE || found->item[i].page == done)
             continue;
+        if (j->next + RECORD(a) >= end + room) {
+            TRY(co_array_flush(a));
+            begin_round(j);
+        }
         done = found->item[i].page;
         TRY(co_strip_open(&s, a, done * ROW_PAGE, ROW_PAGE, false));
-        int rc = co_record_stripe(&s);
+        int rc = co_settle_stripe(&s);
         strip_close(&s);
         TRY(rc);
     }
-    return co_array_write_supers(a);
+    return co_array_flush(a);
 }
 
 /* --- opening -----------------------------------------------------------------------------------
@@ -110,14 +162,11 @@ static int co_replay(struct raid_array *a)
         return 0;
     TRY(co_array_level(a));
     TRY(co_put_whole(a));
-    while (j->found.alone) {
+    if (j->found.alone) {
         j->replaying = true;
-        int rc = co_record_alone(a);
+        int rc = co_settle_alone(a);
         j->replaying = false;
         TRY(rc);
-        journal_begun(j);
-        TRY(co_journal_scan(a, j));
-        TRY(co_put_whole(a));
     }
     drop_found(j); /* it is in place */
     return co_array_mark_dirty(a);
@@ -159,11 +208,15 @@ int co_journal_open(struct raid_array *a, struct blk_error *e)
         return 0;
     TRY(make_journal(a, m, e));
     int rc = co_journal_scan(a, a->journal);
-    if (rc == 0 && a->dev->open_flags & BLK_OPEN_WRITE)
-        rc = co_replay(a);
     if (rc == -EFBIG)
         return err_set(e, rc, "%s: its journal has more records than are ever left: over %u GiB",
                        member_name(m), JOURNAL_ITEMS_MOST / (unsigned)(GiB / JOURNAL_BLOCK));
+    if (rc == 0 && a->dev->open_flags & BLK_OPEN_WRITE) {
+        if (a->journal->found.alone && !has_room_behind(a))
+            return err_set(e, -ENOSPC, "%s: the journal has no room for the parity of its data",
+                           member_name(m));
+        rc = co_replay(a);
+    }
     return rc < 0 ? err_errno(e, rc, "%s: the journal cannot be replayed", member_name(m)) : 0;
 }
 

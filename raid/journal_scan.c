@@ -100,6 +100,14 @@ static int co_find_record(struct scan *c, bool first, uint64_t *blocks)
     return rc;
 }
 
+static bool says_more_than_parity(const struct journal_items *items, size_t first)
+{
+    for (size_t i = first; i < items->count; i++)
+        if (items->item[i].kind != ITEM_PARITY)
+            return true;
+    return false;
+}
+
 static int co_scan(struct scan *c)
 {
     struct raid_journal *j = c->j;
@@ -109,12 +117,17 @@ static int co_scan(struct scan *c)
     j->next = j->tail;
     while ((rc = co_find_record(c, first, &blocks)) == 0) {
         uint32_t behind = (uint32_t)(j->next - j->tail);
+        size_t before = j->found.count;
         rc = journal_gather(c->meta, &c->a->shape, behind, &j->found);
         if (rc < 0)
             break;
         j->sequence = le64_get(c->meta->sequence) + 1;
         j->next += blocks;
         first = false;
+        if (says_more_than_parity(&j->found, before)) {
+            j->data_end = j->next;
+            j->data_sequence = j->sequence;
+        }
     }
     if (first) /* it begins anew, where others of its age cannot be mistaken for its own */
         host_random(c->a->dev->host, &j->sequence, sizeof(uint32_t));

@@ -7,6 +7,7 @@
 
 #include "block/fault.h"
 #include "raid/journal.h"
+#include "tests/lib/raid_records.h"
 #include "tests/lib/raid_rig.h"
 
 #define SEQUENCE 100 /* of the record at the tail, where tests write some */
@@ -23,17 +24,6 @@ static void co_make(struct rig *r)
 /* --- records by hand ---------------------------------------------------------------------------
  */
 
-static struct journal_meta_disk *new_meta(struct journal_meta_disk *m, uint64_t at, uint64_t number)
-{
-    memset(m, 0, sizeof(*m));
-    m->magic = le32_of(JOURNAL_MAGIC);
-    m->version = 1;
-    m->bytes = le32_of(JOURNAL_HEAD);
-    m->sequence = le64_of(number);
-    m->position = le64_of(at * 8);
-    return m;
-}
-
 static uint32_t seed_of(const struct rig *r)
 {
     auto_free struct md_super *s = mem_alloc(sizeof(*s));
@@ -42,43 +32,30 @@ static uint32_t seed_of(const struct rig *r)
     return md_uuid_crc(s);
 }
 
-/* One payload of blocks that are full of @byte. */
+static struct records records_of(const struct rig *r)
+{
+    return (struct records){r->disk[3], RIG_DATA_AT, seed_of(r)};
+}
+
 static void add(const struct rig *r, struct journal_meta_disk *m, unsigned kind, uint64_t location,
                 uint8_t byte)
 {
-    uint8_t block[JOURNAL_BLOCK];
-    unsigned at = le32_get(m->bytes);
-    struct journal_payload_disk *p = (void *)((uint8_t *)m + at);
-    memset(block, byte, sizeof(block));
-    *p = (struct journal_payload_disk){le16_of((uint16_t)kind), le16_of(0), le32_of(8),
-                                       le64_of(location / 512)};
-    p->crc[0] = le32_of(journal_crc(seed_of(r), block, sizeof(block)));
-    m->bytes = le32_of(at + 20);
+    struct records to = records_of(r);
+    records_add(&to, m, kind, location, byte);
 }
 
-static void co_put_block(struct rig *r, uint64_t at, const void *block)
-{
-    must(co_blk_write_buf(r->disk[3], RIG_DATA_AT + at * JOURNAL_BLOCK, block, JOURNAL_BLOCK, 0) ==
-         0);
-}
-
-/* A meta block and @blocks of @byte behind it. */
 static void co_put_record(struct rig *r, uint64_t at, struct journal_meta_disk *m, unsigned blocks,
                           uint8_t byte)
 {
-    uint8_t block[JOURNAL_BLOCK];
-    journal_seal(m, seed_of(r));
-    co_put_block(r, at, m);
-    memset(block, byte, sizeof(block));
-    for (unsigned i = 1; i <= blocks; i++)
-        co_put_block(r, at + i, block);
+    struct records to = records_of(r);
+    must(co_records_put(&to, at, m, blocks, byte) == 0);
 }
 
 /* At the tail: a page of data at the beginning of the array, and its parity. */
 static void co_put_page(struct rig *r, bool parity)
 {
     struct journal_meta_disk m;
-    add(r, new_meta(&m, 0, SEQUENCE), JOURNAL_DATA, 0, NEW);
+    add(r, records_meta(&m, 0, SEQUENCE), JOURNAL_DATA, 0, NEW);
     if (parity)
         add(r, &m, JOURNAL_PARITY, 0, NEW);
     co_put_record(r, 0, &m, parity ? 2 : 1, NEW);
@@ -130,12 +107,50 @@ CO_TEST(what_is_said_to_be_in_place_counts_no_more)
     struct journal_meta_disk m;
     co_make(&r);
     co_put_page(&r, true);
-    struct journal_flush_disk *f = (void *)new_meta(&m, 3, SEQUENCE + 1)->payload;
+    struct journal_flush_disk *f = (void *)records_meta(&m, 3, SEQUENCE + 1)->payload;
     f->kind = le16_of(JOURNAL_FLUSH);
     f->bytes = le32_of(8);
     m.bytes = le32_of(JOURNAL_HEAD + 16);
     co_put_record(&r, 3, &m, 0, 0);
     co_expect_everywhere(&r, 0, 0);
+    co_rig_drop(&r);
+    return 0;
+}
+
+static void co_resize_journal(struct rig *r, uint64_t bytes)
+{
+    auto_free struct md_super *s = mem_alloc(sizeof(*s));
+    must(s);
+    rig_super(r, r->disks, s);
+    s->data_size = bytes;
+    md_super_build(s);
+    must(co_blk_write_buf(r->disk[3], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
+}
+
+/* Data alone, and no room behind them for a record of their parity: it is read, and nothing of it
+ * is lost when somebody wants to write. */
+CO_TEST(a_full_journal_is_read_and_left_as_it_is)
+{
+    struct rig r;
+    struct journal_meta_disk m;
+    struct blk_error e = {0};
+    co_make(&r);
+    co_resize_journal(&r, 16 * JOURNAL_BLOCK);
+    co_put_page(&r, false);
+    for (unsigned i = 1; i < 14; i++) {
+        struct journal_flush_disk *f = (void *)records_meta(&m, i + 1, SEQUENCE + i)->payload;
+        f->kind = le16_of(JOURNAL_FLUSH);
+        f->bytes = le32_of(8);
+        f->stripe[0] = le64_of(8);
+        m.bytes = le32_of(JOURNAL_HEAD + 16);
+        co_put_record(&r, i + 1, &m, 0, 0);
+    }
+    for (unsigned n = 0; n < 2; n++) {
+        must(co_rig_open(&r, 0, 0, NULL, &e) == -ENOSPC && strstr(e.text, "has no room"));
+        r.reads = true;
+        co_expect(&r, n, NEW);
+        r.reads = false;
+    }
     co_rig_drop(&r);
     return 0;
 }
@@ -168,7 +183,7 @@ CO_TEST(records_that_cannot_be_are_passed_over)
         struct rig r;
         struct journal_meta_disk m;
         co_make(&r);
-        add(&r, new_meta(&m, 0, SEQUENCE), hostile[i].kind, 0, NEW);
+        add(&r, records_meta(&m, 0, SEQUENCE), hostile[i].kind, 0, NEW);
         struct journal_payload_disk *p = (void *)m.payload;
         p->sectors = le32_of(hostile[i].sectors);
         p->location = le64_of(hostile[i].location);
@@ -186,7 +201,7 @@ CO_TEST(a_record_counts_as_a_whole_or_not_at_all)
     struct rig r;
     struct journal_meta_disk m;
     co_make(&r);
-    add(&r, new_meta(&m, 0, SEQUENCE), JOURNAL_DATA, 0, NEW);
+    add(&r, records_meta(&m, 0, SEQUENCE), JOURNAL_DATA, 0, NEW);
     add(&r, &m, JOURNAL_DATA, 4 * MiB, NEW);
     co_put_record(&r, 0, &m, 2, NEW);
     co_expect_everywhere(&r, 0, 0);
@@ -203,11 +218,11 @@ CO_TEST(older_records_behind_a_torn_one_never_count)
     auto_free uint8_t *journal = mem_aligned(4 * MiB);
     must(journal);
     co_make(&r);
-    co_put_record(&r, 0, new_meta(&m, 0, SEQUENCE), 0, 0);
-    add(&r, new_meta(&m, 1, SEQUENCE + 1), JOURNAL_DATA, 0, NEW);
+    co_put_record(&r, 0, records_meta(&m, 0, SEQUENCE), 0, 0);
+    add(&r, records_meta(&m, 1, SEQUENCE + 1), JOURNAL_DATA, 0, NEW);
     co_put_record(&r, 1, &m, 1, NEW + 1);
     for (unsigned at = 3; at < 9; at += 2) { /* where an empty one and one of 3 blocks would end */
-        add(&r, new_meta(&m, at, SEQUENCE + 3), JOURNAL_DATA, CHUNK, NEW);
+        add(&r, records_meta(&m, at, SEQUENCE + 3), JOURNAL_DATA, CHUNK, NEW);
         co_put_record(&r, at, &m, 1, NEW);
     }
     co_rig_reopen(&r, 0, 0, NULL);
@@ -224,16 +239,6 @@ CO_TEST(older_records_behind_a_torn_one_never_count)
 
 /* --- the journal's disk ------------------------------------------------------------------------
  */
-
-static void co_resize_journal(struct rig *r, uint64_t bytes)
-{
-    auto_free struct md_super *s = mem_alloc(sizeof(*s));
-    must(s);
-    rig_super(r, r->disks, s);
-    s->data_size = bytes;
-    md_super_build(s);
-    must(co_blk_write_buf(r->disk[3], s->super_offset, s->raw, MD_SUPER_BYTES, 0) == 0);
-}
 
 CO_TEST(a_small_journal_goes_round)
 {
@@ -265,7 +270,7 @@ CO_TEST(records_are_read_in_large_pieces)
     struct journal_meta_disk m;
     co_make(&r);
     for (unsigned i = 0; i < 64; i++) {
-        add(&r, new_meta(&m, 2 * i, SEQUENCE + i), JOURNAL_DATA, 0, NEW + 1);
+        add(&r, records_meta(&m, 2 * i, SEQUENCE + i), JOURNAL_DATA, 0, NEW + 1);
         co_put_record(&r, 2 * i, &m, 1, NEW + 1);
     }
     r.reads = true;
@@ -415,6 +420,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, what_is_in_the_journal_is_what_readers_get_with_any_disk_lost);
     tcase_add_test(tc, what_is_said_to_be_in_place_counts_no_more);
+    tcase_add_test(tc, a_full_journal_is_read_and_left_as_it_is);
     tcase_add_test(tc, records_that_cannot_be_are_passed_over);
     tcase_add_test(tc, a_record_counts_as_a_whole_or_not_at_all);
     tcase_add_test(tc, older_records_behind_a_torn_one_never_count);
