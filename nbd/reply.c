@@ -120,14 +120,13 @@ static int send_batch(struct nbd_conn *c)
             break;
     }
     sent = host_stream_sendv(c->stream, iov, n);
-    if (bytes > FILE_STEP && sent != (int64_t)bytes)
-        widen(c);
-    if (sent == -EAGAIN)
-        return 0;
-    if (sent < 0)
+    if (sent < 0 && sent != -EAGAIN)
         return (int)sent;
-    take_off(c, (size_t)sent);
-    return (size_t)sent == bytes;
+    if (sent > 0)
+        take_off(c, (size_t)sent);
+    if (sent != (int64_t)bytes && bytes > FILE_STEP)
+        widen(c);
+    return sent == (int64_t)bytes;
 }
 
 static void drop_all(struct nbd_conn *c)
