@@ -48,6 +48,7 @@ dd if=disk.raw bs=1M skip=6 count=6 of=part.raw status=none
 is "one leg is killed: writes go on" put 6M
 equal "... without it" "$(members | grep -o 'left out' | wc -l)" 1
 rm -f y.s
+: >y.log
 "$LAMINA" serve --socket "$PWD/y.s" -f raw y.img >y.log 2>&1 &
 legs[1]=$!
 ready y.log

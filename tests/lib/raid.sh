@@ -24,6 +24,7 @@ bits() { tail -c +8193 "$1" | head -c 4096 >.bitmap && mdadm -X .bitmap 2>&1 | s
 # Served: a server with its words' exports at $PWD/s, steered at $PWD/ctl; $server is its pid.
 ready() { local i; for ((i = 0; i < 500; i++)); do grep -qs '^nbd' "$1" && return; sleep 0.02; done; return 1; }
 serve_array() {
+    : >serve.log # what the one before said
     "$LAMINA" serve --socket "$PWD/s" --control "$PWD/ctl" "$@" >serve.log 2>&1 &
     server=$!
     ready serve.log
