@@ -522,13 +522,17 @@ static int room_for_read(struct nbd_request *r)
     return 0;
 }
 
+/* What is sent from a file goes at once: its client takes it while the next one is looked for. */
 static void run_read(struct nbd_request *r)
 {
-    if (!r->conn->export->share && send_from_file(r))
+    struct nbd_conn *c = r->conn;
+
+    if (!c->export->share && send_from_file(r)) {
         nbd_reply(r, 0);
-    else if (room_for_read(r) < 0)
+        nbd_send(c);
+    } else if (room_for_read(r) < 0)
         nbd_reply(r, -ENOMEM);
-    else if (!r->conn->export->share && read_now(r))
+    else if (!c->export->share && read_now(r))
         nbd_reply(r, 0);
     else
         run_later(r);
