@@ -2,13 +2,14 @@
 /* nbd_least.c - an NBD server that does the least that can be done with a request: what no server
  * over this kernel's sockets and files can be faster than. Used by bench/thin and bench/nbd.
  *
- *   nbd_least SOCKET FILE [BYTES]
+ *   nbd_least SOCKET FILE [BYTES|copy]
  *
  * One client, one thread, one buffer. The payload of a write is received into that and written at
  * once to FILE, whose BYTES have all been taken before; each write goes behind the last one,
  * wherever the client wanted it. Answers go out when no request is waiting. A flush is an
  * fdatasync(). Without BYTES FILE is read as it is: a small read is a recv() that waits, a pread()
- * and a send(); a long one a recv(), a send() of the header and a sendfile(). */
+ * and a send(); a long one a recv(), a send() of the header and a sendfile(), or with "copy" as a
+ * small one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,7 +24,8 @@
 #include "nbd/proto.h"
 
 #define ANSWERS 64u
-#define ROOM    (4u << 20)  /* of a payload */
+#define ROOM    (4u << 20) /* of a payload */
+#define PAGE    4096u
 #define LONG    (32u << 10) /* reads that are not copied */
 
 struct least {
@@ -32,6 +34,7 @@ struct least {
     uint8_t *buf;
     struct nbd_simple_reply answers[ANSWERS];
     unsigned count;
+    bool copies; /* reads of any length */
 };
 
 static void check(bool good, const char *what)
@@ -129,10 +132,12 @@ static void read_there(struct least *l, const struct nbd_request_wire *r)
     off_t at = (off_t)be64_get(r->offset);
     ssize_t n;
 
-    if (bytes < LONG) {
-        memcpy(l->buf, &head, sizeof(head));
-        check(pread(l->file, l->buf + sizeof(head), bytes, at) == (ssize_t)bytes, "read");
-        send_whole(l, l->buf, sizeof(head) + bytes);
+    if (bytes < LONG || l->copies) {
+        uint8_t *to = l->buf + PAGE;
+        check(bytes <= ROOM - PAGE, "too long");
+        memcpy(to - sizeof(head), &head, sizeof(head));
+        check(pread(l->file, to, bytes, at) == (ssize_t)bytes, "read");
+        send_whole(l, to - sizeof(head), sizeof(head) + bytes);
         return;
     }
     check(send(l->client, &head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head), "send");
@@ -183,7 +188,8 @@ int main(int argc, char **argv)
         return 2;
     l.buf = aligned_alloc(4096, ROOM);
     check(l.buf, "memory");
-    open_file(&l, argv[2], argv[3]);
+    l.copies = argc == 4 && strcmp(argv[3], "copy") == 0;
+    open_file(&l, argv[2], l.copies ? NULL : argv[3]);
     snprintf(a.sun_path, sizeof(a.sun_path), "%s", argv[1]);
     check(s >= 0 && bind(s, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(s, 1) == 0, argv[1]);
     l.client = accept(s, NULL, NULL);
