@@ -107,6 +107,7 @@ static int send_batch(struct nbd_conn *c)
     struct iovec iov[BATCH_PIECES];
     unsigned n = 0;
     size_t bytes = 0;
+    bool file_follows = false;
     int64_t sent;
 
     if (c->out_first->pieces == 0)
@@ -116,7 +117,8 @@ static int send_batch(struct nbd_conn *c)
             iov[n++] = r->piece[i];
             bytes += r->piece[i].iov_len;
         }
-        if (r->file_left)
+        file_follows = r->file_left > 0;
+        if (file_follows)
             break;
     }
     sent = host_stream_sendv(c->stream, iov, n);
@@ -124,7 +126,7 @@ static int send_batch(struct nbd_conn *c)
         return (int)sent;
     if (sent > 0)
         take_off(c, (size_t)sent);
-    if (sent != (int64_t)bytes && bytes > FILE_STEP)
+    if (sent != (int64_t)bytes && (bytes > FILE_STEP || file_follows))
         widen(c);
     return sent == (int64_t)bytes;
 }
