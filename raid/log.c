@@ -119,7 +119,7 @@ static void begin_ring(struct log_ring *r)
     const struct raid_log *log = r->m->array->log;
     host_random(r->m->dev->home->host, &r->number, sizeof(r->number));
     r->number |= 1; /* 0 is none */
-    r->next_sequence = (uint64_t)r->number << 32;
+    r->next_sequence = r->number * SEQUENCE_JUMP;
     r->tail = (struct log_tail){r->next, r->next_sequence, log->order};
     r->marked = 0;
 }

@@ -37,7 +37,6 @@ static void must(bool yes)
 
 static void make_super(struct md_super *s, int level, unsigned i)
 {
-    memset(s, 0, sizeof(*s));
     *s = (struct md_super){.version = MD_1_2,
                            .super_offset = 4096,
                            .level = level,

@@ -154,6 +154,22 @@ void co_rig_end(struct rig *r)
     co_rig_drop(r);
 }
 
+void co_rig_end_compared(struct rig *r)
+{
+    co_rig_compare(r);
+    co_rig_close(r);
+    co_rig_reopen(r, 0, 0, NULL);
+    co_rig_compare(r);
+    co_rig_end(r);
+}
+
+int co_rig_member(struct rig *r, enum blk_member_action action, const char *name,
+                  struct blk_device *dev, struct blk_error *e)
+{
+    struct blk_member_change c = {.action = action, .name = name, .device = dev};
+    return co_blk_member(r->array, &c, e);
+}
+
 /* --- work --------------------------------------------------------------------------------------
  */
 

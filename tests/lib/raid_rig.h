@@ -51,6 +51,11 @@ void co_rig_reopen(struct rig *r, unsigned without, unsigned at, const char *fau
 void co_rig_close(struct rig *r);
 void co_rig_drop(struct rig *r);
 void co_rig_end(struct rig *r); /* closed and dropped */
+/* The same, after it was compared, and once more when it had been opened again. */
+void co_rig_end_compared(struct rig *r);
+/* A change of members by the control of the open array; gives its error. */
+int co_rig_member(struct rig *r, enum blk_member_action action, const char *name,
+                  struct blk_device *dev, struct blk_error *e);
 static inline struct raid_array *rig_array(const struct rig *r)
 {
     return r->array->state;

@@ -55,9 +55,8 @@ static uint64_t co_check(struct rig *r, enum blk_sync_kind kind)
 static void co_member(struct rig *r, enum blk_member_action action, const char *name,
                       struct blk_device *dev, int want)
 {
-    struct blk_member_change c = {.action = action, .name = name, .device = dev};
     struct blk_error e = {0};
-    ck_assert_msg(co_blk_member(r->array, &c, &e) == want, "%s", e.text);
+    ck_assert_msg(co_rig_member(r, action, name, dev, &e) == want, "%s", e.text);
 }
 
 static unsigned count_in(const struct rig *r, enum raid_member_state state)
